@@ -1,0 +1,45 @@
+# Each of these does all the set-up on a fresh machine that has Python 3.11 or newer.
+#
+#   make demo    segment a real image
+#   make test    the tests
+#   make check   format, lint, types, floors, tests
+#   make bench   speed and scale
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := pyproject.toml constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed
+	$(BIN)/attractor demo
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/installed-dev
+	scripts/check
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks.grouping
+	$(BIN)/python -m benchmarks.loss
+
+clean:
+	rm -rf .venv
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# torch goes first and alone, at the version of constraints.txt
+.venv/torch: $(SETUP) | $(BIN)/python
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	touch $@
+
+.venv/installed: .venv/torch
+	$(PIP) -e . -c constraints.txt
+	touch $@
+
+.venv/installed-dev: .venv/torch
+	$(PIP) -e '.[train,dev]' -c constraints.txt
+	touch $@
