@@ -1,0 +1,236 @@
+"""Laws of label images, and small ones by hand."""
+
+from inspect import unwrap
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as coco_mask
+
+from attractor.errors import InputError
+from attractor.instances import (
+    Instances,
+    areas,
+    centres,
+    decode_mask,
+    encode_mask,
+    outlines,
+    overlap,
+    relabel,
+)
+
+SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
+LABELS = arrays(np.int32, SHAPES, elements=st.integers(0, 6))
+MASKS = arrays(bool, SHAPES)
+
+
+def in_image(rows: list[list[int]]) -> np.ndarray:
+    return np.array(rows, np.int32)
+
+
+# ---- relabel
+
+
+def test_relabel_keeps_the_order_of_labels():
+    labels, ids = relabel(in_image([[0, 9, 9], [4, 0, 700]]))
+    assert labels.tolist() == [[0, 2, 2], [1, 0, 3]]
+    assert ids.tolist() == [4, 9, 700]
+
+
+@pytest.mark.parametrize("highest", [70_000, 2_000_000_000])  # a table, and sorting
+def test_relabel_takes_any_number(highest):
+    labels, ids = relabel(in_image([[0, highest], [3, 3]]))
+    assert labels.tolist() == [[0, 2], [1, 1]]
+    assert ids.tolist() == [3, highest]
+
+
+def test_relabel_without_background():
+    assert relabel(in_image([[2_000_000_000, 5]]))[0].tolist() == [[2, 1]]
+
+
+@given(LABELS)
+def test_relabel_gives_each_object_back_by_its_number(labels):
+    before = labels.copy()
+    new, ids = relabel(labels)
+    assert new.dtype == np.int32
+    np.testing.assert_array_equal(np.concatenate([[0], ids])[new], labels)
+    np.testing.assert_array_equal(np.unique(new[new > 0]), np.arange(1, len(ids) + 1))
+    np.testing.assert_array_equal(relabel(new)[0], new)
+    np.testing.assert_array_equal(labels, before)
+
+
+def test_relabel_refuses_negative_labels():
+    with pytest.raises(InputError, match="negative label -1"):
+        relabel(in_image([[0, -1]]))
+
+
+def test_three_hundred_objects_stay_three_hundred():
+    assert len(Instances.from_labels(np.arange(301, dtype=np.int32)[None])) == 300
+
+
+# ---- overlap, areas, centres
+
+
+def test_overlap_counts_shared_pixels():
+    table = overlap(in_image([[0, 1, 1, 2]]), in_image([[1, 1, 1, 0]]))
+    assert table.tolist() == [[0, 1], [0, 2], [1, 0]]
+
+
+@given(LABELS, st.integers(0, 3))
+def test_overlap_sums_to_areas_and_turns_with_its_arguments(truth, shift):
+    found = np.roll(truth, shift)
+    table = overlap(truth, found)
+    assert table.sum() == truth.size
+    np.testing.assert_array_equal(table.sum(1), np.bincount(truth.ravel()))
+    np.testing.assert_array_equal(table.T, overlap(found, truth))
+
+
+def test_overlap_of_many_labels_on_few_pixels():
+    truth, found = in_image([[0, 3000], [5, 5]]), in_image([[2000, 2000], [0, 1]])
+    table = overlap(truth, found)
+    assert table.shape == (3001, 2001)
+    assert (table[0, 2000], table[3000, 2000], table[5, 0], table[5, 1]) == (1, 1, 1, 1)
+    assert table.sum() == 4
+
+
+def test_overlap_refuses_images_of_different_shape():
+    with pytest.raises(InputError, match=r"truth \(1, 2\), found \(2, 1\)"):
+        unwrap(overlap)(np.zeros((1, 2), np.int32), np.zeros((2, 1), np.int32))  # the checker of shapes would be first
+
+
+def test_areas_and_centres():
+    labels = in_image([[1, 1, 0], [0, 0, 3]])
+    assert areas(labels, 3).tolist() == [2, 0, 1]
+    np.testing.assert_array_equal(centres(labels, 3), [[0, 0.5], [np.nan, np.nan], [1, 2]])
+    assert centres(np.zeros((2, 2), np.int32), 0).shape == (0, 2)
+
+
+@given(LABELS, st.integers(0, 3), st.integers(0, 3))
+def test_a_shifted_image_has_shifted_centres(labels, rows, columns):
+    shifted = np.pad(labels, ((rows, 0), (columns, 0)))
+    np.testing.assert_allclose(centres(shifted, 6), centres(labels, 6) + np.array([rows, columns]))
+
+
+# ---- outlines
+
+
+def test_outlines_are_inside_objects_and_between_those_that_touch():
+    labels = in_image(
+        [
+            [0, 0, 0, 0, 0, 0, 0],
+            [0, 1, 1, 1, 2, 2, 0],
+            [0, 1, 1, 1, 2, 2, 0],
+            [0, 1, 1, 1, 2, 2, 0],
+            [0, 0, 0, 0, 0, 0, 0],
+        ]
+    )
+    expected = labels > 0
+    expected[2, 2] = False  # the one pixel that touches nothing but its own object
+    np.testing.assert_array_equal(outlines(labels), expected)
+
+
+def test_the_border_of_the_image_is_no_outline():
+    assert not outlines(np.ones((3, 3), np.int32)).any()
+    assert outlines(in_image([[0, 1], [0, 1]])).tolist() == [[False, True], [False, True]]
+
+
+@given(LABELS)
+def test_outlines_lie_on_objects_whatever_their_numbers(labels):
+    assert not (outlines(labels) & (labels == 0)).any()
+    other = np.array([0, 5, 3, 9, 1, 300, 2], np.int32)[labels]
+    np.testing.assert_array_equal(outlines(labels), outlines(other))
+
+
+# ---- run lengths
+
+
+@given(MASKS)
+def test_decoding_gives_the_encoded_mask(mask):
+    runs = encode_mask(mask)
+    assert runs.sum() == mask.size
+    np.testing.assert_array_equal(decode_mask(runs, mask.shape), mask)
+
+
+@given(MASKS)
+def test_runs_are_those_of_coco(mask):
+    runs = {"counts": encode_mask(mask).tolist(), "size": list(mask.shape)}
+    packed = coco_mask.frPyObjects(runs, *mask.shape)
+    np.testing.assert_array_equal(coco_mask.decode(packed).astype(bool), mask)
+    assert packed["counts"] == coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
+
+
+def test_runs_by_hand():
+    mask = np.array([[1, 0], [1, 1]], bool)
+    assert encode_mask(mask).tolist() == [0, 2, 1, 1]  # down the columns, zeros first
+
+
+def test_runs_must_fill_the_image():
+    with pytest.raises(InputError, match="cover 3 pixels, but the image has 2 x 2"):
+        decode_mask(np.array([1, 2]), (2, 2))
+    with pytest.raises(InputError, match="cover 4 pixels"):
+        decode_mask(np.array([5, -1]), (2, 2))
+
+
+# ---- Instances
+
+
+def masks_of(*rows: list[int]) -> list[np.ndarray]:
+    return [np.array([row], bool) for row in rows]
+
+
+def test_where_masks_overlap_the_higher_score_wins():
+    masks = masks_of([1, 1, 1, 0], [0, 1, 1, 1])
+    instances = Instances.from_masks(masks, np.array([1, 2]), np.array([0.3, 0.9]), (1, 4))
+    assert instances.labels.tolist() == [[1, 2, 2, 2]]
+    np.testing.assert_array_equal(instances.mask(1), masks[0])
+    np.testing.assert_array_equal(instances.mask(2), masks[1])
+
+
+def test_of_equal_scores_the_earlier_mask_wins():
+    masks = masks_of([1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1])
+    instances = Instances.from_masks(masks, np.ones(3, int), np.ones(3), (1, 4))
+    assert instances.labels.tolist() == [[1, 1, 2, 3]]
+
+
+def test_a_wholly_hidden_object_keeps_its_mask():
+    masks = masks_of([1, 1], [0, 1])
+    instances = Instances.from_masks(masks, np.ones(2, int), np.array([0.9, 0.1]), (1, 2))
+    assert instances.labels.tolist() == [[1, 1]]
+    assert len(instances) == 2
+    np.testing.assert_array_equal(instances.mask(2), masks[1])
+
+
+def test_no_masks_are_an_empty_image():
+    instances = Instances.from_masks([], np.zeros(0, int), np.zeros(0), (2, 3))
+    assert len(instances) == 0
+    assert not instances.labels.any()
+
+
+@given(LABELS)
+def test_masks_that_do_not_overlap_give_their_label_image(labels):
+    whole = Instances.from_labels(labels, class_number=3)
+    masks = [whole.mask(label) for label in range(1, len(whole) + 1)]
+    again = Instances.from_masks(masks, whole.classes, whole.scores, labels.shape)
+    np.testing.assert_array_equal(again.labels, whole.labels)
+    assert (whole.classes == 3).all()
+    assert (whole.scores == 1).all()
+
+
+def test_parts_that_disagree_are_refused():
+    labels = in_image([[1, 2]])
+    with pytest.raises(InputError, match="has label 2, but classes are given for 1"):
+        Instances(labels, np.ones(1, int), np.ones(1))
+    with pytest.raises(InputError, match="2 classes but 3 scores"):
+        Instances.__post_init__(unchecked(labels, np.ones(2, int), np.ones(3), None))
+    with pytest.raises(InputError, match="1 masks but 2 classes"):
+        Instances(labels, np.ones(2, int), np.ones(2), (np.array([0, 2]),))
+
+
+def unchecked(labels: np.ndarray, classes: np.ndarray, scores: np.ndarray, masks: None) -> Instances:
+    """Parts that the checker of shapes would refuse before the message of ours is reached."""
+    instances = object.__new__(Instances)
+    for name, value in {"labels": labels, "classes": classes, "scores": scores, "masks": masks}.items():
+        object.__setattr__(instances, name, value)
+    return instances
