@@ -1,0 +1,468 @@
+"""Image files: what comes out of each kind, and what is said of those that cannot be read."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from attractor import images
+from attractor.errors import InputError
+from attractor.images import (
+    as_channels,
+    as_image,
+    atomic,
+    find_images,
+    image_suffix,
+    read_image,
+    read_labels,
+    write_image,
+    write_labels,
+)
+
+ROWS, COLUMNS = np.mgrid[:40, :50]
+GREY = (ROWS * 4 + COLUMNS).astype(np.uint8)
+COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], -1)
+GREY_16 = (ROWS * 1000 + COLUMNS * 7).astype(np.uint16)
+COLOUR_16 = np.stack([GREY_16, GREY_16 // 2, 65535 - GREY_16], -1)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    """Write by Pillow, or by tifffile where the name says so."""
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array, **options)
+    else:
+        Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".webp"])
+def test_eight_bit_colour_is_read_as_it_was_written(tmp_path, suffix):
+    options = {"photometric": "rgb"} if suffix == ".tif" else {"lossless": True} if suffix == ".webp" else {}
+    found = read_image(save(tmp_path / f"a{suffix}", COLOUR, **options))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, COLOUR)
+
+
+def test_sixteen_bit_colour_png_stays_sixteen_bit(tmp_path):
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(COLOUR_16))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), COLOUR_16)
+
+
+def test_sixteen_bit_colour_png_without_imagecodecs_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(COLOUR_16))
+    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
+    with pytest.raises(InputError, match="pip install imagecodecs"):
+        read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(save(tmp_path / "b.png", COLOUR)), COLOUR)
+    np.testing.assert_array_equal(read_labels(save(tmp_path / "c.png", GREY_16)), GREY_16)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("grey", [GREY, GREY_16])
+def test_grey_gets_one_channel(tmp_path, suffix, grey):
+    found = read_image(save(tmp_path / f"a{suffix}", grey))
+    assert found.dtype == grey.dtype
+    np.testing.assert_array_equal(found, grey[..., None])
+
+
+def test_jpeg_is_read_with_its_orientation_applied(tmp_path):
+    orientation = Image.Exif()
+    orientation[0x112] = 6  # the camera was turned: rows are columns
+    found = read_image(save(tmp_path / "a.jpg", COLOUR, exif=orientation, quality=95))
+    assert found.shape == (50, 40, 3)
+    assert np.abs(found.astype(int) - np.rot90(COLOUR, -1)).mean() < 8
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_alpha_is_dropped(tmp_path, suffix):
+    with_alpha = np.dstack([COLOUR, np.full_like(GREY, 7)])
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"]} if suffix == ".tif" else {}
+    np.testing.assert_array_equal(read_image(save(tmp_path / f"a{suffix}", with_alpha, **options)), COLOUR)
+    Image.merge("LA", [Image.fromarray(GREY)] * 2).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), GREY[..., None])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".gif"])
+def test_a_palette_gives_colours_to_images_and_indices_to_labels(tmp_path, suffix):
+    picture = Image.fromarray((GREY > 100).astype(np.uint8) + 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30, 200, 100, 50])
+    path = tmp_path / f"a{suffix}"
+    picture.save(path)
+    found = read_image(path)
+    assert found[0, 0].tolist() == [10, 20, 30]
+    assert found[-1, -1].tolist() == [200, 100, 50]
+    if suffix != ".gif":
+        np.testing.assert_array_equal(read_labels(path), np.asarray(picture))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_one_bit_is_black_and_white_in_images_and_one_object_in_labels(tmp_path, suffix):
+    mask = GREY > 100
+    path = save(tmp_path / f"a{suffix}", mask, **({"photometric": "minisblack"} if suffix == ".tif" else {}))
+    np.testing.assert_array_equal(read_image(path), mask[..., None] * np.uint8(255))
+    np.testing.assert_array_equal(read_labels(path), mask.astype(np.int32))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_becomes_rgb(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(COLOUR).convert("CMYK").save(path)
+    found = read_image(path)
+    assert found.shape == COLOUR.shape
+    assert np.abs(found.astype(int) - COLOUR).mean() < 8
+
+
+def test_white_is_zero_tiff_is_turned_round(tmp_path):
+    path = save(tmp_path / "a.tif", GREY, photometric="miniswhite")
+    np.testing.assert_array_equal(read_image(path), 255 - GREY[..., None])
+
+
+@pytest.mark.parametrize(
+    ("planes", "options"),
+    [
+        (np.moveaxis(COLOUR_16, -1, 0), {"imagej": True, "metadata": {"axes": "CYX"}}),
+        (np.moveaxis(COLOUR_16, -1, 0), {"ome": True, "metadata": {"axes": "CYX"}}),
+        (np.moveaxis(COLOUR_16, -1, 0), {"photometric": "rgb", "planarconfig": "separate"}),
+        (np.moveaxis(COLOUR_16, -1, 0), {"photometric": "minisblack"}),
+        (COLOUR_16, {"photometric": "minisblack"}),
+        (COLOUR_16, {"photometric": "rgb", "compression": "zlib", "tile": (16, 16), "byteorder": ">"}),
+        (COLOUR_16, {"photometric": "rgb", "bigtiff": True}),
+    ],
+)
+def test_tiff_channels_come_last_wherever_they_were(tmp_path, planes, options):
+    found = read_image(save(tmp_path / "a.tif", planes, **options))
+    assert found.dtype == np.uint16
+    assert found.dtype.isnative
+    np.testing.assert_array_equal(found, COLOUR_16)
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TYX"])
+def test_a_stack_is_refused(tmp_path, axes):
+    save(tmp_path / "a.tif", np.zeros((3, 8, 9), np.uint8), imagej=True, metadata={"axes": axes})
+    with pytest.raises(InputError, match=r"a\.tif: is a stack of shape \(3, 8, 9\).*give one plane"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_pages_without_a_name_are_refused(tmp_path):
+    save(tmp_path / "a.tif", np.zeros((9, 8, 7), np.uint8), photometric="minisblack")
+    with pytest.raises(InputError, match="give one plane"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_tiff_of_several_images_is_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(GREY)
+        file.write(np.tile(GREY, (2, 1)))
+    with pytest.raises(InputError, match="holds 2 images; give one plane"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_an_animation_is_refused(tmp_path):
+    frames = [Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match="is an animation of 2 frames"):
+        read_image(tmp_path / "a.gif")
+
+
+def test_colours_that_nobody_converts_are_refused(tmp_path):
+    save(tmp_path / "a.tif", COLOUR, photometric="cielab")
+    with pytest.raises(InputError, match="stored as CIELAB; save it as grey or RGB"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.uint32, np.int64, np.float16, np.float64])
+def test_other_numbers_become_float32(tmp_path, kind):
+    found = read_image(save(tmp_path / "a.tif", GREY.astype(kind), photometric="minisblack"))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[..., 0], GREY)
+
+
+@pytest.mark.parametrize("read", [read_image, read_labels])
+def test_files_that_are_not_there_or_not_files(tmp_path, read):
+    with pytest.raises(InputError, match=r"a\.png: no such file"):
+        read(tmp_path / "a.png")
+    with pytest.raises(InputError, match="is a folder; give a file"):
+        read(tmp_path)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(InputError, match=r"empty\.png: the file is empty"):
+        read(tmp_path / "empty.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="is not a regular file"):
+        read(tmp_path / "pipe.png")
+
+
+def test_a_file_that_is_no_image_is_refused(tmp_path):
+    (tmp_path / "a.png").write_text("Dear Sir or Madam")
+    with pytest.raises(InputError, match=r"a\.png: is not an image that can be read here"):
+        read_image(tmp_path / "a.png")
+
+
+def encoded(tmp_path: Path, kind: str) -> bytes:
+    """The bytes of one whole file."""
+    path = tmp_path / f"whole.{kind.partition('-')[0]}"
+    options = {
+        "tif-strips": {"rowsperstrip": 7, "photometric": "rgb"},
+        "tif-zlib": {"compression": "zlib", "photometric": "rgb"},
+        "tif-tiles": {"tile": (16, 16), "compression": "lzw", "photometric": "rgb"},
+    }.get(kind, {})
+    if kind == "tif-pages":
+        return save(path, np.moveaxis(COLOUR, -1, 0), imagej=True, metadata={"axes": "CYX"}).read_bytes()
+    return save(path, COLOUR, **options).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "kind", ["png", "jpg", "webp", "bmp", "gif", "tif-strips", "tif-zlib", "tif-tiles", "tif-pages"]
+)
+@pytest.mark.parametrize("part", [0.1, 0.4, 0.7, 0.98])
+def test_a_file_cut_short_is_refused_and_never_half_an_image(tmp_path, kind, part):
+    whole = encoded(tmp_path, kind)
+    path = tmp_path / "cut.img"
+    path.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(InputError, match=r"cut\.img: is (damaged or cut short|not an image)"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tif-zlib", "tif-tiles", "tif-pages"])
+def test_a_damaged_file_gives_an_image_or_an_input_error(tmp_path, kind):
+    whole = np.frombuffer(encoded(tmp_path, kind), np.uint8)
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        damaged = whole.copy()
+        damaged[generator.integers(0, len(whole), 4)] = generator.integers(0, 256, 4)
+        (tmp_path / "damaged.img").write_bytes(damaged.tobytes())
+        for read in (read_image, read_labels):
+            try:
+                read(tmp_path / "damaged.img")
+            except InputError as error:
+                assert "damaged.img: " in str(error)
+
+
+def test_a_png_that_claims_to_be_huge_is_refused_unread(tmp_path):
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82")
+    with pytest.raises(InputError, match="claims 100000 x 100000 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    save(tmp_path / "a.bmp", COLOUR)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match=r"a\.bmp: is suspiciously large"):
+        read_image(tmp_path / "a.bmp")
+
+
+def test_an_image_too_large_for_memory_is_an_input_error(tmp_path, monkeypatch):
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    save(tmp_path / "a.bmp", COLOUR)
+    monkeypatch.setattr(images, "_pillow_image", exhausted)
+    with pytest.raises(InputError, match=r"a\.bmp: needs more memory than there is"):
+        read_image(tmp_path / "a.bmp")
+
+
+def test_a_file_without_permission_is_an_input_error(tmp_path, monkeypatch):
+    def forbidden(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    save(tmp_path / "a.bmp", COLOUR)
+    monkeypatch.setattr(images, "_first_bytes", forbidden)
+    with pytest.raises(InputError, match=r"a\.bmp: cannot be read: Permission denied"):
+        read_image(tmp_path / "a.bmp")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_refused(tmp_path, value):
+    array = GREY.astype(np.float32)
+    array[3, 4] = value
+    with pytest.raises(InputError, match=r"a\.tif: 1 values are NaN or infinite"):
+        read_image(save(tmp_path / "a.tif", array))
+    with pytest.raises(InputError, match="NaN or infinite"):
+        as_image(array)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        as_image(np.array([[1e300]]))
+
+
+def test_arrays_in_memory_follow_the_same_rules():
+    assert as_image(np.zeros((4, 5), bool)).dtype == np.uint8
+    assert as_image(np.ones((4, 5), bool)).max() == 255
+    assert as_image(np.zeros((4, 5, 7), np.int64)).shape == (4, 5, 7)
+    assert as_image(np.zeros((4, 5, 4), np.uint8)).shape == (4, 5, 4)
+    swapped = GREY_16.astype(">u2")
+    assert as_image(swapped).dtype.isnative
+    np.testing.assert_array_equal(as_image(swapped)[..., 0], GREY_16)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros(5), r"shape \(5,\); give one image"),
+        (np.zeros((2, 3, 4, 5)), "give one image of shape"),
+        (np.zeros((0, 5)), "holds no pixels"),
+        (np.zeros((4, 5), complex), "pixels of type complex128"),
+        (np.zeros((4, 5), object), "pixels of type object"),
+    ],
+)
+def test_arrays_that_are_no_image_are_refused(array, message):
+    with pytest.raises(InputError, match=f"^cells: .*{message}"):
+        as_image(array, name="cells")
+
+
+def test_channels_are_adapted_where_that_is_plain():
+    grey, colour = GREY[..., None], COLOUR
+    np.testing.assert_array_equal(as_channels(grey, 3, "x"), np.dstack([GREY] * 3))
+    assert as_channels(colour, 3, "x") is colour
+    white = np.full((2, 2, 3), 255, np.uint8)
+    assert as_channels(white, 1, "x").tolist() == [[[255], [255]]] * 2
+    green = np.array([[[0.0, 1.0, 0.0]]], np.float32)
+    np.testing.assert_allclose(as_channels(green, 1, "x"), [[[0.587]]])
+    with pytest.raises(InputError, match=r"cells\.tif has 5 channels, the model takes 3"):
+        as_channels(np.zeros((2, 2, 5), np.uint8), 3, "cells.tif")
+    with pytest.raises(InputError, match="has 1 channel, the model takes 2"):
+        as_channels(grey, 2)
+
+
+@pytest.mark.parametrize("image", [GREY[..., None], COLOUR, GREY_16[..., None], COLOUR_16, COLOUR / np.float32(7)])
+def test_an_image_written_comes_back(tmp_path, image):
+    path = tmp_path / f"a{image_suffix(image)}"
+    write_image(path, image)
+    found = read_image(path)
+    assert found.dtype == image.dtype
+    np.testing.assert_array_equal(found, image)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 60])
+def test_any_number_of_channels_written_comes_back(tmp_path, channels):
+    image = np.random.default_rng(0).integers(0, 256, (7, 9, channels), np.uint8)
+    write_image(tmp_path / "a.tif", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), image)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ""])
+def test_a_format_that_would_lose_something_is_refused(tmp_path, suffix):
+    with pytest.raises(InputError, match="3 channels of uint16 cannot be written as .*name it .tif"):
+        write_image(tmp_path / f"a{suffix}", COLOUR_16)
+
+
+@pytest.mark.parametrize(
+    ("highest", "kind"), [(300, np.uint16), (65535, np.uint16), (65536, np.uint32), (2**31 - 1, np.uint32)]
+)
+def test_labels_written_come_back(tmp_path, highest, kind):
+    labels = np.array([[0, 1], [256, highest]], np.int32)
+    write_labels(tmp_path / "a.tif", labels)
+    assert tifffile.imread(tmp_path / "a.tif").dtype == kind
+    found = read_labels(tmp_path / "a.tif")
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, labels)
+
+
+def test_labels_written_to_png_come_back_or_are_too_many(tmp_path):
+    labels = np.array([[0, 1], [256, 65535]], np.int32)
+    write_labels(tmp_path / "a.png", labels)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+    with pytest.raises(InputError, match="PNG holds labels up to 65,535, these go to 65536"):
+        write_labels(tmp_path / "b.png", labels + 1)
+    with pytest.raises(InputError, match=r"written as \.tif or \.png, not as \.jpg"):
+        write_labels(tmp_path / "b.jpg", labels)
+    with pytest.raises(InputError, match="the label -1 cannot be written"):
+        write_labels(tmp_path / "b.tif", labels - 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_whole_numbers_in_a_float_tiff_are_labels(tmp_path):
+    save(tmp_path / "a.tif", np.array([[0, 3], [7, 7]], np.float32))
+    assert read_labels(tmp_path / "a.tif").tolist() == [[0, 3], [7, 7]]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([[0, 1.5]], np.float32), "has fractions; is it an image"),
+        (np.array([[0, np.nan]], np.float32), "has fractions"),
+        (np.array([[0, -1]], np.int16), "has the negative label -1"),
+        (np.array([[0, 2**31]], np.uint32), "has the label 2147483648, above the largest possible"),
+        (np.array([[0, 1j]], np.complex64), "has type complex64"),
+    ],
+)
+def test_arrays_that_are_no_labels_are_refused(tmp_path, array, message):
+    save(tmp_path / "a.tif", array, photometric="minisblack")
+    with pytest.raises(InputError, match=rf"a\.tif: .*{message}"):
+        read_labels(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_coloured_labels_are_refused(tmp_path, suffix):
+    save(tmp_path / f"a{suffix}", COLOUR, **({"photometric": "rgb"} if suffix == ".tif" else {}))
+    with pytest.raises(InputError, match="must have one channel, this one has 3"):
+        read_labels(tmp_path / f"a{suffix}")
+
+
+def test_labels_in_a_jpeg_are_refused(tmp_path):
+    with pytest.raises(InputError, match="must be a PNG or TIFF file"):
+        read_labels(save(tmp_path / "a.jpg", GREY))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with (
+        pytest.raises(InputError, match=r"a\.txt: cannot be written: No space left on device"),
+        atomic(path) as temporary,
+    ):
+        temporary.write_text("half")
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".txt"
+        raise OSError(28, "No space left on device")
+    with pytest.raises(KeyboardInterrupt), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_folder_that_is_not_there_cannot_be_written_to(tmp_path):
+    with pytest.raises(InputError, match="cannot be written: No such file or directory"):
+        write_labels(tmp_path / "nowhere" / "a.tif", np.zeros((2, 2), np.int32))
+
+
+def test_what_is_written_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").touch()
+    write_labels(tmp_path / "a.tif", np.zeros((2, 2), np.int32))
+    assert (tmp_path / "a.tif").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_folders_are_expanded_without_our_own_outputs(tmp_path):
+    for name in ("b.png", "a.TIF", "a_labels.tif", "a_overlay.png", "a_objects.csv", ".hidden.png", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper.png").mkdir()
+    assert find_images([tmp_path]) == [tmp_path / "a.TIF", tmp_path / "b.png"]
+    assert find_images([tmp_path / "b.png", tmp_path]) == [tmp_path / "b.png", tmp_path / "a.TIF"]
+    assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+
+
+def test_what_cannot_be_found_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such file"):
+        find_images([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="holds no image; files must end in one of"):
+        find_images([tmp_path])
+    for name in ("a.png", "a.tif"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="share the stem 'a'"):
+        find_images([tmp_path])
+
+
+def test_a_folder_that_cannot_be_listed_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="gone: cannot be read: No such file"):
+        images.images_in(tmp_path / "gone")
+
+
+def test_a_tiff_without_an_image_is_refused(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0\0\0\0\0")
+    with pytest.raises(InputError, match=r"a\.tif: is"):
+        read_image(tmp_path / "a.tif")
