@@ -1,0 +1,151 @@
+"""Outlines of objects drawn on their picture, for the eye to judge a result.
+
+The picture is stretched to 8 bit between its own percentiles 1 and 99.8, so that dim microscopy shows.
+Each object's outline lies inside the object and takes one of a few bright colours that its neighbours
+do not have.
+
+Shapes: `h` rows, `w` columns, `c` channels, `k` instances, `m` colours, `e` pairs of neighbours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32, Shaped, UInt8
+from scipy import ndimage
+
+from attractor.errors import InputError
+from attractor.instances import Instances, outlines
+
+PERCENTILES = (1.0, 99.8)
+LARGE = 1500  # pixels of the short side; one pixel of outline cannot be seen on a larger picture
+SAMPLE = 1_000_000  # values are enough for percentiles
+COARSE = 1024  # pixels of the long side on which neighbours are looked for
+
+# Bright on dark and on white alike, and apart from each other; no grey and no violet, which stains have.
+COLOURS = np.array(
+    [
+        (255, 59, 48),  # red
+        (0, 200, 83),  # green
+        (41, 121, 255),  # blue
+        (255, 196, 0),  # amber
+        (0, 209, 224),  # cyan
+        (255, 109, 0),  # orange
+        (124, 255, 0),  # lime
+        (255, 92, 168),  # pink
+    ],
+    np.uint8,
+)
+FIRST_TO_LAST = np.array([(255, 234, 0), (255, 109, 0), (233, 30, 99), (124, 77, 255), (0, 209, 224)], np.uint8)
+
+
+def overlay(
+    image: Shaped[np.ndarray, "h w c"],
+    instances: Instances,
+    *,
+    order: bool = False,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture with an outline around each object.
+
+    Args:
+        image: of any number type; one channel is grey, of more than three the first three are shown.
+        instances: of the same size; where masks overlap, outlines are those of the label image.
+        order: colour by label, from yellow over red and violet to cyan, to show in which order objects
+            were found, rather than to tell neighbours apart.
+
+    Raises:
+        InputError: if image and label image differ in size.
+    """
+    if image.shape[:2] != instances.labels.shape:
+        raise InputError(
+            f"The image has {image.shape[0]} x {image.shape[1]} pixels, but its label image has "
+            f"{instances.labels.shape[0]} x {instances.labels.shape[1]}."
+        )
+    picture = _to_rgb(image)
+    labels = instances.labels
+    lines = _lines(labels, thick=min(labels.shape) > LARGE)
+    colours = _in_order(len(instances)) if order else COLOURS[_choose(labels, len(instances))]
+    picture[lines] = colours[labels[lines] - 1]
+    return picture
+
+
+def _to_rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture at 8 bit with three channels.
+
+    8-bit channels are stretched as one, which keeps the colours of photographs; others each on its own, as
+    the ranges of detectors have nothing in common.
+    """
+    shown = image[..., :3]
+    if image.dtype == np.uint8:
+        shown = _stretch(shown)
+    else:
+        shown = np.stack([_stretch(shown[..., channel]) for channel in range(shown.shape[-1])], -1)
+    if shown.shape[-1] == 1:
+        return np.repeat(shown, 3, -1)
+    missing = np.zeros((*shown.shape[:2], 3 - shown.shape[-1]), np.uint8)
+    return np.concatenate([shown, missing], -1)
+
+
+def _stretch(values: Shaped[np.ndarray, "h *rest"]) -> UInt8[np.ndarray, "h *rest"]:
+    """Percentile 1 as 0 and 99.8 as 255; black where values are not finite or all the same."""
+    low, high = _limits(values)
+    scale = 255 / (high - low) if high > low else 0.0
+    stretched = np.empty(values.shape, np.uint8)
+    for row, line in enumerate(values):  # line by line, for the sake of memory
+        finite = np.where(np.isfinite(line), line, low)
+        stretched[row] = np.rint(np.clip((finite - low) * scale, 0, 255))
+    return stretched
+
+
+def _limits(values: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
+    """The values to be black and white; both 0 where there is no finite one."""
+    some = values.reshape(-1)[:: max(1, values.size // SAMPLE)].astype(float)
+    some = some[np.isfinite(some)]
+    low, high = np.percentile(some, PERCENTILES) if len(some) else (0.0, 0.0)
+    if high <= low:  # a few bright pixels on a constant ground, perhaps between those looked at
+        finite = values[np.isfinite(values)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+    return float(low), float(high)
+
+
+def _lines(labels: Int32[np.ndarray, "h w"], *, thick: bool) -> Bool[np.ndarray, "h w"]:
+    """Outlines, one pixel wide or two."""
+    lines = outlines(labels)
+    return lines | outlines(np.where(lines, 0, labels)) if thick else lines
+
+
+def _in_order(n: int) -> UInt8[np.ndarray, "n 3"]:
+    """A colour for each of n labels, blending from the first to the last."""
+    place = np.linspace(0, len(FIRST_TO_LAST) - 1, n)
+    blend = [np.interp(place, np.arange(len(FIRST_TO_LAST)), channel) for channel in FIRST_TO_LAST.T]
+    return np.rint(np.stack(blend, -1)).astype(np.uint8)
+
+
+def _choose(labels: Int32[np.ndarray, "h w"], n: int) -> Int[np.ndarray, " n"]:
+    """Number of a colour for each label that no neighbour has, or where there is none, that fewest have."""
+    earlier: list[list[int]] = [[] for _ in range(n)]  # neighbours that have their colour already
+    for first, second in (_neighbours(labels) - 1).tolist():
+        earlier[second].append(first)
+    chosen = np.zeros(n, int)
+    for label in range(n):
+        taken = np.bincount(chosen[earlier[label]], minlength=len(COLOURS))
+        chosen[label] = (np.argmin(np.roll(taken, -label)) + label) % len(COLOURS)  # another start for each
+    return chosen
+
+
+def _neighbours(labels: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, "e 2"]:
+    """Pairs of labels, the lower first, that touch or have only background between them."""
+    step = -(-max(labels.shape) // COARSE)
+    coarse = labels[::step, ::step]
+    if coarse.any():  # every background pixel goes to its nearest object
+        rows, columns = ndimage.distance_transform_edt(coarse == 0, return_distances=False, return_indices=True)
+        coarse = coarse[rows, columns]
+    return np.unique(np.concatenate([_touching(labels), _touching(coarse)]), axis=0)
+
+
+def _touching(labels: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, "e 2"]:
+    """Pairs of labels, the lower first, with pixels side by side or one above the other."""
+    pairs = []
+    for first, second in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
+        meet = (first != second) & (first > 0) & (second > 0)
+        pairs.append(np.stack([first[meet], second[meet]], 1))
+    return np.unique(np.sort(np.concatenate(pairs), 1), axis=0)
