@@ -1,0 +1,150 @@
+"""Random views of annotated images: crop, scale, turn, flip and intensity, on any device.
+
+One affine grid serves image and labels: the image is sampled bilinearly, the labels by nearest neighbour.
+Every draw comes from the generator that is passed in, so that (seed, epoch, index) decides all of it.
+
+Shapes: `c` channels, `h` rows, `w` columns, `s` side of the crop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int32
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class View:
+    """One of the eight ways to lay a square: flipped left to right or not, then turned."""
+
+    flipped: bool
+    quarter_turns: int  # 0 to 3, counter-clockwise as displayed
+
+    def apply(self, x: Tensor) -> Tensor:
+        """The image or map, (…, h, w), seen this way."""
+        return torch.rot90(x.flip(-1) if self.flipped else x, self.quarter_turns, (-2, -1))
+
+    def undo(self, x: Tensor) -> Tensor:
+        """The image or map, (…, h, w), of which this is the view."""
+        x = torch.rot90(x, -self.quarter_turns, (-2, -1))
+        return x.flip(-1) if self.flipped else x
+
+
+VIEWS = tuple(View(flipped, turns) for flipped in (False, True) for turns in range(4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How far a training crop may differ from the annotated image; each range is drawn from evenly."""
+
+    scale: tuple[float, float] = (0.8, 1.25)  # magnification; drawn evenly in its logarithm
+    stretch: float = 1.1  # the two axes are magnified differently by up to this factor
+    rotate: bool = True  # by any angle; False leaves quarter turns
+    flip: bool = True  # flips and quarter turns
+    brightness: float = 0.1  # added, in units of the normalised range
+    contrast: float = 0.3  # factor between 1 - this and 1 + this
+    gamma: float = 0.3  # exponent between 1 / (1 + this) and 1 + this
+    colour: float = 0.1  # brightness and contrast of each channel on its own
+    noise: float = 0.05  # largest standard deviation of Gaussian noise
+    blur: float = 1.0  # largest standard deviation of Gaussian blur in pixels, in half of the crops
+    invert: float = 0.0  # share of the crops whose intensities are turned over
+
+    def crop(
+        self,
+        image: Float[Tensor, "c h w"],
+        labels: Int32[Tensor, "h w"],
+        valid: Bool[Tensor, "h w"],
+        centre: tuple[float, float],
+        size: int,
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, "c s s"], Int32[Tensor, "s s"], Bool[Tensor, "s s"]]:
+        """A square crop of `size` pixels around `centre` (row, column), warped and with its intensities changed.
+
+        The crop is moved into the image where it would look beyond it; what still lies outside is reflected,
+        and counts neither as object nor as background.
+        """
+        matrix = self._matrix(generator)
+        centre = tuple(_inside(c, n, size) for c, n in zip(centre, labels.shape, strict=True))
+        image, labels, valid = _warp(image, labels, valid, centre, size, matrix)
+        if self.flip:
+            view = VIEWS[_integer(len(VIEWS), generator)]
+            image, labels, valid = (view.apply(x) for x in (image, labels, valid))
+        return self.intensity(image, generator), labels, valid
+
+    def _matrix(self, generator: torch.Generator) -> Float[Tensor, "2 2"]:
+        """Step in the image, as (row, column), for a step of one pixel in the crop."""
+        low, high = (math.log(s) for s in self.scale)
+        log_scale = low + (high - low) * _uniform(generator)
+        log_stretch = math.log(self.stretch) * (_uniform(generator) - 0.5)
+        angle = 2 * math.pi * _uniform(generator) if self.rotate else 0.0
+        turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        return turn @ torch.diag(torch.tensor([-log_scale + log_stretch, -log_scale - log_stretch]).exp())
+
+    def intensity(self, image: Float[Tensor, "c h w"], generator: torch.Generator) -> Float[Tensor, "c h w"]:
+        """The image with its intensities changed; they are taken to lie around 0 to 1."""
+        c = len(image)
+
+        def draw(n: int, reach: float) -> Float[Tensor, "n 1 1"]:
+            return ((2 * torch.rand(n, 1, 1, generator=generator) - 1) * reach).to(image.device)
+
+        gamma = (1 + self.gamma) ** draw(1, 1.0)
+        image = torch.where(image > 0, image.clamp(min=1e-6) ** gamma, image)
+        contrast = (1 + draw(1, self.contrast)) * (1 + draw(c, self.colour))
+        image = (image - 0.5) * contrast + 0.5 + draw(1, self.brightness) + draw(c, self.colour)
+        if _uniform(generator) < self.invert:
+            image = 1 - image
+        if self.blur and _uniform(generator) < 0.5:
+            image = _blurred(image, self.blur * _uniform(generator))
+        noise = torch.randn(image.shape, generator=generator).to(image.device)
+        return image + noise * (self.noise * _uniform(generator))
+
+
+def _warp(image, labels, valid, centre, size, matrix):
+    """Sample image, labels and validity of the crop."""
+    h, w = labels.shape
+    step = torch.arange(size) - (size - 1) / 2
+    steps = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1)  # (s, s, 2)
+    place = (steps @ matrix.T + torch.tensor(centre, dtype=torch.float32)).to(image.device)  # (row, column) in the image
+    outside = (place < -0.5).any(-1) | (place > torch.tensor([h - 0.5, w - 0.5], device=place.device)).any(-1)
+    row, column = (_reflected(place[..., d], n) for d, n in ((0, h), (1, w)))
+    scale = torch.tensor([2 / max(w - 1, 1), 2 / max(h - 1, 1)], device=place.device)
+    grid = torch.stack([column, row], -1) * scale - 1
+    image = F.grid_sample(image[None], grid[None], align_corners=True, padding_mode="border")[0]
+    nearest = row.round().long(), column.round().long()
+    return image, labels[nearest], valid[nearest] & ~outside
+
+
+def _reflected(place: Float[Tensor, "s s"], n: int) -> Float[Tensor, "s s"]:
+    """Coordinates folded back into 0 … n - 1 at the outermost pixels."""
+    if n == 1:
+        return torch.zeros_like(place)
+    place = place.abs() % (2 * (n - 1))
+    return torch.minimum(place, 2 * (n - 1) - place)
+
+
+def _inside(centre: float, n: int, size: int) -> float:
+    """The centre moved so that a crop of `size` stays in 0 … n - 1; the middle where it cannot."""
+    half = (size - 1) / 2
+    return (n - 1) / 2 if n <= size else min(max(centre, half), n - 1 - half)
+
+
+def _blurred(image: Float[Tensor, "c h w"], sigma: float) -> Float[Tensor, "c h w"]:
+    reach = max(1, math.ceil(3 * sigma))
+    if sigma < 0.1 or min(image.shape[-2:]) <= reach:
+        return image
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=image.device) / sigma) ** 2)
+    weights = weights / weights.sum()
+    padded = F.pad(image[:, None], (reach, reach, reach, reach), mode="reflect")
+    return F.conv2d(F.conv2d(padded, weights[None, None, None]), weights[None, None, :, None])[:, 0]
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _integer(n: int, generator: torch.Generator) -> int:
+    return int(torch.randint(n, (), generator=generator))

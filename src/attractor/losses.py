@@ -1,0 +1,35 @@
+"""Losses that the papers cite rather than define."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def lovasz_hinge(scores: Float[Tensor, " n"], inside: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+    """The Lovász hinge: a convex bound on 1 - IoU of the pixels with a positive score.
+
+    Each pixel's margin of error, largest first, is weighted by how much 1 - IoU grows when that pixel turns
+    wrong too. No pixel at all gives 0. The gradient of tied margins depends on their order; the value does not.
+
+    Args:
+        scores: any real number a pixel; above 0 it is claimed.
+        inside: which pixels belong to the object.
+    Source: Berman et al. 2018, "The Lovász-Softmax loss", section 3.
+    """
+    if not len(scores):
+        return scores.sum()
+    sign = torch.where(inside, 1.0, -1.0).to(scores.dtype)
+    margins, order = torch.sort(1 - scores * sign, descending=True, stable=True)
+    # relu, whose gradient at 0 is 0: a pixel with exactly no error is left alone
+    return (F.relu(margins) * _jaccard_growth(inside[order])).sum()
+
+
+def _jaccard_growth(inside: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Growth of 1 - IoU as the pixels, in this order, turn wrong one by one."""
+    positive = inside.double()
+    missed = positive.cumsum(0)
+    jaccard = 1 - (positive.sum() - missed) / (positive.sum() + (1 - positive).cumsum(0))
+    return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]]).to(torch.get_default_dtype())

@@ -1,0 +1,497 @@
+"""Spatial embeddings: every pixel points at its object's centre, and says how far around it the object reaches.
+
+The network gives each pixel an offset, a bandwidth and a seed score. Offset plus position is the pixel's
+embedding. An object is a Gaussian in embedding space; its pixels are those with a value above one half, so the
+bandwidth is learned from the IoU that it leads to. The seed score says how close a pixel's embedding is to its
+object's centre; grouping starts from the best one, claims what lies inside its margin, and repeats.
+
+Source: Neven et al., "Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth",
+CVPR 2019; Lalit et al., "EmbedSeg", 2021, for the medoid and test-time augmentation.
+Shapes: `b` images, `c` classes, `h` rows, `w` columns, `n` pixels, `k` objects. The two channels of offset,
+embedding, centre and precision are (x, y), as published; lengths are in grid units, one step a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int32
+from torch import Tensor, nn
+
+from attractor.augmentation import View
+from attractor.errors import InputError
+from attractor.instances import Instances, relabel
+from attractor.kernels.lovasz_gaussians import lovasz_gaussians
+from attractor.kernels.medoids import medoids
+from attractor.kernels.seeded_gaussians import seeded_gaussians
+from attractor.losses import lovasz_hinge
+from attractor.truth import Truth
+
+N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
+CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
+OBJECTIVES = ("gaussian", "hinge", "regression")
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the network says of each pixel, raw."""
+
+    offset: Float[Tensor, "b 2 h w"]  # tanh gives grid units
+    sigma: Float[Tensor, "b s h w"]  # s: 0, 1 or 2; exp(10 sigma) is the precision, 1 / (2 sigma^2)
+    seed: Float[Tensor, "b c h w"]  # sigmoid gives the seed score of each class
+
+
+class SpatialEmbeddings(nn.Module):
+    """The method of Neven et al. 2019 on any network that gives maps of the image's size."""
+
+    max_instances = None
+    # What validation tries for each threshold; sizes are pixels.
+    threshold_candidates = {
+        "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
+        "seed_threshold": (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+        "min_size": (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128),
+    }
+
+    def __init__(
+        self,
+        make_network: Callable[[Sequence[int]], nn.Module],
+        *,
+        n_classes: int = 1,
+        margin: Literal["elliptical", "circular", "fixed"] = "elliptical",
+        centre: Literal["learnable", "centroid", "medoid", "approximate-medoid"] = "learnable",
+        objective: Literal["gaussian", "hinge", "regression"] = "gaussian",
+        fixed_margin: float = 20.0,
+        initial_margin: float = 5.744341856,
+        grid_step: tuple[float, float] = (1 / 1024, 1 / 1024),
+        foreground_weight: float | Sequence[float] = 10.0,
+        instance_weight: float = 1.0,
+        smoothness_weight: float = 10.0,
+        seed_weight: float = 1.0,
+        foreground_threshold: float = 0.5,
+        seed_threshold: float = 0.5,
+        min_size: int = 0,
+        min_foreground: int = 0,
+        min_free: int = 0,
+        count_seed: bool = False,
+        overwrite: bool = True,
+    ) -> None:
+        """Build the network and keep the numbers of the paper.
+
+        Args:
+            make_network: gives a network for a list of output channels, one entry a decoder.
+            n_classes: classes, each with its own seed map.
+            margin: learned and elliptical (the paper's best), learned and circular, or fixed.
+            centre: what an object's pixels are drawn to: the mean of their embeddings (the paper's best), their
+                centroid, or the pixel of the object with least distance to its others.
+            objective: the paper's loss, or its baselines of sections 3.1 (regression) and 3.2 (hinge); those
+                need `margin="fixed"` and one of the centres that the labels decide.
+            fixed_margin: in pixels, for `margin="fixed"`: half the width of the smallest claim; delta of 3.2.
+            initial_margin: in pixels, what an untrained network answers.
+            grid_step: grid units a pixel along (row, column).
+            foreground_weight: f of the seed loss; one number, or one a class.
+            instance_weight, smoothness_weight, seed_weight: of the three terms of the loss.
+            foreground_threshold: seed score above which a pixel can belong to an object.
+            seed_threshold: seed score from which a pixel can start one; the paper's Cityscapes models use 0.9.
+            min_size: objects must have more pixels than this. The published code has 128 in this and the two
+                that follow, EmbedSeg 0.
+            min_foreground: images with no more foreground pixels than this are left empty.
+            min_free: grouping ends when no more pixels than this are unclaimed.
+            count_seed: whether the seed counts as new in its own claim. The published code says no, so that an
+                object of one or two pixels is never found.
+            overwrite: whether a later object takes pixels that an earlier one has, as in the published code.
+
+        Raises:
+            InputError: if a name or a combination is not one of these.
+        """
+        super().__init__()
+        _check_choice("margin", margin, tuple(N_SIGMA))
+        _check_choice("centre", centre, CENTRES)
+        _check_choice("objective", objective, OBJECTIVES)
+        if objective != "gaussian" and (margin != "fixed" or centre == "learnable"):
+            raise InputError(
+                f'objective = "{objective}" learns no bandwidth and no centre: use it with margin = "fixed" and '
+                f'centre = "centroid" or "medoid" (found margin = "{margin}", centre = "{centre}").'
+            )
+        self.n_classes = n_classes
+        self.margin, self.centre, self.objective = margin, centre, objective
+        self.fixed_margin = fixed_margin
+        self.grid_step = tuple(grid_step)
+        self.foreground_weight = _per_class(foreground_weight, n_classes)
+        self.weights = {"instance": instance_weight, "smoothness": smoothness_weight, "seed": seed_weight}
+        self.thresholds = {
+            "foreground_threshold": foreground_threshold,
+            "seed_threshold": seed_threshold,
+            "min_size": min_size,
+        }
+        self.grouping = {
+            "min_foreground": min_foreground,
+            "min_free": min_free,
+            "count_seed": count_seed,
+            "overwrite": overwrite,
+        }
+        self.network = make_network([2 + N_SIGMA[margin], n_classes])
+        self._start_at(initial_margin)
+
+    def _start_at(self, margin: float) -> None:
+        """Let an untrained network point nowhere, with one margin (pixels) for all."""
+        n = 2 + N_SIGMA[self.margin]
+        last = self.network.decoders[0][-1]
+        with torch.no_grad():
+            last.weight[:, :n] = 0
+            last.bias[:n] = 0
+            last.bias[2:n] = self._sigma_of(margin)
+
+    def _sigma_of(self, margin: float) -> float:
+        """Raw sigma of a margin in pixels."""
+        step = math.sqrt(self.grid_step[0] * self.grid_step[1])
+        return math.log(math.log(2) / (margin * step) ** 2) / 10
+
+    # ---------------------------------------------------------------- the network's answer
+
+    def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
+        """Raw maps of a batch of normalised images."""
+        raw = self.network(images)
+        n_sigma = N_SIGMA[self.margin]
+        return Maps(*raw.split([2, n_sigma, self.n_classes], 1))
+
+    def decode(
+        self, maps: Maps
+    ) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b 2 h w"], Float[Tensor, "b c h w"]]:
+        """Embedding and precision in grid units, and seed score, of each pixel."""
+        embedding = self.coordinates(maps.offset) + torch.tanh(maps.offset)
+        return embedding, torch.exp(10 * self._full_sigma(maps)), torch.sigmoid(maps.seed)
+
+    def coordinates(self, like: Float[Tensor, "b _ h w"]) -> Float[Tensor, "2 h w"]:
+        """Position (x, y) of each pixel in grid units."""
+        h, w = like.shape[-2:]
+        y = torch.arange(h, dtype=like.dtype, device=like.device) * self.grid_step[0]
+        x = torch.arange(w, dtype=like.dtype, device=like.device) * self.grid_step[1]
+        return torch.stack([x.expand(h, w), y[:, None].expand(h, w)])
+
+    def _full_sigma(self, maps: Maps) -> Float[Tensor, "b 2 h w"]:
+        """Raw sigma along x and y, whatever the margin."""
+        b, _, h, w = maps.offset.shape
+        if self.margin == "fixed":
+            return maps.offset.new_full((b, 2, h, w), self._sigma_of(self.fixed_margin))
+        return maps.sigma.expand(b, 2, h, w)
+
+    def turned(self, maps: Maps, view: View) -> Maps:
+        """Maps of the image of which `maps` saw a view: pixels put back, and the vectors turned with them."""
+        offset, sigma, seed = (view.undo(getattr(maps, field.name)) for field in fields(maps))
+        x, y = offset.unbind(1)
+        for _ in range(view.quarter_turns):
+            x, y = -y, x
+        if view.quarter_turns % 2:
+            sigma = sigma.flip(1)
+        return Maps(torch.stack([-x if view.flipped else x, y], 1), sigma, seed)
+
+    # ---------------------------------------------------------------- loss
+
+    def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
+        """The paper's three terms: `instance`, `smoothness` and `seed`; an image without objects has the last only."""
+        with torch.autocast(maps.offset.device.type, enabled=False):
+            maps = Maps(*(x if x.dtype == torch.float64 else x.float() for x in (maps.offset, maps.sigma, maps.seed)))
+            objects = _Objects.of(truth)
+            embedding, _, seed = self.decode(maps)
+            sigma = self._full_sigma(maps)
+            centre = self._centres(embedding, objects, truth)
+            mean_sigma = objects.mean(sigma)  # (k, 2)
+            precision = torch.exp(10 * mean_sigma)
+            own_distance = objects.at_pixels(embedding) - centre[objects.of_pixel]  # (n, 2)
+            phi = torch.exp(-(own_distance.square() * precision[objects.of_pixel]).sum(1))
+            terms = {"instance": self._instance_term(embedding, centre, precision, own_distance, objects)}
+            if self.margin != "fixed":
+                n_sigma = N_SIGMA[self.margin]
+                deviation = objects.at_pixels(maps.sigma) - mean_sigma.detach()[objects.of_pixel, :n_sigma]
+                terms["smoothness"] = objects.mean_over_images(objects.mean_values(deviation.square().mean(1)))
+            terms["seed"] = self._seed_term(seed, phi.detach(), objects)
+            return terms
+
+    def _centres(self, embedding: Float[Tensor, "b 2 h w"], objects: _Objects, truth: Truth) -> Float[Tensor, "k 2"]:
+        """The point (x, y) that each object's pixels are drawn to."""
+        if self.centre == "learnable":
+            return objects.mean(embedding)
+        coordinates = self.coordinates(embedding).expand(embedding.shape)
+        if self.centre == "centroid":
+            return objects.mean(coordinates)
+        pixel = medoids(objects.owner, len(objects.image), approximate=self.centre == "approximate-medoid")
+        step = torch.tensor(self.grid_step, dtype=embedding.dtype, device=embedding.device)
+        return (pixel.to(step) * step).flip(1)
+
+    def _instance_term(
+        self,
+        embedding: Float[Tensor, "b 2 h w"],
+        centre: Float[Tensor, "k 2"],
+        precision: Float[Tensor, "k 2"],
+        own_distance: Float[Tensor, "n 2"],
+        objects: _Objects,
+    ) -> Float[Tensor, ""]:
+        if self.objective == "gaussian":
+            weight = objects.weight.to(embedding.dtype)
+            total = lovasz_gaussians(
+                embedding.flatten(2), objects.owner.flatten(1), centre, precision, objects.image, weight
+            )
+            return total + 0 * (centre.sum() + embedding.sum())  # a gradient of zero where there is no object
+        step = torch.tensor(self.grid_step, dtype=embedding.dtype, device=embedding.device).flip(0)
+        error = torch.linalg.norm(own_distance / step, dim=1)  # pixels
+        if self.objective == "hinge":
+            error = torch.relu(error - self.fixed_margin)
+        return objects.mean_over_pixels(error) + 0 * embedding.sum()
+
+    def _seed_term(self, seed: Float[Tensor, "b c h w"], phi: Float[Tensor, " n"], objects: _Objects) -> Float[Tensor, ""]:
+        """Squared error of the seed maps: 0 outside their class, the pixel's own Gaussian inside."""
+        b = len(seed)
+        pixel_image = objects.image[objects.of_pixel]
+        pixel_class = objects.classes[objects.of_pixel] - 1
+        inside = objects.at_pixels(seed)[torch.arange(len(phi), device=seed.device), pixel_class]
+        factor = torch.tensor(self.foreground_weight, dtype=seed.dtype, device=seed.device)[pixel_class]
+        # Background of a class is all that is not of that class: the sum over everything, less those pixels.
+        square = (seed.square().sum(1) * (objects.owner >= 0)).flatten(1).sum(1)
+        correction = factor * (inside - phi).square() - inside.square()
+        total = square + seed.new_zeros(b).index_add(0, pixel_image, correction)
+        return (total / objects.n_valid.clamp(min=1)).mean()
+
+    # ---------------------------------------------------------------- grouping
+
+    @torch.no_grad()
+    def group(self, maps: Maps) -> list[Instances]:
+        """Objects of each image, best seed first; where two classes claim a pixel the higher seed score wins."""
+        decoded = (x.float().cpu() if x.dtype != torch.float64 else x.cpu() for x in self.decode(maps))
+        return [self._group_image(*(x.numpy() for x in image)) for image in zip(*decoded, strict=True)]
+
+    def _group_image(
+        self, embedding: Float[np.ndarray, "2 h w"], precision: Float[np.ndarray, "2 h w"], seed: Float[np.ndarray, "c h w"]
+    ) -> Instances:
+        labels = np.zeros(seed.shape[1:], np.int32)
+        best = np.zeros(1, seed.dtype)  # score of each label, background first
+        classes = np.zeros(0, np.int32)
+        for c in range(self.n_classes):
+            found, scores = seeded_gaussians(embedding, precision, seed[c], **self.thresholds, **self.grouping)
+            if self.objective == "regression":
+                found = _nearest(embedding, seed[c] > self.thresholds["foreground_threshold"], found)
+            of_found = np.concatenate([[-1], scores]).astype(seed.dtype)
+            wins = (found > 0) & (of_found[found] > best[labels])
+            labels[wins] = found[wins] + len(classes)
+            best = np.concatenate([best, scores])
+            classes = np.concatenate([classes, np.full(len(scores), c + 1, np.int32)])
+        labels, kept = relabel(labels)  # objects that lost all their pixels are no more
+        return Instances(labels, classes[kept - 1], best[kept].astype(np.float32))
+
+    @torch.no_grad()
+    def group_seeded(self, maps: Maps, truth: Truth) -> list[Instances]:
+        """Objects read off with the true centre, bandwidth and class: what the embedding alone can reach.
+
+        Centre and bandwidth are the means of embedding and raw sigma over each true object. Masks may overlap
+        and are kept whole; each object has score 1.
+
+        Source: Neven et al. 2019, Table 2.
+        """
+        objects = _Objects.of(truth)
+        embedding, _, _ = self.decode(maps)
+        centre = objects.mean(embedding)
+        precision = torch.exp(10 * objects.mean(self._full_sigma(maps)))
+        results = []
+        for b in range(len(embedding)):
+            own = torch.nonzero(objects.image == b)[:, 0]
+            distance = [squared_distance(embedding[b], centre[k], precision[k]) for k in own]
+            if self.objective == "regression" and len(own):
+                foreground = truth.labels[b] > 0
+                nearest = torch.stack(distance).argmin(0)
+                masks = [foreground & (nearest == i) for i in range(len(own))]
+            else:
+                masks = [d < _limit(d.dtype) for d in distance]
+            results.append(
+                Instances.from_masks(
+                    [mask.cpu().numpy() for mask in masks],
+                    objects.classes[own].to(torch.int32).cpu().numpy(),
+                    np.ones(len(own), np.float32),
+                    tuple(embedding.shape[-2:]),
+                )
+            )
+        return results
+
+
+# -------------------------------------------------------------------- the definitions, plain
+
+
+def squared_distance(
+    embedding: Float[Tensor, "2 *n"], centre: Float[Tensor, "2"], precision: Float[Tensor, "2"]
+) -> Float[Tensor, "*n"]:
+    """Distance of each embedding to a centre in units of the bandwidth; inside the margin it is below ln 2.
+
+    exp(-distance) is the paper's Gaussian, which is above 1/2 inside.
+    """
+    x, y = embedding
+    dx, dy = x - centre[0], y - centre[1]
+    return dx * dx * precision[0] + dy * dy * precision[1]
+
+
+def _limit(dtype: torch.dtype) -> float:
+    """Ln 2 in the precision of the maps, so that the plain and the fast grouping decide alike."""
+    return float(torch.tensor(math.log(2), dtype=dtype))
+
+
+def group_plain(
+    embedding: Float[Tensor, "2 h w"],
+    precision: Float[Tensor, "2 h w"],
+    seed: Float[Tensor, "h w"],
+    *,
+    foreground_threshold: float,
+    seed_threshold: float,
+    min_size: int,
+    min_foreground: int,
+    min_free: int,
+    count_seed: bool,
+    overwrite: bool,
+) -> tuple[Int32[Tensor, "h w"], Float[Tensor, " k"]]:
+    """The sequential clustering of the paper for one image and class: the definition that the fast form equals.
+
+    Returns:
+        The label image, in which an object has no pixel where later ones took them all, and each object's score.
+    """
+    labels = torch.zeros(seed.shape, dtype=torch.int32)
+    foreground = seed > foreground_threshold
+    e, p, q = embedding[:, foreground], precision[:, foreground], seed[foreground]
+    owner = torch.zeros(len(q), dtype=torch.int32)
+    free = torch.ones(len(q), dtype=torch.bool)
+    scores = []
+    if len(q) <= min_foreground:
+        return labels, q[:0]
+    while free.sum() > min_free:
+        best = torch.where(free, q, -1).argmax()
+        if q[best] < seed_threshold:
+            break
+        if not count_seed:
+            free[best] = False
+        claim = squared_distance(e, e[:, best], p[:, best]) < _limit(e.dtype)
+        if claim.sum() > min_size and 2 * (claim & free).sum() > claim.sum():
+            scores.append(q[best])
+            owner[claim if overwrite else claim & (owner == 0)] = len(scores)
+        free &= ~claim
+        free[best] = False  # even if its bandwidth is not a number: the loop must end
+    labels[foreground] = owner
+    return labels, torch.stack(scores) if scores else q[:0]
+
+
+def instance_loss_plain(
+    embedding: Float[Tensor, "2 n"],
+    owner: Int[Tensor, " n"],
+    centre: Float[Tensor, "k 2"],
+    precision: Float[Tensor, "k 2"],
+) -> Float[Tensor, " k"]:
+    """Lovász hinge of each object of one image: the definition that the fast form equals.
+
+    Args:
+        embedding: where each pixel points.
+        owner: 0 for background, 1 to k for objects, -1 for a pixel to leave out.
+        centre: of each object.
+        precision: 1 / (2 sigma^2) of each object along x and y.
+    """
+    valid = owner >= 0
+    losses = []
+    for k in range(len(centre)):
+        phi = torch.exp(-squared_distance(embedding[:, valid], centre[k], precision[k]))
+        losses.append(lovasz_hinge(2 * phi - 1, owner[valid] == k + 1))
+    return torch.stack(losses) if losses else embedding.sum(1)[:0]
+
+
+# -------------------------------------------------------------------- objects of a batch
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """Objects of a batch in one row, image after image; those without a valid pixel are left out."""
+
+    owner: Int[Tensor, "b h w"]  # 1 + object, 0 for background, -1 for pixels to leave out
+    image: Int[Tensor, " k"]  # image of each object
+    classes: Int[Tensor, " k"]  # class of each object, from 1
+    weight: Float[Tensor, " k"]  # 1 / (objects of its image * images)
+    pixels: Int[Tensor, " n"]  # the pixels that belong to objects, of all b * h * w
+    of_pixel: Int[Tensor, " n"]  # object of each of these
+    area: Float[Tensor, " k"]
+    n_valid: Int[Tensor, " b"]
+
+    @classmethod
+    def of(cls, truth: Truth) -> _Objects:
+        b, k = len(truth.labels), truth.classes.shape[1]
+        device = truth.labels.device
+        labels = torch.where(truth.valid, truth.labels.long(), 0)
+        first = torch.arange(b, device=device)[:, None, None] * (k + 1)
+        counts = torch.bincount((labels + first).flatten(), minlength=b * (k + 1)).view(b, k + 1)
+        counts[:, 0] = 0
+        present = counts > 0
+        number = present.flatten().cumsum(0).view(b, k + 1) * present  # 1 + object of each (image, label)
+        owner = torch.where(truth.valid, number.flatten()[(labels + first)], -1)
+        image, label = torch.nonzero(present, as_tuple=True)
+        per_image = present.sum(1)
+        pixels = torch.nonzero(owner.flatten() > 0)[:, 0]
+        return cls(
+            owner=owner,
+            image=image,
+            classes=truth.classes[image, label - 1],
+            weight=1 / (per_image[image] * b).double(),
+            pixels=pixels,
+            of_pixel=owner.flatten()[pixels] - 1,
+            area=counts[present].double(),
+            n_valid=truth.valid.flatten(1).sum(1),
+        )
+
+    def at_pixels(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c"]:
+        """Values of the maps at the objects' pixels."""
+        b, c, h, w = maps.shape
+        image, place = self.pixels // (h * w), self.pixels % (h * w)
+        return maps.flatten(2)[image, :, place]
+
+    def mean(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "k c"]:
+        """Mean of the maps over each object."""
+        return self.mean_values(self.at_pixels(maps))
+
+    def mean_values(self, values: Float[Tensor, "n *c"]) -> Float[Tensor, "k *c"]:
+        """Mean of values given at the objects' pixels over each object."""
+        total = values.new_zeros(len(self.image), *values.shape[1:]).index_add(0, self.of_pixel, values)
+        return total / self.area.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+
+    def mean_over_images(self, values: Float[Tensor, " k"]) -> Float[Tensor, ""]:
+        """Mean over the objects of each image, then over images; an image without objects counts as 0."""
+        return (values * self.weight.to(values.dtype)).sum()
+
+    def mean_over_pixels(self, values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Mean over the foreground pixels of each image, then over images; an image without any counts as 0."""
+        b = len(self.owner)
+        image = self.image[self.of_pixel]
+        count = torch.bincount(image, minlength=b)
+        total = values.new_zeros(b).index_add(0, image, values)
+        return (total / count.clamp(min=1)).mean()
+
+
+def _nearest(
+    embedding: Float[np.ndarray, "2 h w"], foreground: Bool[np.ndarray, "h w"], labels: Int32[np.ndarray, "h w"]
+) -> Int32[np.ndarray, "h w"]:
+    """Foreground pixels given to the object whose centroid their embedding is nearest to (section 3.1)."""
+    ids = np.unique(labels[labels > 0])
+    if not len(ids):
+        return labels
+    from scipy.spatial import cKDTree
+
+    step = embedding[:, labels > 0], labels[labels > 0]
+    means = np.stack([[step[0][d][step[1] == k].mean() for d in (0, 1)] for k in ids])
+    result = np.zeros_like(labels)
+    result[foreground] = ids[cKDTree(means).query(embedding[:, foreground].T)[1]]
+    return result
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InputError(f'{name} = "{value}" is not known; it can be {", ".join(choices)}.')
+
+
+def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, ...]:
+    weights = tuple(weight) if isinstance(weight, Sequence) else (float(weight),) * n_classes
+    if len(weights) != n_classes:
+        raise InputError(f"foreground_weight has {len(weights)} numbers for {n_classes} classes; give one, or one a class.")
+    return weights

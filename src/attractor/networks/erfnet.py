@@ -1,0 +1,129 @@
+"""ERFNet with one encoder and one decoder for each group of output channels.
+
+Factorised residual blocks at an eighth of the image's resolution see about 600 pixels far, and three
+transposed convolutions bring their answer back to every pixel.
+
+Source: Romera et al. 2018 (ERFNet); Neven et al. 2019, section 3.5, for the branches.
+Shapes: `b` images, `c` channels, `h` rows, `w` columns. Sides may have any length: they are padded to
+multiples of 8 by reflection, and the result is cropped back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STRIDE = 8  # of the deepest features; sides are padded to multiples of it
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+class Down(nn.Module):
+    """Halve the resolution: a strided convolution beside max pooling."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out - channels_in, 3, stride=2, padding=1)
+        self.norm = _norm(channels_out)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        """Features at half the resolution; both sides must be even."""
+        return F.relu(self.norm(torch.cat([self.conv(x), F.max_pool2d(x, 2)], 1)))
+
+
+class NonBottleneck1D(nn.Module):
+    """A residual block of two 3x3 convolutions, each split into 3x1 and 1x3."""
+
+    def __init__(self, channels: int, dropout: float, dilation: int) -> None:
+        super().__init__()
+        d = dilation
+        self.conv_3x1_a = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+        self.conv_1x3_a = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1))
+        self.norm_a = _norm(channels)
+        self.conv_3x1_b = nn.Conv2d(channels, channels, (3, 1), padding=(d, 0), dilation=(d, 1))
+        self.conv_1x3_b = nn.Conv2d(channels, channels, (1, 3), padding=(0, d), dilation=(1, d))
+        self.norm_b = _norm(channels)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The features, refined; the shape stays."""
+        y = F.relu(self.conv_3x1_a(x))
+        y = F.relu(self.norm_a(self.conv_1x3_a(y)))
+        y = F.relu(self.conv_3x1_b(y))
+        y = self.dropout(self.norm_b(self.conv_1x3_b(y)))
+        return F.relu(y + x)
+
+
+class Up(nn.Module):
+    """Double the resolution by a transposed convolution."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
+        self.norm = _norm(channels_out)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        """Features at twice the resolution."""
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Decoder(nn.Sequential):
+    """From an eighth of the resolution to `channels_out` maps at the full one; the last layer is linear."""
+
+    def __init__(self, channels_out: int) -> None:
+        super().__init__(
+            Up(128, 64),
+            NonBottleneck1D(64, 0, 1),
+            NonBottleneck1D(64, 0, 1),
+            Up(64, 16),
+            NonBottleneck1D(16, 0, 1),
+            NonBottleneck1D(16, 0, 1),
+            nn.ConvTranspose2d(16, channels_out, 2, stride=2),
+        )
+
+
+class ERFNet(nn.Module):
+    """One encoder for `channels_in` image channels, one decoder for each entry of `channels_out`."""
+
+    def __init__(self, channels_in: int, channels_out: Sequence[int], *, dropout: float = 0.3) -> None:
+        """Build the layers.
+
+        Args:
+            channels_in: channels of the image.
+            channels_out: output channels of each decoder.
+            dropout: share of the channels dropped in the deepest blocks; the paper's value is the default,
+                and a tenth of it is used in the shallower ones.
+        """
+        super().__init__()
+        self.encoder = nn.Sequential(
+            Down(channels_in, 16),
+            Down(16, 64),
+            *(NonBottleneck1D(64, dropout / 10, 1) for _ in range(5)),
+            Down(64, 128),
+            *(NonBottleneck1D(128, dropout, d) for _ in range(2) for d in (2, 4, 8, 16)),
+        )
+        self.decoders = nn.ModuleList(Decoder(n) for n in channels_out)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """The maps of all decoders, in their order, at the image's size."""
+        h, w = images.shape[-2:]
+        features = self.encoder(_padded(images))
+        maps = torch.cat([decoder(features) for decoder in self.decoders], 1)
+        return maps[..., :h, :w]
+
+
+def _padded(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:
+    """Grow the right and lower sides to multiples of the stride."""
+    h, w = images.shape[-2:]
+    below, right = -h % STRIDE, -w % STRIDE
+    if not below and not right:
+        return images
+    # Reflection needs sides longer than the padding; a strip or a single pixel is repeated instead.
+    mode = "reflect" if h > below and w > right else "replicate"
+    return F.pad(images, (0, right, 0, below), mode=mode)

@@ -1,0 +1,221 @@
+"""The published vectors of spatial embeddings, and the laws of its loss and grouping."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attractor.augmentation import VIEWS
+from attractor.errors import InputError
+from attractor.instances import centres
+from attractor.kernels.medoids import medoids
+from attractor.losses import lovasz_hinge
+from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, group_plain, instance_loss_plain
+from attractor.networks import ERFNet
+from attractor.truth import Truth
+
+VECTORS = {v["id"]: v for v in json.loads((Path(__file__).parents[1] / "vectors.json").read_text())["vectors"]}
+
+
+def vectors(prefix):
+    """Parameters for every vector whose id begins so."""
+    chosen = [v for name, v in VECTORS.items() if name.startswith(prefix)]
+    assert chosen
+    return [pytest.param(v, id=v["id"]) for v in chosen]
+
+
+class Given(nn.Module):
+    """Stands where a network would: one decoder whose last layer can be initialised."""
+
+    def __init__(self, channels_out):
+        super().__init__()
+        self.decoders = nn.ModuleList([nn.Sequential(nn.ConvTranspose2d(16, n, 2, stride=2)) for n in channels_out])
+
+
+def method(**options):
+    return SpatialEmbeddings(Given, **options)
+
+
+def truth_of(labels, classes=None, valid=None):
+    labels = torch.tensor(labels, dtype=torch.int32)
+    k = max(int(labels.max()), 1)
+    classes = torch.ones(len(labels), k, dtype=torch.int32) if classes is None else torch.tensor(classes)
+    valid = torch.ones_like(labels, dtype=torch.bool) if valid is None else torch.tensor(valid)
+    return Truth(labels, classes, valid)
+
+
+def formula_maps(b, n_sigma):
+    """The raw maps of the loss vectors, 4x4, one image of the batch or both."""
+    n = torch.arange(16, dtype=torch.float64).view(4, 4)
+    offset = [0.002 * torch.sin(1.7 * n + 0.3 * (c + 1) + b) for c in (0, 1)]
+    sigma = [1.25 + 0.05 * torch.sin(0.9 * n + 0.5 * (j + 1) + b) for j in range(n_sigma)]
+    seed = 2 * torch.sin(0.6 * n + b + 1)
+    sigma = torch.stack(sigma)[None] if sigma else torch.zeros(1, 0, 4, 4, dtype=torch.float64)
+    return Maps(torch.stack(offset)[None], sigma, seed[None, None])
+
+
+def stacked(parts):
+    maps = Maps(*(torch.cat([getattr(p, f) for p in parts]) for f in ("offset", "sigma", "seed")))
+    for f in ("offset", "sigma", "seed"):
+        getattr(maps, f).requires_grad_()
+    return maps
+
+
+def images_of(vector):
+    return {"B2": (0, 1), "image0": (0,), "image1": (1,)}[vector["id"].rsplit("-", 1)[1]]
+
+
+@pytest.mark.parametrize("vector", vectors("SE-LOV-"))
+def test_lovasz_hinge(vector):
+    scores = torch.tensor(vector["inputs"]["logits"], dtype=torch.float64, requires_grad=True)
+    loss = lovasz_hinge(scores, torch.tensor(vector["inputs"]["labels"]) > 0)
+    loss.backward()
+    assert loss.item() == pytest.approx(vector["expected"]["loss"], abs=1e-6)
+    np.testing.assert_allclose(scores.grad, vector["expected"]["grad_wrt_logits"], atol=1e-6)
+
+
+@pytest.mark.parametrize("vector", vectors("SE-LOSS-"))
+def test_loss(vector):
+    given, expected = vector["inputs"], vector["expected"]
+    n_sigma = given["n_sigma"]
+    step = given["coordinate_step"]
+    se = method(
+        margin={1: "circular", 2: "elliptical"}[n_sigma], centre=given["center"], grid_step=(step["dy"], step["dx"])
+    )
+    maps = stacked([formula_maps(b, n_sigma) for b in images_of(vector)])
+    terms = se.loss(maps, truth_of(given["instances"]))
+    total = sum(se.weights[name] * value for name, value in terms.items())
+    total.backward()
+    for ours, theirs in (("instance", "inst"), ("smoothness", "var"), ("seed", "seed")):
+        assert terms[ours].item() == pytest.approx(expected[theirs], abs=1e-6)
+    assert total.item() == pytest.approx(expected["total"], abs=1e-6)
+    grad = torch.cat([maps.offset.grad, maps.sigma.grad, maps.seed.grad], 1)
+    # Steps are given to ten digits, and one grid unit is 1024 pixels: the gradients carry a relative 1e-6.
+    np.testing.assert_allclose(grad.abs().sum((0, 2, 3)), expected["grad_abs_sum_per_channel"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(grad.sum((0, 2, 3)), expected["grad_sum_per_channel"], rtol=1e-6, atol=2e-5)
+
+
+def test_loss_with_medoids():
+    vector = VECTORS["ES-LOSS"]
+    given, expected = vector["inputs"], vector["expected"]
+    step = given["coordinate_step"]
+    maps = stacked([formula_maps(b, 2) for b in (0, 1)])
+    totals = {}
+    for centre in ("medoid", "centroid"):
+        se = method(centre=centre, grid_step=(step["dy"], step["dx"]))
+        terms = se.loss(maps, truth_of(given["instances"]))
+        totals[centre] = sum(se.weights[name] * value for name, value in terms.items())
+        if centre == "medoid":
+            for ours, theirs in (("instance", "inst"), ("smoothness", "var"), ("seed", "seed")):
+                assert terms[ours].item() == pytest.approx(expected[theirs], abs=1e-6)
+    assert totals["medoid"].item() == pytest.approx(expected["total"], abs=1e-6)
+    assert totals["centroid"].item() == pytest.approx(expected["total_if_center_image_empty_fallback_centroid"], abs=1e-6)
+    totals["medoid"].backward()
+    grad = torch.cat([maps.offset.grad, maps.sigma.grad, maps.seed.grad], 1).abs().sum((0, 2, 3))
+    np.testing.assert_allclose(grad, expected["grad_abs_sum_per_channel"], rtol=1e-6)
+
+
+def test_centre_pixels():
+    vector = VECTORS["ES-CENTRE"]
+    labels = torch.tensor(vector["inputs"]["instances"], dtype=torch.int32)
+    expected = vector["expected"]
+    assert medoids(labels[None], 3).tolist() == expected["medoid"]
+    assert medoids(labels[None], 3, approximate=True).tolist() == expected["approximate-medoid"]
+    assert np.round(centres(labels.numpy(), 3)).astype(int).tolist() == expected["centroid"]
+
+
+def test_regression_and_hinge_baselines():
+    vector = VECTORS["SE-BASE-reg-hinge"]
+    maps = stacked([formula_maps(0, 0)])
+    truth = truth_of(vector["inputs"]["instances"])
+    regression = method(objective="regression", margin="fixed", centre="centroid")
+    expected = vector["expected"]
+    assert 8 * regression.loss(maps, truth)["instance"].item() == pytest.approx(expected["regression_sum_px"], abs=1e-6)
+    for delta, values in expected["hinge"].items():
+        hinge = method(objective="hinge", margin="fixed", centre="centroid", fixed_margin=float(delta))
+        loss = hinge.loss(maps, truth)["instance"].item()
+        assert loss == pytest.approx(values["hinge_mean_px"], abs=1e-6)
+        assert 8 * loss == pytest.approx(values["hinge_sum_px"], abs=1e-6)
+
+
+@pytest.mark.parametrize("vector", vectors("SE-BASE-fixed"))
+def test_fixed_margin(vector):
+    pixels = float(vector["id"].split("-")[-1].removesuffix("px"))
+    se = method(margin="fixed", centre="centroid", fixed_margin=pixels)
+    assert se._sigma_of(pixels) == pytest.approx(vector["inputs"]["raw_s"], abs=1e-9)
+    terms = se.loss(stacked([formula_maps(0, 0)]), truth_of(vector["inputs"]["instances"]))
+    assert terms["instance"].item() == pytest.approx(vector["expected"]["inst"], abs=1e-6)
+    assert terms["seed"].item() == pytest.approx(vector["expected"]["seed"], abs=1e-6)
+    assert "smoothness" not in terms
+
+
+def test_constants():
+    expected = VECTORS["SE-CONST"]["expected"]
+    se = method()
+    for pixels, raw in expected["raw_s_for_margin_px"].items():
+        assert se._sigma_of(float(pixels)) == pytest.approx(raw, abs=1e-9)
+    assert se._sigma_of(expected["init_s1_margin_px"]) == pytest.approx(1, abs=1e-9)
+    assert expected["init_s1_margin_px"] / math.sqrt(2 * math.log(2)) == pytest.approx(expected["init_s1_sigma_px"], abs=1e-8)
+    assert 10 * expected["fp16_overflow_s"] == pytest.approx(math.log(torch.finfo(torch.float16).max), abs=1e-4)
+
+
+def maps_of(raw, n_sigma):
+    return Maps(*torch.tensor(raw, dtype=torch.float64)[None].split([2, n_sigma, 1], 1))
+
+
+@pytest.mark.parametrize("vector", vectors("SE-CLUST8-seed"))
+def test_grouping(vector):
+    given = vector["inputs"]
+    se = method(
+        grid_step=(1 / 1023, 1 / 1023),
+        seed_threshold=given["seed_thresh"],
+        foreground_threshold=given["fg_thresh"],
+        min_size=given["min_object_size"],
+    )
+    maps = maps_of(given["prediction"], 2)
+    (found,) = se.group(maps)
+    assert found.labels.tolist() == vector["expected"]["label_map"]
+
+
+def test_seeded_grouping():
+    vector = VECTORS["SE-CLUST8-gtseeded"]
+    se = method(grid_step=(1 / 1023, 1 / 1023))
+    maps = maps_of(VECTORS["SE-CLUST8-seed0.9_fg0.5_min0"]["inputs"]["prediction"], 2)
+    (found,) = se.group_seeded(maps, truth_of([vector["inputs"]["gt"]]))
+    painted = np.zeros((8, 8), int)  # the vector's map: overlapping pixels go to the later object
+    for k in range(1, len(found) + 1):
+        painted[found.mask(k)] = k
+    assert painted.tolist() == vector["expected"]["label_map"]
+    precision = np.exp(10 * maps.sigma[0, :, 0, 0].numpy())
+    assert np.sqrt(np.log(2) / precision) * 1023 == pytest.approx(vector["expected"]["margin_px_xy"], abs=1e-6)
+
+
+def test_grouping_of_the_published_code():
+    vector = VECTORS["SE-CLUST48"]
+    y, x = np.mgrid[:48, :48].astype(np.float64)
+    n = 48 * y + x
+    target = np.stack([x, y])
+    seed = np.full((48, 48), 0.05)
+    for (cx, cy, r), p in zip([(12, 12, 9), (34, 32, 10), (36, 8, 5)], (0.99, 0.97, 0.98), strict=True):
+        square = (x - cx) ** 2 + (y - cy) ** 2
+        disc = square <= r**2
+        target[:, disc] = np.array([cx, cy])[:, None]
+        seed[disc] = 0.6 + (p - 0.6) * np.exp(-square[disc] / 50)
+    target += np.stack([0.5 * np.sin(1.1 * n), 0.5 * np.cos(1.3 * n)])
+    step = np.array([2 / 2047, 1 / 1023])[:, None, None]
+    offset = np.arctanh((target - np.stack([x, y])) * step)
+    sigma = (1.1 + 0.02 * np.sin(0.01 * n))[None]
+    maps = maps_of(np.concatenate([offset, sigma, np.log(seed / (1 - seed))[None]]), 1)
+    se = method(
+        margin="circular", grid_step=(1 / 1023, 2 / 2047), seed_threshold=0.9, min_size=128, min_foreground=128, min_free=128
+    )
+    (found,) = se.group(maps)
+    expected = vector["expected"]
+    assert np.bincount(found.labels.ravel()).tolist() == list(expected["counts"].values())
+    np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-6)
+    assert hashlib.sha256(found.labels.astype(np.uint8).tobytes()).hexdigest() == expected["sha256_uint8_Corder"]
