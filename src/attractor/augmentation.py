@@ -108,7 +108,9 @@ def _warp(image, labels, valid, centre, size, matrix):
     h, w = labels.shape
     step = torch.arange(size) - (size - 1) / 2
     steps = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1)  # (s, s, 2)
-    place = (steps @ matrix.T + torch.tensor(centre, dtype=torch.float32)).to(image.device)  # (row, column) in the image
+    place = (steps @ matrix.T + torch.tensor(centre, dtype=torch.float32)).to(
+        image.device
+    )  # (row, column) in the image
     outside = (place < -0.5).any(-1) | (place > torch.tensor([h - 0.5, w - 0.5], device=place.device)).any(-1)
     row, column = (_reflected(place[..., d], n) for d, n in ((0, h), (1, w)))
     scale = torch.tensor([2 / max(w - 1, 1), 2 / max(h - 1, 1)], device=place.device)

@@ -37,9 +37,13 @@ class Instances:
                 "objects. Labels must run from 1 to the number of objects: see relabel()."
             )
         if len(self.classes) != len(self.scores):
-            raise InputError(f"{len(self.classes)} classes but {len(self.scores)} scores were given; each object has one of both.")
+            raise InputError(
+                f"{len(self.classes)} classes but {len(self.scores)} scores were given; each object has one of both."
+            )
         if self.masks is not None and len(self.masks) != len(self.classes):
-            raise InputError(f"{len(self.masks)} masks but {len(self.classes)} classes were given; each object has one of both.")
+            raise InputError(
+                f"{len(self.masks)} masks but {len(self.classes)} classes were given; each object has one of both."
+            )
 
     def __len__(self) -> int:
         """Number of objects."""
@@ -79,7 +83,9 @@ def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], I
         InputError: if there are negative labels, which mean "ignore" in some data sets.
     """
     if labels.size and labels.min() < 0:
-        raise InputError(f"A label image has the negative label {labels.min()}; labels are 0 for background and 1, 2, … for objects.")
+        raise InputError(
+            f"A label image has the negative label {labels.min()}; labels are 0 for background and 1, 2, … for objects."
+        )
     highest = int(labels.max(initial=0))
     if highest <= max(4 * labels.size, 1 << 16):  # a table is faster than sorting all pixels
         present = np.zeros(highest + 1, bool)

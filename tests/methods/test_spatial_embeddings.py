@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from attractor.augmentation import VIEWS
 from attractor.errors import InputError
 from attractor.instances import centres
 from attractor.kernels.medoids import medoids
@@ -114,7 +113,9 @@ def test_loss_with_medoids():
             for ours, theirs in (("instance", "inst"), ("smoothness", "var"), ("seed", "seed")):
                 assert terms[ours].item() == pytest.approx(expected[theirs], abs=1e-6)
     assert totals["medoid"].item() == pytest.approx(expected["total"], abs=1e-6)
-    assert totals["centroid"].item() == pytest.approx(expected["total_if_center_image_empty_fallback_centroid"], abs=1e-6)
+    assert totals["centroid"].item() == pytest.approx(
+        expected["total_if_center_image_empty_fallback_centroid"], abs=1e-6
+    )
     totals["medoid"].backward()
     grad = torch.cat([maps.offset.grad, maps.sigma.grad, maps.seed.grad], 1).abs().sum((0, 2, 3))
     np.testing.assert_allclose(grad, expected["grad_abs_sum_per_channel"], rtol=1e-6)
@@ -160,7 +161,9 @@ def test_constants():
     for pixels, raw in expected["raw_s_for_margin_px"].items():
         assert se._sigma_of(float(pixels)) == pytest.approx(raw, abs=1e-9)
     assert se._sigma_of(expected["init_s1_margin_px"]) == pytest.approx(1, abs=1e-9)
-    assert expected["init_s1_margin_px"] / math.sqrt(2 * math.log(2)) == pytest.approx(expected["init_s1_sigma_px"], abs=1e-8)
+    assert expected["init_s1_margin_px"] / math.sqrt(2 * math.log(2)) == pytest.approx(
+        expected["init_s1_sigma_px"], abs=1e-8
+    )
     assert 10 * expected["fp16_overflow_s"] == pytest.approx(math.log(torch.finfo(torch.float16).max), abs=1e-4)
 
 
@@ -212,10 +215,141 @@ def test_grouping_of_the_published_code():
     sigma = (1.1 + 0.02 * np.sin(0.01 * n))[None]
     maps = maps_of(np.concatenate([offset, sigma, np.log(seed / (1 - seed))[None]]), 1)
     se = method(
-        margin="circular", grid_step=(1 / 1023, 2 / 2047), seed_threshold=0.9, min_size=128, min_foreground=128, min_free=128
+        margin="circular",
+        grid_step=(1 / 1023, 2 / 2047),
+        seed_threshold=0.9,
+        min_size=128,
+        min_foreground=128,
+        min_free=128,
     )
     (found,) = se.group(maps)
     expected = vector["expected"]
     assert np.bincount(found.labels.ravel()).tolist() == list(expected["counts"].values())
     np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-6)
     assert hashlib.sha256(found.labels.astype(np.uint8).tobytes()).hexdigest() == expected["sha256_uint8_Corder"]
+
+
+def perfect_maps(labels, classes=None, n_classes=1):
+    """Maps of somebody who knows the answer: every pixel points at its object's centre."""
+    h, w = labels.shape
+    offset = torch.zeros(1, 2, h, w)
+    seed = torch.full((1, n_classes, h, w), -8.0)
+    for k, (row, column) in enumerate(centres(labels, int(labels.max())), 1):
+        rows, columns = np.nonzero(labels == k)
+        offset[0, 0, rows, columns] = torch.tensor(column - columns, dtype=torch.float32) / 1024
+        offset[0, 1, rows, columns] = torch.tensor(row - rows, dtype=torch.float32) / 1024
+        seed[0, 0 if classes is None else classes[k - 1] - 1, rows, columns] = 6
+    return Maps(torch.atanh(offset), torch.full((1, 2, h, w), 1.2), seed)
+
+
+def test_three_hundred_objects_keep_their_labels():
+    labels = np.zeros((40, 120), np.int32)
+    for k in range(300):
+        row, column = divmod(k, 30)
+        labels[4 * row : 4 * row + 3, 4 * column : 4 * column + 3] = k + 1
+    (found,) = method().group(perfect_maps(labels))
+    assert len(found) == 300
+    assert len(np.unique(found.labels[labels > 0])) == 300
+
+
+def test_classes_are_grouped_on_their_own():
+    labels = np.zeros((12, 24), np.int32)
+    labels[2:9, 2:9], labels[2:9, 13:20] = 1, 2
+    (found,) = method(n_classes=2).group(perfect_maps(labels, classes=[2, 1], n_classes=2))
+    assert found.classes[found.labels[5, 5] - 1] == 2
+    assert found.classes[found.labels[5, 16] - 1] == 1
+
+
+def test_where_two_classes_claim_a_pixel_the_higher_seed_wins():
+    labels = np.zeros((12, 12), np.int32)
+    labels[2:9, 2:9] = 1
+    maps = perfect_maps(labels, classes=[2], n_classes=2)
+    maps.seed[0, 0] = torch.where(maps.seed[0, 1] > 0, 3.0, -8.0)  # the other class claims it too, less surely
+    (found,) = method(n_classes=2).group(maps)
+    assert found.classes.tolist() == [2]
+
+
+def test_one_pixel_is_an_object_only_when_its_seed_counts():
+    labels = np.zeros((8, 8), np.int32)
+    labels[3, 4] = 1
+    maps = perfect_maps(labels)
+    assert len(method().group(maps)[0]) == 0
+    assert len(method(count_seed=True).group(maps)[0]) == 1
+
+
+def test_first_object_keeps_its_pixels_without_overwriting():
+    embedding = torch.tensor([[[0.0, 0.6, 1.2, 2.0]], [[0.0, 0.0, 0.0, 0.0]]])
+    precision = torch.full((2, 1, 4), math.log(2) / 0.9**2)  # a margin of 0.9: the first claims two, the third three
+    seed = torch.tensor([[0.9, 0.6, 0.8, 0.7]])
+    rules = {"foreground_threshold": 0.5, "seed_threshold": 0.5, "min_size": 0, "min_foreground": 0, "min_free": 0}
+    for overwrite, expected in ((True, [[1, 2, 2, 2]]), (False, [[1, 1, 2, 2]])):
+        labels, scores = group_plain(embedding, precision, seed, count_seed=True, overwrite=overwrite, **rules)
+        assert labels.tolist() == expected
+        assert scores.tolist() == pytest.approx([0.9, 0.8])
+
+
+def test_regression_gives_pixels_to_the_nearest_centroid():
+    labels = np.zeros((8, 24), np.int32)
+    labels[2:6, 1:11], labels[2:6, 12:22] = 1, 2
+    se = method(objective="regression", margin="fixed", centre="centroid", fixed_margin=2.0)
+    maps = perfect_maps(labels)
+    maps = Maps(maps.offset * 0.7, maps.sigma[:, :0], maps.seed)  # only part of the way: a margin of 2 misses the ends
+    (found,) = se.group(maps)
+    assert np.array_equal(found.labels > 0, labels > 0)
+    (seeded,) = se.group_seeded(maps, truth_of(labels[None]))
+    assert np.array_equal(seeded.labels, labels)
+
+
+def test_loss_of_many_images_is_the_mean_of_their_losses():
+    maps = stacked([formula_maps(b, 2) for b in (0, 1)])
+    labels = VECTORS["SE-LOSS-grid1024-ns2-learnable-B2"]["inputs"]["instances"]
+    se = method()
+    together = se.loss(maps, truth_of(labels))
+    for name, value in together.items():
+        alone = [se.loss(stacked([formula_maps(b, 2)]), truth_of(labels[b : b + 1]))[name] for b in (0, 1)]
+        assert value.item() == pytest.approx(sum(x.item() for x in alone) / 2)
+
+
+def test_gaps_in_the_labels_do_not_matter():
+    labels = torch.tensor(VECTORS["SE-LOSS-grid1024-ns2-learnable-image0"]["inputs"]["instances"], dtype=torch.int32)
+    maps = stacked([formula_maps(0, 2)])
+    se = method()
+    expected = se.loss(maps, truth_of(labels.tolist()))
+    renamed = torch.tensor([0, 7, 2, 5])[labels.long()].tolist()
+    for name, value in se.loss(maps, truth_of(renamed)).items():
+        assert value.item() == pytest.approx(expected[name].item(), abs=1e-12)
+
+
+def test_foreground_weight_is_that_of_the_class():
+    maps = stacked([formula_maps(0, 2)])
+    maps = Maps(maps.offset, maps.sigma, maps.seed.repeat(1, 2, 1, 1))
+    labels = VECTORS["SE-LOSS-grid1024-ns2-learnable-image0"]["inputs"]["instances"]
+
+    def seed_loss(weights, classes):
+        return method(n_classes=2, foreground_weight=weights).loss(maps, truth_of(labels, classes))["seed"].item()
+
+    assert seed_loss((10.0, 3.0), [[2, 2, 2]]) == pytest.approx(seed_loss((3.0, 99.0), [[1, 1, 1]]))
+    assert seed_loss((10.0, 3.0), [[2, 2, 2]]) != pytest.approx(seed_loss((10.0, 4.0), [[2, 2, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": "round"}, 'margin = "round" is not known; it can be fixed, circular, elliptical'),
+        ({"centre": "middle"}, 'centre = "middle" is not known'),
+        ({"objective": "l2"}, 'objective = "l2" is not known'),
+        ({"objective": "hinge"}, 'learns no bandwidth and no centre: use it with margin = "fixed"'),
+        ({"n_classes": 3, "foreground_weight": (1.0, 2.0)}, "foreground_weight has 2 numbers for 3 classes"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(InputError, match=message):
+        method(**options)
+
+
+def test_untrained_network_points_nowhere_with_the_given_margin():
+    se = SpatialEmbeddings(lambda outputs: ERFNet(1, outputs), initial_margin=8.0, grid_step=(1 / 512, 1 / 512)).eval()
+    maps = se(torch.rand(1, 1, 16, 16))
+    embedding, precision, _ = se.decode(maps)
+    torch.testing.assert_close(embedding[0], se.coordinates(maps.offset))
+    assert torch.sqrt(math.log(2) / precision).mean().item() * 512 == pytest.approx(8.0, rel=1e-5)

@@ -115,124 +115,238 @@ def _by_numba(embedding, owner, centre, precision, image, weight):
     gradients = [torch.zeros_like(x) for x in (embedding, centre, precision)]
     bounds = np.searchsorted(image.numpy(), np.arange(len(embedding) + 1))
     owner = owner.to(torch.int32).numpy()
+    embedding, centre, precision, weight = (x.numpy() for x in (embedding, centre, precision, weight))
+    by_pixel, by_centre, by_precision = (x.numpy() for x in gradients)
 
     def one_image(b):
         objects = slice(bounds[b], bounds[b + 1])
-        return _image_terms(
-            embedding[b].numpy(),
-            owner[b],
-            bounds[b],
-            centre[objects].numpy(),
-            precision[objects].numpy(),
-            weight[objects].numpy(),
-            gradients[0][b].numpy(),
-            gradients[1][objects].numpy(),
-            gradients[2][objects].numpy(),
+        own = np.where(owner[b] > 0, owner[b] - np.int32(bounds[b]), owner[b])  # 1 to k in this image
+        return _one_image(
+            embedding[b],
+            own,
+            centre[objects],
+            precision[objects],
+            weight[objects],
+            by_pixel[b],
+            by_centre[objects],
+            by_precision[objects],
         )
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         value = sum(pool.map(one_image, range(len(embedding))))
-    return embedding.new_tensor(value), *gradients
+    return gradients[0].new_tensor(value), *gradients
 
 
-@njit(cache=True, nogil=True)
-def _image_terms(embedding, owner, first, centre, precision, weight, grad_embedding, grad_centre, grad_precision):
-    """Add one image's gradients to the arrays given, and return its weighted sum of losses."""
+def _one_image(embedding, owner, centre, precision, weight, by_pixel, by_centre, by_precision):
+    """Add one image's gradients to the last three arrays, and return its weighted sum of losses.
+
+    The pairs of a few objects are gathered, and their exponential is torch's, as in the plain form: a last bit
+    that differs would order near ties differently, and with them the gradient.
+    """
     n, n_objects = owner.size, len(centre)
-    if n_objects == 0:
+    if not n_objects:
         return 0.0
-    x, y = embedding[0], embedding[1]
-    starts, order, grid, shape = bin_points(x, y)
-    own_starts = np.zeros(n_objects + 1, np.int64)
-    for i in range(n):
-        if owner[i] > 0:
-            own_starts[owner[i] - first] += 1
-    for k in range(n_objects):
-        own_starts[k + 1] += own_starts[k]
-    own = np.empty(own_starts[-1], np.int32)
-    fill = own_starts[:-1].copy()
-    for i in range(n):
-        if owner[i] > 0:
-            own[fill[owner[i] - 1 - first]] = i
-            fill[owner[i] - 1 - first] += 1
-
-    pixel = np.empty(n, np.int32)
-    phi = np.empty(n, np.float32)
-    margin = np.empty(n, np.float32)
-    one, two = np.float32(1), np.float32(2)
-    value = 0.0
-    for k in range(n_objects):
-        n_own = own_starts[k + 1] - own_starts[k]
-        cx, cy, tx, ty = centre[k, 0], centre[k, 1], precision[k, 0], precision[k, 1]
-        for j in range(n_own):
-            i = own[own_starts[k] + j]
-            dx, dy = x[i] - cx, y[i] - cy
-            pixel[j] = i
-            phi[j] = math.exp(-(dx * dx * tx + dy * dy * ty))
-            margin[j] = one - (two * phi[j] - one)
-        count = n_own
-        reach_x = math.sqrt(REACH / tx) if tx > 0 else math.inf
-        reach_y = math.sqrt(REACH / ty) if ty > 0 else math.inf
-        column, last_column = bin_range(cx, reach_x, grid[0], grid[2], shape[1])
-        row, last_row = bin_range(cy, reach_y, grid[1], grid[2], shape[0])
-        for r in range(row, last_row + 1):
-            for p in range(starts[r * shape[1] + column], starts[r * shape[1] + last_column + 1]):
-                i = order[p]
-                dx, dy = x[i] - cx, y[i] - cy
-                distance = dx * dx * tx + dy * dy * ty
-                if distance < REACH and owner[i] >= 0 and owner[i] != k + 1 + first:
-                    pixel[count] = i
-                    phi[count] = math.exp(-distance)
-                    margin[count] = one + (two * phi[count] - one)
-                    count += 1
-
-        missed = wrong = 0
-        before = 0.0
-        for j in _descending(margin[:count]):
-            inside = j < n_own
-            if inside:
-                missed += 1
-            else:
-                wrong += 1
-            jaccard = 1.0 - (n_own - missed) / (n_own + wrong)
-            growth = weight[k] * np.float32(jaccard - before)
-            before = jaccard
-            if margin[j] > 0:
-                i = pixel[j]
-                value += growth * margin[j]
-                slope = growth * phi[j] * (two if inside else -two)
-                dx, dy = x[i] - cx, y[i] - cy
-                by_x, by_y = two * slope * tx * dx, two * slope * ty * dy
-                grad_embedding[0, i] += by_x
-                grad_embedding[1, i] += by_y
-                grad_centre[k, 0] -= by_x
-                grad_centre[k, 1] -= by_y
-                grad_precision[k, 0] += slope * dx * dx
-                grad_precision[k, 1] += slope * dy * dy
+    bins = bin_points(embedding[0], embedding[1])
+    own_pixels, own_starts = _pixels_by_owner(owner, n_objects)
+    pixel, distance = np.empty(2 * max(n, BLOCK // 8), np.int32), np.empty(2 * max(n, BLOCK // 8), np.float32)
+    value, first = 0.0, 0
+    while first < n_objects:
+        starts = _gather(
+            embedding,
+            owner,
+            centre,
+            precision,
+            first,
+            own_pixels,
+            own_starts,
+            *bins,
+            np.float32(REACH),
+            pixel,
+            distance,
+        )
+        phi = torch.exp(-torch.from_numpy(distance[: starts[-1]])).numpy()
+        value += _accumulate(
+            embedding,
+            centre,
+            precision,
+            weight,
+            first,
+            own_starts,
+            starts,
+            pixel,
+            phi,
+            by_pixel,
+            by_centre,
+            by_precision,
+        )
+        first += len(starts) - 1
     return value
 
 
 @njit(cache=True, nogil=True)
-def _descending(margin):
-    """Indices that sort margins between 0 and 2 from large to small; ties stay in order."""
+def _pixels_by_owner(owner, n_objects):
+    """Pixels of objects 1 to k, object after object, and where each begins."""
+    starts = np.zeros(n_objects + 1, np.int64)
+    for k in owner:
+        if k > 0:
+            starts[k] += 1
+    for k in range(n_objects):
+        starts[k + 1] += starts[k]
+    pixels = np.empty(starts[-1], np.int32)
+    fill = starts[:-1].copy()
+    for i in range(owner.size):
+        if owner[i] > 0:
+            pixels[fill[owner[i] - 1]] = i
+            fill[owner[i] - 1] += 1
+    return pixels, starts
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    embedding,
+    owner,
+    centre,
+    precision,
+    first,
+    own_pixels,
+    own_starts,
+    starts,
+    order,
+    grid,
+    shape,
+    reach,
+    pixel,
+    distance,
+):
+    """Write pixel and distance of the pairs of as many objects as fit, each's own pixels before the others.
+
+    Returns where each object's pairs begin; one object always fits.
+    """
+    x, y = embedding[0], embedding[1]
+    pair_starts = [np.int64(0)]
+    count = 0
+    for k in range(first, len(centre)):
+        cx, cy, tx, ty = centre[k, 0], centre[k, 1], precision[k, 0], precision[k, 1]
+        reach_x = math.sqrt(reach / tx) if tx > 0 else math.inf
+        reach_y = math.sqrt(reach / ty) if ty > 0 else math.inf
+        column, last_column = bin_range(cx, reach_x, grid[0], grid[2], shape[1])
+        row, last_row = bin_range(cy, reach_y, grid[1], grid[2], shape[0])
+        most = own_starts[k + 1] - own_starts[k]
+        for r in range(row, last_row + 1):
+            most += starts[r * shape[1] + last_column + 1] - starts[r * shape[1] + column]
+        if count + most > pixel.size:
+            break
+        for p in range(own_starts[k], own_starts[k + 1]):
+            i = own_pixels[p]
+            dx, dy = x[i] - cx, y[i] - cy
+            pixel[count] = i
+            distance[count] = dx * dx * tx + dy * dy * ty
+            count += 1
+        for r in range(row, last_row + 1):
+            for p in range(starts[r * shape[1] + column], starts[r * shape[1] + last_column + 1]):
+                i = order[p]
+                dx, dy = x[i] - cx, y[i] - cy
+                d = dx * dx * tx + dy * dy * ty
+                if d < reach and owner[i] >= 0 and owner[i] != k + 1:
+                    pixel[count] = i
+                    distance[count] = d
+                    count += 1
+        pair_starts.append(np.int64(count))
+    return np.array(pair_starts)
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(
+    embedding, centre, precision, weight, first, own_starts, starts, pixel, phi, by_pixel, by_centre, by_precision
+):
+    """Add the gradients of the gathered objects, and return their weighted sum of losses."""
+    x, y = embedding[0], embedding[1]
+    one, two = np.float32(1), np.float32(2)
+    value = 0.0
+    for block in range(starts.size - 1):
+        k = first + block
+        own, pixels = phi[starts[block] : starts[block + 1]], pixel[starts[block] : starts[block + 1]]
+        n_own = own_starts[k + 1] - own_starts[k]
+        margin = np.empty(own.size, np.float32)
+        wanted = np.empty(own.size, np.int32)  # pairs with an error; the others come last and add nothing
+        count = 0
+        for j in range(own.size):
+            score = two * own[j] - one
+            margin[j] = one - score if j < n_own else one + score
+            wanted[count] = j
+            count += margin[j] > 0
+        wanted = wanted[:count]
+        cx, cy, tx, ty = centre[k, 0], centre[k, 1], precision[k, 0], precision[k, 1]
+        sum_x = sum_y = sum_tx = sum_ty = 0.0
+        missed = wrong = 0
+        before = 0.0
+        for j in wanted[_descending(margin[wanted], pixels[wanted])]:
+            if j < n_own:
+                missed += 1
+            else:
+                wrong += 1
+            jaccard = 1.0 - (n_own - missed) / (n_own + wrong)
+            share = weight[k] * np.float32(jaccard - before)
+            before = jaccard
+            i = pixels[j]
+            value += share * margin[j]
+            slope = share * own[j] * (two if j < n_own else -two)
+            dx, dy = x[i] - cx, y[i] - cy
+            step_x, step_y = two * slope * tx * dx, two * slope * ty * dy
+            by_pixel[0, i] += step_x
+            by_pixel[1, i] += step_y
+            sum_x += step_x
+            sum_y += step_y
+            sum_tx += slope * dx * dx
+            sum_ty += slope * dy * dy
+        by_centre[k, 0], by_centre[k, 1] = -sum_x, -sum_y
+        by_precision[k, 0], by_precision[k, 1] = sum_tx, sum_ty
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _descending(margin, pixel):
+    """Indices that sort margins between 0 and 2 from large to small; of equals the lower pixel comes first."""
     n = margin.size
-    if n < 512:
-        return np.argsort(-margin, kind="mergesort")
-    # The bits of non-negative floats are ordered as the floats are: three passes of ten bits.
+    # The bits of non-negative floats are ordered as the floats are: three passes of eleven bits.
     keys = np.uint32(0x40000000) - margin.view(np.uint32)
     index = np.arange(n).astype(np.int32)
-    keys_out, index_out = np.empty_like(keys), np.empty_like(index)
-    for shift in (0, 11, 22):
-        place = np.zeros(2049, np.int64)
-        for key in keys:
-            place[((key >> shift) & 2047) + 1] += 1
-        for bucket in range(2048):
-            place[bucket + 1] += place[bucket]
-        for j in range(n):
-            bucket = (keys[j] >> shift) & 2047
-            keys_out[place[bucket]] = keys[j]
-            index_out[place[bucket]] = index[j]
-            place[bucket] += 1
-        keys, keys_out = keys_out, keys
-        index, index_out = index_out, index
-    return index.astype(np.int64)
+    if n < 512:
+        index = np.argsort(keys, kind="mergesort").astype(np.int32)
+        keys = keys[index]
+    else:
+        keys_out, index_out = np.empty_like(keys), np.empty_like(index)
+        for shift in (0, 11, 22):
+            place = np.zeros(2049, np.int64)
+            for key in keys:
+                place[((key >> shift) & 2047) + 1] += 1
+            for bucket in range(2048):
+                place[bucket + 1] += place[bucket]
+            for j in range(n):
+                bucket = (keys[j] >> shift) & 2047
+                keys_out[place[bucket]] = keys[j]
+                index_out[place[bucket]] = index[j]
+                place[bucket] += 1
+            keys, keys_out = keys_out, keys
+            index, index_out = index_out, index
+    start = 0
+    for j in range(1, n + 1):
+        if j == n or keys[j] != keys[start]:
+            if j - start > 32:
+                run = index[start:j].copy()
+                index[start:j] = run[np.argsort(pixel[run])]
+            else:
+                _sort_few(index[start:j], pixel)
+            start = j
+    return index
+
+
+@njit(cache=True, nogil=True)
+def _sort_few(index, pixel):
+    """Sort a few indices by their pixel, in place."""
+    for j in range(1, index.size):
+        moved = index[j]
+        while j > 0 and pixel[index[j - 1]] > pixel[moved]:
+            index[j] = index[j - 1]
+            j -= 1
+        index[j] = moved

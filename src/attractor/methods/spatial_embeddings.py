@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import numpy as np
 import torch
@@ -62,9 +61,9 @@ class SpatialEmbeddings(nn.Module):
         make_network: Callable[[Sequence[int]], nn.Module],
         *,
         n_classes: int = 1,
-        margin: Literal["elliptical", "circular", "fixed"] = "elliptical",
-        centre: Literal["learnable", "centroid", "medoid", "approximate-medoid"] = "learnable",
-        objective: Literal["gaussian", "hinge", "regression"] = "gaussian",
+        margin: str = "elliptical",
+        centre: str = "learnable",
+        objective: str = "gaussian",
         fixed_margin: float = 20.0,
         initial_margin: float = 5.744341856,
         grid_step: tuple[float, float] = (1 / 1024, 1 / 1024),
@@ -85,11 +84,12 @@ class SpatialEmbeddings(nn.Module):
         Args:
             make_network: gives a network for a list of output channels, one entry a decoder.
             n_classes: classes, each with its own seed map.
-            margin: learned and elliptical (the paper's best), learned and circular, or fixed.
-            centre: what an object's pixels are drawn to: the mean of their embeddings (the paper's best), their
-                centroid, or the pixel of the object with least distance to its others.
-            objective: the paper's loss, or its baselines of sections 3.1 (regression) and 3.2 (hinge); those
-                need `margin="fixed"` and one of the centres that the labels decide.
+            margin: "elliptical" (learned; the paper's best), "circular" (learned) or "fixed".
+            centre: what an object's pixels are drawn to: "learnable", the mean of their embeddings (the paper's
+                best); "centroid"; or "medoid", the object's pixel with least distance to its others, or
+                "approximate-medoid", the one nearest to their median.
+            objective: "gaussian", the paper's loss, or one of its baselines: "regression" (section 3.1) and
+                "hinge" (3.2), which need `margin="fixed"` and one of the centres that the labels decide.
             fixed_margin: in pixels, for `margin="fixed"`: half the width of the smallest claim; delta of 3.2.
             initial_margin: in pixels, what an untrained network answers.
             grid_step: grid units a pixel along (row, column).
@@ -159,9 +159,7 @@ class SpatialEmbeddings(nn.Module):
         n_sigma = N_SIGMA[self.margin]
         return Maps(*raw.split([2, n_sigma, self.n_classes], 1))
 
-    def decode(
-        self, maps: Maps
-    ) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b 2 h w"], Float[Tensor, "b c h w"]]:
+    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b 2 h w"], Float[Tensor, "b c h w"]]:
         """Embedding and precision in grid units, and seed score, of each pixel."""
         embedding = self.coordinates(maps.offset) + torch.tanh(maps.offset)
         return embedding, torch.exp(10 * self._full_sigma(maps)), torch.sigmoid(maps.seed)
@@ -243,7 +241,9 @@ class SpatialEmbeddings(nn.Module):
             error = torch.relu(error - self.fixed_margin)
         return objects.mean_over_pixels(error) + 0 * embedding.sum()
 
-    def _seed_term(self, seed: Float[Tensor, "b c h w"], phi: Float[Tensor, " n"], objects: _Objects) -> Float[Tensor, ""]:
+    def _seed_term(
+        self, seed: Float[Tensor, "b c h w"], phi: Float[Tensor, " n"], objects: _Objects
+    ) -> Float[Tensor, ""]:
         """Squared error of the seed maps: 0 outside their class, the pixel's own Gaussian inside."""
         b = len(seed)
         pixel_image = objects.image[objects.of_pixel]
@@ -265,7 +265,10 @@ class SpatialEmbeddings(nn.Module):
         return [self._group_image(*(x.numpy() for x in image)) for image in zip(*decoded, strict=True)]
 
     def _group_image(
-        self, embedding: Float[np.ndarray, "2 h w"], precision: Float[np.ndarray, "2 h w"], seed: Float[np.ndarray, "c h w"]
+        self,
+        embedding: Float[np.ndarray, "2 h w"],
+        precision: Float[np.ndarray, "2 h w"],
+        seed: Float[np.ndarray, "c h w"],
     ) -> Instances:
         labels = np.zeros(seed.shape[1:], np.int32)
         best = np.zeros(1, seed.dtype)  # score of each label, background first
@@ -493,5 +496,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, ...]:
     weights = tuple(weight) if isinstance(weight, Sequence) else (float(weight),) * n_classes
     if len(weights) != n_classes:
-        raise InputError(f"foreground_weight has {len(weights)} numbers for {n_classes} classes; give one, or one a class.")
+        raise InputError(
+            f"foreground_weight has {len(weights)} numbers for {n_classes} classes; give one, or one a class."
+        )
     return weights

@@ -79,11 +79,11 @@ class Decoder(nn.Sequential):
     def __init__(self, channels_out: int) -> None:
         super().__init__(
             Up(128, 64),
-            NonBottleneck1D(64, 0, 1),
-            NonBottleneck1D(64, 0, 1),
+            NonBottleneck1D(64, 0.0, 1),
+            NonBottleneck1D(64, 0.0, 1),
             Up(64, 16),
-            NonBottleneck1D(16, 0, 1),
-            NonBottleneck1D(16, 0, 1),
+            NonBottleneck1D(16, 0.0, 1),
+            NonBottleneck1D(16, 0.0, 1),
             nn.ConvTranspose2d(16, channels_out, 2, stride=2),
         )
 

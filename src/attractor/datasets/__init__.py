@@ -1,0 +1,117 @@
+"""Annotated images in the layouts that people have them in; `open_dataset` finds out which one it is.
+
+A data set is a sequence of samples that are read when asked for: see `attractor.datasets.sample`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, runtime_checkable
+
+import numpy as np
+
+from attractor.datasets.coco import Coco
+from attractor.datasets.label_images import LabelImages
+from attractor.datasets.sample import Dataset, Sample
+from attractor.errors import InputError
+
+__all__ = ["DATASETS", "Dataset", "Sample", "Subset", "layout_of", "open_dataset", "split"]
+
+runtime_checkable(Dataset)  # so that the checked signatures in tests can ask whether something is one
+
+DATASETS: dict[str, Any] = {"label-images": LabelImages, "coco": Coco}
+
+
+def layout_of(path: str | Path) -> str:
+    """The name in DATASETS of the first layout that recognises the path.
+
+    Raises:
+        InputError: if none does; the message lists the layouts.
+    """
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such data set; check the name and the folder you are in.")
+    if (name := _recognised(Path(path))) is not None:
+        return name
+    layouts = "; ".join(f"{name}: {layout.layout}" for name, layout in DATASETS.items())
+    inside = [part.name for part in sorted(Path(path).glob("*/")) if _recognised(part)]
+    hint = f" There are data sets in it, though: {', '.join(inside[:5])}." if inside else ""
+    raise InputError(f"{path}: is not laid out as any data set known here. Accepted are {layouts}.{hint}")
+
+
+def _recognised(path: Path) -> str | None:
+    """The first layout that recognises the path, if one does."""
+    return next((name for name, layout in DATASETS.items() if layout.recognises(path)), None)
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """The data set at a path, whatever its layout.
+
+    Raises:
+        InputError: if no layout fits, or what is there cannot be used.
+    """
+    return DATASETS[layout_of(path)](path)
+
+
+class Subset:
+    """Some images of a data set, as a data set."""
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        """Keep the images at these indices, in this order."""
+        self._dataset, self._indices = dataset, tuple(int(index) for index in indices)
+        self.class_names = dataset.class_names
+        self.names = tuple(dataset.names[index] for index in self._indices)
+        kept = set(self.names)
+        self.columns = {
+            column: {name: value for name, value in values.items() if name in kept}
+            for column, values in dataset.columns.items()
+        }
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample."""
+        return self._dataset[self._indices[index]]
+
+
+def split(dataset: Dataset, share: float, seed: int, by: str | None = None) -> tuple[Subset, Subset]:
+    """Training and validation part, the same for the same seed; each has at least one image.
+
+    Args:
+        dataset: at least two images.
+        share: part of the images that validation gets, above 0 and below 1.
+        seed: another one gives another split.
+        by: a column of the data set; each of its values is then split in this share, as far as whole images allow.
+
+    Raises:
+        InputError: if there are fewer than two images, or the share or the column cannot be.
+    """
+    if len(dataset) < 2:
+        raise InputError(
+            f"The data set has {len(dataset)} image{'s' * (len(dataset) != 1)}; training needs at least 2, "
+            "one of them to validate on."
+        )
+    if not 0 < share < 1:
+        raise InputError(
+            f"The share of images for validation is {share}; give a number above 0 and below 1, 0.1 for example."
+        )
+    if by is not None and by not in dataset.columns:
+        known = ", ".join(dataset.columns) or "none"
+        raise InputError(
+            f"The data set has no column {by!r} to split by; its columns: {known}. Columns come from images.csv."
+        )
+    generator = np.random.default_rng(seed)
+    values = [dataset.columns[by].get(name, "") for name in dataset.names] if by else [""] * len(dataset)
+    order: list[int] = []  # shuffled within each value
+    for value in sorted(set(values)):
+        members = [index for index, own in enumerate(values) if own == value]
+        order += [members[position] for position in generator.permutation(len(members))]
+    n_validation = min(max(round(share * len(order)), 1), len(order) - 1)
+    spaced = ((np.arange(n_validation) + 0.5) * len(order) / n_validation).astype(
+        int
+    )  # even steps: each value its part
+    validation = {order[position] for position in spaced}
+    training = [index for index in range(len(dataset)) if index not in validation]
+    return Subset(dataset, training), Subset(dataset, sorted(validation))

@@ -1,0 +1,341 @@
+"""What is wrong with a data set, and which settings suit it.
+
+Every image is read once. Errors are what training would stop at; warnings what it would learn wrongly or never find.
+After an error the rest is still looked at, so that one run lists everything, at most ten of a kind.
+
+Shapes: `k` objects, `m` images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Int32
+from scipy import ndimage
+from skimage.measure import label as connected_parts
+
+from attractor.datasets import DATASETS, layout_of
+from attractor.datasets.sample import Dataset, Sample
+from attractor.errors import InputError
+from attractor.instances import areas
+
+MOST_OF_A_KIND = 10
+TINY = 2  # pixels; an object of so few has no centre to be drawn to
+PERCENTILES = (0.5, 5, 50, 95, 99.5)
+
+
+@dataclass(frozen=True)
+class ObjectStatistics:
+    """Sizes of all objects and images of a data set, in pixels; nothing here depends on the images' order."""
+
+    areas: Int[np.ndarray, " k"]
+    extents: Int[np.ndarray, "k 2"]  # rows and columns of each object's bounding box
+    image_sizes: Int[np.ndarray, "m 2"]  # rows and columns of each image
+
+    @property
+    def count(self) -> int:
+        """Number of objects."""
+        return len(self.areas)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.image_sizes)
+
+    @property
+    def area_percentiles(self) -> dict[float, float]:
+        """Area at the percentiles of PERCENTILES; empty without objects."""
+        if not self.count:
+            return {}
+        return dict(zip(PERCENTILES, np.percentile(self.areas, PERCENTILES).tolist(), strict=True))
+
+    @property
+    def typical_size(self) -> float:
+        """Median diameter of circles with the objects' areas; NaN without objects."""
+        return float(np.median(2 * np.sqrt(self.areas / np.pi))) if self.count else float("nan")
+
+    @property
+    def crop_size(self) -> int:
+        """Side of training crops: twice what 95 % of objects extend, a multiple of 8 from 64 to 512.
+
+        It is no larger than the smaller side of nine images in ten, and 256 at most without objects.
+        """
+        wanted = 2 * np.percentile(self.extents.max(axis=1), 95) if self.count else 256
+        side = int(np.clip(-(-wanted // 8) * 8, 64, 512))
+        if not self.images:
+            return side
+        available = int(np.percentile(self.image_sizes.min(axis=1), 10, method="lower"))
+        return max(min(side, available // 8 * 8), 8)
+
+    @property
+    def min_object(self) -> int:
+        """The fewest pixels that a found object should have: what 99.5 % of true objects pass, above TINY."""
+        return max(int(np.percentile(self.areas, 0.5)), TINY + 1) if self.count else TINY + 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found, in sentences."""
+
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+    facts: tuple[str, ...]
+    suggestions: tuple[str, ...]
+    counts: dict[str, int]  # of all errors and warnings, also those not listed; of images and objects
+    statistics: ObjectStatistics
+
+    def lines(self) -> list[str]:
+        """The report as text, what is worst last, where a terminal's reader looks."""
+        text = list(self.facts)
+        for title, sentences in (
+            ("Suggested settings", self.suggestions),
+            ("Warnings", self.warnings),
+            ("Errors", self.errors),
+        ):
+            if sentences:
+                text += ["", f"{title}:", *(f"  {line}" for sentence in sentences for line in sentence.splitlines())]
+        verdict = "This data set cannot be used as it is." if self.errors else "This data set can be used."
+        n_errors, n_warnings = self.counts["errors"], self.counts["warnings"]
+        return [*text, "", f"{verdict} {_many(n_errors, 'error')}, {_many(n_warnings, 'warning')}."]
+
+
+def check(path: str | Path) -> Report:
+    """Read a whole data set and say what is wrong with it, what is in it, and which settings suit it.
+
+    Nothing is raised for what is wrong with the data: it stands in `errors`.
+    """
+    findings = _Findings()
+    try:
+        layout = layout_of(path)
+        dataset, problems = _open(layout, path)
+    except InputError as error:
+        findings.errors.append(str(error))
+        return findings.report([], [])
+    findings.errors += problems
+    for index in range(len(dataset)):
+        try:
+            findings.look_at(dataset[index], dataset, index)
+        except InputError as error:
+            findings.errors.append(str(error))
+    if len(dataset) < 2:
+        findings.errors.append(
+            f"{path}: has {_many(len(dataset), 'usable image')}; training needs at least 2, one to validate on."
+        )
+    return findings.report([f"{path}: {layout}, {_many(len(findings.sizes), 'readable image')}"], dataset.class_names)
+
+
+def object_statistics(dataset: Dataset) -> ObjectStatistics:
+    """Sizes of the objects of a data set, reading each image once.
+
+    Raises:
+        InputError: if an image cannot be read.
+    """
+    measured = [(sample.labels.shape, *_measure(sample.labels)) for sample in _samples(dataset)]
+    return _statistics([size for size, _, _ in measured], [(area, extent) for _, area, extent in measured])
+
+
+def _samples(dataset: Dataset) -> Iterator[Sample]:
+    """Each sample in turn, one in memory at a time."""
+    return (dataset[index] for index in range(len(dataset)))
+
+
+def _open(layout: str, path: str | Path) -> tuple[Any, list[str]]:
+    """The data set, and what of it had to be left out, where its layout can tell."""
+    maker = DATASETS[layout]
+    return maker.salvage(path) if hasattr(maker, "salvage") else (maker(path), [])
+
+
+def _measure(labels: Int32[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, "k 2"]]:
+    """Area and bounding box of each label."""
+    boxes = ndimage.find_objects(labels)
+    extents = [[part.stop - part.start for part in box] for box in boxes]
+    return areas(labels, len(boxes)), np.array(extents, np.int64).reshape(-1, 2)
+
+
+def _statistics(
+    sizes: list[tuple[int, ...]], measured: list[tuple[Int[np.ndarray, " _"], Int[np.ndarray, "_ 2"]]]
+) -> ObjectStatistics:
+    """All images' objects in one record."""
+    return ObjectStatistics(
+        areas=np.concatenate([np.zeros(0, np.int64), *(area for area, _ in measured)]),
+        extents=np.concatenate([np.zeros((0, 2), np.int64), *(extent for _, extent in measured)]),
+        image_sizes=np.array(sizes, np.int64).reshape(-1, 2),
+    )
+
+
+def _pieces(labels: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, " k"]:
+    """Number of separate pieces of each label, diagonal neighbours being one piece."""
+    parts = connected_parts(labels, connectivity=2)
+    _, first = np.unique(parts, return_index=True)  # a pixel of each piece
+    return np.bincount(labels.ravel()[first], minlength=int(labels.max(initial=0)) + 1)[1:]
+
+
+@dataclass
+class _Findings:
+    """What was seen so far, image by image."""
+
+    errors: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, ...]] = field(default_factory=list)
+    measured: list[tuple[Any, Any]] = field(default_factory=list)
+    kinds: Counter[tuple[int, str]] = field(default_factory=Counter)  # channels and type of the pixels
+    classes: Counter[int] = field(default_factory=Counter)
+    empty: list[str] = field(default_factory=list)
+    tiny: Counter[str] = field(default_factory=Counter)
+    in_pieces: list[tuple[int, str]] = field(default_factory=list)  # pieces, where
+    ignored: list[float] = field(default_factory=list)  # part of each image
+    claimed_twice: list[tuple[float, str]] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)  # annotated objects without a pixel of their own
+
+    def look_at(self, sample: Sample, dataset: Any, index: int) -> None:
+        """Add one sample."""
+        self.sizes.append(sample.labels.shape)
+        self.kinds[sample.image.shape[2], str(sample.image.dtype)] += 1
+        self.classes.update(sample.classes.tolist())
+        self.ignored.append(float(sample.ignore.mean()))
+        area, extent = _measure(sample.labels)
+        self.measured.append((area, extent))
+        if not len(area):
+            self.empty.append(sample.name)
+        if n_tiny := int((area <= TINY).sum()):
+            self.tiny[sample.name] = n_tiny
+        pieces, boxes = _pieces(sample.labels), ndimage.find_objects(sample.labels)
+        for k in np.flatnonzero(pieces > 1):
+            row, columns = boxes[k][0].start, boxes[k][1]
+            column = columns.start + int(np.argmax(sample.labels[row, columns] == k + 1))
+            self.in_pieces.append((int(pieces[k]), f"{sample.name} at row {row}, column {column}"))
+        if hasattr(dataset, "overlap_share"):
+            if share := dataset.overlap_share(index):
+                self.claimed_twice.append((share, sample.name))
+            if n_lost := dataset.object_count(index) - len(area):
+                self.lost[sample.name] = n_lost
+
+    def report(self, head: list[str], class_names: Iterable[str]) -> Report:
+        """Everything in sentences."""
+        statistics = _statistics(self.sizes, self.measured)
+        warnings = list(self._warnings(statistics, tuple(class_names)))
+        return Report(
+            errors=tuple(_shortened(self.errors)),
+            warnings=tuple(warnings),
+            facts=tuple(head + list(self._facts(statistics, tuple(class_names)))),
+            suggestions=tuple(_suggestions(statistics)),
+            counts={
+                "errors": len(self.errors),
+                "warnings": len(warnings),
+                "images": statistics.images,
+                "objects": statistics.count,
+            },
+            statistics=statistics,
+        )
+
+    def _warnings(self, statistics: ObjectStatistics, class_names: tuple[str, ...]) -> Iterator[str]:
+        """What training would learn wrongly or never find."""
+        if len({channels for channels, _ in self.kinds}) > 1:
+            yield (
+                f"Images differ in channels: {self._kinds()}. A model takes one number; grey and RGB are turned into "
+                "each other."
+            )
+        elif len(self.kinds) > 1:
+            yield f"Images differ in the type of their pixels: {self._kinds()}. Their intensities may not compare."
+        if self.empty:
+            found = f"{_many(len(self.empty), 'image')} without an object: {_listed(self.empty)}"
+            yield f"{found}. Right if there is none to see."
+        if self.in_pieces:
+            worst = [f"{place} ({n} pieces)" for n, place in sorted(self.in_pieces, key=lambda found: -found[0])]
+            yield (
+                f"{_many(len(self.in_pieces), 'object')} in several pieces: {_listed(worst, 3)}. "
+                "Right if something lies across them; else two objects have one label, or a stray pixel was left."
+            )
+        if self.tiny:
+            where = [f"{name} ({n})" for name, n in self.tiny.most_common()]
+            found = f"{_many(self.tiny.total(), 'object')} of {TINY} pixels or fewer"
+            yield f"{found}, too small to be found: {_listed(where, 5)}."
+        if self.claimed_twice:
+            where = [f"{name} ({share:.0%})" for share, name in sorted(self.claimed_twice, key=lambda found: -found[0])]
+            yield (
+                f"{_many(len(self.claimed_twice), 'image')} with pixels that two objects claim; they are ignored in "
+                f"training: {_listed(where, 5)}."
+            )
+        if self.lost:
+            where = [f"{name} ({n})" for name, n in self.lost.most_common()]
+            yield (
+                f"{_many(self.lost.total(), 'annotated object')} left out, having no pixel that no other claims: "
+                f"{_listed(where, 5)}."
+            )
+        without = [name for number, name in enumerate(class_names, 1) if not self.classes[number]]
+        if without and statistics.count:
+            yield f"{_many(len(without), 'class', 'classes')} without an object: {_listed(without)}."
+
+    def _facts(self, statistics: ObjectStatistics, class_names: tuple[str, ...]) -> Iterator[str]:
+        """What is in the data set."""
+        if not statistics.images:
+            return
+        low, high = statistics.image_sizes.min(axis=0), statistics.image_sizes.max(axis=0)
+        span = f"{low[0]} x {low[1]}" + (f" to {high[0]} x {high[1]}" if (low != high).any() else "")
+        yield f"images: {span} pixels; {self._kinds()}"
+        per_image = sorted(len(area) for area, _ in self.measured)
+        yield (
+            f"objects: {statistics.count}, {per_image[0]} to {per_image[-1]} in an image, "
+            f"{np.median(per_image):g} in the median one"
+        )
+        if len(class_names) > 1:
+            yield "classes: " + ", ".join(f"{name} {self.classes[k]}" for k, name in enumerate(class_names, 1))
+        if statistics.count:
+            share = statistics.area_percentiles
+            yield f"area: {share[50]:.0f} pixels in the median, {share[5]:.0f} to {share[95]:.0f} for nine in ten"
+            rows, columns = np.percentile(statistics.extents, 95, axis=0)
+            yield f"extent: 95 % of objects reach over at most {rows:.0f} rows and {columns:.0f} columns"
+        if any(self.ignored):
+            touched = sum(share > 0 for share in self.ignored)
+            where = f"{_many(touched, 'image')} (crowds, and what two objects claim)"
+            yield f"ignored: {np.mean(self.ignored):.1%} of all pixels, in {where}"
+
+    def _kinds(self) -> str:
+        """The images by channels and type."""
+        one = len(self.kinds) == 1
+        return ", ".join(
+            ("" if one else f"{n} with ") + f"{_many(channels, 'channel')} {dtype}"
+            for (channels, dtype), n in self.kinds.most_common()
+        )
+
+
+def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
+    """Settings that follow from the objects' sizes."""
+    if not statistics.count:
+        return
+    yield f"crop size {statistics.crop_size}: about twice the extent of large objects, within 64 to 512 and the images"
+    yield f"minimum object {statistics.min_object} pixels: 99.5 % of the objects here are at least so large"
+    yield f"typical object size {statistics.typical_size:.1f} pixels: the median diameter"
+
+
+def _shortened(sentences: list[str]) -> Iterator[str]:
+    """At most ten sentences of a kind, and how many more; a kind is a sentence without its file and its numbers."""
+    seen: Counter[str] = Counter()
+    for sentence in sentences:
+        seen[_kind(sentence)] += 1
+        if seen[_kind(sentence)] <= MOST_OF_A_KIND:
+            yield sentence
+    for sentence in sentences:
+        if (more := seen.pop(_kind(sentence), 0) - MOST_OF_A_KIND) > 0:
+            yield f"and {more} more: {_kind(sentence, numbers='…')}"
+
+
+def _kind(sentence: str, numbers: str = "#") -> str:
+    """The sentence without what differs from file to file: names of files and numbers."""
+    words = [word for word in sentence.split() if "/" not in word and "\\" not in word]
+    return re.sub(r"\d[\d.]*\d|\d", numbers, re.sub(r"\S+\.(png|tiff?|jpe?g|webp)\b", "its file", " ".join(words)))
+
+
+def _listed(names: list[str], shown: int = MOST_OF_A_KIND) -> str:
+    """The first names, and how many more."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _many(n: int, one: str, several: str = "") -> str:
+    """A number and its noun."""
+    return f"{n:,} {one if n == 1 else several or one + 's'}"

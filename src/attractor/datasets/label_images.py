@@ -1,0 +1,186 @@
+"""Images beside label images: `images/` and `labels/` with equal stems, as most microscopy data sets come.
+
+A label image is a PNG or TIFF whose numbers say which object a pixel belongs to, 0 being background. An optional
+`images.csv` beside the two folders tells more of each image, by stem in its first column `image`: its modality, say,
+by which scores can then be split. All objects are of one class, and no pixel is ignored.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from attractor.datasets.sample import Sample
+from attractor.errors import InputError
+from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, read_image, read_labels, write_image, write_labels
+from attractor.instances import relabel
+
+
+class LabelImages:
+    """A folder with `images/` and `labels/`, or these two folders wherever they are."""
+
+    layout = "a folder with images/ and labels/ (PNG or TIFF), paired by stem"
+    class_names: tuple[str, ...] = ("object",)
+
+    def __init__(
+        self, folder: str | Path | None = None, *, images: str | Path | None = None, labels: str | Path | None = None
+    ) -> None:
+        """Pair the files of both folders; `images` and `labels` win over what `folder` would say.
+
+        Raises:
+            InputError: if a folder is missing, holds no image, or files have no partner.
+        """
+        problems = self._pair(*_folders(folder, images, labels))
+        if problems:
+            raise InputError("\n".join(problems))
+        if not self.names:
+            raise InputError(f"{self._images}: holds no image; files must end in one of {', '.join(IMAGE_SUFFIXES)}.")
+        self.columns = _read_columns(self._images.parent / "images.csv", self.names) if folder is not None else {}
+
+    @classmethod
+    def salvage(cls, path: str | Path) -> tuple[LabelImages, list[str]]:
+        """The data set of those files that have a partner, and what is wrong with the others."""
+        dataset = cls.__new__(cls)
+        problems = dataset._pair(*_folders(path, None, None), shown=10)
+        try:
+            dataset.columns = _read_columns(Path(path) / "images.csv", dataset.names)
+        except InputError as error:
+            dataset.columns = {}
+            problems.append(str(error))
+        return dataset, problems
+
+    @staticmethod
+    def recognises(path: str | Path) -> bool:
+        """Whether the path is a folder laid out like this."""
+        return (Path(path) / "images").is_dir() and (Path(path) / "labels").is_dir()
+
+    def _pair(self, images: Path, labels: Path, shown: int = 3) -> list[str]:
+        """Find the pairs, and say what has no partner."""
+        self._images = images
+        image_files, label_files = _by_stem(images), _by_stem(labels)
+        self.names = tuple(sorted(image_files.keys() & label_files.keys()))
+        self._pairs = [(image_files[name], label_files[name]) for name in self.names]
+        advice = "Image and label image must have the same stem."
+        return _unpaired(image_files, label_files, f"no label image in {labels}. {advice}", images, "image", shown) + (
+            _unpaired(label_files, image_files, f"no image in {images}. {advice}", labels, "label image", shown)
+        )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image and its labels, renumbered 1 to k.
+
+        Raises:
+            InputError: if a file cannot be read or the two differ in size.
+        """
+        image_file, label_file = self._pairs[index]
+        image, (labels, ids) = read_image(image_file), relabel(read_labels(label_file))
+        if image.shape[:2] != labels.shape:
+            raise InputError(
+                f"{label_file}: has {labels.shape[0]} x {labels.shape[1]} pixels, but its image {image_file.name} has "
+                f"{image.shape[0]} x {image.shape[1]}; both must have the same rows and columns."
+            )
+        return Sample(self.names[index], image, labels, np.ones(len(ids), np.int32), np.zeros(labels.shape, bool))
+
+
+def write_label_images(
+    folder: str | Path, samples: Iterable[Sample], *, columns: dict[str, dict[str, str]] | None = None
+) -> None:
+    """Write samples as `images/`, `labels/` and, given columns, `images.csv`; classes and ignored pixels are not kept.
+
+    Raises:
+        InputError: if a file cannot be written, or two samples have one name.
+    """
+    folder, names = Path(folder), []
+    for part in ("images", "labels"):
+        try:
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder / part}: cannot be made: {error.strerror}.") from error
+    for sample in samples:
+        if sample.name in names:
+            raise InputError(
+                f"{folder}: two images are named {sample.name!r}; rename one, as the second would replace the first."
+            )
+        names.append(sample.name)
+        write_image(folder / "images" / (sample.name + image_suffix(sample.image)), sample.image)
+        suffix = ".png" if sample.labels.max(initial=0) <= 65535 else ".tif"
+        write_labels(folder / "labels" / (sample.name + suffix), sample.labels)
+    if columns:
+        with atomic(folder / "images.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *columns])
+            writer.writerows([name, *(values.get(name, "") for values in columns.values())] for name in names)
+
+
+def _folders(folder: str | Path | None, images: str | Path | None, labels: str | Path | None) -> tuple[Path, Path]:
+    """Where images and label images lie."""
+    if folder is None and (images is None or labels is None):
+        raise InputError("LabelImages: give the folder that holds images/ and labels/, or both as images= and labels=.")
+    found = (
+        Path(images) if images is not None else Path(folder or "") / "images",
+        Path(labels) if labels is not None else Path(folder or "") / "labels",
+    )
+    for part in found:
+        if not part.is_dir():
+            raise InputError(f"{part}: no such folder; the data set must have {LabelImages.layout}.")
+    return found
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by stem."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        if file.name.startswith("."):
+            continue
+        other = by_stem.setdefault(file.stem, file)
+        if other is not file:
+            raise InputError(
+                f"{folder}: {other.name} and {file.name} share a stem, by which files are paired; rename one."
+            )
+    return by_stem
+
+
+def _unpaired(
+    files: dict[str, Path], partners: dict[str, Path], lack: str, folder: Path, kind: str, shown: int
+) -> list[str]:
+    """One sentence on the files without a partner, if there are any."""
+    alone = [files[stem].name for stem in sorted(files.keys() - partners.keys())]
+    if not alone:
+        return []
+    more = f" and {len(alone) - shown} more" if len(alone) > shown else ""
+    have = f"1 {kind} has" if len(alone) == 1 else f"{len(alone)} {kind}s have"
+    return [f"{folder}: {have} {lack} Alone: {', '.join(alone[:shown])}{more}."]
+
+
+def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """The columns of `images.csv` but the first, for the images that there are."""
+    if not path.exists():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table ({error}); save it as CSV in UTF-8.") from error
+    if not header or header[0] != "image":
+        raise InputError(
+            f"{path}: the first column is {header[0] if header else ''!r}; it must be `image`, with each image's stem."
+        )
+    by_name = {row[0]: row[1:] for row in rows if row[0] in set(names)}
+    if names and not by_name:
+        raise InputError(
+            f"{path}: no row names an image that is there; the first column must hold stems such as {names[0]!r}."
+        )
+    return {
+        column: {name: values[k] if k < len(values) else "" for name, values in by_name.items()}
+        for k, column in enumerate(header[1:])
+    }

@@ -1,0 +1,151 @@
+"""How good a model, or somebody's label images, are on annotated images: validation and final score alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attractor.datasets import Dataset, Sample
+from attractor.errors import InputError
+from attractor.images import read_labels
+from attractor.instances import Instances
+from attractor.metrics.average_precision import ImageScores, Summary, score_image, summarise
+from attractor.prediction.image import Segmenter
+
+FOUND_ENDINGS = ("_labels.tif", ".tif", ".tiff", ".png")  # of label images to score, in this order
+SHOWN = (0.5, 0.75, 0.9)  # IoU thresholds of the table; the JSON has all ten
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of every image, of all together, and of groups of them."""
+
+    images: tuple[ImageScores, ...]
+    summary: Summary
+    groups: dict[str, Summary]  # value of the column to its summary; empty without one
+
+
+def predicted(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> Iterator[tuple[Sample, Instances]]:
+    """Each annotated image with what the model finds in it."""
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        yield sample, segmenter.segment(sample.image, tta=tta, name=sample.name)
+
+
+def found_in(folder: str | Path, dataset: Dataset) -> Iterator[tuple[Sample, Instances]]:
+    """Each annotated image with the objects of its label image in a folder.
+
+    Such files know no classes: every object, true or found, gets class 1.
+
+    Args:
+        folder: holds a file named as in FOUND_ENDINGS for each image.
+        dataset: the truth.
+
+    Raises:
+        InputError: if there is no such folder, or an image has no file in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the one that holds the label images to score.")
+    files = [_found_file(folder, name) for name in dataset.names]
+    missing = [name for name, file in zip(dataset.names, files, strict=True) if file is None]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(
+            f"{folder}: {len(missing)} of {len(files)} images have no label image: {', '.join(missing[:3])}{more}. "
+            f"Their names must be the image's stem and one of {', '.join(FOUND_ENDINGS)}."
+        )
+    return (_as_one_class(dataset[index], file) for index, file in enumerate(files) if file is not None)
+
+
+def _found_file(folder: Path, name: str) -> Path | None:
+    """The label image of an image's stem, if there is one."""
+    return next((file for ending in FOUND_ENDINGS if (file := folder / (name + ending)).is_file()), None)
+
+
+def _as_one_class(sample: Sample, file: Path) -> tuple[Sample, Instances]:
+    """The sample and the objects in a file, all of class 1."""
+    sample = dataclasses.replace(sample, classes=np.ones_like(sample.classes))
+    return sample, Instances.from_labels(read_labels(file))
+
+
+def evaluate(pairs: Iterable[tuple[Sample, Instances]], *, by: dict[str, str] | None = None) -> Evaluation:
+    """Score what was found against the truth.
+
+    Args:
+        pairs: each annotated image with what was found in it.
+        by: image name to the group it is summarised with.
+
+    Raises:
+        InputError: if there is no image.
+    """
+    images = tuple(score_pair(sample, found) for sample, found in pairs)
+    groups: dict[str, list[ImageScores]] = {}
+    for image in images if by else ():
+        groups.setdefault(by.get(image.name, ""), []).append(image)
+    return Evaluation(images, summarise(images), {name: summarise(groups[name]) for name in sorted(groups)})
+
+
+def score_pair(sample: Sample, found: Instances) -> ImageScores:
+    """Scores of one image; ignored pixels do not count."""
+    if sample.labels.shape != found.labels.shape:
+        raise InputError(
+            f"{sample.name}: the label image found has shape {found.labels.shape}, the true one {sample.labels.shape}; "
+            "they must be of the same image at the same size."
+        )
+    return score_image(
+        sample.labels,
+        found.labels,
+        name=sample.name,
+        ignore=sample.ignore,
+        truth_classes=sample.classes,
+        found_classes=found.classes,
+    )
+
+
+def tune(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> dict[str, Any]:
+    """The thresholds of the method with the best mean AP on these images; they are set in the model.
+
+    One threshold after another is tried over the method's candidates, twice around, with the others held.
+    """
+    method = segmenter.model.method
+    samples = [dataset[i] for i in range(len(dataset))]
+    maps = [segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta) for sample in samples]
+
+    def mean_score() -> float:
+        pairs = zip(samples, itertools.chain.from_iterable(map(method.group, maps)), strict=True)
+        scores = [score_pair(*pair) for pair in pairs]
+        return float(np.mean([s.average_precision.mean() for s in scores]))
+
+    best = mean_score()
+    for _ in range(2):
+        for name, candidates in method.threshold_candidates.items():
+            kept = method.thresholds[name]
+            for candidate in candidates:
+                method.thresholds[name] = candidate
+                score = mean_score()
+                if score > best:
+                    best, kept = score, candidate
+            method.thresholds[name] = kept
+    return dict(method.thresholds)
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything in it as plain numbers and lists."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if isinstance(value, dict):
+            return {name: plain(part) for name, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(part) for part in value]
+        return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+    return plain(evaluation)

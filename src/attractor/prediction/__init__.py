@@ -1,0 +1,1 @@
+"""From an image to its objects: in memory, in tiles, or a folder of files."""

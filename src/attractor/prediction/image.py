@@ -1,0 +1,161 @@
+"""One image in memory: from the array to its objects.
+
+Shapes: `h` rows, `w` columns, `c` channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
+from attractor.augmentation import VIEWS
+from attractor.errors import InputError
+from attractor.images import as_channels, as_image
+from attractor.instances import Instances, relabel
+from attractor.model import Model
+from attractor.prediction.tiles import check_tile, tiled_maps
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class Segmenter:
+    """A model on a device, ready to be shown images."""
+
+    def __init__(self, model: Model, *, device: str = "auto") -> None:
+        """Move the model to the device.
+
+        Args:
+            model: made or loaded.
+            device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
+
+        Raises:
+            InputError: if that device is not there.
+        """
+        self.device = choose_device(device)
+        self.model = model.to(self.device)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1, 2 and so on."""
+        return self.model.description.class_names
+
+    def segment(
+        self,
+        image: Shaped[np.ndarray, "h w *c"],
+        *,
+        tta: bool = False,
+        object_size: float | None = None,
+        tile: int | None = None,
+        name: str = "The image",
+    ) -> Instances:
+        """Every object of an image.
+
+        Args:
+            image: (h, w) or (h, w, c), of bool, any integer or float; it is not modified.
+            tta: average over the eight ways to lay the image (test-time augmentation): better, eight times slower.
+            object_size: typical diameter of the objects in this image, in pixels. The image is rescaled so that
+                they have the size the model was trained on, and the labels are scaled back.
+            tile: side in pixels of the tiles to compute one after another, for images too large for the memory.
+            name: of the image, for messages.
+
+        Raises:
+            InputError: if the image has not as many channels as the model, or NaN or infinite pixels.
+        """
+        pixels = self._pixels(image, name)
+        shape = pixels.shape[:2]
+        if (pixels == pixels[0, 0]).all():  # nothing can be told apart
+            return Instances.from_labels(np.zeros(shape, np.int32))
+        tensor = _rescaled(self._tensor(pixels), self._magnification(object_size))
+        (found,) = self.model.method.group(self.maps(tensor, tta=tta, tile=tile))
+        return found if found.labels.shape == shape else _resized(found, shape)
+
+    def prepared(self, image: Shaped[np.ndarray, "h w *c"], *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
+        """The image as the network wants it: normalised, a batch of one, on the device."""
+        return self._tensor(self._pixels(image, name))
+
+    def _pixels(self, image: Shaped[np.ndarray, "h w *c"], name: str) -> Shaped[np.ndarray, "h w c"]:
+        pixels = as_channels(as_image(image, name=name), self.model.description.channels, name)
+        if not min(pixels.shape[:2]):
+            raise InputError(f"{name} has {pixels.shape[0]} x {pixels.shape[1]} pixels; at least one is needed.")
+        return pixels
+
+    def _tensor(self, pixels: Shaped[np.ndarray, "h w c"]) -> Float[Tensor, "1 c h w"]:
+        normalised = torch.from_numpy(self.model.description.normalisation(pixels))
+        return normalised.permute(2, 0, 1)[None].to(self.device)
+
+    @torch.inference_mode()
+    def maps(self, image: Float[Tensor, "1 c h w"], *, tta: bool = False, tile: int | None = None) -> Any:
+        """The method's raw maps of a normalised image, averaged over its views with `tta`."""
+        self.model.eval()
+        predict = self.model.method if tile is None else partial(tiled_maps, self.model.method, tile=tile)
+        if not tta:
+            return predict(image)
+        self._check_views()
+        total: dict[str, Tensor] = {}
+        for view in VIEWS:
+            maps = self.model.method.turned(predict(view.apply(image)), view)
+            for field in fields(maps):
+                value = getattr(maps, field.name) / len(VIEWS)
+                total[field.name] = total[field.name] + value if field.name in total else value
+        return type(maps)(**total)
+
+    def check_options(self, *, tta: bool = False, object_size: float | None = None, tile: int | None = None) -> None:
+        """Raise what `segment` would raise about these, without an image."""
+        self._magnification(object_size)
+        if tile is not None:
+            check_tile(tile)
+        if tta:
+            self._check_views()
+
+    def _check_views(self) -> None:
+        if not hasattr(self.model.method, "turned"):
+            raise InputError(f"{self.model.description.method} has no test-time augmentation; leave --tta out.")
+
+    def _magnification(self, object_size: float | None) -> float:
+        if object_size is None:
+            return 1.0
+        if not object_size > 0:
+            raise InputError(f"The object size is {object_size}; it is a diameter in pixels, above 0.")
+        trained = self.model.description.object_size
+        if trained is None:
+            raise InputError("This model does not say what object size it was trained on; leave the object size out.")
+        return trained / object_size
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the first of CUDA, MPS and CPU that is there."""
+    if name not in DEVICES:
+        raise InputError(f'There is no device "{name}"; it can be {", ".join(DEVICES)}.')
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, usable in there.items() if usable)
+    if not there[name]:
+        raise InputError(
+            f"This machine has no {name} device that torch can use; leave the device to auto, or take cpu."
+        )
+    return torch.device(name)
+
+
+def _rescaled(image: Float[Tensor, "1 c h w"], factor: float) -> Float[Tensor, "1 c i j"]:
+    h, w = image.shape[-2:]
+    size = max(1, round(h * factor)), max(1, round(w * factor))
+    if size == (h, w):
+        return image
+    return F.interpolate(image, size, mode="bilinear", antialias=factor < 1, align_corners=False)
+
+
+def _resized(found: Instances, shape: tuple[int, int]) -> Instances:
+    """The same objects on a finer or coarser grid; one too small to keep a pixel is left out."""
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1)
+        for n, m in zip(shape, found.labels.shape, strict=True)
+    )
+    labels, kept = relabel(found.labels[np.ix_(rows, columns)])
+    return Instances(labels, found.classes[kept - 1], found.scores[kept - 1])

@@ -1,0 +1,305 @@
+"""A training run as data: a strict TOML file, whose keys are the arguments of the floors below.
+
+Sections: `data` (which images), `model` (method, network, normalisation), `training` and `augmentation`. An
+unknown key is refused with the nearest right one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from attractor.augmentation import Augmentation
+from attractor.datasets import Dataset, open_dataset, split
+from attractor.datasets.checking import object_statistics
+from attractor.errors import InputError
+from attractor.images import atomic
+from attractor.model import Description, Model, Normalisation
+from attractor.training import Settings, train
+
+_STRICT = ConfigDict(extra="forbid")
+
+# The same arguments as the floors below take, checked key by key.
+NormalisationSection: Any = pydantic.dataclasses.dataclass(Normalisation, config=_STRICT, frozen=True)
+TrainingSection: Any = pydantic.dataclasses.dataclass(Settings, config=_STRICT, frozen=True)
+AugmentationSection: Any = pydantic.dataclasses.dataclass(Augmentation, config=_STRICT, frozen=True)
+
+
+class Data(BaseModel):
+    """Which images to learn from, and which to validate on."""
+
+    model_config = _STRICT
+
+    train: str  # a data set
+    validation: float | str = 0.1  # a share of the training images, or another data set
+    split_by: str | None = None  # a column of images.csv each of whose values is split in that share
+    split_seed: int = 0
+
+
+class ModelSection(BaseModel):
+    """What to train."""
+
+    model_config = _STRICT
+
+    method: str = "spatial-embeddings"
+    network: str = "erfnet"
+    channels: int = Field(3, ge=1)
+    classes: list[str] | None = None  # names; by default those of the data
+    about: str = ""  # a sentence on data and licence, kept in the model file
+    normalisation: NormalisationSection = Field(default_factory=NormalisationSection)
+    options: dict[str, Any] = {}  # arguments of the method
+    network_options: dict[str, Any] = {}  # arguments of the network
+
+
+class Recipe(BaseModel):
+    """A whole run."""
+
+    model_config = _STRICT
+
+    data: Data
+    model: ModelSection = ModelSection()
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
+
+
+def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe of a TOML file, with keys changed as in "training.epochs=2".
+
+    Raises:
+        InputError: if the file is not TOML, or a key, type or range is wrong.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: the recipe cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the recipe is not TOML: {error}.") from error
+    for change in changes:
+        _set(content, change)
+    return recipe_of(content, str(path))
+
+
+def recipe_of(content: dict[str, Any], name: str = "The recipe") -> Recipe:
+    """The recipe of a dictionary.
+
+    Raises:
+        InputError: if a key, type or range is wrong; an unknown key is answered with the nearest right one.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise InputError(f"{name}: {' '.join(_sentence(part) for part in error.errors())}") from error
+
+
+def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: Model | None = None) -> Recipe:
+    """A recipe made for a data set: what its objects and images say of crop, margin, sampling and length.
+
+    Args:
+        dataset: folder or file of a data set.
+        changes: keys to set, as in "training.epochs=2".
+        start: a model to begin with, whose method, channels and normalisation are kept.
+    """
+    opened = open_dataset(dataset)
+    statistics = object_statistics(opened)
+    if not statistics.count:
+        raise InputError(
+            f"{dataset}: none of the {statistics.images} images has an object, so there is nothing to learn."
+        )
+    crop = min(max(statistics.crop_size, 128), 512)
+    batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
+    crops = int(np.clip(20 * statistics.count, 4000, 60_000))  # a crop shows several objects, and each often
+    epochs = max(10, min(40, crops // 400))
+    coverage = statistics.areas.sum() / statistics.image_sizes.prod(1).sum()
+    ratio = np.median(statistics.extents.max(1) / statistics.extents.min(1).clip(1))
+    content: dict[str, Any] = {
+        "data": {"train": str(dataset), "validation": 0.1 if len(opened) >= 50 else 0.2},
+        "model": {
+            "channels": _channels(opened),
+            "options": {
+                "margin": "elliptical" if ratio >= 1.15 else "circular",
+                "initial_margin": round(0.29 * statistics.typical_size, 1),
+                "min_size": statistics.min_object // 4,
+            },
+            "network_options": {"dropout": 0.1},
+        },
+        "training": {
+            "crop_size": crop,
+            "batch_size": batch,
+            "epochs": epochs,
+            "crops_per_epoch": -(-crops // epochs // batch) * batch,
+            "around_objects": 0.8 if coverage > 0.05 else 0.95,
+            "balance": _groups(opened),
+            "patience": max(5, epochs // 3),
+        },
+    }
+    if start is not None:
+        content["training"]["learning_rate"] = 5e-4
+        content["model"] |= {
+            "method": start.description.method,
+            "network": start.description.network,
+            "channels": start.description.channels,
+            "normalisation": dataclasses.asdict(start.description.normalisation),
+            "options": {**start.description.options, "min_size": statistics.min_object // 4},
+            "network_options": start.description.network_options,
+        }
+    for change in changes:
+        _set(content, change)
+    return recipe_of(content, f"The recipe for {dataset}")
+
+
+def _channels(dataset: Dataset) -> int:
+    """Channels of the images; grey ones among coloured ones are repeated."""
+    found = {dataset[i].image.shape[-1] for i in range(0, len(dataset), max(1, len(dataset) // 20))}
+    return max(found)
+
+
+def _groups(dataset: Dataset) -> str:
+    """The first column of images.csv that sorts the images into a few groups, or ""."""
+    for column, values in dataset.columns.items():
+        if 2 <= len(set(values.values())) <= min(10, len(dataset) // 10):
+            return column
+    return ""
+
+
+def run(
+    recipe: Recipe, out: str | Path, *, start: Model | None = None, resume: bool = False, device: str = "auto"
+) -> Model:
+    """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
+
+    Args:
+        recipe: what to do.
+        out: folder for everything that is written.
+        start: a model whose weights to begin with.
+        resume: go on from the last checkpoint in `out`.
+        device: as `attractor.prediction.image.choose_device` has it.
+    """
+    dataset = open_dataset(recipe.data.train)
+    training, validation = _parts(recipe, dataset)
+    description = Description(
+        method=recipe.model.method,
+        network=recipe.model.network,
+        channels=recipe.model.channels,
+        class_names=tuple(recipe.model.classes or dataset.class_names),
+        normalisation=Normalisation(**dataclasses.asdict(recipe.model.normalisation)),
+        options=recipe.model.options,
+        network_options=recipe.model.network_options,
+        object_size=round(object_statistics(training).typical_size, 1),
+        recipe=recipe.model_dump(mode="json"),
+        about=recipe.model.about,
+    )
+    torch.manual_seed(recipe.training.seed)
+    model = Model(description)
+    if start is not None:
+        _begin_with(model, start)
+    out = Path(out)
+    _make_folder(out, resume)
+    write_recipe(out / "recipe.toml", recipe)
+    settings = Settings(**dataclasses.asdict(recipe.training))
+    augmentation = Augmentation(**dataclasses.asdict(recipe.augmentation))
+    return train(
+        model, training, validation, out=out, settings=settings, augmentation=augmentation, resume=resume, device=device
+    )
+
+
+def _parts(recipe: Recipe, dataset: Dataset) -> tuple[Dataset, Dataset]:
+    if isinstance(recipe.data.validation, str):
+        return dataset, open_dataset(recipe.data.validation)
+    return split(dataset, recipe.data.validation, recipe.data.split_seed, recipe.data.split_by)
+
+
+def _make_folder(out: Path, resume: bool) -> None:
+    if not resume and (out / "last.ckpt").exists():
+        raise InputError(f"{out}: a training was begun here; add --resume to go on with it, or give another --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: the folder cannot be made: {error.strerror}.") from error
+
+
+def _begin_with(model: Model, start: Model) -> None:
+    """Take over every weight whose name and shape agree; the rest begins anew."""
+    own, given = model.method.state_dict(), start.method.state_dict()
+    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise InputError(
+            f"The model to start from is {start.description.method} on {start.description.network} and shares no "
+            f"weight with {model.description.method} on {model.description.network}."
+        )
+    model.method.load_state_dict(own | fitting)
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write a recipe as TOML; reading it gives the same recipe."""
+    lines: list[str] = []
+    for section, values in recipe.model_dump(mode="json").items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+        lines.append("")
+    with atomic(path) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(part) for part in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items() if part is not None) + " }"
+    return repr(value)
+
+
+def _set(content: dict[str, Any], change: str) -> None:
+    """Change one key, as in "training.epochs=2"; the value is read as TOML, or else as text."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise InputError(f'--set {change}: write it as key=value, for example "--set training.epochs=2".')
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {change}: {section} is a value and has no keys below it.")
+    content[last] = value
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    """One validation error in words."""
+    place = [str(part) for part in error["loc"] if not str(part).startswith(("function-", "float", "str"))]
+    key = ".".join(place)
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _keys(place[:-1])
+        near = difflib.get_close_matches(place[-1], known, 1, 0.0)
+        return f'There is no key "{key}"; did you mean "{".".join([*place[:-1], *near])}"?'
+    if error["type"] == "missing":
+        return f'The key "{key}" is missing; add it to the recipe, or give it by --set {key}=…'
+    message = error["msg"].removeprefix("Value error, ")
+    return (
+        f'"{key}" is {error["input"]!r}: {message[0].lower()}{message[1:]}.'
+        if key and "training." not in message
+        else message
+    )
+
+
+def _keys(place: Sequence[str]) -> list[str]:
+    """Names of the keys in a section."""
+    kind: Any = Recipe
+    for part in place:
+        kind = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else Any
+    if hasattr(kind, "model_fields"):
+        return list(kind.model_fields)
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []

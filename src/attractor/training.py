@@ -1,0 +1,371 @@
+"""Training: crops around objects, Adam with a polynomial schedule, validation by the final score.
+
+All randomness comes from (seed, epoch, index), so a run that was killed and resumed ends with the weights of one
+that was not. Lightning drives the loop; it is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int32
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+
+from attractor.augmentation import Augmentation
+from attractor.datasets import Dataset, Sample
+from attractor.errors import InputError
+from attractor.evaluation import evaluate, predicted, tune
+from attractor.images import as_channels
+from attractor.model import Model
+from attractor.prediction.image import Segmenter, choose_device
+from attractor.truth import Truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train; the defaults suit a few hundred images of small objects."""
+
+    epochs: int = 30
+    crops_per_epoch: int = 1600
+    crop_size: int = 256  # side in pixels, a multiple of 8
+    batch_size: int = 8
+    learning_rate: float = 1e-3  # the highest, after warming up
+    warmup: float = 0.03  # share of all steps in which the rate rises from 0
+    power: float = 0.9  # of the fall to 0 that follows
+    weight_decay: float = 1e-4
+    precision: str = "auto"  # "bf16", "fp32", or "auto": bf16 where the device computes in it
+    around_objects: float = 0.8  # share of the crops that have an object near their middle
+    balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
+    patience: int = 0  # epochs without a better score after which training ends; 0: never early
+    workers: int = 1  # processes that make crops beside the training; the crops do not depend on it
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, by the name of the setting."""
+        for name, least in (
+            ("epochs", 1),
+            ("crops_per_epoch", 1),
+            ("batch_size", 1),
+            ("crop_size", 8),
+            ("patience", 0),
+            ("workers", 0),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"training.{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.crop_size % 8:
+            raise InputError(f"training.crop_size is {self.crop_size}; it must be a multiple of 8.")
+        for name in ("around_objects", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"training.{name} is {getattr(self, name)}; it is a share from 0 to 1.")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise InputError(f'training.precision is "{self.precision}"; it can be "auto", "bf16" or "fp32".')
+        if not self.learning_rate > 0:
+            raise InputError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops to learn from."""
+
+    images: Float[Tensor, "b c h w"]
+    truth: Truth
+    names: tuple[str, ...]  # of the images the crops are from
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        truth = Truth(**{f.name: getattr(self.truth, f.name).to(device) for f in dataclasses.fields(Truth)})
+        return Batch(self.images.to(device), truth, self.names)
+
+
+class Crops(torch.utils.data.Dataset):
+    """Random crops of the training images; (seed, epoch, index) decides each."""
+
+    def __init__(self, model: Model, dataset: Dataset, settings: Settings, augmentation: Augmentation) -> None:
+        """Read and normalise all images once."""
+        self.settings, self.augmentation = settings, augmentation
+        samples = [dataset[i] for i in range(len(dataset))]
+        _check_classes(samples, dataset.class_names, model)
+        self.images = [_normalised(model, sample) for sample in samples]
+        self.samples = [dataclasses.replace(sample, image=sample.image[:0]) for sample in samples]  # not held twice
+        self.weights = torch.from_numpy(image_weights(dataset, self.samples, settings))
+
+    def __len__(self) -> int:
+        """Crops of an epoch."""
+        return self.settings.crops_per_epoch
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Int32[Tensor, "s s"], Bool[Tensor, "s s"], Sample]:
+        """The crop of an (epoch, index): image, labels, validity, and the sample it is from."""
+        generator = torch.Generator().manual_seed(_seed(self.settings.seed, *place))
+        i = int(torch.multinomial(self.weights, 1, generator=generator))
+        sample = self.samples[i]
+        crop = self.augmentation.crop(
+            self.images[i].float(),
+            torch.from_numpy(sample.labels),
+            torch.from_numpy(~sample.ignore),
+            self._centre(sample, generator),
+            self.settings.crop_size,
+            generator,
+        )
+        return *crop, sample
+
+    def _centre(self, sample: Sample, generator: torch.Generator) -> tuple[float, float]:
+        """A place anywhere, or, more often, so that an object lies in the middle half of the crop."""
+        by_object, row, column = torch.rand(3, generator=generator).tolist()
+        h, w = sample.labels.shape
+        if by_object >= self.settings.around_objects or not len(sample.classes):
+            return row * h, column * w
+        label = 1 + int(torch.randint(len(sample.classes), (), generator=generator))
+        rows, columns = np.nonzero(sample.labels == label)
+        if not len(rows):
+            return row * h, column * w
+        reach = self.settings.crop_size / 2
+        return rows.mean() + (row - 0.5) * reach, columns.mean() + (column - 0.5) * reach
+
+
+class _Places(torch.utils.data.Sampler):
+    """The (epoch, index) of each crop of the epoch at hand."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.epoch = n, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, index) for index in range(self.n))
+
+
+def image_weights(dataset: Dataset, samples: Sequence[Sample], settings: Settings) -> Float[np.ndarray, " m"]:
+    """How often each image is drawn: by the square root of the crops it holds, and of its group's rarity.
+
+    With `settings.balance`, a group of images that is n times as large as another is drawn sqrt(n) times as often.
+    """
+    crops = np.array([max(1.0, sample.labels.size / settings.crop_size**2) for sample in samples])
+    weights = np.sqrt(crops)
+    if settings.balance:
+        if settings.balance not in dataset.columns:
+            raise InputError(
+                f'training.balance is "{settings.balance}", but images.csv has '
+                f"{', '.join(dataset.columns) or 'no columns (is it there?)'}; name one of its columns, or leave it out."
+            )
+        groups = np.array([dataset.columns[settings.balance].get(sample.name, "") for sample in samples])
+        for group in np.unique(groups):
+            weights[groups == group] /= np.sqrt(weights[groups == group].sum())
+    return weights / weights.sum()
+
+
+def collate(crops: Sequence[tuple[Tensor, Tensor, Tensor, Sample]]) -> Batch:
+    """Crops as a batch; rows of classes are filled up with 0."""
+    images, labels, valid, samples = zip(*crops, strict=True)
+    most = max(1, *(len(sample.classes) for sample in samples))
+    classes = torch.zeros(len(samples), most, dtype=torch.int64)
+    for row, sample in zip(classes, samples, strict=True):
+        row[: len(sample.classes)] = torch.from_numpy(np.asarray(sample.classes, np.int64))
+    truth = Truth(torch.stack(labels), classes, torch.stack(valid))
+    return Batch(torch.stack(images), truth, tuple(sample.name for sample in samples))
+
+
+def train(
+    model: Model,
+    training: Dataset,
+    validation: Dataset,
+    *,
+    out: str | Path,
+    settings: Settings,
+    augmentation: Augmentation,
+    resume: bool = False,
+    device: str = "auto",
+) -> Model:
+    """Train a model; the best by validation score is returned, its thresholds tuned on the validation images.
+
+    `out` gets `last.ckpt` (to resume from), `best.safetensors` (before tuning), `model.safetensors` (the result),
+    and `logs/`, CSV and TensorBoard.
+
+    Raises:
+        InputError: if the data cannot be learned from, the loss stops being finite, or `out` cannot be written.
+    """
+    out = Path(out)
+    chosen = choose_device(device)
+    crops = Crops(model, training, settings, augmentation)
+    places = _Places(settings.crops_per_epoch)
+    run = _Run(model, settings, places, validation, out)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = lightning.Trainer(
+        accelerator=chosen.type,
+        devices=1,
+        precision=_precision(settings, chosen),
+        max_epochs=settings.epochs,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        logger=[CSVLogger(out / "logs", name="csv"), TensorBoardLogger(out / "logs", name="tensorboard")],
+        plugins=[_WholeCheckpoints()],
+        callbacks=[ModelCheckpoint(out, save_top_k=0, save_last=True, save_on_train_epoch_end=True)],
+        enable_model_summary=False,
+    )
+    loader = torch.utils.data.DataLoader(
+        crops,
+        settings.batch_size,
+        sampler=places,
+        collate_fn=collate,
+        drop_last=True,
+        num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        multiprocessing_context="spawn" if settings.workers else None,  # numba and forked processes do not mix
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # within Lightning
+        trainer.fit(run, loader, ckpt_path=_checkpoint(out) if resume else None, weights_only=True)
+    best = Model.load(out / "best.safetensors")
+    segmenter = Segmenter(best, device=device)
+    tune(segmenter, validation)
+    scores = _scores(segmenter, validation)
+    best.save(out / "model.safetensors", scores=best.description.scores | {"validation": scores})
+    return best
+
+
+class _Run(lightning.LightningModule):
+    """The loop's steps: loss, optimiser, schedule, and validation after each epoch."""
+
+    def __init__(self, model: Model, settings: Settings, places: _Places, validation: Dataset, out: Path) -> None:
+        super().__init__()
+        self.model, self.settings, self.places, self.validation, self.out = model, settings, places, validation, out
+        self.best, self.best_epoch = -1.0, 0
+
+    def on_fit_start(self) -> None:
+        self.model.to(memory_format=torch.channels_last)
+
+    def on_train_epoch_start(self) -> None:
+        self.places.epoch = self.current_epoch
+        torch.manual_seed(_seed(self.settings.seed, self.current_epoch, -1))  # for dropout
+        if hasattr(self.model.method, "at_epoch"):
+            self.model.method.at_epoch(self.current_epoch)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        maps = self.model(batch.images.contiguous(memory_format=torch.channels_last))
+        terms = self.model.method.loss(maps, batch.truth)
+        total = sum(self.model.method.weights[name] * value for name, value in terms.items())
+        if not torch.isfinite(total):
+            raise InputError(self._where_not_finite(maps, batch))
+        self.log("loss", total, prog_bar=True, batch_size=len(batch.names))
+        self.log_dict({f"loss/{name}": value for name, value in terms.items()}, batch_size=len(batch.names))
+        return total
+
+    def _where_not_finite(self, maps: Any, batch: Batch) -> str:
+        """A sentence that names the images whose loss is not finite."""
+        culprits = []
+        for i, name in enumerate(batch.names):
+            part = type(maps)(*(getattr(maps, f.name)[i : i + 1] for f in dataclasses.fields(maps)))
+            truth = Truth(*(getattr(batch.truth, f.name)[i : i + 1] for f in dataclasses.fields(Truth)))
+            if not all(torch.isfinite(value) for value in self.model.method.loss(part, truth).values()):
+                culprits.append(name)
+        return (
+            f"The loss stopped being finite in epoch {self.current_epoch + 1} at image {', '.join(culprits or batch.names)}. "
+            "Look at that image and its labels; if they are in order, lower training.learning_rate "
+            f"(now {self.settings.learning_rate})."
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        settings = self.settings
+        optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        steps = settings.epochs * max(1, settings.crops_per_epoch // settings.batch_size)
+        warmup = max(1, round(settings.warmup * steps))
+
+        def factor(step: int) -> float:
+            return min((step + 1) / warmup, max(0.0, 1 - step / steps) ** settings.power)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_epoch_end(self) -> None:
+        self.model.eval()
+        scores = _scores(Segmenter(self.model, device=self.device.type), self.validation)
+        self.model.train()
+        self.log_dict({f"validation/{name}": value for name, value in scores.items()})
+        self.log("score", scores["mean"], prog_bar=True, logger=False)
+        if scores["mean"] > self.best:
+            self.best, self.best_epoch = scores["mean"], self.current_epoch
+            self.model.save(self.out / "best.safetensors")
+        patience = self.settings.patience
+        if patience and self.current_epoch - self.best_epoch >= patience:
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["best"] = self.best, self.best_epoch
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best, self.best_epoch = checkpoint["best"]
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear under their name only when complete, so that a kill never leaves half of one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        super().save_checkpoint(checkpoint, f"{path}.part", storage_options)
+        os.replace(f"{path}.part", path)
+
+
+def _scores(segmenter: Segmenter, validation: Dataset) -> dict[str, float]:
+    """Mean over the validation images of TP / (TP + FP + FN), at two thresholds and over .50 to .95."""
+    images = evaluate(predicted(segmenter, validation)).images
+    by_image = np.mean([image.average_precision for image in images], 0)
+    return {"mean": float(by_image.mean()), "ap50": float(by_image[0]), "ap75": float(by_image[5])}
+
+
+def _checkpoint(out: Path) -> Path:
+    path = out / "last.ckpt"
+    if not path.exists():
+        raise InputError(f"{path}: there is nothing to resume; start the training without --resume.")
+    return path
+
+
+def _precision(settings: Settings, device: torch.device) -> Any:
+    has_bf16 = {
+        "cpu": lambda: torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "mps": lambda: False,
+    }
+    wanted = settings.precision == "bf16" or (settings.precision == "auto" and has_bf16[device.type]())
+    return "bf16-mixed" if wanted else "32-true"
+
+
+def _normalised(model: Model, sample: Sample) -> Float[Tensor, "c h w"]:
+    """The image as the network will see it, in half precision to save memory."""
+    pixels = as_channels(sample.image, model.description.channels, sample.name)
+    return torch.from_numpy(model.description.normalisation(pixels)).permute(2, 0, 1).half().contiguous()
+
+
+def _check_classes(samples: Sequence[Sample], class_names: tuple[str, ...], model: Model) -> None:
+    known = len(model.description.class_names)
+    for sample in samples:
+        if len(sample.classes) and sample.classes.max() > known:
+            raise InputError(
+                f"{sample.name}: has class {class_names[sample.classes.max() - 1]}, but the model knows "
+                f"{', '.join(model.description.class_names)} only; train a model for all classes of the data."
+            )
+    if not any(len(sample.classes) for sample in samples):
+        raise InputError("None of the training images has an object, so there is nothing to learn from.")
+
+
+def _seed(*numbers: int) -> int:
+    """One well-mixed seed from several numbers."""
+    return int(np.random.SeedSequence([n & 0xFFFFFFFF for n in numbers]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,132 @@
+"""What every method promises: a newcomer is tested by being listed."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from attractor.augmentation import VIEWS
+from attractor.methods import METHODS
+from attractor.networks import NETWORKS
+from attractor.truth import Truth
+
+
+def make(name, **options):
+    torch.manual_seed(0)
+    return METHODS[name](partial(NETWORKS["erfnet"], 1), **options)
+
+
+def discs(*places, side=64):
+    """A picture of bright discs, (row, column, radius) each, and its labels."""
+    rows, columns = np.mgrid[:side, :side]
+    labels = np.zeros((side, side), np.int32)
+    for number, (row, column, radius) in enumerate(places, 1):
+        labels[(rows - row) ** 2 + (columns - column) ** 2 <= radius**2] = number
+    image = (labels > 0) + 0.1 * np.random.default_rng(0).normal(size=labels.shape)
+    for number, (row, column, _) in enumerate(places, 1):  # shaded, so that touching discs can be told apart
+        distance = np.hypot(rows - row, columns - column)
+        image -= np.where(labels == number, 0.05 * distance, 0)
+    return torch.tensor(image, dtype=torch.float32)[None, None], labels
+
+
+def truth_of(labels):
+    labels = torch.from_numpy(np.atleast_3d(labels.T).T.reshape(-1, *labels.shape[-2:]).copy())
+    k = max(1, int(labels.max()))
+    return Truth(labels, torch.ones(len(labels), k, dtype=torch.int64), torch.ones_like(labels, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_learns_one_image_by_heart(name):
+    image, labels = discs((16, 16, 9), (16, 36, 9), (45, 20, 12), (48, 50, 7))
+    method, truth = make(name), truth_of(labels)
+    optimizer = torch.optim.Adam(method.parameters(), 2e-3)
+    for _ in range(120):
+        terms = method.loss(method(image), truth)
+        optimizer.zero_grad()
+        sum(method.weights[key] * value for key, value in terms.items()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        (found,) = method.eval().group(method(image))
+    for k in range(1, 5):
+        own = found.labels[labels == k]
+        mode = np.bincount(own).argmax()
+        assert mode > 0
+        assert ((found.labels == mode) & (labels == k)).sum() > 0.7 * ((found.labels == mode) | (labels == k)).sum()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("case", ["empty", "one object", "one pixel", "whole image", "all ignored"])
+def test_losses_and_gradients_are_finite(name, case):
+    labels = np.zeros((1, 16, 24), np.int32)
+    if case == "one object":
+        labels[0, 3:9, 4:12] = 1
+    if case == "one pixel":
+        labels[0, 5, 5] = 1
+    if case == "whole image":
+        labels[:] = 1
+    truth = truth_of(labels)
+    if case == "all ignored":
+        truth = Truth(truth.labels, truth.classes, torch.zeros_like(truth.valid))
+    method = make(name)
+    terms = method.loss(method(torch.rand(1, 1, 16, 24)), truth)
+    sum(method.weights[key] * value for key, value in terms.items()).backward()
+    assert all(torch.isfinite(value) for value in terms.values())
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_ignored_pixels_do_not_count(name):
+    labels = np.zeros((1, 16, 24), np.int32)
+    labels[0, 2:8, 2:8] = 1
+    truth = truth_of(labels)
+    truth.valid[0, :, 16:] = False
+    method = make(name).eval()
+    maps = method(torch.rand(1, 1, 16, 24))
+    changed = type(maps)(
+        **{key: torch.cat([value[..., :16], torch.rand_like(value[..., 16:])], -1) for key, value in vars(maps).items()}
+    )
+    other = truth_of(np.where(truth.valid.numpy(), labels, 1).astype(np.int32))
+    other = Truth(other.labels, other.classes, truth.valid)
+    for key, value in method.loss(maps, truth).items():
+        assert torch.equal(value, method.loss(changed, other)[key])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_labels_do_not_depend_on_the_batch(name):
+    method = make(name).eval()
+    images = torch.rand(3, 1, 24, 32)
+    with torch.no_grad():
+        together = method.group(method(images))
+        alone = [method.group(method(image[None]))[0] for image in images]
+    for a, b in zip(together, alone, strict=True):
+        assert np.array_equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if hasattr(method, "turned")])
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+def test_turned_maps_point_where_the_maps_of_the_image_point(name, view):
+    """Maps of a turned image are made by hand from those of the image: what is where, and what points where."""
+    method = make(name).double().eval()
+    h, w = 5, 7
+    torch.manual_seed(1)
+    maps = type(method(torch.rand(1, 1, h, w, dtype=torch.float64)))(
+        torch.rand(1, 2, h, w).double() * 0.01, torch.rand(1, 2, h, w).double(), torch.rand(1, 1, h, w).double()
+    )
+    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    place = view.apply(rows * w + columns)  # which pixel of the image each pixel of the view shows
+    seen_rows, seen_columns = torch.meshgrid(*(torch.arange(n) for n in place.shape), indexing="ij")
+    row_of, column_of = (torch.zeros(h * w, dtype=torch.long) for _ in "rc")
+    row_of[place.flatten()], column_of[place.flatten()] = seen_rows.flatten(), seen_columns.flatten()
+    # The linear part of the view, read off two neighbours of the pixel (2, 3).
+    start = 2 * w + 3
+    right = torch.tensor([column_of[start + 1] - column_of[start], row_of[start + 1] - row_of[start]]).double()
+    down = torch.tensor([column_of[start + w] - column_of[start], row_of[start + w] - row_of[start]]).double()
+    offset = maps.offset[0].flatten(1)[:, place.flatten()]
+    turned_offset = (right[:, None] * offset[0] + down[:, None] * offset[1]).view(1, 2, *place.shape)
+    sigma = maps.sigma[0].flatten(1)[:, place.flatten()]
+    turned_sigma = (sigma if right[0] != 0 else sigma.flip(0)).view(1, 2, *place.shape)
+    seed = maps.seed[0].flatten(1)[:, place.flatten()].view(1, 1, *place.shape)
+    back = method.turned(type(maps)(turned_offset, turned_sigma, seed), view)
+    for key, value in vars(maps).items():
+        torch.testing.assert_close(vars(back)[key], value)

@@ -1,0 +1,80 @@
+"""ERFNet's blocks and parameter counts against the published ones, and sides of any length."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from attractor.networks import NETWORKS, ERFNet
+from attractor.networks.erfnet import Decoder, Down, NonBottleneck1D, Up
+
+VECTORS = {v["id"]: v for v in json.loads((Path(__file__).parents[1] / "vectors.json").read_text())["vectors"]}
+BLOCKS = {
+    "ERF-downsampler_3_16": lambda: Down(3, 16),
+    "ERF-nonbt_16_d1": lambda: NonBottleneck1D(16, 0.03, 1),
+    "ERF-nonbt_16_d4": lambda: NonBottleneck1D(16, 0.3, 4),
+    "ERF-upsampler_16_8": lambda: Up(16, 8),
+}
+
+
+def fill(block):
+    """The vectors' closed form for the parameters."""
+    norms = {name for name, module in block.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    with torch.no_grad():
+        for i, (name, parameter) in enumerate(block.named_parameters()):
+            j = torch.arange(parameter.numel(), dtype=torch.float64)
+            value = 0.1 * torch.sin(0.37 * j + 0.9 * i)
+            module, kind = name.rsplit(".", 1)
+            parameter.copy_((value + (1 if module in norms and kind == "weight" else 0)).view_as(parameter))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block(name):
+    vector = VECTORS[name]
+    block = BLOCKS[name]().double().eval()
+    fill(block)
+    shape = vector["inputs"]["input_shape"]
+    images = torch.sin(0.21 * torch.arange(torch.tensor(shape).prod().item(), dtype=torch.float64)).view(shape)
+    out = block(images)
+    expected = vector["expected"]
+    assert list(out.shape) == expected["shape"]
+    flat = out.detach().flatten()
+    found = [flat.sum(), flat.abs().sum(), flat[0], flat[-1], flat[len(flat) // 2]]
+    wanted = [expected[key] for key in ("sum", "abs_sum", "first", "last", "mid")]
+    assert [x.item() for x in found] == pytest.approx(wanted, abs=1e-6)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameter_counts():
+    expected = VECTORS["ERF-PARAMS"]["expected"]
+    blocks = {
+        "Down3-16": Down(3, 16),
+        "Down16-64": Down(16, 64),
+        "Down64-128": Down(64, 128),
+        "nb64": NonBottleneck1D(64, 0.0, 1),
+        "nb128": NonBottleneck1D(128, 0.0, 1),
+        "nb16": NonBottleneck1D(16, 0.0, 1),
+        "Up128-64": Up(128, 64),
+        "Up64-16": Up(64, 16),
+    }
+    assert {name: count(block) for name, block in blocks.items()} == expected["param_counts"]
+    for outputs in ([3, 1], [4, 1], [4, 8]):
+        whole = expected[f"params_[{outputs[0]},{outputs[1]}]"]
+        net = ERFNet(3, outputs)
+        # The published encoder owns a 1x1 output layer that nothing uses; ours does not.
+        assert count(net.encoder) == whole["encoder"] - whole["encoder_unused_1x1"]
+        assert [count(decoder) for decoder in net.decoders] == whole["decoders"]
+        assert count(net) == whole["total"] - whole["encoder_unused_1x1"]
+    assert isinstance(net.decoders[0], Decoder)
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (7, 5), (8, 16), (3, 70), (33, 40)])
+def test_any_size_and_number_of_channels(make, h, w):
+    torch.manual_seed(0)
+    net = make(2, [3, 1]).eval()
+    assert net(torch.rand(2, 2, h, w)).shape == (2, 4, h, w)
