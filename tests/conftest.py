@@ -6,6 +6,8 @@ import os
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[variable] = "1"
 
+from collections.abc import Callable  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -28,3 +30,45 @@ def data_folder(request: pytest.FixtureRequest) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real images, but there is no folder {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an untrained model for grey images that finds discs of a few pixels everywhere."""
+    from attractor.model import Description, Model
+
+    torch.manual_seed(0)
+    model = Model(
+        Description(
+            method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), object_size=10.0
+        )
+    )
+    with torch.no_grad():
+        model.method.network.decoders[1][-1].bias.fill_(2.0)  # of the seed score: all is foreground
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    model.save(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command gave."""
+
+    code: int
+    out: str
+    error: str
+
+
+@pytest.fixture
+def attractor_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run a command in this process; whatever it prints must be free of a traceback."""
+    from attractor.cli import main
+
+    def run(*arguments: object) -> Answer:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        return Answer(code, printed.out, printed.err)
+
+    return run

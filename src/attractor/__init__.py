@@ -1,1 +1,49 @@
-"""Proposal-free instance segmentation: every object of an image, each on its own."""
+"""Proposal-free instance segmentation: every object of an image, each on its own.
+
+    import attractor
+
+    segmenter = attractor.load("nuclei")
+    found = segmenter.segment(image)  # an array of shape (h, w) or (h, w, c)
+    found.labels  # int32, 0 is background, 1 to k are objects
+
+Importing this is cheap: what computes is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attractor.errors import InputError
+
+if TYPE_CHECKING:
+    from attractor.instances import Instances
+    from attractor.prediction.image import Segmenter
+
+__all__ = ["InputError", "Instances", "load"]
+__version__ = "0.1.0"
+
+
+def load(name_or_path: str | Path = "nuclei", *, device: str = "auto") -> Segmenter:
+    """A model that is ready to be shown images.
+
+    Args:
+        name_or_path: a model that comes with the package, a model file, or the folder of a training.
+        device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
+
+    Raises:
+        InputError: if there is no such model or device, or the file is not a model.
+    """
+    from attractor.model import Model
+    from attractor.prediction.image import Segmenter
+
+    return Segmenter(Model.load(name_or_path), device=device)
+
+
+def __getattr__(name: str) -> Any:
+    """`Instances`, which needs SciPy, when it is first asked for: `attractor --help` shall be there at once."""
+    if name != "Instances":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from attractor.instances import Instances
+
+    return Instances

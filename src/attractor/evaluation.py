@@ -87,8 +87,9 @@ def evaluate(pairs: Iterable[tuple[Sample, Instances]], *, by: dict[str, str] | 
     """
     images = tuple(score_pair(sample, found) for sample, found in pairs)
     groups: dict[str, list[ImageScores]] = {}
-    for image in images if by else ():
-        groups.setdefault(by.get(image.name, ""), []).append(image)
+    if by is not None:
+        for image in images:
+            groups.setdefault(by.get(image.name, ""), []).append(image)
     return Evaluation(images, summarise(images), {name: summarise(groups[name]) for name in sorted(groups)})
 
 

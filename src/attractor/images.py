@@ -10,6 +10,7 @@ Shapes: `h` rows, `w` columns, `c` channels. Images are uint8, uint16 or float32
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
@@ -23,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from jaxtyping import Int, Int32, Shaped
+from jaxtyping import Int32, Integer, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from attractor.errors import InputError
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".jp2", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
 OUTPUT_ENDINGS = ("_labels.tif", "_overlay.png", "_objects.csv")  # what `attractor segment` writes beside an image
 
 MOST_PIXELS = 1 << 30  # a PNG header that promises more is an attack or belongs into OME-Zarr
@@ -37,7 +38,7 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pill
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "JPEG2000", "PPM")  # not EPS, which runs Ghostscript
+_PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")  # not EPS, which runs Ghostscript
 # What the decoders were seen to throw at damaged files (tifffile TypeErrors, too); imagecodecs' own are RuntimeErrors.
 _DECODER_ERRORS = (
     OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, SyntaxError, ArithmeticError,
@@ -115,8 +116,8 @@ def as_channels(
         grey = image.astype(np.float32) @ LUMINANCE  # (h, w)
         return (grey if image.dtype.kind == "f" else np.rint(grey)).astype(image.dtype)[..., None]
     raise InputError(
-        f"{name} has {found} channel{'s' * (found != 1)}, the model takes {channels}. Grey and RGB are turned into each "
-        "other; choose the channels yourself otherwise, or a model trained on such images."
+        f"{name} has {found} channel{'s' * (found != 1)}, the model takes {channels}. Grey and RGB are turned into "
+        "each other; choose the channels yourself otherwise, or a model trained on such images."
     )
 
 
@@ -143,8 +144,8 @@ def write_image(path: str | Path, image: Shaped[np.ndarray, "h w c"]) -> None:
             Image.fromarray(pixels).save(temporary, "PNG")
     else:
         raise InputError(
-            f"{path}: {image.shape[2]} channels of {image.dtype} cannot be written as {path.suffix or 'a nameless format'}; "
-            "name it .tif."
+            f"{path}: {image.shape[2]} channels of {image.dtype} cannot be written as "
+            f"{path.suffix or 'a file without suffix'}; name it .tif."
         )
 
 
@@ -181,16 +182,22 @@ def _as_labels(array: Shaped[np.ndarray, "h w"], name: str) -> Int32[np.ndarray,
     if array.dtype.kind not in "buif":
         raise InputError(f"{name}: a label image must hold whole numbers, this one has type {array.dtype}.")
     if array.size == 0:
-        raise InputError(f"{name}: an array of shape {array.shape} holds no pixels; give a label image of its image's size.")
+        raise InputError(
+            f"{name}: an array of shape {array.shape} holds no pixels; give a label image of its image's size."
+        )
     lowest, highest = array.min(), array.max()
     if lowest < 0:
-        raise InputError(f"{name}: has the negative label {lowest}; labels are 0 for background and 1, 2, … for objects.")
+        raise InputError(
+            f"{name}: has the negative label {lowest}; labels are 0 for background and 1, 2, … for objects."
+        )
     if highest > np.iinfo(np.int32).max:
-        raise InputError(f"{name}: has the label {highest}, above the largest possible, {np.iinfo(np.int32).max}; renumber them.")
+        raise InputError(
+            f"{name}: has the label {highest}, above the largest possible, {np.iinfo(np.int32).max}; renumber them."
+        )
     return np.ascontiguousarray(array.astype(np.int32))
 
 
-def write_labels(path: str | Path, labels: Int[np.ndarray, "h w"]) -> None:
+def write_labels(path: str | Path, labels: Integer[np.ndarray, "h w"]) -> None:
     """Write a label image to TIFF (zlib; uint16, or uint32 above 65,535) or, by suffix, to PNG (uint16).
 
     Raises:
@@ -199,7 +206,9 @@ def write_labels(path: str | Path, labels: Int[np.ndarray, "h w"]) -> None:
     path = Path(path)
     lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
     if lowest < 0:
-        raise InputError(f"{path}: the label {lowest} cannot be written; labels are 0 for background and 1, 2, … for objects.")
+        raise InputError(
+            f"{path}: the label {lowest} cannot be written; labels are 0 for background and 1, 2, … for objects."
+        )
     if path.suffix.lower() == ".png":
         if highest > 65535:
             raise InputError(f"{path}: PNG holds labels up to 65,535, these go to {highest}; name the file .tif.")
@@ -207,10 +216,19 @@ def write_labels(path: str | Path, labels: Int[np.ndarray, "h w"]) -> None:
             Image.fromarray(labels.astype(np.uint16)).save(temporary, "PNG")
     elif path.suffix.lower() in (".tif", ".tiff"):
         with atomic(path) as temporary:
-            numbers = labels.astype(np.uint16 if highest <= 65535 else np.uint32)
-            tifffile.imwrite(temporary, numbers, compression="zlib", photometric="minisblack")
+            temporary.write_bytes(encode_labels(labels))
     else:
-        raise InputError(f"{path}: label images are written as .tif or .png, not as {path.suffix or 'a file without suffix'}.")
+        raise InputError(
+            f"{path}: label images are written as .tif or .png, not as {path.suffix or 'a file without suffix'}."
+        )
+
+
+def encode_labels(labels: Integer[np.ndarray, "h w"]) -> bytes:
+    """A label image of non-negative numbers as the content of a TIFF (zlib; uint16, or uint32 above 65,535)."""
+    file = io.BytesIO()
+    numbers = labels.astype(np.uint16 if labels.max(initial=0) <= 65535 else np.uint32)
+    tifffile.imwrite(file, numbers, compression="zlib", photometric="minisblack")
+    return file.getvalue()
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -229,7 +247,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}.") from error
+        cure = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder and its permissions"
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}; {cure}, or write to another folder."
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -301,11 +322,15 @@ def _decoding(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{path}: is not an image that can be read here; give PNG, TIFF, JPEG, WebP, BMP or GIF.") from None
+        raise InputError(
+            f"{path}: is not an image that can be read here; give PNG, TIFF, JPEG, WebP, BMP or GIF."
+        ) from None
     except PermissionError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; change its permissions.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path}: is suspiciously large for its format; convert it to TIFF if it is genuine.") from error
+        raise InputError(
+            f"{path}: is suspiciously large for its format; convert it to TIFF if it is genuine."
+        ) from error
     except MemoryError as error:
         raise InputError(f"{path}: needs more memory than there is; cut it into parts.") from error
     except _DECODER_ERRORS as error:
@@ -350,7 +375,7 @@ def _png_header(file: bytes, path: Path) -> _PngHeader:
         chunk = memoryview(file)[position + 4 : position + 8 + length]  # its name and what it holds
         position += 12 + length
         is_needed = not chunk[0] & 32
-        if position > len(file) or is_needed and zlib.crc32(chunk) != struct.unpack_from(">I", file, position - 4)[0]:
+        if position > len(file) or (is_needed and zlib.crc32(chunk) != struct.unpack_from(">I", file, position - 4)[0]):
             break
         if chunk[:4] == b"IEND":
             header = _PngHeader(*struct.unpack_from(">IIBB", file, 16))
@@ -371,7 +396,9 @@ def _png_by_imagecodecs(file: bytes, header: _PngHeader, path: Path) -> Shaped[n
     try:
         import imagecodecs  # not everywhere, and slow to import
     except ImportError as error:
-        raise InputError(f"{path}: reading this PNG (16-bit colour, or very large) needs imagecodecs; pip install imagecodecs.") from error
+        raise InputError(
+            f"{path}: reading this PNG (16-bit colour, or very large) needs imagecodecs; pip install imagecodecs."
+        ) from error
     array = imagecodecs.png_decode(file)
     array = array.reshape(header.height, header.width, -1)
     return array[..., : 1 if header.colour in (0, 4) else 3]  # what follows is alpha, or made of a transparent colour
@@ -380,8 +407,9 @@ def _png_by_imagecodecs(file: bytes, header: _PngHeader, path: Path) -> Shaped[n
 def _pillow_image(file: bytes, path: Path) -> Shaped[np.ndarray, "h w *c"]:
     """What Pillow makes of a file: grey, RGB, 16-bit grey, 32-bit integers or floats."""
     with Image.open(io.BytesIO(file), formats=_PILLOW_FORMATS) as image:
-        if image.format in ("GIF", "WEBP") and getattr(image, "n_frames", 1) > 1:
-            raise InputError(f"{path}: is an animation of {image.n_frames} frames; give one frame.")
+        n_frames = getattr(image, "n_frames", 1)
+        if image.format in ("GIF", "WEBP") and n_frames > 1:
+            raise InputError(f"{path}: is an animation of {n_frames} frames; give one frame.")
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("1", "L", "I", "F", "RGB") or upright.mode.startswith("I;16"):
@@ -438,10 +466,12 @@ def _refuse_cut_chain(file: Any, layout: Any, path: Path) -> None:
 
 
 def _refuse_missing_parts(series: Any, size: int, path: Path) -> None:
-    """tifffile fills missing strips with zeros and passes over missing pages: look for both before."""
+    """Tifffile fills missing strips with zeros and passes over missing pages: look for both before."""
     for page in series.pages:
         if page is None:
-            raise InputError(f"{path}: a part of the image is missing or lies in another file; export it into one file.")
+            raise InputError(
+                f"{path}: a part of the image is missing or lies in another file; export it into one file."
+            )
         if any(offset + count > size for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
             raise InputError(f"{path}: is damaged or cut short (pixels lie behind its end); copy or export it again.")
 
@@ -474,6 +504,8 @@ def _tiff_colours(tiff: _Tiff, path: Path) -> Shaped[np.ndarray, "h w c"]:
         light = (white - array).astype(np.float32) / white
         return np.rint(light[..., :3] * light[..., 3:] * white).astype(array.dtype)
     is_jpeg_or_jp2 = tiff.compression in (6, 7, 33003, 33005, 34712)  # which tifffile turns into RGB
-    if tiff.photometric == photometric.YCBCR and not is_jpeg_or_jp2 or tiff.photometric in (8, 9, 10, 32844, 32845):
-        raise InputError(f"{path}: its colours are stored as {photometric(tiff.photometric).name}; save it as grey or RGB.")
+    if (tiff.photometric == photometric.YCBCR and not is_jpeg_or_jp2) or tiff.photometric in (8, 9, 10, 32844, 32845):
+        raise InputError(
+            f"{path}: its colours are stored as {photometric(tiff.photometric).name}; save it as grey or RGB."
+        )
     return array

@@ -74,6 +74,16 @@ class Settings:
             raise InputError(f'training.precision is "{self.precision}"; it can be "auto", "bf16" or "fp32".')
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
+        if not self.steps_per_epoch:
+            raise InputError(
+                f"training.batch_size is {self.batch_size}, more than the {self.crops_per_epoch} crops of an epoch "
+                "(training.crops_per_epoch); make it smaller."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.crops_per_epoch // self.batch_size
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,10 @@ class Crops(torch.utils.data.Dataset):
         samples = [dataset[i] for i in range(len(dataset))]
         _check_classes(samples, dataset.class_names, model)
         self.images = [_normalised(model, sample) for sample in samples]
-        self.samples = [dataclasses.replace(sample, image=sample.image[:0]) for sample in samples]  # not held twice
+        nothing = np.empty((0,), np.uint8)
+        self.samples = [  # without their pixels, which need not be held twice
+            dataclasses.replace(sample, image=nothing.reshape(*sample.labels.shape, 0)) for sample in samples
+        ]
         self.weights = torch.from_numpy(image_weights(dataset, self.samples, settings))
 
     def __len__(self) -> int:
@@ -201,6 +214,7 @@ def train(
     chosen = choose_device(device)
     crops = Crops(model, training, settings, augmentation)
     places = _Places(settings.crops_per_epoch)
+    steps = settings.steps_per_epoch
     run = _Run(model, settings, places, validation, out)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = lightning.Trainer(
@@ -209,10 +223,10 @@ def train(
         precision=_precision(settings, chosen),
         max_epochs=settings.epochs,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, steps),
         logger=[CSVLogger(out / "logs", name="csv"), TensorBoardLogger(out / "logs", name="tensorboard")],
         plugins=[_WholeCheckpoints()],
-        callbacks=[ModelCheckpoint(out, save_top_k=0, save_last=True, save_on_train_epoch_end=True)],
+        callbacks=[ModelCheckpoint(out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)],
         enable_model_summary=False,
     )
     loader = torch.utils.data.DataLoader(
@@ -251,7 +265,6 @@ class _Run(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.places.epoch = self.current_epoch
-        torch.manual_seed(_seed(self.settings.seed, self.current_epoch, -1))  # for dropout
         if hasattr(self.model.method, "at_epoch"):
             self.model.method.at_epoch(self.current_epoch)
 
@@ -259,6 +272,7 @@ class _Run(lightning.LightningModule):
         return batch.to(device)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        torch.manual_seed(_seed(self.settings.seed, self.current_epoch, index, -1))  # for dropout
         maps = self.model(batch.images.contiguous(memory_format=torch.channels_last))
         terms = self.model.method.loss(maps, batch.truth)
         total = sum(self.model.method.weights[name] * value for name, value in terms.items())
@@ -277,9 +291,9 @@ class _Run(lightning.LightningModule):
             if not all(torch.isfinite(value) for value in self.model.method.loss(part, truth).values()):
                 culprits.append(name)
         return (
-            f"The loss stopped being finite in epoch {self.current_epoch + 1} at image {', '.join(culprits or batch.names)}. "
-            "Look at that image and its labels; if they are in order, lower training.learning_rate "
-            f"(now {self.settings.learning_rate})."
+            f"The loss stopped being finite in epoch {self.current_epoch + 1} at image "
+            f"{', '.join(culprits or batch.names)}. Look at it and its labels; if they are in order, lower "
+            f"training.learning_rate (now {self.settings.learning_rate})."
         )
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -287,7 +301,7 @@ class _Run(lightning.LightningModule):
         optimizer = torch.optim.Adam(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        steps = settings.epochs * max(1, settings.crops_per_epoch // settings.batch_size)
+        steps = settings.epochs * settings.steps_per_epoch
         warmup = max(1, round(settings.warmup * steps))
 
         def factor(step: int) -> float:
@@ -311,9 +325,11 @@ class _Run(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["best"] = self.best, self.best_epoch
+        checkpoint["next_epoch"] = self.current_epoch + 1
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.best, self.best_epoch = checkpoint["best"]
+        self.places.epoch = checkpoint["next_epoch"]  # the first crops are fetched before the epoch is announced
 
 
 class _WholeCheckpoints(TorchCheckpointIO):

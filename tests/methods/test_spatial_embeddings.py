@@ -14,7 +14,7 @@ from attractor.errors import InputError
 from attractor.instances import centres
 from attractor.kernels.medoids import medoids
 from attractor.losses import lovasz_hinge
-from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, group_plain, instance_loss_plain
+from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, group_plain
 from attractor.networks import ERFNet
 from attractor.truth import Truth
 

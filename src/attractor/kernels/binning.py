@@ -11,24 +11,58 @@ import numpy as np
 from numba import njit
 
 POINTS_PER_BIN = 24  # fewer cost more bins to visit, more cost points tested in vain
+SAMPLE = 10_000  # points that say where the bins go
 
 
 @njit(cache=True, nogil=True)
-def bin_points(x, y):
+def bin_points(x, y, per_bin=POINTS_PER_BIN):
     """Sort points into bins.
 
     Points far from the rest share the outermost bins, so that a few stray ones do not make all bins coarse.
 
+    Args:
+        x, y: (n) float.
+        per_bin: how many points a bin holds where they are spread evenly.
+
     Returns:
         starts: (rows * columns + 1) int64, where each bin begins in `order`.
-        order: the points, bin by bin, in each bin in their own order.
+        order: (n) int32, the points, bin by bin, in each bin in their own order; those that are not finite come last.
         grid: (x origin, y origin, bins per unit) float64.
         shape: (rows, columns) int64.
     """
+    grid, shape = _grid_of(x, y, per_bin)
+    home = _home_bins(x, y, grid, shape[0], np.int32(shape[1]))
+    starts = np.zeros(shape[0] * shape[1] + 2, np.int64)
+    for b in home:
+        starts[b + 1] += 1
+    for b in range(starts.size - 1):
+        starts[b + 1] += starts[b]
+    order = np.empty(x.size, np.int32)
+    fill = starts.copy()
+    for i in range(x.size):
+        order[fill[home[i]]] = i
+        fill[home[i]] += 1
+    return starts[:-1], order, grid, shape
+
+
+@njit(cache=True, nogil=True)
+def _home_bins(x, y, grid, rows, columns):
+    """Bin of each point, row by row; rows * columns for a point that is not finite."""
+    home = np.empty(x.size, np.int32)
+    for i in range(x.size):
+        column, row = bin_of(x[i], grid[0], grid[2], columns), bin_of(y[i], grid[1], grid[2], rows)
+        is_finite = (x[i] - x[i] == 0) & (y[i] - y[i] == 0)
+        home[i] = row * columns + column if is_finite else rows * columns
+    return home
+
+
+@njit(cache=True, nogil=True)
+def _grid_of(x, y, per_bin):
+    """Origin, scale and shape of the bins, from a sample of the points."""
     n = x.size
     count = 0
     mean_x = mean_y = square_x = square_y = 0.0
-    for i in range(n):
+    for i in range(0, n, n // SAMPLE + 1):
         if math.isfinite(x[i]) and math.isfinite(y[i]):
             count += 1
             mean_x += x[i]
@@ -43,41 +77,21 @@ def bin_points(x, y):
     area = max(4 * reach_x * reach_y, (reach_x + reach_y) ** 2 * 1e-3)
     bins_per_unit = 1.0
     if area > 0 and math.isfinite(area):
-        bins_per_unit = math.sqrt(max(count, 1) / POINTS_PER_BIN / area)
+        bins_per_unit = math.sqrt(n / per_bin / area)
     columns = rows = 1
     if math.isfinite(reach_x * bins_per_unit) and math.isfinite(reach_y * bins_per_unit):
         columns = int(2 * reach_x * bins_per_unit) + 1
         rows = int(2 * reach_y * bins_per_unit) + 1
     grid = np.array([mean_x - reach_x, mean_y - reach_y, bins_per_unit])
-    shape = np.array([rows, columns])
-
-    starts = np.zeros(rows * columns + 1, np.int64)
-    home = np.empty(n, np.int32)
-    for i in range(n):
-        home[i] = -1
-        if math.isfinite(x[i]) and math.isfinite(y[i]):
-            home[i] = bin_of(y[i], grid[1], grid[2], rows) * columns + bin_of(x[i], grid[0], grid[2], columns)
-            starts[home[i] + 1] += 1
-    for b in range(rows * columns):
-        starts[b + 1] += starts[b]
-    order = np.empty(count, np.int32)
-    fill = starts[:-1].copy()
-    for i in range(n):
-        if home[i] >= 0:
-            order[fill[home[i]]] = i
-            fill[home[i]] += 1
-    return starts, order, grid, shape
+    return grid, np.array([rows, columns])
 
 
 @njit(cache=True, nogil=True)
 def bin_of(value, origin, bins_per_unit, count):
     """Index of the bin along one axis; what lies outside belongs to the outermost bin, NaN to the first."""
     place = (np.float64(value) - origin) * bins_per_unit
-    if not place > 0:
-        return 0
-    if place >= count:
-        return count - 1
-    return int(place)
+    place = place if place > 0 else 0.0
+    return np.int32(place if place < count - 1 else count - 1)
 
 
 @njit(cache=True, nogil=True)

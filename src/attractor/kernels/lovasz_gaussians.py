@@ -38,6 +38,7 @@ def lovasz_gaussians(
         precision: (k, 2), 1 / (2 sigma^2) along x and y.
         image: (k,) int, in which image of the batch each object lies.
         weight: (k,) factor of each object in the sum; no gradient flows to it.
+
     Returns:
         A scalar, differentiable once in embedding, centre and precision.
     """

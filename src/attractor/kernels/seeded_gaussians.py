@@ -17,6 +17,11 @@ from numba import njit
 
 from attractor.kernels.binning import bin_points, bin_range
 
+FREE, TAKEN = -1, 0  # owners of a pixel that no object has: still to be claimed, or claimed in vain
+ANY = np.iinfo(np.int32).max
+RUN = 64  # the most pixels of a run
+RUNS_PER_BIN = 4
+
 
 def seeded_gaussians(
     embedding,
@@ -38,6 +43,7 @@ def seeded_gaussians(
         precision: (2, h, w) float, 1 / (2 sigma^2) along x and y.
         seed: (h, w) float, 0 to 1.
         The others: as `attractor.methods.spatial_embeddings.group_plain` has them.
+
     Returns:
         labels: (h, w) int32. A label has no pixel where later objects took them all.
         scores: (k,) float, the seed value each object grew from.
@@ -75,105 +81,195 @@ def _group(
     overwrite,
     labels,
 ):
-    """Write labels, and return the pixel that each object grew from."""
-    foreground = _above(seed, foreground_threshold)
-    n = foreground.size
-    found = np.empty(n, np.int64)
+    """Write labels, and return the pixel that each object grew from.
+
+    Foreground pixels are known by their place in the order of the bins, so that those that point alike are
+    neighbours in memory.
+    """
+    pixel, score = _above(seed, foreground_threshold)
+    n = n_free = pixel.size
+    found = np.empty(n, np.int32)
     if n <= min_foreground:
         return found[:0]
-    x, y = embedding[0][foreground], embedding[1][foreground]
-    starts, order, grid, shape = bin_points(x, y)
-    px, py = x[order], y[order]
-    buckets, bucket_starts = _by_falling_score(seed, foreground, seed_threshold)
-    free = np.ones(n, np.bool_)
-    n_free = n
-    claimed = np.empty(n, np.int32)
+    x, y = _at(embedding, pixel)
+    width = _typical_margin(precision, pixel, limit) / 2
+    runs = _runs(x, y, width)
+    begin, end = runs[:2]
+    all_near = np.empty(begin.size + 1, np.int32)
+    owner = np.full(n, FREE, np.int32)
     n_found = 0
+    buckets, bucket_starts = _by_falling_score(score, seed_threshold)
     for b in range(bucket_starts.size - 1):
-        for s in _sorted_free(buckets[bucket_starts[b] : bucket_starts[b + 1]], free, seed, foreground):
-            if n_free <= min_free:
-                return found[:n_found]
-            if not free[s]:
+        for p in _sorted_free(buckets[bucket_starts[b] : bucket_starts[b + 1]], owner, score):
+            if owner[p] != FREE or n_free <= min_free:
                 continue
-            free[s] = False
-            n_free -= 1
-            pixel = foreground[s]
-            cx, cy, tx, ty = x[s], y[s], precision[0, pixel], precision[1, pixel]
-            reach_x = math.sqrt(limit / tx) if tx > 0 else math.inf
-            reach_y = math.sqrt(limit / ty) if ty > 0 else math.inf
-            column, last_column = bin_range(cx, reach_x, grid[0], grid[2], shape[1])
-            row, last_row = bin_range(cy, reach_y, grid[1], grid[2], shape[0])
-            size = new = 0
-            for r in range(row, last_row + 1):
-                for p in range(starts[r * shape[1] + column], starts[r * shape[1] + last_column + 1]):
-                    dx, dy = px[p] - cx, py[p] - cy
-                    if dx * dx * tx + dy * dy * ty < limit:
-                        i = order[p]
-                        claimed[size] = i
-                        size += 1
-                        if free[i] or (count_seed and i == s):
-                            new += 1
+            if not count_seed:
+                owner[p] = TAKEN
+                n_free -= 1
+            gaussian = x[p], y[p], precision[0, pixel[p]], precision[1, pixel[p]], limit
+            near = all_near[: _near(gaussian, runs, width, all_near)]
+            size, new = _count(gaussian, near, begin, end, x, y, owner)
             emitted = size > min_size and 2 * new > size
             if emitted:
-                found[n_found] = pixel
+                found[n_found] = pixel[p]
                 n_found += 1
-            for j in range(size):
-                i = claimed[j]
-                if emitted and (overwrite or labels[foreground[i]] == 0):
-                    labels[foreground[i]] = n_found
-                if free[i]:
-                    free[i] = False
-                    n_free -= 1
+            label, below = (n_found, ANY if overwrite else TAKEN + 1) if emitted else (TAKEN, TAKEN)
+            _claim(gaussian, near, begin, end, x, y, owner, label, below)
+            n_free -= new
+            if owner[p] == FREE:
+                owner[p] = TAKEN
+                n_free -= 1
+    for p in range(n):
+        labels[pixel[p]] = max(owner[p], TAKEN)
     return found[:n_found]
 
 
 @njit(cache=True, nogil=True)
 def _above(seed, threshold):
-    """Pixels with a seed score above the threshold, in order."""
-    count = 0
-    for value in seed:
-        count += value > threshold
-    pixels = np.empty(count, np.int32)
-    count = 0
+    """Pixels with a seed score above the threshold, in order, and their scores."""
+    pixel = np.empty(seed.size, np.int32)
+    score = np.empty_like(seed)
+    n = 0
     for i in range(seed.size):
-        if seed[i] > threshold:
-            pixels[count] = i
-            count += 1
-    return pixels
+        # written whether it counts or not: a branch would be guessed wrong at every edge
+        pixel[n], score[n] = i, seed[i]
+        n += seed[i] > threshold
+    return pixel[:n], score[:n]
 
 
 @njit(cache=True, nogil=True)
-def _by_falling_score(seed, foreground, threshold):
-    """Foreground pixels at or above the threshold, roughly sorted by falling score into buckets.
+def _at(embedding, pixel):
+    """Where pixels point."""
+    x, y = np.empty(pixel.size, embedding.dtype), np.empty(pixel.size, embedding.dtype)
+    for p in range(pixel.size):
+        x[p], y[p] = embedding[0, pixel[p]], embedding[1, pixel[p]]
+    return x, y
+
+
+@njit(cache=True, nogil=True)
+def _typical_margin(precision, pixel, limit):
+    """Geometric mean of the smaller margin over a sample of the pixels, without those that are 0 or infinite."""
+    total = 0.0
+    n = 0
+    for i in pixel[:: pixel.size // 1000 + 1]:
+        largest = max(precision[0, i], precision[1, i])
+        if 0 < largest < math.inf:
+            total += math.log(limit / largest) / 2
+            n += 1
+    return math.exp(total / n) if n > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _runs(x, y, width):
+    """Consecutive pixels that point alike: at most `width` from where the first of the run points, along x and y.
+
+    Returns:
+        begin, end: places of each run's first pixel and of the one after its last, in the order of the bins.
+        first_x, first_y: where the first pixel points.
+        starts, grid, shape: the bins, as `bin_points` has them.
+    """
+    begin = np.empty(x.size, np.int32)
+    end = np.empty(x.size, np.int32)
+    begin[0] = n_runs = first = 0
+    for p in range(1, x.size):
+        if p - first == RUN or not (abs(x[p] - x[first]) <= width and abs(y[p] - y[first]) <= width):
+            end[n_runs] = p
+            n_runs += 1
+            begin[n_runs] = first = p
+    end[n_runs] = x.size
+    begin, end = begin[: n_runs + 1], end[: n_runs + 1]
+    starts, order, grid, shape = bin_points(x[begin], y[begin], RUNS_PER_BIN)
+    begin, end = begin[order], end[order]
+    return begin, end, x[begin], y[begin], starts, grid, shape
+
+
+@njit(cache=True, nogil=True)
+def _near(gaussian, runs, width, near):
+    """Write to `near` the runs that can reach into the margin, and return how many these are."""
+    cx, cy, tx, ty, limit = gaussian
+    _, _, first_x, first_y, starts, grid, shape = runs
+    if not (math.isfinite(cx) and math.isfinite(cy) and math.isfinite(tx) and math.isfinite(ty)):
+        return 0  # every distance is infinite or not a number
+    # a little more than that, so that rounding cannot lose a run
+    reach_x = (width + math.sqrt(limit / tx)) * 1.001 + 1e-12 if tx > 0 else math.inf
+    reach_y = (width + math.sqrt(limit / ty)) * 1.001 + 1e-12 if ty > 0 else math.inf
+    column, last_column = bin_range(cx, reach_x, grid[0], grid[2], shape[1])
+    row, last_row = bin_range(cy, reach_y, grid[1], grid[2], shape[0])
+    n = 0
+    for r in range(row, last_row + 1):
+        for run in range(starts[r * shape[1] + column], starts[r * shape[1] + last_column + 1]):
+            near[n] = run
+            n += (abs(first_x[run] - cx) <= reach_x) & (abs(first_y[run] - cy) <= reach_y)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _is_inside(x, y, gaussian):
+    """Whether a point is inside the margin, by the operations of the plain form in their order."""
+    cx, cy, tx, ty, limit = gaussian
+    dx, dy = x - cx, y - cy
+    return dx * dx * tx + dy * dy * ty < limit
+
+
+@njit(cache=True, nogil=True)
+def _count(gaussian, near, begin, end, x, y, owner):
+    """Pixels inside the margin, and how many of them are free."""
+    size = new = 0
+    for run in near:
+        there = slice(begin[run], end[run])
+        x_there, y_there, owner_there = x[there], y[there], owner[there]
+        for j in range(owner_there.size):
+            inside = _is_inside(x_there[j], y_there[j], gaussian)
+            size += inside
+            new += inside & (owner_there[j] == FREE)
+    return size, new
+
+
+@njit(cache=True, nogil=True)
+def _claim(gaussian, near, begin, end, x, y, owner, label, below):
+    """Give the pixels inside the margin whose owner is below a number to a label."""
+    for run in near:
+        there = slice(begin[run], end[run])
+        x_there, y_there, owner_there = x[there], y[there], owner[there]
+        for j in range(owner_there.size):
+            takes = _is_inside(x_there[j], y_there[j], gaussian) & (owner_there[j] < below)
+            owner_there[j] = label if takes else owner_there[j]
+
+
+@njit(cache=True, nogil=True)
+def _by_falling_score(score, threshold):
+    """Places with a score from the threshold on, roughly sorted by falling score into buckets, in order in each.
 
     Most are claimed by an earlier object before their turn comes, so a full sort of all would be wasted.
     """
     n_buckets = 1024
+    places = np.empty(score.size, np.int32)
+    n = 0
+    for p in range(score.size):
+        places[n] = p
+        n += score[p] >= threshold
     top = threshold
-    for i in foreground:
-        top = max(top, seed[i])
+    for p in places[:n]:
+        top = max(top, score[p])
     scale = (n_buckets - 1) / (np.float64(top) - threshold) if top > threshold else 0.0
-    if not math.isfinite(scale):
-        scale = 0.0
+    home = np.zeros(n, np.int16)
     starts = np.zeros(n_buckets + 1, np.int64)
-    for i in foreground:
-        if seed[i] >= threshold:
-            starts[int((np.float64(top) - seed[i]) * scale) + 1] += 1
+    for j in range(n):
+        if 0 < scale < math.inf:  # else all scores are equal, or one is infinite
+            home[j] = int((np.float64(top) - score[places[j]]) * scale)
+        starts[home[j] + 1] += 1
     for b in range(n_buckets):
         starts[b + 1] += starts[b]
-    members = np.empty(starts[-1], np.int32)
+    members = np.empty(n, np.int32)
     fill = starts[:-1].copy()
-    for s in range(foreground.size):
-        value = seed[foreground[s]]
-        if value >= threshold:
-            b = int((np.float64(top) - value) * scale)
-            members[fill[b]] = s
-            fill[b] += 1
+    for j in range(n):
+        members[fill[home[j]]] = places[j]
+        fill[home[j]] += 1
     return members, starts
 
 
 @njit(cache=True, nogil=True)
-def _sorted_free(bucket, free, seed, foreground):
+def _sorted_free(bucket, owner, score):
     """Members of a bucket that no object has claimed, by falling score; of equals the first pixel comes first."""
-    members = bucket[free[bucket]]
-    return members[np.argsort(-seed[foreground[members]], kind="mergesort")]
+    members = bucket[owner[bucket] == FREE]
+    return members[np.argsort(-score[members], kind="mergesort")]

@@ -66,7 +66,7 @@ class SpatialEmbeddings(nn.Module):
         objective: str = "gaussian",
         fixed_margin: float = 20.0,
         initial_margin: float = 5.744341856,
-        grid_step: tuple[float, float] = (1 / 1024, 1 / 1024),
+        grid_step: Sequence[float] = (1 / 1024, 1 / 1024),
         foreground_weight: float | Sequence[float] = 10.0,
         instance_weight: float = 1.0,
         smoothness_weight: float = 10.0,

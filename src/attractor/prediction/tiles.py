@@ -32,7 +32,7 @@ def tiled_maps(
     check_tile(tile, halo)
     h, w = image.shape[-2:]
     stitched: dict[str, Tensor] = {}
-    kind = None
+    kind: Any = None
     for (top, bottom), (left, right) in ((r, c) for r in _spans(h, tile) for c in _spans(w, tile)):
         above, before = max(top - halo, 0), max(left - halo, 0)
         maps = predict(image[..., above : bottom + halo, before : right + halo])

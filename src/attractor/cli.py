@@ -1,0 +1,431 @@
+"""The commands, each a few lines over one call.
+
+Exit codes: 0, all was done; 1, some images failed and each is named on stderr, or a data set has errors; 2, the call
+itself is wrong; 130, stopped by Ctrl-C. What a user can mend is said in one line, without a traceback. What computes is
+imported inside the commands, so that `attractor --help` is there at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import attractor
+from attractor.errors import InputError
+
+if TYPE_CHECKING:
+    from attractor.datasets import Dataset, Sample
+    from attractor.evaluation import Evaluation
+    from attractor.instances import Instances
+    from attractor.metrics.average_precision import Interval, Summary
+    from attractor.prediction.folder import Outcome
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="attractor",
+    help="Segment every single object of an image: nuclei, cells, leaves, cars.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto takes the first of cuda, mps and cpu.")]
+Views = Annotated[
+    bool, typer.Option("--tta", help="Average over eight views of the image: better, eight times slower.")
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, by default that of the process; gives the exit code."""
+    try:
+        app(arguments, prog_name="attractor")
+    except InputError as error:
+        _complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as end:
+        return 130 if _is_interrupt(end) else int(end.code or 0)
+    return 0
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C stands behind it: Typer and Lightning end the process then, each by a code of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"attractor {attractor.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- segment ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, and folders of images.")],
+    model: Annotated[
+        str, typer.Option(help="A model's name (see `attractor models`), file, or training folder.")
+    ] = "nuclei",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
+    device: Device = "auto",
+    object_size: Annotated[float | None, typer.Option(help="Typical diameter of your objects in pixels.")] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Compute in tiles of this side, a multiple of 8, to save memory.")
+    ] = None,
+    tta: Views = False,
+) -> None:
+    """Find the objects of images: label image, picture with outlines, and table of objects for each."""
+    from attractor.images import find_images
+    from attractor.prediction.folder import segment_files
+
+    files = find_images(images)
+    segmenter = attractor.load(model, device=device)
+    with _progress("segmenting", len(files)) as (advance, console):
+
+        def report(outcome: Outcome) -> None:
+            advance()
+            if outcome.problem is not None:
+                _complain(outcome.problem, console)
+
+        outcomes = segment_files(segmenter, files, out, tta=tta, object_size=object_size, tile=tile, report=report)
+    done = [outcome for outcome in outcomes if outcome.problem is None]
+    n_objects = sum(outcome.n_objects for outcome in done)
+    if done:
+        found = f"Found {_many(n_objects, 'object')} in {_many(len(done), 'image')}"
+        _say(f"{found}; labels, overlays and tables are in {out}.")
+    if len(done) < len(outcomes):
+        _complain(f"{len(outcomes) - len(done)} of {_many(len(outcomes), 'image')} could not be segmented.")
+        raise typer.Exit(1)
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE.toml|DATASET", help="How to train, or just the data.", show_default=False)
+    ],
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Begin with the weights of this model.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for all that is written.", show_default="runs/<name>")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in that folder.")] = False,
+    device: Device = "auto",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in training.epochs=2.")
+    ] = None,
+) -> None:
+    """Train a model by a recipe, or on a data set, for which a recipe is then written."""
+    _need_for_training()
+    from attractor.model import Model, read_description
+    from attractor.recipe import read_recipe, recipe_for, run
+
+    first = Model.load(start) if start is not None else None
+    wanted = (
+        read_recipe(recipe, changes or ())
+        if recipe.suffix == ".toml"
+        else recipe_for(recipe, changes or (), start=first)
+    )
+    folder = out if out is not None else Path("runs") / recipe.resolve().stem
+    run(wanted, folder, start=first, resume=resume, device=device)
+    scores = read_description(folder / "model.safetensors").scores.get("validation", {})
+    measured = f" On the validation images its mean AP is {scores['mean']:.3f}." if "mean" in scores else ""
+    _say(f"The model is {folder / 'model.safetensors'}.{measured}")
+    _say(f"Use it: attractor segment IMAGE --model {shlex.quote(str(folder))}")
+
+
+def _need_for_training() -> None:
+    missing = [name for name in ("lightning", "tensorboard") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f'Training needs {" and ".join(missing)}, not installed here: pip install "attractor[train]".')
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A model's name, file, or training folder.", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="Annotated images.", show_default=False)
+    ] = None,
+    found: Annotated[
+        Path | None, typer.Option(help="Score the label images in this folder instead of a model.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="Annotated images, with --found.")] = None,
+    metric: Annotated[str, typer.Option(help="How to score.")] = "average_precision",
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
+    ] = None,
+    tta: Views = False,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for all numbers.")] = Path("evaluation.json"),
+) -> None:
+    """Score a model, or label images made elsewhere (--found DIR --truth DATASET), on annotated images."""
+    if found is None and (model is None or dataset is None or truth is not None):
+        raise InputError("Give a model and a data set, or --found with label images and --truth with a data set.")
+    if found is not None and (truth is None or model is not None or tta):
+        raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
+    from attractor import evaluation
+    from attractor.datasets import open_dataset
+    from attractor.metrics import METRICS
+
+    if metric not in METRICS:
+        raise InputError(f'There is no metric "{metric}"; there are: {", ".join(METRICS)}.')
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
+    path = Path(truth or dataset or "")
+    images = open_dataset(path)
+    groups = _column(images, by, path)
+    pairs = _files(found, images) if found is not None else _predictions(str(model), images, tta, device)
+    result = evaluation.evaluate(_shown("scoring", pairs, len(images)), by=groups)
+    _show_scores(result, by)
+    call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
+    _write_json(out, {"attractor": attractor.__version__, "call": call, **evaluation.as_json(result)})
+    _say(f"All numbers are in {out}.")
+
+
+def _files(folder: Path, images: Dataset) -> Iterator[tuple[Sample, Instances]]:
+    """The true objects with those in label images."""
+    from attractor.evaluation import found_in
+
+    if len(images.class_names) > 1:
+        _complain("Note: label images hold no classes, so those of the data set are left out of account.")
+    return found_in(folder, images)
+
+
+def _predictions(model: str, images: Dataset, tta: bool, device: str) -> Iterator[tuple[Sample, Instances]]:
+    """The true objects with those that a model finds."""
+    from attractor.evaluation import predicted
+
+    segmenter = attractor.load(model, device=device)
+    segmenter.check_options(tta=tta)
+    own, true = segmenter.class_names, images.class_names
+    if own != true and max(len(own), len(true)) > 1:
+        _complain(
+            f"Note: the model's classes are {', '.join(own)}, those of the data set {', '.join(true)}; they are "
+            "compared in this order."
+        )
+    return predicted(segmenter, images, tta=tta)
+
+
+def _column(dataset: Dataset, by: str | None, path: Path) -> dict[str, str] | None:
+    """The group of each image."""
+    if by is None:
+        return None
+    if by not in dataset.columns:
+        known = ", ".join(dataset.columns) or "none; write some into images.csv beside the images"
+        raise InputError(f"{path}: has no column {by!r} to score by; its columns: {known}.")
+    return dataset.columns[by]
+
+
+def _show_scores(result: Evaluation, by: str | None) -> None:
+    """Two tables: groups by AP of images, and all images by what is pooled over them."""
+    from attractor.evaluation import SHOWN
+
+    table = _table("AP by image, with 95 % intervals; mean AP is over IoU .50 to .95")
+    table.add_column(by or "", max_width=17, no_wrap=True)
+    for name in ("images", "objects", *(f"AP {_three(t)[:-1]}" for t in SHOWN), "mean AP"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, summary in [
+        ("all", result.summary),
+        *((name or "(no value)", group) for name, group in result.groups.items()),
+    ]:
+        at = [summary.by_image.at(summary.index(threshold)) for threshold in SHOWN]
+        cells = [_with_interval(value) for value in (*at, summary.mean_average_precision)]
+        table.add_row(name, str(summary.n_images), str(summary.n_truth), *cells)
+    _print(table, _pooled(result.summary))
+
+
+def _pooled(summary: Summary) -> Table:
+    """Scores of all images' counts together, a row for each threshold of IoU."""
+    table = _table(f"Pooled over images: {summary.n_truth} true and {summary.n_found} found objects")
+    columns = {
+        "AP": summary.average_precision,
+        "precision": summary.precision,
+        "recall": summary.recall,
+        "F1": summary.f1,
+        "PQ": summary.panoptic_quality,
+        "mean IoU": summary.mean_matched_iou,
+    }
+    for name in ("IoU", *columns):
+        table.add_column(name, justify="right", no_wrap=True)
+    for k, threshold in enumerate(summary.thresholds):
+        table.add_row(_three(threshold)[:-1], *(_with_interval(estimate.at(k)) for estimate in columns.values()))
+    return table
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    from attractor.images import atomic
+
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+# --- check, models, demo ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def check(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Annotated images.", show_default=False)],
+) -> None:
+    """Say what is wrong with a data set, what is in it, and which settings suit it."""
+    from attractor.datasets import checking
+
+    if not dataset.exists():
+        raise InputError(f"{dataset}: no such data set; check the name and the folder you are in.")
+    report = checking.check(dataset)
+    for line in report.lines():
+        _say(line)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with attractor: what they were trained on, and how good they are."""
+    from attractor.model import read_description
+    from attractor.weights import MODELS
+
+    if not MODELS:
+        _say("No model comes with this installation; `attractor train DATASET` makes one.")
+        return
+    table = _table()
+    for name in ("model", "method", "channels", "classes", "object size", "file"):
+        table.add_column(name)
+    remarks = []
+    for name, path in MODELS.items():
+        description = read_description(path)
+        size = f"{description.object_size:g} px" if description.object_size else "any"
+        classes = ", ".join(description.class_names)
+        file = f"{path.stat().st_size / 1e6:.1f} MB"
+        table.add_row(name, description.method, str(description.channels), classes, size, file)
+        remarks.append(f"{name}: {description.about} {_scores_in_words(description.scores)}".strip())
+    _print(table)
+    for remark in remarks:
+        Console().print(remark, markup=False, highlight=False)
+
+
+def _scores_in_words(scores: dict[str, Any]) -> str:
+    """Scores of each set of images, as in "Scores on test images: mean .55, ap50 .80."."""
+    sets = [(name, values) for name, values in sorted(scores.items()) if isinstance(values, dict)]
+    return " ".join(
+        f"Scores on {name} images: {', '.join(f'{key} {_three(value)}' for key, value in values.items())}."
+        for name, values in sets
+        if all(isinstance(value, int | float) for value in values.values())
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo"), device: Device = "auto"
+) -> None:
+    """Segment the nuclei of a stained tissue section, an image that comes with scikit-image."""
+    import skimage.data
+
+    from attractor.images import read_image, write_image
+    from attractor.prediction.folder import make_writable, segment_files
+
+    segmenter = attractor.load("nuclei", device=device)
+    make_writable(out)
+    image = out / "immunohistochemistry.png"
+    # read as a file, since skimage.data.immunohistochemistry() downloads it where it is not installed
+    write_image(image, read_image(Path(skimage.data.__file__).parent / "ihc.png"))
+    (outcome,) = segment_files(segmenter, [image], out, tta=True)
+    if outcome.problem is not None:
+        raise InputError(outcome.problem)
+    stem = out / image.stem
+    _say(f"Found {outcome.n_objects} nuclei in {image}, a section of colon from scikit-image.")
+    _say(f"  {stem}_overlay.png   the picture with an outline around each\n  {stem}_labels.tif    the label image")
+    _say(f"  {stem}_objects.csv   a table of all nuclei")
+
+
+# --- what is printed --------------------------------------------------------------------------------------------------
+
+
+def _say(line: str) -> None:
+    """A line on stdout, as it is."""
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _complain(line: str, console: Console | None = None) -> None:
+    """One line on stderr."""
+    console = console or Console(stderr=True)
+    console.print(" ".join(line.splitlines()), markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(*tables: Table) -> None:
+    for table in tables:
+        Console().print(table)
+
+
+def _table(title: str | None = None) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+
+
+def _with_interval(interval: Interval) -> str:
+    """A score, and its interval below."""
+    return f"{_three(interval.value)}\n[dim]{_three(interval.low)}-{_three(interval.high)}[/]"
+
+
+def _three(value: float) -> str:
+    """A share in four characters, as in .812 and 1.00."""
+    return f"{value:.3f}".removeprefix("0")[:4]
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[tuple[Callable[[], None], Console]]:
+    """A bar on stderr where that is a terminal: what to call after each step, and where to print meanwhile."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task), console
+
+
+def _shown(what: str, items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, with a bar."""
+    with _progress(what, total) as (advance, _):
+        for item in items:
+            yield item
+            advance()

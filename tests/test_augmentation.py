@@ -1,0 +1,88 @@
+"""Views, crops and intensities: labels go where the image goes."""
+
+import numpy as np
+import pytest
+import torch
+
+from attractor.augmentation import VIEWS, Augmentation
+
+STILL = Augmentation(
+    scale=(1.0, 1.0), stretch=1.0, rotate=False, flip=False, brightness=0.0, contrast=0.0, gamma=0.0, colour=0.0, noise=0.0, blur=0.0
+)  # fmt: skip
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def picture(h=24, w=32):
+    labels = torch.zeros(h, w, dtype=torch.int32)
+    labels[4:12, 6:20] = 1
+    labels[14:20, 20:28] = 2
+    return labels[None].float() / 2, labels, torch.ones(h, w, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+def test_a_view_is_undone(view):
+    x = torch.arange(2 * 3 * 5).view(2, 3, 5)
+    assert torch.equal(view.undo(view.apply(x)), x)
+
+
+def test_the_eight_views_differ():
+    x = torch.arange(9).view(3, 3)
+    assert len({tuple(view.apply(x).flatten().tolist()) for view in VIEWS}) == 8
+
+
+def test_a_still_crop_is_a_cut_out():
+    image, labels, valid = picture()
+    found = STILL.crop(image, labels, valid, (11.5, 15.5), 16, generator())
+    torch.testing.assert_close(found[0], image[:, 4:20, 8:24], atol=1e-5, rtol=0)
+    assert torch.equal(found[1], labels[4:20, 8:24])
+    assert found[2].all()
+
+
+def test_a_crop_is_moved_into_the_image():
+    image, labels, valid = picture()
+    assert torch.equal(STILL.crop(image, labels, valid, (-9.0, 99.0), 16, generator())[1], labels[:16, 16:])
+
+
+def test_what_lies_outside_a_small_image_does_not_count():
+    image, labels, valid = picture(8, 8)
+    _, found, counts = STILL.crop(image, labels, valid, (4.0, 4.0), 16, generator())
+    assert counts.sum() == 64
+    assert torch.equal(found[4:12, 4:12], labels)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_labels_move_with_the_image(seed):
+    _, labels, valid = picture(48, 48)
+    image = (labels > 0)[None].float()
+    moving = Augmentation(brightness=0.0, contrast=0.0, gamma=0.0, colour=0.0, noise=0.0, blur=0.0, scale=(0.7, 1.4))
+    found, moved, _ = moving.crop(image, labels, valid, (20.0, 20.0), 32, generator(seed))
+    sure = (found[0] - found[0].round()).abs() < 1e-3  # not on an edge, where the image is a mixture
+    assert sure.float().mean() > 0.5
+    assert torch.equal(found[0].round().bool()[sure], moved.bool()[sure])
+
+
+def test_ignored_pixels_stay_ignored():
+    image, labels, valid = picture()
+    valid[:, 10:14] = False
+    found = STILL.crop(image, labels, valid, (11.5, 15.5), 16, generator())
+    assert torch.equal(found[2], valid[4:20, 8:24])
+
+
+def test_intensity_changes_the_image_and_not_its_shape():
+    image, _, _ = picture()
+    changed = Augmentation().intensity(image, generator())
+    assert changed.shape == image.shape
+    assert torch.isfinite(changed).all()
+    assert not torch.equal(changed, image)
+    assert torch.equal(changed, Augmentation().intensity(image, generator()))
+
+
+def test_one_pixel_can_be_cropped():
+    one = torch.ones(3, 1, 1), torch.ones(1, 1, dtype=torch.int32), torch.ones(1, 1, dtype=torch.bool)
+    image, labels, valid = Augmentation().crop(*one, (0.0, 0.0), 16, generator())
+    assert image.shape == (3, 16, 16)
+    assert np.unique(labels).tolist() == [1]
+    assert valid.sum() <= 4

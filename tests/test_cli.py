@@ -1,0 +1,336 @@
+"""The commands as a user types them."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+
+import attractor
+from attractor import cli
+from attractor.images import read_image, read_labels, write_image, write_labels
+from attractor.model import Model, read_description
+from attractor.weights import MODELS
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def annotated(in_folder):
+    """A data set of five images of squares, with a column `kind`."""
+    for k in range(5):
+        labels = np.zeros((40, 48), np.int32)
+        for n, (row, column) in enumerate([(4, 4), (4, 24), (22, 14 + k)]):
+            labels[row : row + 10, column : column + 10] = n + 1
+        pixels = (labels > 0) * 200 + RANDOM.integers(0, 40, labels.shape)
+        write_image(_parent(in_folder / f"squares/images/i{k}.png"), pixels.astype(np.uint8)[..., None])
+        write_labels(_parent(in_folder / f"squares/labels/i{k}.png"), labels)
+    rows = ["image,kind", *(f"i{k},{'even' if k % 2 == 0 else 'odd'}" for k in range(5))]
+    (in_folder / "squares/images.csv").write_text("\n".join(rows))
+    return Path("squares")
+
+
+def _parent(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def python(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, **options)
+
+
+# --- the package ------------------------------------------------------------------------------------------------------
+
+
+def test_help_computes_nothing():
+    code = """
+import sys
+from attractor.cli import main
+code = main(["--help"])
+heavy = {"torch", "numba", "skimage", "lightning", "numpy", "scipy", "pydantic"} & set(sys.modules)
+sys.exit(f"code {code}, imported {heavy}" if code or heavy else 0)
+"""
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("segment", "train", "evaluate", "check", "models", "demo"))
+
+
+def test_the_module_is_the_command():
+    done = python("-m", "attractor", "--version")
+    assert (done.returncode, done.stdout) == (0, f"attractor {attractor.__version__}\n")
+
+
+def test_the_package_gives_its_public_names():
+    assert attractor.__all__ == ["InputError", "Instances", "load"]
+    assert all(hasattr(attractor, name) for name in attractor.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = attractor.nothing
+
+
+def test_a_model_is_loaded_and_used_in_two_lines(tiny_model):
+    image = RANDOM.integers(0, 255, (30, 40), np.uint8)
+    found = attractor.load(tiny_model, device="cpu").segment(image)
+    assert isinstance(found, attractor.Instances)
+    assert len(found) > 0
+    assert found.labels.shape == (30, 40)
+
+
+# --- segment ----------------------------------------------------------------------------------------------------------
+
+
+def test_segment_says_how_many_and_where(attractor_command, annotated, tiny_model):
+    answer = attractor_command("segment", annotated / "images", "--model", tiny_model, "--device", "cpu")
+    assert answer.code == 0
+    n = sum(read_labels(file).max() for file in Path("out").glob("*_labels.tif"))
+    assert answer.out == f"Found {n:,} objects in 5 images; labels, overlays and tables are in out.\n"
+    assert answer.error == ""
+    assert len(list(Path("out").iterdir())) == 15
+
+
+def test_segment_agrees_with_python(attractor_command, annotated, tiny_model):
+    image = annotated / "images/i0.png"
+    options = ["--object-size", 14, "--tile", 24, "--tta", "--out", "there"]
+    assert attractor_command("segment", image, "--model", tiny_model, *options).code == 0
+    expected = attractor.load(tiny_model).segment(read_image(image), object_size=14.0, tile=24, tta=True)
+    np.testing.assert_array_equal(read_labels("there/i0_labels.tif"), expected.labels)
+    with Path("there/i0_objects.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(expected)
+
+
+def test_ctrl_c_ends_without_a_traceback(attractor_command, annotated, tiny_model, monkeypatch):
+    from attractor.prediction import folder
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "segment_files", interrupted)
+    assert attractor_command("segment", annotated / "images", "--model", tiny_model).code == 130
+
+
+def test_ctrl_c_in_a_training_is_told_apart_from_its_exit_code(monkeypatch):
+    def interrupted(*arguments: object, **options: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    assert cli.main([]) == 130
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_and_the_files_it_wrote_score_alike(attractor_command, annotated, tiny_model):
+    by = ["--by", "kind"]
+    first = attractor_command("evaluate", tiny_model, annotated, "--out", "model.json", *by)
+    assert (first.code, first.error) == (0, "")
+    assert attractor_command("segment", annotated / "images", "--model", tiny_model).code == 0
+    second = attractor_command("evaluate", "--found", "out", "--truth", annotated, *by)
+    assert second.code == 0
+    assert first.out.replace("model.json", "evaluation.json") == second.out
+    a, b = (json.loads(Path(name).read_text()) for name in ("model.json", "evaluation.json"))
+    assert a.pop("call") == {
+        "model": str(tiny_model), "dataset": "squares", "found": None,
+        "metric": "average_precision", "by": "kind", "tta": False,
+    }  # fmt: skip
+    assert b.pop("call")["found"] == "out"
+    assert a == b
+    assert set(a["groups"]) == {"even", "odd"}
+    assert a["summary"]["n_found"] > 0
+
+
+def test_perfect_label_images_score_one_in_a_table_of_80_columns(attractor_command, annotated):
+    answer = attractor_command("evaluate", "--found", annotated / "labels", "--truth", annotated, "--by", "kind")
+    lines = answer.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = [line.split() for line in lines]
+    assert ["kind", "images", "objects", "AP", ".50", "AP", ".75", "AP", ".90", "mean", "AP"] in words
+    assert ["all", "5", "15", *["1.00"] * 4] in words
+    assert ["even", "3", "9", *["1.00"] * 4] in words
+    assert [".95", *["1.00"] * 6] in words
+    assert ["1.00-1.00"] * 6 in words
+    assert lines[-1] == "All numbers are in evaluation.json."
+
+
+def test_a_long_name_of_a_group_does_not_widen_the_table(attractor_command, annotated):
+    table = (annotated / "images.csv").read_text()
+    (annotated / "images.csv").write_text(table.replace("even", '"even, ' + "x" * 60 + '"'))
+    answer = attractor_command("evaluate", "--found", annotated / "labels", "--truth", annotated, "--by", "kind")
+    assert max(map(len, answer.out.splitlines())) <= 80
+    assert "even, " + "x" * 10 + "…" in answer.out
+
+
+def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_command, in_folder, tiny_model):
+    boxes = {1: [0, 0, 10, 10], 2: [20, 20, 10, 10]}
+    annotations = [
+        {"id": k, "image_id": 1, "category_id": k, "iscrowd": 0, "area": 100, "bbox": [x, y, w, h],
+         "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+        for k, (x, y, w, h) in boxes.items()
+    ]  # fmt: skip
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 40}],
+        "categories": [{"id": 1, "name": "door"}, {"id": 2, "name": "window"}],
+        "annotations": annotations,
+    }
+    truth = _parent(in_folder / "street/annotations.json").parent
+    (truth / "annotations.json").write_text(json.dumps(coco))
+    write_image(truth / "a.png", np.zeros((40, 40, 1), np.uint8))
+    labels = np.zeros((40, 40), np.int32)
+    for k, (x, y, w, h) in boxes.items():
+        labels[y : y + h, x : x + w] = 10 * k
+    write_labels(_parent(in_folder / "found/a.tif"), labels)
+    answer = attractor_command("evaluate", "--found", "found", "--truth", truth)
+    assert answer.code == 0
+    assert answer.error == "Note: label images hold no classes, so those of the data set are left out of account.\n"
+    assert ["all", "1", "2", *["1.00"] * 4] in [line.split() for line in answer.out.splitlines()]
+    answer = attractor_command("evaluate", tiny_model, truth)
+    assert answer.code == 0
+    assert answer.error.startswith("Note: the model's classes are object, those of the data set door, window; they are")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["squares"], "Give a model and a data set, or --found"),
+        (["--found", "squares/labels"], "With --found goes --truth"),
+        (["m", "squares", "--found", "x", "--truth", "squares"], "With --found goes --truth"),
+        (["nothing", "squares"], "nothing: there is no such model"),
+        (["--found", "squares/labels", "--truth", "nowhere"], "nowhere: no such data set"),
+        (["--found", "nowhere", "--truth", "squares"], "nowhere: no such folder"),
+        (["--found", "squares/labels", "--truth", "squares", "--by", "colour"], "no column 'colour' .* columns: kind"),
+        (["--found", "squares/labels", "--truth", "squares", "--metric", "ap"], 'no metric "ap"; .* average_precision'),
+        (
+            ["--found", "squares/labels", "--truth", "squares", "--out", "a/b.json"],
+            r"a/b\.json: there is no such folder",
+        ),
+    ],
+)
+def test_a_wrong_evaluation_is_answered_in_one_line(attractor_command, annotated, arguments, message):
+    answer = attractor_command("evaluate", *arguments)
+    assert answer.code == 2
+    assert answer.error.count("\n") == 1
+    assert re.search(message, answer.error)
+
+
+def test_images_without_a_found_file_are_named(attractor_command, annotated):
+    write_labels(_parent(Path("found/i0.png")), read_labels(annotated / "labels/i0.png"))
+    answer = attractor_command("evaluate", "--found", "found", "--truth", annotated)
+    assert answer.code == 2
+    assert "found: 4 of 5 images have no label image: i1, i2, i3 and 1 more." in answer.error
+    assert "_labels.tif, .tif, .tiff, .png" in answer.error
+
+
+# --- train, check, models, demo ---------------------------------------------------------------------------------------
+
+QUICK = [
+    "training.epochs=1",
+    "training.crops_per_epoch=20",
+    "training.batch_size=2",
+    "training.crop_size=32",
+    "training.workers=0",
+]
+
+
+def test_training_on_a_data_set_gives_a_model_to_use(attractor_command, annotated):
+    changes = [part for change in [*QUICK, "model.channels=1"] for part in ("--set", change)]
+    answer = attractor_command("train", annotated, "--device", "cpu", *changes)
+    assert answer.code == 0, answer.error
+    *_, where, use = answer.out.splitlines()
+    assert where.startswith("The model is runs/squares/model.safetensors. On the validation images its mean AP is ")
+    assert use == "Use it: attractor segment IMAGE --model runs/squares"
+    assert read_description("runs/squares/model.safetensors").class_names == ("object",)
+    assert attractor_command("segment", annotated / "images/i0.png", "--model", "runs/squares").code == 0
+    again = attractor_command("train", annotated, "--device", "cpu", *changes)
+    assert (again.code, "add --resume to go on" in again.error) == (2, True)
+
+
+def test_training_begins_with_the_weights_of_a_model(attractor_command, annotated, tiny_model, monkeypatch):
+    import attractor.recipe
+
+    given = {}
+
+    def run(recipe: object, out: Path, **options: object) -> None:
+        given.update(options, recipe=recipe)
+        Model.load(tiny_model).save(_parent(out / "model.safetensors"), scores={"validation": {"mean": 0.5}})
+
+    monkeypatch.setattr(attractor.recipe, "run", run)
+    Path("r.toml").write_text(f'[data]\ntrain = "{annotated}"\n[model]\nchannels = 1\n')
+    answer = attractor_command(
+        "train", "r.toml", "--from", tiny_model, "--out", "o p", "--resume", "--set", "training.epochs=3"
+    )
+    assert answer.code == 0, answer.error
+    assert answer.out == (
+        "The model is o p/model.safetensors. On the validation images its mean AP is 0.500.\n"
+        "Use it: attractor segment IMAGE --model 'o p'\n"
+    )
+    assert isinstance(given["start"], Model)
+    assert given["resume"] is True
+    assert given["recipe"].training.epochs == 3
+
+
+def test_training_without_its_packages_says_what_to_install(attractor_command, annotated, monkeypatch):
+    find = cli.importlib.util.find_spec
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "lightning" else find(name))
+    answer = attractor_command("train", annotated)
+    assert answer.code == 2
+    assert answer.error == 'Training needs lightning, not installed here: pip install "attractor[train]".\n'
+
+
+def test_check_reports_and_its_code_tells_errors(attractor_command, annotated):
+    good = attractor_command("check", annotated)
+    assert good.code == 0
+    assert "This data set can be used." in good.out
+    (annotated / "labels/i2.png").write_bytes((annotated / "labels/i2.png").read_bytes()[:40])
+    bad = attractor_command("check", annotated)
+    assert bad.code == 1
+    assert "i2.png: is damaged or cut short" in bad.out
+    none = attractor_command("check", "nowhere")
+    assert (none.code, none.error.startswith("nowhere: no such data set")) == (2, True)
+
+
+def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model, tmp_path, monkeypatch):
+    for name in list(MODELS):
+        monkeypatch.delitem(MODELS, name)
+    answer = attractor_command("models")
+    assert (answer.code, "No model comes with this installation" in answer.out) == (0, True)
+    scores = {"test": {"mean": 0.612, "ap50": 0.8}, "validation": {"mean": 0.5}}
+    Model.load(tiny_model).save(tmp_path / "discs.safetensors", about="Discs of everything.", scores=scores)
+    monkeypatch.setitem(MODELS, "discs", tmp_path / "discs.safetensors")
+    answer = attractor_command("models")
+    assert answer.code == 0
+    megabytes = f"{(tmp_path / 'discs.safetensors').stat().st_size / 1e6:.1f}"
+    row = ["discs", "spatial-embeddings", "1", "object", "10", "px", megabytes, "MB"]
+    assert row in [line.split() for line in answer.out.splitlines()]
+    assert "discs: Discs of everything. Scores on test images: mean .612, ap50 .800." in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80
+
+
+def test_the_demo_needs_no_network(attractor_command, in_folder, tiny_model, monkeypatch):
+    def fetch(*arguments: object, **options: object) -> None:
+        pytest.fail("the demo asked scikit-image to fetch a file")
+
+    monkeypatch.setattr(skimage.data, "immunohistochemistry", fetch)
+    monkeypatch.setattr(skimage.data._fetchers, "_fetch", fetch)
+    monkeypatch.setattr("attractor.prediction.image.VIEWS", attractor.prediction.image.VIEWS[:1])  # to be quick
+    monkeypatch.setitem(MODELS, "nuclei", tiny_model)
+    answer = attractor_command("demo", "--device", "cpu")
+    assert answer.code == 0, answer.error
+    n = read_labels("demo/immunohistochemistry_labels.tif").max()
+    assert answer.out.startswith(f"Found {n} nuclei in demo/immunohistochemistry.png")
+    for ending in ("_labels.tif", "_overlay.png", "_objects.csv"):
+        assert f"demo/immunohistochemistry{ending}" in answer.out
+        assert os.path.getsize(f"demo/immunohistochemistry{ending}") > 0

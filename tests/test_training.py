@@ -1,0 +1,206 @@
+"""Training: the same seed gives the same run, a killed run resumes exactly, and what cannot be learned is refused."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from attractor import training
+from attractor.augmentation import Augmentation
+from attractor.datasets import open_dataset, split
+from attractor.datasets.label_images import write_label_images
+from attractor.datasets.sample import Sample
+from attractor.errors import InputError
+from attractor.model import Description, Model
+from attractor.training import Crops, Settings, collate, image_weights, train
+
+SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "precision": "fp32"}
+
+
+def sample(name, seed=0, side=40, n_objects=3):
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side]
+    labels = np.zeros((side, side), np.int32)
+    for k in range(1, n_objects + 1):
+        row, column = random.uniform(6, side - 6, 2)
+        labels[(rows - row) ** 2 + (columns - column) ** 2 < 25] = k
+    image = (160 * (labels > 0) + random.integers(0, 40, labels.shape)).astype(np.uint8)[..., None]
+    return Sample(name, image, labels, np.ones(n_objects, np.int32), np.zeros(labels.shape, bool))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    samples = [sample(f"image_{i}", seed=i) for i in range(4)]
+    kinds = {s.name: "rare" if i == 0 else "common" for i, s in enumerate(samples)}
+    write_label_images(tmp_path / "data", samples, columns={"kind": kinds})
+    return tmp_path / "data"
+
+
+def new_model():
+    torch.manual_seed(0)
+    return Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",)))
+
+
+def run(folder, out, **changes):
+    resume = changes.pop("resume", False)
+    parts = split(open_dataset(folder), 0.25, 0)
+    settings = Settings(**SETTINGS | changes)
+    model = new_model()
+    train(model, *parts, out=out, settings=settings, augmentation=Augmentation(), resume=resume, device="cpu")
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_same_seed_gives_the_same_run_whatever_makes_the_crops(folder, tmp_path):
+    first = run(folder, tmp_path / "a", epochs=1)
+    assert same(first, run(folder, tmp_path / "b", epochs=1, workers=1))
+    assert not same(first, run(folder, tmp_path / "c", epochs=1, seed=1))
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[3])
+import test_training as t
+
+step = t.training._Run.training_step
+
+def training_step(self, batch, index):
+    if self.current_epoch == 1 and index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, index)
+
+t.training._Run.training_step = training_step
+t.torch.set_num_threads(1)
+t.run(sys.argv[1], sys.argv[2], epochs=3)
+"""
+
+
+def test_a_run_that_was_killed_resumes_to_the_same_weights(folder, tmp_path, request):
+    whole = run(folder, tmp_path / "whole", epochs=3)
+    here = str(request.path.parent)
+    killed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), folder, tmp_path / "killed", here],
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "killed" / "last.ckpt").exists()
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    assert same(run(folder, tmp_path / "killed", epochs=3, resume=True), whole)
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_what_a_run_leaves_behind(folder, tmp_path):
+    run(folder, tmp_path / "out", epochs=1)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"last.ckpt", "best.safetensors", "model.safetensors", "logs"} <= names
+    (csv,) = (tmp_path / "out").glob("logs/csv/*/metrics.csv")
+    assert "validation/mean" in csv.read_text().splitlines()[0]
+    assert list((tmp_path / "out").glob("logs/tensorboard/*/events*"))
+    scores = Model.load(tmp_path / "out").description.scores["validation"]
+    assert set(scores) == {"mean", "ap50", "ap75"}
+
+
+def test_patience_ends_a_run_that_no_longer_improves(folder, tmp_path, monkeypatch):
+    validations = []
+
+    def worse_and_worse(segmenter, validation):
+        validations.append(1)
+        return {"mean": 1 / len(validations), "ap50": 0.0, "ap75": 0.0}
+
+    monkeypatch.setattr(training, "_scores", worse_and_worse)
+    run(folder, tmp_path / "out", epochs=9, patience=2)
+    assert len(validations) == 3 + 1  # three epochs, and the model that is kept
+
+
+def test_a_loss_that_is_not_finite_names_the_image(folder, tmp_path, monkeypatch):
+    given = training._normalised
+
+    def with_one_broken(model, sample):
+        image = given(model, sample)
+        return image * torch.nan if sample.name == "image_2" else image
+
+    monkeypatch.setattr(training, "_normalised", with_one_broken)
+    with pytest.raises(InputError, match=r"The loss stopped being finite in epoch 1 at image .*image_2"):
+        run(folder, tmp_path / "out", crops_per_epoch=16)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_nothing_to_resume(folder, tmp_path):
+    with pytest.raises(
+        InputError, match=r"last\.ckpt: there is nothing to resume; start the training without --resume"
+    ):
+        run(folder, tmp_path / "out", resume=True)
+
+
+def test_images_without_any_object_teach_nothing(tmp_path):
+    empty = [
+        dataclasses.replace(sample(n), labels=np.zeros((40, 40), np.int32), classes=np.zeros(0, np.int32)) for n in "ab"
+    ]
+    write_label_images(tmp_path / "data", empty)
+    with pytest.raises(InputError, match="None of the training images has an object"):
+        run(tmp_path / "data", tmp_path / "out")
+
+
+def test_class_that_the_model_lacks():
+    s = dataclasses.replace(sample("street"), classes=np.array([1, 2, 1], np.int32))
+    with pytest.raises(InputError, match="street: has class car, but the model knows object only"):
+        training._check_classes([s], ("window", "car"), new_model())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "training.epochs is 0; it must be at least 1"),
+        ({"batch_size": 0}, "training.batch_size is 0"),
+        ({"crop_size": 100}, "training.crop_size is 100; it must be a multiple of 8"),
+        ({"around_objects": 1.5}, "training.around_objects is 1.5; it is a share from 0 to 1"),
+        ({"precision": "fp8"}, 'training.precision is "fp8"; it can be "auto"'),
+        ({"crops_per_epoch": 4}, "training.batch_size is 8, more than the 4 crops of an epoch"),
+        ({"learning_rate": 0.0}, "training.learning_rate is 0.0; it must be above 0"),
+    ],
+)
+def test_settings_that_cannot_be(changes, message):
+    with pytest.raises(InputError, match=message):
+        Settings(**changes)
+
+
+def test_rare_images_are_drawn_more_often_but_not_as_often_as_all_others(folder):
+    dataset = open_dataset(folder)
+    samples = [dataset[i] for i in range(4)]
+    assert image_weights(dataset, samples, Settings(crop_size=32)).tolist() == pytest.approx([0.25] * 4)
+    balanced = image_weights(dataset, samples, Settings(crop_size=32, balance="kind"))
+    assert balanced[0] / balanced[1:].sum() == pytest.approx(1 / np.sqrt(3))
+    with pytest.raises(InputError, match='training.balance is "modality", but images.csv has kind'):
+        image_weights(dataset, samples, Settings(balance="modality"))
+
+
+def test_crops_depend_on_seed_epoch_and_index_alone(folder):
+    dataset = open_dataset(folder)
+
+    def crop(seed, epoch, index):
+        settings = Settings(**SETTINGS | {"seed": seed})
+        return Crops(new_model(), dataset, settings, Augmentation())[epoch, index][0]
+
+    assert torch.equal(crop(0, 1, 2), crop(0, 1, 2))
+    for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
+        assert not torch.equal(crop(0, 1, 2), crop(*other))
+
+
+def test_a_batch_fills_up_classes_with_zero(folder):
+    crops = Crops(new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation())
+    one, two = crops[0, 0], crops[0, 1]
+    fewer = dataclasses.replace(two[3], classes=np.array([1], np.int32))
+    batch = collate([one, (*two[:3], fewer)])
+    assert batch.truth.classes.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.images.shape == (2, 1, 32, 32)
