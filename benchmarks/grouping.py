@@ -13,7 +13,15 @@ import torch
 
 from attractor.kernels.seeded_gaussians import seeded_gaussians
 from attractor.methods.spatial_embeddings import group_plain
-from benchmarks.harness import keep, median_seconds, milliseconds, options, print_machine, print_table
+from benchmarks.harness import (
+    keep,
+    median_seconds,
+    milliseconds,
+    options,
+    print_machine,
+    print_table,
+    scattered_discs,
+)
 
 HEIGHT, WIDTH = 1024, 2048
 STEP = 1 / 1024  # grid units a pixel
@@ -33,35 +41,21 @@ GROUPING = {
 def disc_maps(n_objects):
     """Embedding, precision and seed score of equal discs that cover the same share of the image, however many.
 
-    Each disc lies somewhere in its own cell of a grid. Its pixels point at its centre but for a tenth of the
-    radius, the margin is the radius, and the seed score falls from 0.99 to 0.61 at the rim. Some background
-    pixels stray above the foreground threshold and point at random.
+    Pixels of a disc point at its centre but for a tenth of the radius, the margin is the radius, and the seed score
+    falls from 0.99 to 0.61 at the rim. Some background pixels stray above the foreground threshold.
     """
     random = np.random.default_rng(n_objects)
-    columns = math.ceil(math.sqrt(n_objects * WIDTH / HEIGHT))
-    rows = math.ceil(n_objects / columns)
-    radius = math.sqrt(COVERAGE * HEIGHT * WIDTH / n_objects / math.pi)
-    used = random.permutation(np.arange(rows * columns) < n_objects).reshape(rows, columns)
-    sides = np.array([HEIGHT / rows, WIDTH / columns])
-    slack = np.maximum(sides / 2 - radius, 0)
-    middles = (np.stack(np.mgrid[:rows, :columns], -1) + 0.5) * sides
-    centres = middles + random.uniform(-slack, slack, middles.shape)
-
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    cell = y * rows // HEIGHT, x * columns // WIDTH
-    offset = centres[cell] - np.stack([y, x], -1)  # (h, w, 2)
-    relative = np.hypot(offset[..., 0], offset[..., 1]) / radius
-    inside = used[cell] & (relative < 1)
+    discs = scattered_discs(HEIGHT, WIDTH, n_objects, COVERAGE, random)
+    inside, radius = discs.labels > 0, discs.radius
     stray = random.choice(np.flatnonzero(~inside), N_STRAY, replace=False)
 
-    offset = np.where(inside[..., None], offset, 0) + random.normal(0, 0.1 * radius, offset.shape)
-    seed = np.where(inside, 0.99 * np.exp(-0.7 * math.log(2) * relative**2), 0.05) + random.normal(
-        0, 0.01, inside.shape
-    )
+    embedding = discs.coordinates + discs.to_centre + random.normal(0, 0.1 * radius, discs.to_centre.shape)
+    distance = np.hypot(*discs.to_centre) / radius
+    seed = np.where(inside, 0.99 * np.exp(-0.7 * math.log(2) * distance**2), 0.05)
+    seed += random.normal(0, 0.01, seed.shape)
     seed.flat[stray] = random.uniform(0.5, 0.89, N_STRAY)
-    margin = radius * STEP * np.exp(random.normal(0, 0.05, (2, HEIGHT, WIDTH)))
-    embedding = (offset + np.stack([y, x], -1))[..., ::-1].transpose(2, 0, 1) * STEP
-    maps = embedding, math.log(2) / margin**2, seed.clip(0, 1)
+    margin = radius * np.exp(random.normal(0, 0.05, embedding.shape))
+    maps = embedding * STEP, math.log(2) / (margin * STEP) ** 2, seed.clip(0, 1)
     return [np.ascontiguousarray(x, np.float32) for x in maps]
 
 

@@ -1,19 +1,51 @@
-"""What every benchmark shares: the machine in words, times of repeated runs, a table, and the numbers kept."""
+"""What every benchmark shares: maps of discs, the machine in words, times of repeated runs, a table."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numba
 import numpy as np
 import torch
+
+
+@dataclass(frozen=True)
+class Discs:
+    """Equal discs that do not touch; lengths are pixels, and two channels are (x, y)."""
+
+    labels: np.ndarray  # (h, w) int32
+    coordinates: np.ndarray  # (2, h, w)
+    to_centre: np.ndarray  # (2, h, w), from each pixel to the centre of its disc; 0 outside
+    radius: float
+
+
+def scattered_discs(height: int, width: int, n: int, coverage: float, random: np.random.Generator) -> Discs:
+    """Discs that cover a share of the image together, each somewhere in its own cell of a grid."""
+    columns = math.ceil(math.sqrt(n * width / height))
+    rows = math.ceil(n / columns)
+    radius = math.sqrt(coverage * height * width / n / math.pi)
+    sides = np.array([width / columns, height / rows])[:, None, None]
+    middles = (np.stack(np.mgrid[:rows, :columns][::-1]) + 0.5) * sides
+    slack = np.maximum(sides / 2 - radius, 0)
+    centres = middles + random.uniform(-1, 1, middles.shape) * slack
+    numbers = (random.permutation(rows * columns) + 1).reshape(rows, columns)
+
+    y, x = np.mgrid[:height, :width]
+    cell = y * rows // height, x * columns // width
+    coordinates = np.stack([x, y])
+    to_centre = centres[:, *cell] - coordinates
+    inside = (numbers[cell] <= n) & (np.hypot(*to_centre) < radius)
+    labels = np.where(inside, numbers[cell], 0).astype(np.int32)
+    return Discs(labels, coordinates, np.where(inside, to_centre, 0), radius)
 
 
 def options(description: str) -> argparse.Namespace:

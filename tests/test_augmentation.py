@@ -7,8 +7,17 @@ import torch
 from attractor.augmentation import VIEWS, Augmentation
 
 STILL = Augmentation(
-    scale=(1.0, 1.0), stretch=1.0, rotate=False, flip=False, brightness=0.0, contrast=0.0, gamma=0.0, colour=0.0, noise=0.0, blur=0.0
-)  # fmt: skip
+    scale=(1.0, 1.0),
+    stretch=1.0,
+    rotate=False,
+    flip=False,
+    brightness=0.0,
+    contrast=0.0,
+    gamma=0.0,
+    colour=0.0,
+    noise=0.0,
+    blur=0.0,
+)
 
 
 def generator(seed=0):

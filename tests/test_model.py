@@ -52,7 +52,7 @@ def test_a_folder_of_a_training_is_its_model(model, tmp_path):
 
 def test_unknown_model():
     with pytest.raises(
-        InputError, match="nucleii: there is no such model.*or the name of one that comes with attractor"
+        InputError, match=r"nucleii: there is no such model.*or the name of one that comes with attractor"
     ):
         find_model("nucleii")
 

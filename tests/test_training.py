@@ -181,7 +181,7 @@ def test_rare_images_are_drawn_more_often_but_not_as_often_as_all_others(folder)
     assert image_weights(dataset, samples, Settings(crop_size=32)).tolist() == pytest.approx([0.25] * 4)
     balanced = image_weights(dataset, samples, Settings(crop_size=32, balance="kind"))
     assert balanced[0] / balanced[1:].sum() == pytest.approx(1 / np.sqrt(3))
-    with pytest.raises(InputError, match='training.balance is "modality", but images.csv has kind'):
+    with pytest.raises(InputError, match=r'training.balance is "modality", but images.csv has kind'):
         image_weights(dataset, samples, Settings(balance="modality"))
 
 

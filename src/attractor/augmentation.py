@@ -68,8 +68,8 @@ class Augmentation:
         and counts neither as object nor as background.
         """
         matrix = self._matrix(generator)
-        centre = tuple(_inside(c, n, size) for c, n in zip(centre, labels.shape, strict=True))
-        image, labels, valid = _warp(image, labels, valid, centre, size, matrix)
+        row, column = (_inside(c, n, size) for c, n in zip(centre, labels.shape, strict=True))
+        image, labels, valid = _warp(image, labels, valid, (row, column), size, matrix)
         if self.flip:
             view = VIEWS[_integer(len(VIEWS), generator)]
             image, labels, valid = (view.apply(x) for x in (image, labels, valid))
@@ -103,7 +103,14 @@ class Augmentation:
         return image + noise * (self.noise * _uniform(generator))
 
 
-def _warp(image, labels, valid, centre, size, matrix):
+def _warp(
+    image: Float[Tensor, "c h w"],
+    labels: Int32[Tensor, "h w"],
+    valid: Bool[Tensor, "h w"],
+    centre: tuple[float, float],
+    size: int,
+    matrix: Float[Tensor, "2 2"],
+) -> tuple[Float[Tensor, "c s s"], Int32[Tensor, "s s"], Bool[Tensor, "s s"]]:
     """Sample image, labels and validity of the crop."""
     h, w = labels.shape
     step = torch.arange(size) - (size - 1) / 2

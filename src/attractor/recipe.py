@@ -52,7 +52,7 @@ class ModelSection(BaseModel):
 
     method: str = "spatial-embeddings"
     network: str = "erfnet"
-    channels: int = Field(3, ge=1)
+    channels: int = Field(default=3, ge=1)
     classes: list[str] | None = None  # names; by default those of the data
     about: str = ""  # a sentence on data and licence, kept in the model file
     normalisation: NormalisationSection = Field(default_factory=NormalisationSection)
@@ -66,7 +66,7 @@ class Recipe(BaseModel):
     model_config = _STRICT
 
     data: Data
-    model: ModelSection = ModelSection()
+    model: ModelSection = Field(default_factory=lambda: ModelSection())
     training: TrainingSection = Field(default_factory=TrainingSection)
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
 
@@ -80,7 +80,7 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: the recipe cannot be read: {error.strerror}.") from error
+        raise InputError(f"{path}: the recipe cannot be read: {error.strerror}. Check the name.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the recipe is not TOML: {error}.") from error
     for change in changes:
@@ -277,7 +277,7 @@ def _set(content: dict[str, Any], change: str) -> None:
     content[last] = value
 
 
-def _sentence(error: dict[str, Any]) -> str:
+def _sentence(error: Any) -> str:
     """One validation error in words."""
     place = [str(part) for part in error["loc"] if not str(part).startswith(("function-", "float", "str"))]
     key = ".".join(place)

@@ -172,7 +172,7 @@ def image_weights(dataset: Dataset, samples: Sequence[Sample], settings: Setting
         if settings.balance not in dataset.columns:
             raise InputError(
                 f'training.balance is "{settings.balance}", but images.csv has '
-                f"{', '.join(dataset.columns) or 'no columns (is it there?)'}; name one of its columns, or leave it out."
+                f"{', '.join(dataset.columns) or 'no columns (is it there?)'}; name one of them, or leave it out."
             )
         groups = np.array([dataset.columns[settings.balance].get(sample.name, "") for sample in samples])
         for group in np.unique(groups):
@@ -261,7 +261,7 @@ class _Run(lightning.LightningModule):
         self.best, self.best_epoch = -1.0, 0
 
     def on_fit_start(self) -> None:
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def on_train_epoch_start(self) -> None:
         self.places.epoch = self.current_epoch
@@ -296,7 +296,7 @@ class _Run(lightning.LightningModule):
             f"training.learning_rate (now {self.settings.learning_rate})."
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         settings = self.settings
         optimizer = torch.optim.Adam(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay

@@ -1,0 +1,133 @@
+"""From the array to its objects: devices, views, tiles and sizes."""
+
+import numpy as np
+import pytest
+import torch
+
+from attractor.errors import InputError
+from attractor.methods.spatial_embeddings import Maps
+from attractor.model import Description, Model
+from attractor.prediction.image import Segmenter, choose_device
+from attractor.prediction.tiles import tiled_maps
+
+
+class Bright(torch.nn.Module):
+    """A method whose objects are the bright squares of eight pixels: enough to test what is around a method."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.group, self.turned, self.decode = method.group, method.turned, method.decode
+
+    def forward(self, images):
+        b, _, h, w = images.shape
+        bright = images[:, :1] > 0.5
+        rows, columns = torch.arange(h)[:, None].expand(h, w), torch.arange(w).expand(h, w)
+        offset = torch.stack([3.5 - columns % 8, 3.5 - rows % 8]) / 1024
+        return Maps(torch.atanh(offset).expand(b, 2, h, w) * bright, torch.full((b, 2, h, w), 1.0), 16.0 * bright - 8)
+
+
+@pytest.fixture
+def segmenter():
+    model = Model(
+        Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), object_size=8.0)
+    )
+    model.method = Bright(model.method)
+    return Segmenter(model, device="cpu")
+
+
+@pytest.fixture
+def squares():
+    """Two rows of three bright squares on the lattice of eight pixels; dark frames between them."""
+    image = np.zeros((40, 56), np.uint8)
+    for row in (8, 24):
+        for column in (8, 24, 40):
+            image[row : row + 8, column : column + 8] = 200
+    return image
+
+
+def test_finds_what_is_there(segmenter, squares):
+    found = segmenter.segment(squares)
+    assert len(found) == 6
+    assert np.array_equal(found.labels > 0, squares > 0)
+
+
+def test_the_image_is_not_modified(segmenter, squares):
+    before = squares.copy()
+    segmenter.segment(squares, tta=True)
+    assert np.array_equal(squares, before)
+
+
+def test_views_are_averaged(segmenter, squares):
+    image = segmenter.prepared(squares)
+    plain, averaged = segmenter.maps(image), segmenter.maps(image, tta=True)
+    # sides are multiples of eight, so that the squares' lattice is the same in every view
+    for name, value in vars(plain).items():
+        torch.testing.assert_close(vars(averaged)[name], value, msg=name)
+
+
+@pytest.mark.parametrize("tile", [8, 16, 64])
+def test_tiles_give_the_maps_of_the_whole(segmenter, squares, tile):
+    image = segmenter.prepared(squares)
+    whole = segmenter.maps(image)
+    for name, value in vars(tiled_maps(segmenter.model.method, image, tile, halo=8)).items():
+        assert torch.equal(value, vars(whole)[name])
+    assert np.array_equal(segmenter.segment(squares, tile=tile).labels, segmenter.segment(squares).labels)
+
+
+def test_a_real_network_agrees_in_tiles_and_whole():
+    torch.manual_seed(0)
+    model = Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",)))
+    segmenter = Segmenter(model, device="cpu")
+    image = torch.rand(1, 1, 96, 160)
+    whole, tiled = segmenter.maps(image), segmenter.maps(image, tile=64)
+    for name, value in vars(whole).items():
+        torch.testing.assert_close(vars(tiled)[name], value, atol=2e-2, rtol=0, msg=name)
+
+
+def test_objects_of_another_size_are_rescaled(segmenter, squares):
+    double = squares.repeat(2, 0).repeat(2, 1)
+    found = segmenter.segment(double, object_size=16.0)
+    assert found.labels.shape == double.shape
+    assert len(found) == 6
+    assert ((found.labels > 0) == (double > 0)).mean() > 0.98
+
+
+def test_labels_of_an_image_do_not_depend_on_others(segmenter, squares):
+    first = segmenter.segment(squares).labels
+    segmenter.segment(np.random.default_rng(0).integers(0, 255, (9, 9)).astype(np.uint8))
+    assert np.array_equal(segmenter.segment(squares).labels, first)
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_a_constant_image_is_empty(segmenter, value):
+    found = segmenter.segment(np.full((12, 10), value, np.uint8))
+    assert len(found) == 0
+    assert found.labels.shape == (12, 10)
+
+
+def test_devices():
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in ("cuda", "mps", "cpu")
+    with pytest.raises(InputError, match='There is no device "gpu"; it can be auto, cpu, cuda, mps'):
+        choose_device("gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there():
+    with pytest.raises(InputError, match="no cuda device that torch can use; leave the device to auto"):
+        choose_device("cuda")
+
+
+def test_auto_prefers_cuda_then_mps(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto").type == "cuda"
+
+
+def test_object_size_of_a_model_that_does_not_know_its_own(segmenter, squares):
+    segmenter.model.description = Description(
+        method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",)
+    )
+    with pytest.raises(InputError, match="does not say what object size it was trained on"):
+        segmenter.segment(squares, object_size=9.0)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class SpatialEmbeddings(nn.Module):
 
     max_instances = None
     # What validation tries for each threshold; sizes are pixels.
-    threshold_candidates = {
+    threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
         "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
         "seed_threshold": (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
         "min_size": (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128),
@@ -94,7 +95,9 @@ class SpatialEmbeddings(nn.Module):
             initial_margin: in pixels, what an untrained network answers.
             grid_step: grid units a pixel along (row, column).
             foreground_weight: f of the seed loss; one number, or one a class.
-            instance_weight, smoothness_weight, seed_weight: of the three terms of the loss.
+            instance_weight: of the instance term in the loss.
+            smoothness_weight: of the smoothness term.
+            seed_weight: of the seed term.
             foreground_threshold: seed score above which a pixel can belong to an object.
             seed_threshold: seed score from which a pixel can start one; the paper's Cityscapes models use 0.9.
             min_size: objects must have more pixels than this. The published code has 128 in this and the two
@@ -140,7 +143,8 @@ class SpatialEmbeddings(nn.Module):
     def _start_at(self, margin: float) -> None:
         """Let an untrained network point nowhere, with one margin (pixels) for all."""
         n = 2 + N_SIGMA[self.margin]
-        last = self.network.decoders[0][-1]
+        decoders: Any = self.network.decoders
+        last = decoders[0][-1]
         with torch.no_grad():
             last.weight[:, :n] = 0
             last.bias[:n] = 0
@@ -313,7 +317,7 @@ class SpatialEmbeddings(nn.Module):
                     [mask.cpu().numpy() for mask in masks],
                     objects.classes[own].to(torch.int32).cpu().numpy(),
                     np.ones(len(own), np.float32),
-                    tuple(embedding.shape[-2:]),
+                    (embedding.shape[-2], embedding.shape[-1]),
                 )
             )
         return results
@@ -446,7 +450,7 @@ class _Objects:
 
     def at_pixels(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c"]:
         """Values of the maps at the objects' pixels."""
-        b, c, h, w = maps.shape
+        h, w = maps.shape[-2:]
         image, place = self.pixels // (h * w), self.pixels % (h * w)
         return maps.flatten(2)[image, :, place]
 
