@@ -29,7 +29,7 @@ def lovasz_hinge(scores: Float[Tensor, " n"], inside: Bool[Tensor, " n"]) -> Flo
 
 def _jaccard_growth(inside: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Growth of 1 - IoU as the pixels, in this order, turn wrong one by one."""
-    positive = inside.double()
+    positive = inside.to(torch.float32 if inside.device.type == "mps" else torch.float64)  # MPS has no double
     missed = positive.cumsum(0)
     jaccard = 1 - (positive.sum() - missed) / (positive.sum() + (1 - positive).cumsum(0))
     return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]]).to(torch.get_default_dtype())

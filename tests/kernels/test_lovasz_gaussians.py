@@ -120,3 +120,10 @@ def test_no_object_at_all():
     value.backward()
     assert value.item() == 0
     assert not embedding.grad.any()
+
+
+@pytest.mark.parametrize("n_objects", [1, 4, 30])
+def test_single_precision_without_numba_is_as_exact(n_objects):
+    given = case(1, 96, n_objects)
+    found = kernel._by_torch(*(x.detach() for x in given))
+    assert max(largest_difference(found, with_gradients(plain, *given))) < 1e-5

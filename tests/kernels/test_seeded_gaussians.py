@@ -149,6 +149,17 @@ def test_any_embedding(dtype, value, share, precise):
 
 
 @both_precisions
+@pytest.mark.parametrize("precision", [5e-324, 1e-45, 1e-30, 0.0, 1e38])
+def test_infinite_embeddings_beside_endless_margins(dtype, precision):
+    random = np.random.default_rng(0)
+    embedding, _, seed = random_maps(random, 12, 20, dtype)
+    embedding[:, random.random((12, 20)) < 0.3] = np.inf
+    with np.errstate(under="ignore"):
+        precision = np.full_like(embedding, precision)
+    assert_equal_to_plain(embedding, precision, seed)
+
+
+@both_precisions
 def test_any_seed_score(dtype):
     random = np.random.default_rng(0)
     for values in ([np.nan, 0.7], [np.inf, 0.7, 0.8], [0.0, 1.0], [1e-45, 0.0], [3.0, 0.6, -0.5]):
@@ -172,9 +183,10 @@ def test_raw_sigma_that_overflows(dtype):
 @both_precisions
 def test_empty_foreground(dtype):
     embedding, precision, seed = random_maps(np.random.default_rng(0), 5, 7, dtype)
-    labels, scores = assert_equal_to_plain(embedding, precision, seed * dtype(0.5))
-    assert not labels.any()
-    assert len(scores) == 0
+    for min_foreground in (0, -1):
+        labels, scores = assert_equal_to_plain(embedding, precision, seed * dtype(0.5), min_foreground=min_foreground)
+        assert not labels.any()
+        assert len(scores) == 0
 
 
 @both_precisions

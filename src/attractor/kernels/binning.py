@@ -1,6 +1,6 @@
 """Points of the plane sorted into square bins, so that a search looks only at the bins near by.
 
-Shapes: `n` points. Points that are not finite are left out: no search by distance can find them.
+Shapes: `n` points. Points that are not finite are in no bin: no search by distance can find them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def bin_points(x, y, per_bin=POINTS_PER_BIN):
     Points far from the rest share the outermost bins, so that a few stray ones do not make all bins coarse.
 
     Args:
-        x, y: (n) float.
+        x: (n) float.
+        y: (n) float.
         per_bin: how many points a bin holds where they are spread evenly.
 
     Returns:

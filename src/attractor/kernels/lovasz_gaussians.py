@@ -67,6 +67,7 @@ def _by_torch(embedding, owner, centre, precision, image, weight):
     n = embedding.shape[-1]
     value = embedding.new_zeros(())
     gradients = [torch.zeros_like(x) for x in (embedding, centre, precision)]
+    exact = torch.float32 if embedding.device.type == "mps" else torch.float64  # sums over large objects cancel
     for b in range(len(embedding)):
         objects = torch.nonzero(image == b)[:, 0]
         for block in objects.split(max(1, BLOCK // max(n, 1))):
@@ -84,8 +85,9 @@ def _by_torch(embedding, owner, centre, precision, image, weight):
             difference, scale = difference[k, :, i], precision[block][k]  # (pairs, 2)
             by_pixel = 2 * slope[:, None] * scale * difference
             gradients[0][b].index_add_(1, i, by_pixel.T)
-            gradients[1].index_add_(0, block[k], -by_pixel)
-            gradients[2].index_add_(0, block[k], slope[:, None] * difference.square())
+            for gradient, by_pair in ((gradients[1], -by_pixel), (gradients[2], slope[:, None] * difference.square())):
+                total = torch.zeros(len(block), 2, dtype=exact, device=k.device).index_add_(0, k, by_pair.to(exact))
+                gradient[block] += total.to(gradient.dtype)
     return value, *gradients
 
 
@@ -93,8 +95,9 @@ def _growth(k, margin, inside, n_objects):
     """Growth of 1 - IoU with each pair, within its object by falling margin."""
     order = torch.argsort(margin, descending=True, stable=True)
     order = order[torch.argsort(k[order], stable=True)]
-    k, positive = k[order], inside[order].double()
-    total = torch.zeros(n_objects, dtype=torch.float64, device=k.device).index_add_(0, k, positive)
+    exact = torch.float32 if margin.device.type == "mps" else torch.float64
+    k, positive = k[order], inside[order].to(exact)
+    total = torch.zeros(n_objects, dtype=exact, device=k.device).index_add_(0, k, positive)
     first = torch.searchsorted(k, torch.arange(n_objects, device=k.device))  # where each object's pairs begin
     missed = _running_sum(positive, first, k)
     jaccard = 1 - (total[k] - missed) / (total[k] + _running_sum(1 - positive, first, k))

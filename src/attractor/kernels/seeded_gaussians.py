@@ -1,8 +1,9 @@
 """Grouping of spatial embeddings on a CPU: the sequential seeded clustering, in time that grows with foreground.
 
-The plain form looks at every foreground pixel for every object. Here foreground pixels are sorted once, by seed
-score and by where they point; each seed then looks only at pixels that point near it. Labels equal the plain
-form's pixel for pixel, because membership is decided by the same operations in the same order and precision.
+The plain form looks at every foreground pixel for every object. Here consecutive foreground pixels that point alike
+are one run, and runs are sorted once by where they point; each seed then looks only at the runs that point near it.
+Labels equal the plain form's pixel for pixel, because membership is decided by the same operations in the same order
+and precision.
 
 Shapes: `h` rows, `w` columns, `k` objects; 2 is (x, y).
 Source: Neven et al. 2019, section 3.4.
@@ -20,7 +21,7 @@ from attractor.kernels.binning import bin_points, bin_range
 FREE, TAKEN = -1, 0  # owners of a pixel that no object has: still to be claimed, or claimed in vain
 ANY = np.iinfo(np.int32).max
 RUN = 64  # the most pixels of a run
-RUNS_PER_BIN = 4
+RUNS_PER_BIN = 4  # runs hold many pixels, so that a run tested in vain costs more than a bin
 
 
 def seeded_gaussians(
@@ -38,11 +39,8 @@ def seeded_gaussians(
 ):
     """Group the pixels of one image and class.
 
-    Args:
-        embedding: (2, h, w) float, where each pixel points.
-        precision: (2, h, w) float, 1 / (2 sigma^2) along x and y.
-        seed: (h, w) float, 0 to 1.
-        The others: as `attractor.methods.spatial_embeddings.group_plain` has them.
+    `embedding` (2, h, w) is where each pixel points, `precision` (2, h, w) is 1 / (2 sigma^2) along x and y, `seed`
+    (h, w) is 0 to 1; options are as `attractor.methods.spatial_embeddings.group_plain` has them.
 
     Returns:
         labels: (h, w) int32. A label has no pixel where later objects took them all.
@@ -81,15 +79,11 @@ def _group(
     overwrite,
     labels,
 ):
-    """Write labels, and return the pixel that each object grew from.
-
-    Foreground pixels are known by their place in the order of the bins, so that those that point alike are
-    neighbours in memory.
-    """
+    """Write labels, and return the pixel that each object grew from."""
     pixel, score = _above(seed, foreground_threshold)
-    n = n_free = pixel.size
+    n = n_free = pixel.size  # foreground pixels are known by their place in `pixel`
     found = np.empty(n, np.int32)
-    if n <= min_foreground:
+    if n <= max(min_foreground, 0):
         return found[:0]
     x, y = _at(embedding, pixel)
     width = _typical_margin(precision, pixel, limit) / 2
@@ -154,7 +148,7 @@ def _typical_margin(precision, pixel, limit):
     for i in pixel[:: pixel.size // 1000 + 1]:
         largest = max(precision[0, i], precision[1, i])
         if 0 < largest < math.inf:
-            total += math.log(limit / largest) / 2
+            total += (math.log(limit) - math.log(largest)) / 2  # a quotient could overflow
             n += 1
     return math.exp(total / n) if n > 0 else 0.0
 

@@ -441,10 +441,10 @@ class _Objects:
             owner=owner,
             image=image,
             classes=truth.classes[image, label - 1],
-            weight=1 / (per_image[image] * b).double(),
+            weight=1 / (per_image[image] * b).float(),
             pixels=pixels,
             of_pixel=owner.flatten()[pixels] - 1,
-            area=counts[present].double(),
+            area=counts[present].float(),
             n_valid=truth.valid.flatten(1).sum(1),
         )
 
