@@ -43,8 +43,7 @@ def main() -> None:
             continue
         folder = arguments.out / name
         if not (folder / "model.safetensors").exists():
-            model = Model.load(start) if start else None
-            run(recipe_for(twenty, arguments.changes, start=model), folder, start=model)
+            run(recipe_for(twenty, arguments.changes, start=start), folder)
         evaluation = evaluate(predicted(Segmenter(Model.load(folder)), open_dataset(arguments.test)))
         images[name] = evaluation.images
         ap = evaluation.summary.by_image.value

@@ -277,7 +277,7 @@ def test_training_begins_with_the_weights_of_a_model(attractor_command, annotate
         "The model is o p/model.safetensors. On the validation images its mean AP is 0.500.\n"
         "Use it: attractor segment IMAGE --model 'o p'\n"
     )
-    assert isinstance(given["start"], Model)
+    assert given["recipe"].model.start == str(tiny_model)
     assert given["resume"] is True
     assert given["recipe"].training.epochs == 3
 

@@ -1,10 +1,12 @@
 """Scores of models and of label images, and thresholds tuned on validation images."""
 
+import dataclasses
 import inspect
 import json
 
 import numpy as np
 import pytest
+import torch
 
 from attractor import evaluation
 from attractor.datasets.sample import Sample
@@ -60,6 +62,24 @@ def test_json_holds_plain_numbers():
     assert json.loads(text)["groups"]["x"]["by_image"]["value"][0] == 1.0
 
 
+class Listed(list):
+    """Samples in memory, as a data set."""
+
+    class_names = ("object",)
+    columns: dict[str, dict[str, str]] = {}  # noqa: RUF012
+
+    @property
+    def names(self):
+        return tuple(sample.name for sample in self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grey:
+    """The image itself as a map."""
+
+    grey: torch.Tensor
+
+
 class Thresholded:
     """A segmenter whose only threshold cuts a grey image; 100 is the right place."""
 
@@ -69,13 +89,13 @@ class Thresholded:
             self.threshold_candidates = {"cut": (25, 50, 100, 150)}
 
         def group(self, maps):
-            return [found((maps > self.thresholds["cut"]).astype(np.int32))]
+            return [found((maps.grey > self.thresholds["cut"]).int().numpy())]
 
     def __init__(self):
         self.model = type("Model", (), {"method": self.Method()})()
 
     def prepared(self, image, name):
-        return image[..., 0]
+        return Grey(torch.from_numpy(image[..., 0]))
 
     def maps(self, image, tta=False):
         return image
@@ -85,11 +105,11 @@ def test_tuning_finds_the_best_threshold():
     given = sample("a", ONE)
     given.image[..., 0] = np.where(given.labels > 0, 120, 80)
     segmenter = Thresholded()
-    assert tune(segmenter, [given]) == {"cut": 100}
+    assert tune(segmenter, Listed([given])) == {"cut": 100}
     assert segmenter.model.method.thresholds == {"cut": 100}
 
 
 def test_tuning_keeps_what_cannot_be_bettered():
     given = sample("a", ONE)
     given.image[..., 0] = np.where(given.labels > 0, 120, 20)
-    assert tune(Thresholded(), [given]) == {"cut": 50}
+    assert tune(Thresholded(), Listed([given])) == {"cut": 50}

@@ -80,7 +80,10 @@ def test_model_of_another_program(tmp_path):
         ({"format": 2}, "has format 2, and this attractor reads format 1. Install the newest attractor"),
         ({"method": "magic"}, 'There is no method "magic"; there are: spatial-embeddings'),
         ({"network": "magic"}, 'There is no network "magic"; there are: erfnet'),
-        ({"options": {"magic": 1}}, "unexpected keyword argument 'magic'"),
+        (
+            {"options": {"magic": 1}},
+            "The method spatial-embeddings has no option magic; its options are margin, centre",
+        ),
         ({"channels": 3}, "the weights do not fit the model that the file describes"),
         ({"normalisation": {"middle": 1}}, "description is not one that this attractor writes"),
     ],

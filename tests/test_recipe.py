@@ -1,8 +1,12 @@
 """Recipes: strict, answered with the right key, and the same after writing."""
 
+import inspect
+
 import pytest
+import torch
 from tests.test_training import sample
 
+from attractor import recipe as recipe_module
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
 from attractor.model import Description, Model
@@ -50,6 +54,12 @@ def test_set_changes_any_key(tmp_path):
         ("training.epochs=many", "\"training.epochs\" is 'many': input should be a valid integer"),
         ("training.epochs=0", "training.epochs is 0; it must be at least 1"),
         ("training.crop_size=100", "training.crop_size is 100; it must be a multiple of 8"),
+        ("augmentation.stretch=x", "\"augmentation.stretch\" is 'x': input should be a valid number"),
+        ("training.stride=3", 'There is no key "training.stride"'),
+        ("augmentation.scale=[0.0, 1.0]", r"augmentation.scale is \(0.0, 1.0\); it is a range of magnifications"),
+        ("augmentation.stretch=0.5", "augmentation.stretch is 0.5; it is a factor from 1 on"),
+        ("augmentation.noise=-1", "augmentation.noise is -1.0; it must be at least 0"),
+        ("training.weight_decay=-1", "training.weight_decay is -1.0; it must be at least 0"),
         ("model.channels=0", '"model.channels" is 0: input should be greater than or equal to 1'),
         ("training", "--set training: write it as key=value"),
         ("data.train.x=1", "--set data.train.x=1: train is a value and has no keys below it"),
@@ -111,19 +121,53 @@ def test_a_run_writes_the_recipe_it_used_and_a_model_that_knows_it(folder, tmp_p
         run(recipe, tmp_path / "out", device="cpu")
 
 
-def test_a_run_starts_from_a_model(folder, tmp_path):
+def test_a_run_starts_from_a_model(folder, tmp_path, caplog):
     start = Model(Description(method="spatial-embeddings", network="erfnet", channels=3, class_names=("nucleus",)))
-    recipe = recipe_for(folder, [*SMALL, "training.learning_rate=1e-12", "training.weight_decay=0.0"], start=start)
+    start.save(tmp_path / "start.safetensors")
+    still = [*SMALL, "training.learning_rate=1e-12", "training.weight_decay=0.0"]
+    recipe = recipe_for(folder, still, start=str(tmp_path / "start.safetensors"))
     assert recipe.model.channels == 3  # that of the model
-    run(recipe, tmp_path / "out", start=start, device="cpu")
-    found = Model.load(tmp_path / "out").method.state_dict()["network.encoder.0.conv.weight"]
-    assert found.flatten().tolist() == pytest.approx(
-        start.method.state_dict()["network.encoder.0.conv.weight"].flatten().tolist(), abs=1e-6
-    )
+    run(recipe, tmp_path / "out", device="cpu")
+    name = "network.encoder.0.conv.weight"
+    found, given = (model.method.state_dict()[name] for model in (Model.load(tmp_path / "out"), start))
+    torch.testing.assert_close(found, given, atol=1e-6, rtol=0)
+    assert not caplog.records
 
 
-def test_a_model_with_other_weights_cannot_be_started_from(folder, tmp_path):
+def test_layers_that_do_not_fit_are_named(folder, tmp_path, caplog):
     start = Model(Description(method="spatial-embeddings", network="erfnet", channels=3, class_names=("nucleus",)))
-    start.method = __import__("torch").nn.Linear(1, 1)
+    start.save(tmp_path / "start.safetensors")
+    recipe = recipe_for(folder, [*SMALL, f'model.start="{tmp_path}/start.safetensors"'])  # of grey images
+    run(recipe, tmp_path / "out", device="cpu")
+    assert "begin anew: network.decoders.0.6, network.encoder.0.conv" in caplog.text
+
+
+def test_a_model_with_other_weights_cannot_be_started_from():
+    model = Model(Description(method="spatial-embeddings", network="erfnet", channels=3, class_names=("nucleus",)))
+    start = Model(model.description)
+    start.method = torch.nn.Linear(1, 1)
     with pytest.raises(InputError, match="shares no weight with"):
-        run(recipe_for(folder, SMALL), tmp_path / "out", start=start, device="cpu")
+        inspect.unwrap(recipe_module._begin_with)(model, start)
+
+
+def test_a_run_is_not_resumed_by_another_recipe(folder, tmp_path):
+    recipe = recipe_for(folder, SMALL)
+    with pytest.raises(InputError, match="there is nothing to resume; start the training without --resume"):
+        run(recipe, tmp_path / "out", resume=True, device="cpu")
+    run(recipe, tmp_path / "out", device="cpu")
+    changed = recipe_for(folder, [*SMALL, "training.epochs=2", "augmentation.noise=0.5"])
+    with pytest.raises(InputError, match=r"another recipe \(training.epochs, augmentation.noise differ\); resume with"):
+        run(changed, tmp_path / "out", resume=True, device="cpu")
+    assert read_recipe(tmp_path / "out" / "recipe.toml") == recipe
+
+
+def test_classes_in_another_order_are_refused(folder, tmp_path):
+    recipe = recipe_for(folder, [*SMALL, 'model.classes=["a", "b"]'])
+    with pytest.raises(InputError, match=r"model.classes has the classes a, b, the training data object; they must be"):
+        run(recipe, tmp_path / "out", device="cpu")
+
+
+def test_split_of_images_that_are_not_split(folder, tmp_path):
+    recipe = recipe_for(folder, [*SMALL, f"data.validation={folder}", "data.split_by=kind"])
+    with pytest.raises(InputError, match=r"data.validation names its own images"):
+        run(recipe, tmp_path / "out", device="cpu")

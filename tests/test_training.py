@@ -108,7 +108,7 @@ def test_what_a_run_leaves_behind(folder, tmp_path):
     assert "validation/mean" in csv.read_text().splitlines()[0]
     assert list((tmp_path / "out").glob("logs/tensorboard/*/events*"))
     scores = Model.load(tmp_path / "out").description.scores["validation"]
-    assert set(scores) == {"mean", "ap50", "ap75"}
+    assert set(scores) == {"mean", "ap50", "ap75", "ap90"}
 
 
 def test_patience_ends_a_run_that_no_longer_improves(folder, tmp_path, monkeypatch):
@@ -121,6 +121,35 @@ def test_patience_ends_a_run_that_no_longer_improves(folder, tmp_path, monkeypat
     monkeypatch.setattr(training, "_scores", worse_and_worse)
     run(folder, tmp_path / "out", epochs=9, patience=2)
     assert len(validations) == 3 + 1  # three epochs, and the model that is kept
+
+
+def test_while_nothing_is_found_the_latest_model_is_kept(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_scores", lambda segmenter, validation: {"mean": 0.0})
+    final = run(folder, tmp_path / "out", epochs=3, patience=1)
+    kept = Model.load(tmp_path / "out" / "best.safetensors").state_dict()
+    assert same(kept, final)
+
+
+def test_a_run_whose_patience_had_ended_is_not_continued(folder, tmp_path, monkeypatch):
+    scores = iter([{"mean": 0.5}, {"mean": 0.4}, {"mean": 0.4}, {"mean": 0.4}])
+    monkeypatch.setattr(training, "_scores", lambda segmenter, validation: next(scores))
+    ended = run(folder, tmp_path / "out", epochs=9, patience=1)
+    assert same(run(folder, tmp_path / "out", epochs=9, patience=1, resume=True), ended)
+
+
+def test_a_hot_pixel_does_not_overflow():
+    image = np.zeros((8, 8, 1), np.uint16)
+    image[::2], image[0, 0] = 1, 65535
+    hot = dataclasses.replace(
+        sample("hot"), image=image, labels=np.zeros((8, 8), np.int32), ignore=np.zeros((8, 8), bool)
+    )
+    assert torch.isfinite(training._normalised(new_model(), hot)).all()
+
+
+def test_many_images_reach_the_worker(folder):
+    """A tensor an image would cost a file descriptor each, of which there may be only a thousand."""
+    crops = Crops(new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation())
+    assert not any(isinstance(image, torch.Tensor) for image in crops.images)
 
 
 def test_a_loss_that_is_not_finite_names_the_image(folder, tmp_path, monkeypatch):

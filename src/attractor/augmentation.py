@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 from torch.nn import functional as F
 
+from attractor.errors import InputError
+
 
 @dataclass(frozen=True)
 class View:
@@ -52,6 +54,16 @@ class Augmentation:
     noise: float = 0.05  # largest standard deviation of Gaussian noise
     blur: float = 1.0  # largest standard deviation of Gaussian blur in pixels, in half of the crops
     invert: float = 0.0  # share of the crops whose intensities are turned over
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, by the name of the setting."""
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"augmentation.scale is {self.scale}; it is a range of magnifications, both above 0.")
+        if not self.stretch >= 1:
+            raise InputError(f"augmentation.stretch is {self.stretch}; it is a factor from 1 on.")
+        for name in ("brightness", "contrast", "gamma", "colour", "noise", "blur", "invert"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"augmentation.{name} is {getattr(self, name)}; it must be at least 0.")
 
     def crop(
         self,

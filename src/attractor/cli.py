@@ -146,17 +146,18 @@ def train(
 ) -> None:
     """Train a model by a recipe, or on a data set, for which a recipe is then written."""
     _need_for_training()
-    from attractor.model import Model, read_description
+    from attractor.model import find_model, read_description
     from attractor.recipe import read_recipe, recipe_for, run
 
-    first = Model.load(start) if start is not None else None
-    wanted = (
-        read_recipe(recipe, changes or ())
-        if recipe.suffix == ".toml"
-        else recipe_for(recipe, changes or (), start=first)
-    )
+    if start is not None:
+        find_model(start)
+    if recipe.suffix == ".toml":
+        begin = [f"model.start={json.dumps(start)}"] if start is not None else []
+        wanted = read_recipe(recipe, [*(changes or ()), *begin])
+    else:
+        wanted = recipe_for(recipe, changes or (), start=start)
     folder = out if out is not None else Path("runs") / recipe.resolve().stem
-    run(wanted, folder, start=first, resume=resume, device=device)
+    run(wanted, folder, resume=resume, device=device)
     scores = read_description(folder / "model.safetensors").scores.get("validation", {})
     measured = f" On the validation images its mean AP is {scores['mean']:.3f}." if "mean" in scores else ""
     _say(f"The model is {folder / 'model.safetensors'}.{measured}")

@@ -20,6 +20,7 @@ from attractor.prediction.image import Segmenter
 
 FOUND_ENDINGS = ("_labels.tif", ".tif", ".tiff", ".png")  # of label images to score, in this order
 SHOWN = (0.5, 0.75, 0.9)  # IoU thresholds of the table; the JSON has all ten
+TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their maps take some 700 MB
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,21 @@ def score_pair(sample: Sample, found: Instances) -> ImageScores:
     )
 
 
-def tune(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> dict[str, Any]:
+def tune(segmenter: Segmenter, dataset: Dataset, *, rounds: int = 2, tta: bool = False) -> dict[str, Any]:
     """The thresholds of the method with the best mean AP on these images; they are set in the model.
 
-    One threshold after another is tried over the method's candidates, twice around, with the others held.
+    One threshold after another is tried over the method's candidates, with the others held. Of many or large images
+    an evenly spread part is used, so that their maps fit into memory.
+
+    Args:
+        segmenter: the model; its thresholds as they stand are where the search begins.
+        dataset: annotated images that were not trained on.
+        rounds: how often to go around.
+        tta: tune for prediction with test-time augmentation.
     """
     method = segmenter.model.method
-    samples = [dataset[i] for i in range(len(dataset))]
-    maps = [segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta) for sample in samples]
+    samples = _spread(dataset, TUNING_PIXELS)
+    maps = [_on_cpu(segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta)) for sample in samples]
 
     def mean_score() -> float:
         pairs = zip(samples, itertools.chain.from_iterable(map(method.group, maps)), strict=True)
@@ -125,7 +133,7 @@ def tune(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> dict[s
         return float(np.mean([s.average_precision.mean() for s in scores]))
 
     best = mean_score()
-    for _ in range(2):
+    for _ in range(rounds):
         for name, candidates in method.threshold_candidates.items():
             kept = method.thresholds[name]
             for candidate in candidates:
@@ -135,6 +143,18 @@ def tune(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> dict[s
                     best, kept = score, candidate
             method.thresholds[name] = kept
     return dict(method.thresholds)
+
+
+def _on_cpu(maps: Any) -> Any:
+    """A method's maps off the accelerator, whose memory all of them together may not fit."""
+    return type(maps)(**{field.name: getattr(maps, field.name).cpu() for field in dataclasses.fields(maps)})
+
+
+def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:
+    """Images evenly spread over the data set, about as many as have this many pixels together, at least one."""
+    first = dataset[0]
+    n = min(len(dataset), max(1, n_pixels // first.labels.size))
+    return [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, n).round()]
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:

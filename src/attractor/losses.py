@@ -24,7 +24,7 @@ def lovasz_hinge(scores: Float[Tensor, " n"], inside: Bool[Tensor, " n"]) -> Flo
     sign = torch.where(inside, 1.0, -1.0).to(scores.dtype)
     margins, order = torch.sort(1 - scores * sign, descending=True, stable=True)
     # relu, whose gradient at 0 is 0: a pixel with exactly no error is left alone
-    return (F.relu(margins) * _jaccard_growth(inside[order])).sum()
+    return (F.relu(margins) * _jaccard_growth(inside[order]).to(margins.dtype)).sum()
 
 
 def _jaccard_growth(inside: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -32,4 +32,4 @@ def _jaccard_growth(inside: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
     positive = inside.to(torch.float32 if inside.device.type == "mps" else torch.float64)  # MPS has no double
     missed = positive.cumsum(0)
     jaccard = 1 - (positive.sum() - missed) / (positive.sum() + (1 - positive).cumsum(0))
-    return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]]).to(torch.get_default_dtype())
+    return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])

@@ -9,6 +9,7 @@ Shapes: `c` channels, `h` rows, `w` columns.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,14 +84,13 @@ class Model(nn.Module):
         self.description = description
         make_method = _named(METHODS, description.method, "method")
         make_network = _named(NETWORKS, description.network, "network")
-        try:
-            self.method = make_method(
-                partial(make_network, description.channels, **description.network_options),
-                n_classes=len(description.class_names),
-                **description.options,
-            )
-        except TypeError as error:
-            raise InputError(f"{description.method} on {description.network}: {error}.") from error
+        _check_options(make_method, description.options, f"method {description.method}")
+        _check_options(make_network, description.network_options, f"network {description.network}")
+        self.method = make_method(
+            partial(make_network, description.channels, **description.network_options),
+            n_classes=len(description.class_names),
+            **description.options,
+        )
 
     def forward(self, images: Float[torch.Tensor, "b c h w"]) -> Any:
         """The method's raw maps of normalised images."""
@@ -175,6 +175,13 @@ def read_description(path: str | Path) -> Description:
         return Description(**header)
     except (TypeError, KeyError) as error:
         raise InputError(f"{path}: the model's description is not one that this attractor writes ({error}).") from error
+
+
+def _check_options(make: Any, options: dict[str, Any], what: str) -> None:
+    known = [p.name for p in inspect.signature(make).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    if unknown := [name for name in options if name not in known or name == "n_classes"]:
+        known.remove("n_classes") if "n_classes" in known else None
+        raise InputError(f"The {what} has no option {', '.join(unknown)}; its options are {', '.join(known)}.")
 
 
 def _named(known: dict[str, Any], name: str, kind: str) -> Any:

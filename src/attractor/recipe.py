@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,10 @@ from attractor.datasets import Dataset, open_dataset, split
 from attractor.datasets.checking import object_statistics
 from attractor.errors import InputError
 from attractor.images import atomic
-from attractor.model import Description, Model, Normalisation
+from attractor.model import Description, Model, Normalisation, find_model, read_description
 from attractor.training import Settings, train
+
+logger = logging.getLogger(__name__)
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -53,7 +56,8 @@ class ModelSection(BaseModel):
     method: str = "spatial-embeddings"
     network: str = "erfnet"
     channels: int = Field(default=3, ge=1)
-    classes: list[str] | None = None  # names; by default those of the data
+    classes: list[str] | None = None  # names, in the order of the data's classes; by default those of the data
+    start: str | None = None  # name or file of a model whose weights to begin with
     about: str = ""  # a sentence on data and licence, kept in the model file
     normalisation: NormalisationSection = Field(default_factory=NormalisationSection)
     options: dict[str, Any] = {}  # arguments of the method
@@ -100,13 +104,13 @@ def recipe_of(content: dict[str, Any], name: str = "The recipe") -> Recipe:
         raise InputError(f"{name}: {' '.join(_sentence(part) for part in error.errors())}") from error
 
 
-def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: Model | None = None) -> Recipe:
+def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: str | None = None) -> Recipe:
     """A recipe made for a data set: what its objects and images say of crop, margin, sampling and length.
 
     Args:
         dataset: folder or file of a data set.
         changes: keys to set, as in "training.epochs=2".
-        start: a model to begin with, whose method, channels and normalisation are kept.
+        start: name or file of a model to begin with, whose method, channels and normalisation are kept.
     """
     opened = open_dataset(dataset)
     statistics = object_statistics(opened)
@@ -114,7 +118,7 @@ def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: Model
         raise InputError(
             f"{dataset}: none of the {statistics.images} images has an object, so there is nothing to learn."
         )
-    crop = min(max(statistics.crop_size, 128), 512)
+    crop = statistics.crop_size
     batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
     crops = int(np.clip(20 * statistics.count, 4000, 60_000))  # a crop shows several objects, and each often
     epochs = max(10, min(40, crops // 400))
@@ -142,14 +146,16 @@ def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: Model
         },
     }
     if start is not None:
+        model = read_description(find_model(start))
         content["training"]["learning_rate"] = 5e-4
         content["model"] |= {
-            "method": start.description.method,
-            "network": start.description.network,
-            "channels": start.description.channels,
-            "normalisation": dataclasses.asdict(start.description.normalisation),
-            "options": {**start.description.options, "min_size": statistics.min_object // 4},
-            "network_options": start.description.network_options,
+            "start": start,
+            "method": model.method,
+            "network": model.network,
+            "channels": model.channels,
+            "normalisation": dataclasses.asdict(model.normalisation),
+            "options": {**model.options, "min_size": statistics.min_object // 4},
+            "network_options": model.network_options,
         }
     for change in changes:
         _set(content, change)
@@ -170,20 +176,19 @@ def _groups(dataset: Dataset) -> str:
     return ""
 
 
-def run(
-    recipe: Recipe, out: str | Path, *, start: Model | None = None, resume: bool = False, device: str = "auto"
-) -> Model:
+def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = "auto") -> Model:
     """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
 
     Args:
         recipe: what to do.
         out: folder for everything that is written.
-        start: a model whose weights to begin with.
         resume: go on from the last checkpoint in `out`.
         device: as `attractor.prediction.image.choose_device` has it.
     """
     dataset = open_dataset(recipe.data.train)
     training, validation = _parts(recipe, dataset)
+    _check_names(recipe.model.classes, dataset.class_names, "model.classes")
+    _check_names(list(validation.class_names), dataset.class_names, "data.validation")
     description = Description(
         method=recipe.model.method,
         network=recipe.model.network,
@@ -198,10 +203,10 @@ def run(
     )
     torch.manual_seed(recipe.training.seed)
     model = Model(description)
-    if start is not None:
-        _begin_with(model, start)
+    if recipe.model.start is not None:
+        _begin_with(model, Model.load(recipe.model.start))
     out = Path(out)
-    _make_folder(out, resume)
+    _make_folder(out, recipe, resume)
     write_recipe(out / "recipe.toml", recipe)
     settings = Settings(**dataclasses.asdict(recipe.training))
     augmentation = Augmentation(**dataclasses.asdict(recipe.augmentation))
@@ -212,27 +217,56 @@ def run(
 
 def _parts(recipe: Recipe, dataset: Dataset) -> tuple[Dataset, Dataset]:
     if isinstance(recipe.data.validation, str):
+        if recipe.data.split_by is not None:
+            raise InputError("data.split_by says how to split data.train, but data.validation names its own images.")
         return dataset, open_dataset(recipe.data.validation)
     return split(dataset, recipe.data.validation, recipe.data.split_seed, recipe.data.split_by)
 
 
-def _make_folder(out: Path, resume: bool) -> None:
+def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) -> None:
+    """Classes are told apart by their number, so several names must come in the order of the data."""
+    if names is not None and tuple(names) != of_data and (len(of_data) > 1 or len(names) > 1):
+        raise InputError(
+            f"{key} has the classes {', '.join(names)}, the training data {', '.join(of_data)}; they must be the same, "
+            "in this order."
+        )
+
+
+def _make_folder(out: Path, recipe: Recipe, resume: bool) -> None:
     if not resume and (out / "last.ckpt").exists():
         raise InputError(f"{out}: a training was begun here; add --resume to go on with it, or give another --out.")
+    if resume:
+        if not (out / "last.ckpt").exists():
+            raise InputError(f"{out}: there is nothing to resume; start the training without --resume.")
+        if changed := _differences(read_recipe(out / "recipe.toml"), recipe):
+            raise InputError(
+                f"{out}: this training was begun with another recipe ({', '.join(changed)} differ); resume with the "
+                f"same command, or with {out / 'recipe.toml'}; or give another --out to begin a new one."
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: the folder cannot be made: {error.strerror}.") from error
 
 
+def _differences(old: Recipe, new: Recipe) -> list[str]:
+    """Keys whose values differ."""
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    return [f"{s}.{key}" for s in after for key in after[s] if before[s].get(key) != after[s][key]]
+
+
 def _begin_with(model: Model, start: Model) -> None:
-    """Take over every weight whose name and shape agree; the rest begins anew."""
+    """Take over every weight whose name and shape agree; the rest begins anew, and the log says which."""
     own, given = model.method.state_dict(), start.method.state_dict()
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     if not fitting:
         raise InputError(
             f"The model to start from is {start.description.method} on {start.description.network} and shares no "
-            f"weight with {model.description.method} on {model.description.network}."
+            f"weight with {model.description.method} on {model.description.network}; train the same method and network."
+        )
+    if anew := sorted({name.rsplit(".", 1)[0] for name in own if name not in fitting}):
+        logger.warning(
+            "Layers that the model to start from has in another shape, or not, begin anew: %s", ", ".join(anew)
         )
     model.method.load_state_dict(own | fitting)
 
@@ -268,7 +302,7 @@ def _set(content: dict[str, Any], change: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        value = {"True": True, "False": False}.get(text, text)
     *sections, last = key.strip().split(".")
     for section in sections:
         content = content.setdefault(section, {})
@@ -279,7 +313,9 @@ def _set(content: dict[str, Any], change: str) -> None:
 
 def _sentence(error: Any) -> str:
     """One validation error in words."""
-    place = [str(part) for part in error["loc"] if not str(part).startswith(("function-", "float", "str"))]
+    place = [
+        str(part) for part in error["loc"] if part not in ("float", "str") and not str(part).startswith("function-")
+    ]
     key = ".".join(place)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _keys(place[:-1])

@@ -27,8 +27,9 @@ from torch import Tensor
 from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
-from attractor.evaluation import evaluate, predicted, tune
+from attractor.evaluation import SHOWN, predicted, score_pair, tune
 from attractor.images import as_channels
+from attractor.metrics.average_precision import THRESHOLDS
 from attractor.model import Model
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.truth import Truth
@@ -72,6 +73,8 @@ class Settings:
                 raise InputError(f"training.{name} is {getattr(self, name)}; it is a share from 0 to 1.")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise InputError(f'training.precision is "{self.precision}"; it can be "auto", "bf16" or "fp32".')
+        if self.weight_decay < 0:
+            raise InputError(f"training.weight_decay is {self.weight_decay}; it must be at least 0.")
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
         if not self.steps_per_epoch:
@@ -108,7 +111,8 @@ class Crops(torch.utils.data.Dataset):
         self.settings, self.augmentation = settings, augmentation
         samples = [dataset[i] for i in range(len(dataset))]
         _check_classes(samples, dataset.class_names, model)
-        self.images = [_normalised(model, sample) for sample in samples]
+        # arrays, since each tensor would cost the worker a file descriptor
+        self.images = [_normalised(model, sample).numpy() for sample in samples]
         nothing = np.empty((0,), np.uint8)
         self.samples = [  # without their pixels, which need not be held twice
             dataclasses.replace(sample, image=nothing.reshape(*sample.labels.shape, 0)) for sample in samples
@@ -125,7 +129,7 @@ class Crops(torch.utils.data.Dataset):
         i = int(torch.multinomial(self.weights, 1, generator=generator))
         sample = self.samples[i]
         crop = self.augmentation.crop(
-            self.images[i].float(),
+            torch.from_numpy(self.images[i]).float(),
             torch.from_numpy(sample.labels),
             torch.from_numpy(~sample.ignore),
             self._centre(sample, generator),
@@ -202,10 +206,11 @@ def train(
     resume: bool = False,
     device: str = "auto",
 ) -> Model:
-    """Train a model; the best by validation score is returned, its thresholds tuned on the validation images.
+    """Train a model; the best by validation score is returned.
 
-    `out` gets `last.ckpt` (to resume from), `best.safetensors` (before tuning), `model.safetensors` (the result),
-    and `logs/`, CSV and TensorBoard.
+    After each epoch the thresholds are tuned and the score is taken on the validation images, so that what is chosen
+    is what will be used. `out` gets `last.ckpt` (to resume from), `best.safetensors` (the best so far),
+    `model.safetensors` (the result, thresholds tuned once more), and `logs/`, CSV and TensorBoard.
 
     Raises:
         InputError: if the data cannot be learned from, the loss stops being finite, or `out` cannot be written.
@@ -261,7 +266,18 @@ class _Run(lightning.LightningModule):
         self.best, self.best_epoch = -1.0, 0
 
     def on_fit_start(self) -> None:
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=self._layout())  # type: ignore[call-overload]
+
+    def _layout(self) -> torch.memory_format:
+        """Channels last is faster, but normalisation's gradients are wrong in it on MPS."""
+        return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
+
+    def on_train_start(self) -> None:
+        self.trainer.should_stop = self._out_of_patience(self.current_epoch - 1)  # where a resumed run had ended
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        patience = self.settings.patience
+        return bool(patience) and epoch - self.best_epoch >= patience
 
     def on_train_epoch_start(self) -> None:
         self.places.epoch = self.current_epoch
@@ -273,7 +289,7 @@ class _Run(lightning.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         torch.manual_seed(_seed(self.settings.seed, self.current_epoch, index, -1))  # for dropout
-        maps = self.model(batch.images.contiguous(memory_format=torch.channels_last))
+        maps = self.model(batch.images.contiguous(memory_format=self._layout()))
         terms = self.model.method.loss(maps, batch.truth)
         total = sum(self.model.method.weights[name] * value for name, value in terms.items())
         if not torch.isfinite(total):
@@ -312,23 +328,26 @@ class _Run(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.model.eval()
-        scores = _scores(Segmenter(self.model, device=self.device.type), self.validation)
+        segmenter = Segmenter(self.model, device=self.device.type)
+        tune(segmenter, self.validation, rounds=1)
+        scores = _scores(segmenter, self.validation)
         self.model.train()
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
         self.log("score", scores["mean"], prog_bar=True, logger=False)
-        if scores["mean"] > self.best:
+        if scores["mean"] > self.best or not self.best:  # while nothing is found, the latest is as good as any
             self.best, self.best_epoch = scores["mean"], self.current_epoch
             self.model.save(self.out / "best.safetensors")
-        patience = self.settings.patience
-        if patience and self.current_epoch - self.best_epoch >= patience:
+        if self._out_of_patience(self.current_epoch):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["best"] = self.best, self.best_epoch
         checkpoint["next_epoch"] = self.current_epoch + 1
+        checkpoint["thresholds"] = dict(self.model.method.thresholds)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.best, self.best_epoch = checkpoint["best"]
+        self.model.method.thresholds.update(checkpoint["thresholds"])
         self.places.epoch = checkpoint["next_epoch"]  # the first crops are fetched before the epoch is announced
 
 
@@ -341,10 +360,11 @@ class _WholeCheckpoints(TorchCheckpointIO):
 
 
 def _scores(segmenter: Segmenter, validation: Dataset) -> dict[str, float]:
-    """Mean over the validation images of TP / (TP + FP + FN), at two thresholds and over .50 to .95."""
-    images = evaluate(predicted(segmenter, validation)).images
+    """Mean over the validation images of TP / (TP + FP + FN), over IoU .50 to .95 and at some of them."""
+    images = [score_pair(*pair) for pair in predicted(segmenter, validation)]
     by_image = np.mean([image.average_precision for image in images], 0)
-    return {"mean": float(by_image.mean()), "ap50": float(by_image[0]), "ap75": float(by_image[5])}
+    shown = {f"ap{100 * t:.0f}": float(by_image[THRESHOLDS.index(t)]) for t in SHOWN}
+    return {"mean": float(by_image.mean())} | shown
 
 
 def _checkpoint(out: Path) -> Path:
@@ -356,7 +376,7 @@ def _checkpoint(out: Path) -> Path:
 
 def _precision(settings: Settings, device: torch.device) -> Any:
     has_bf16 = {
-        "cpu": lambda: torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "cpu": _processor_has_bf16,
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "mps": lambda: False,
     }
@@ -364,10 +384,19 @@ def _precision(settings: Settings, device: torch.device) -> Any:
     return "bf16-mixed" if wanted else "32-true"
 
 
+def _processor_has_bf16() -> bool:
+    """Whether the processor multiplies in bf16; where it is emulated, single precision is faster."""
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if torch.backends.cpu.get_cpu_capability().startswith(("AVX", "DEFAULT")):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return True
+
+
 def _normalised(model: Model, sample: Sample) -> Float[Tensor, "c h w"]:
     """The image as the network will see it, in half precision to save memory."""
     pixels = as_channels(sample.image, model.description.channels, sample.name)
-    return torch.from_numpy(model.description.normalisation(pixels)).permute(2, 0, 1).half().contiguous()
+    return torch.from_numpy(model.description.normalisation(pixels)).permute(2, 0, 1).clamp(-6e4, 6e4).half()
 
 
 def _check_classes(samples: Sequence[Sample], class_names: tuple[str, ...], model: Model) -> None:

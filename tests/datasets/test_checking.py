@@ -47,7 +47,7 @@ def test_a_sound_data_set_has_facts_and_suggestions(folder):
     assert "images: 100 x 120 pixels; 1 channel uint8" in text
     assert "objects: 6, 2 to 2 in an image" in text
     assert "area: 100 pixels in the median" in text
-    assert "crop size 64" in text
+    assert "crop size 96" in text
     assert "minimum object 100 pixels" in text
     assert "typical object size 11.3 pixels" in text
     assert text.endswith("This data set can be used. 0 errors, 0 warnings.")
@@ -186,7 +186,7 @@ def test_statistics_of_objects(folder):
 
 @pytest.mark.parametrize(
     ("extent", "image", "crop"),
-    [(10, 1000, 64), (61, 1000, 128), (64, 1000, 128), (400, 1000, 512), (400, 300, 296), (10, 50, 48), (10, 5, 8)],
+    [(10, 1000, 128), (66, 1000, 136), (64, 1000, 128), (400, 1000, 512), (400, 300, 296), (10, 50, 48), (10, 5, 8)],
 )
 def test_the_crop_covers_large_objects_twice_within_limits_and_the_image(extent, image, crop):
     statistics = ObjectStatistics(np.array([9]), np.array([[3, extent]]), np.array([[image, image + 40]]))

@@ -77,11 +77,21 @@ def test_tiles_give_the_maps_of_the_whole(segmenter, squares, tile):
 def test_a_real_network_agrees_in_tiles_and_whole():
     torch.manual_seed(0)
     model = Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",)))
-    segmenter = Segmenter(model, device="cpu")
-    image = torch.rand(1, 1, 96, 160)
-    whole, tiled = segmenter.maps(image), segmenter.maps(image, tile=64)
-    for name, value in vars(whole).items():
-        torch.testing.assert_close(vars(tiled)[name], value, atol=2e-2, rtol=0, msg=name)
+    last = model.method.network.decoders[0][-1]
+    torch.nn.init.normal_(last.weight, std=0.1)  # an untrained network would answer the same everywhere
+    model.eval()
+    image = torch.rand(1, 1, 16, 640)
+    with torch.inference_mode():
+        whole = model.method(image)
+        errors = {
+            halo: max(
+                (vars(tiled_maps(model.method, image, 64, halo=halo))[name] - value).abs().max().item()
+                for name, value in vars(whole).items()
+            )
+            for halo in (0, 128, 640)
+        }
+    assert errors[640] < 1e-5  # all of the image is seen
+    assert errors[128] < 0.05 * errors[0]
 
 
 def test_objects_of_another_size_are_rescaled(segmenter, squares):
@@ -107,7 +117,6 @@ def test_a_constant_image_is_empty(segmenter, value):
 
 def test_devices():
     assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type in ("cuda", "mps", "cpu")
     with pytest.raises(InputError, match='There is no device "gpu"; it can be auto, cpu, cuda, mps'):
         choose_device("gpu")
 

@@ -62,12 +62,12 @@ class ObjectStatistics:
 
     @property
     def crop_size(self) -> int:
-        """Side of training crops: twice what 95 % of objects extend, a multiple of 8 from 64 to 512.
+        """Side of training crops: twice what 95 % of objects extend, a multiple of 8 from 128 to 512.
 
         It is no larger than the smaller side of nine images in ten, and 256 at most without objects.
         """
         wanted = 2 * np.percentile(self.extents.max(axis=1), 95) if self.count else 256
-        side = int(np.clip(-(-wanted // 8) * 8, 64, 512))
+        side = int(np.clip(-(-wanted // 8) * 8, 128, 512))
         if not self.images:
             return side
         available = int(np.percentile(self.image_sizes.min(axis=1), 10, method="lower"))
@@ -308,7 +308,7 @@ def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
     """Settings that follow from the objects' sizes."""
     if not statistics.count:
         return
-    yield f"crop size {statistics.crop_size}: about twice the extent of large objects, within 64 to 512 and the images"
+    yield f"crop size {statistics.crop_size}: about twice the extent of large objects, within 128 to 512 and the images"
     yield f"minimum object {statistics.min_object} pixels: 99.5 % of the objects here are at least so large"
     yield f"typical object size {statistics.typical_size:.1f} pixels: the median diameter"
 

@@ -34,7 +34,7 @@ def medoids(owner: Tensor, n_objects: int, *, approximate: bool = False) -> Tens
     pick = _nearest_to_median if approximate else _least_distance
     centre = np.zeros((n_objects, 2), np.int64)
     for k in range(n_objects):
-        part = slice(starts[k], starts[k + 1], max(1, (starts[k + 1] - starts[k]) // SAMPLE))
+        part = slice(starts[k], starts[k + 1], max(1, -(-(starts[k + 1] - starts[k]) // SAMPLE)))
         best = pick(rows[part], columns[part])
         centre[k] = rows[part][best], columns[part][best]
     return torch.from_numpy(centre).to(owner.device)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int32
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from attractor.augmentation import View
@@ -53,7 +54,7 @@ class SpatialEmbeddings(nn.Module):
     # What validation tries for each threshold; sizes are pixels.
     threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
         "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
-        "seed_threshold": (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+        "seed_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96),
         "min_size": (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     }
 
@@ -120,6 +121,9 @@ class SpatialEmbeddings(nn.Module):
                 f'objective = "{objective}" learns no bandwidth and no centre: use it with margin = "fixed" and '
                 f'centre = "centroid" or "medoid" (found margin = "{margin}", centre = "{centre}").'
             )
+        for name, pixels in (("fixed_margin", fixed_margin), ("initial_margin", initial_margin)):
+            if not pixels > 0:
+                raise InputError(f"{name} is {pixels}; it is a length in pixels, above 0.")
         self.n_classes = n_classes
         self.margin, self.centre, self.objective = margin, centre, objective
         self.fixed_margin = fixed_margin
@@ -264,7 +268,10 @@ class SpatialEmbeddings(nn.Module):
 
     @torch.no_grad()
     def group(self, maps: Maps) -> list[Instances]:
-        """Objects of each image, best seed first; where two classes claim a pixel the higher seed score wins."""
+        """Objects of each image, class by class, the best seed first.
+
+        Where two classes claim a pixel the higher seed score wins.
+        """
         decoded = (x.float().cpu() if x.dtype != torch.float64 else x.cpu() for x in self.decode(maps))
         return [self._group_image(*(x.numpy() for x in image)) for image in zip(*decoded, strict=True)]
 
@@ -483,12 +490,10 @@ def _nearest(
     ids = np.unique(labels[labels > 0])
     if not len(ids):
         return labels
-    from scipy.spatial import cKDTree
-
-    step = embedding[:, labels > 0], labels[labels > 0]
-    means = np.stack([[step[0][d][step[1] == k].mean() for d in (0, 1)] for k in ids])
+    owner = labels[labels > 0]
+    means = [np.bincount(owner, axis[labels > 0])[ids] / np.bincount(owner)[ids] for axis in embedding]
     result = np.zeros_like(labels)
-    result[foreground] = ids[cKDTree(means).query(embedding[:, foreground].T)[1]]
+    result[foreground] = ids[cKDTree(np.stack(means, 1)).query(embedding[:, foreground].T)[1]]
     return result
 
 

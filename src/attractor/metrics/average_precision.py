@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from attractor.errors import InputError
-from attractor.instances import areas, overlap, relabel
+from attractor.instances import areas, relabel
 
 # Typed out, because sums of .05 miss: 3 of 5 pixels would not reach 0.6000000000000001.
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -166,7 +166,7 @@ def score_image(
     limits = np.round(np.asarray(thresholds, float), 9)  # those of np.arange, too
     forgiven = _mostly_ignored(found, ignore)
     (truth, truth_ids), (found, found_ids) = relabel(_without(truth, ignore)), relabel(found)
-    pairs = _overlapping_pairs(overlap(truth, _without(found, ignore)))
+    pairs = _overlapping_pairs(truth, _without(found, ignore))
     if truth_classes is not None and found_classes is not None:
         pairs = pairs.where(
             _classes(truth_classes, truth_ids, f"{name}, truth")[pairs.truth]
@@ -241,7 +241,7 @@ def paired_difference(a: Sequence[ImageScores], b: Sequence[ImageScores], *, see
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Objects that share pixels, both counted from 0, by row of the overlap table."""
+    """Objects that share pixels, both counted from 0, by true object."""
 
     truth: Int[np.ndarray, " p"]
     found: Int[np.ndarray, " p"]
@@ -252,12 +252,14 @@ class _Pairs:
         return _Pairs(self.truth[keep], self.found[keep], self.iou[keep])
 
 
-def _overlapping_pairs(table: Int[np.ndarray, "_ _"]) -> _Pairs:
-    """Every pair of objects that shares a pixel, with its intersection over union."""
-    truth, found = np.nonzero(table[1:, 1:])
-    shared = table[1:, 1:][truth, found]
-    union = table.sum(1)[1:][truth] + table.sum(0)[1:][found] - shared
-    return _Pairs(truth, found, shared / union)
+def _overlapping_pairs(truth: Int[np.ndarray, "h w"], found: Int[np.ndarray, "h w"]) -> _Pairs:
+    """Every pair of objects that shares a pixel, with its intersection over union; no table of all pairs is made."""
+    columns = int(found.max(initial=0)) + 1
+    both = (truth > 0) & (found > 0)
+    ids, shared = np.unique(truth[both].astype(np.int64) * columns + found[both], return_counts=True)
+    true_label, found_label = np.divmod(ids, columns)
+    union = np.bincount(truth.ravel())[true_label] + np.bincount(found.ravel())[found_label] - shared
+    return _Pairs(true_label - 1, found_label - 1, shared / union)
 
 
 def _match(pairs: _Pairs, threshold: float, n_truth: int, n_found: int) -> _Pairs:

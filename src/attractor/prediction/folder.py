@@ -76,7 +76,8 @@ def segment_files(
         except (MemoryError, RuntimeError) as error:
             if not _is_for_memory(error):
                 raise
-            cure = "compute in tiles, as by --tile 1024" + (", or give a larger --object-size" if object_size else "")
+            cure = "compute in tiles, as by --tile 1024" if tile is None else f"compute in tiles smaller than {tile}"
+            cure += ", or give a larger --object-size" if object_size else ""
             outcome = Outcome(image, 0, f"{image}: needs more memory than there is; {cure}.")
         outcomes.append(outcome)
         report(outcome)
