@@ -347,6 +347,21 @@ def test_options_that_cannot_be(options, message):
         method(**options)
 
 
+def test_views_that_move_all_embeddings_differently_keep_the_objects():
+    labels = np.zeros((16, 24), np.int32)
+    labels[2:9, 2:9], labels[2:9, 10:17] = 1, 2
+    se, maps = method(), perfect_maps(labels)
+    moved = [torch.tensor([x, y])[None, :, None, None] for x, y in ((0.9, 0.2), (-0.9, 0.1), (-0.3, 0.7), (0.3, -0.95))]
+    views = [
+        Maps(torch.atanh((torch.tanh(maps.offset) + by).clamp(-0.999, 0.999)), maps.sigma, maps.seed) for by in moved
+    ]
+    expected, _, _ = se.decode(maps)
+    found, _, _ = se.decode(se.averaged(views))
+    shift = (found - expected).flatten(2)
+    torch.testing.assert_close(shift, shift[..., :1].expand_as(shift), atol=1e-5, rtol=0)
+    assert np.array_equal(se.group(se.averaged(views))[0].labels, labels)
+
+
 def test_untrained_network_points_nowhere_with_the_given_margin():
     se = SpatialEmbeddings(lambda outputs: ERFNet(1, outputs), initial_margin=8.0, grid_step=(1 / 512, 1 / 512)).eval()
     maps = se(torch.rand(1, 1, 16, 16))

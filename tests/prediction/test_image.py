@@ -16,7 +16,7 @@ class Bright(torch.nn.Module):
 
     def __init__(self, method):
         super().__init__()
-        self.group, self.turned, self.decode = method.group, method.turned, method.decode
+        self.group, self.turned, self.averaged = method.group, method.turned, method.averaged
 
     def forward(self, images):
         b, _, h, w = images.shape

@@ -196,6 +196,17 @@ class SpatialEmbeddings(nn.Module):
             sigma = sigma.flip(1)
         return Maps(torch.stack([-x if view.flipped else x, y], 1), sigma, seed)
 
+    def averaged(self, views: Sequence[Maps]) -> Maps:
+        """Mean of several maps of one image, for test-time augmentation.
+
+        Offsets are averaged in grid units. Where objects are drawn to the mean of their embeddings, nothing keeps
+        the network from moving *all* embeddings by one vector, and it does; seen turned, that vector points
+        elsewhere. Such moves add up to one move, which changes no distance; in the mean of raw offsets, through the
+        bend of tanh, they would stretch the distances instead.
+        """
+        offset, sigma, seed = (torch.stack([getattr(maps, field.name) for maps in views]) for field in fields(Maps))
+        return Maps(torch.atanh(torch.tanh(offset).mean(0)), sigma.mean(0), seed.mean(0))
+
     # ---------------------------------------------------------------- loss
 
     def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:

@@ -5,7 +5,6 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -98,13 +97,8 @@ class Segmenter:
         if not tta:
             return predict(image)
         self._check_views()
-        total: dict[str, Tensor] = {}
-        for view in VIEWS:
-            maps = self.model.method.turned(predict(view.apply(image)), view)
-            for field in fields(maps):
-                value = getattr(maps, field.name) / len(VIEWS)
-                total[field.name] = total[field.name] + value if field.name in total else value
-        return type(maps)(**total)
+        method = self.model.method
+        return method.averaged([method.turned(predict(view.apply(image)), view) for view in VIEWS])
 
     def check_options(self, *, tta: bool = False, object_size: float | None = None, tile: int | None = None) -> None:
         """Raise what `segment` would raise about these, without an image."""
