@@ -319,6 +319,19 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
     assert max(map(len, answer.out.splitlines())) <= 80
 
 
+def test_a_threshold_is_changed_by_name(attractor_command, tiny_model, in_folder):
+    write_image("a.png", np.random.default_rng(0).integers(0, 255, (32, 32, 1)).astype(np.uint8))
+    call = ["segment", "a.png", "--model", tiny_model, "--device", "cpu", "--threshold"]
+    none = attractor_command(*call, "seed_threshold=1.1")
+    assert (none.code, none.out[:15]) == (0, "Found 0 objects")
+    wrong = attractor_command(*call, "seed=0.5")
+    assert (wrong.code, wrong.error) == (
+        2, "The model has no threshold seed; its thresholds are foreground_threshold, seed_threshold, min_size.\n"
+    )  # fmt: skip
+    text = attractor_command(*call, "seed_threshold=low")
+    assert text.error == "--threshold seed_threshold=low: write it as name=number, as in seed_threshold=0.6.\n"
+
+
 def test_the_demo_needs_no_network(attractor_command, in_folder, tiny_model, monkeypatch):
     def fetch(*arguments: object, **options: object) -> None:
         pytest.fail("the demo asked scikit-image to fetch a file")

@@ -24,20 +24,23 @@ __all__ = ["InputError", "Instances", "load"]
 __version__ = "0.1.0"
 
 
-def load(name_or_path: str | Path = "nuclei", *, device: str = "auto") -> Segmenter:
+def load(
+    name_or_path: str | Path = "nuclei", *, device: str = "auto", thresholds: dict[str, float] | None = None
+) -> Segmenter:
     """A model that is ready to be shown images.
 
     Args:
         name_or_path: a model that comes with the package, a model file, or the folder of a training.
         device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
+        thresholds: to use instead of those tuned for the model's own kind of image, as {"seed_threshold": 0.6}.
 
     Raises:
-        InputError: if there is no such model or device, or the file is not a model.
+        InputError: if there is no such model, device or threshold, or the file is not a model.
     """
     from attractor.model import Model
     from attractor.prediction.image import Segmenter
 
-    return Segmenter(Model.load(name_or_path), device=device)
+    return Segmenter(Model.load(name_or_path), device=device, thresholds=thresholds)
 
 
 def __getattr__(name: str) -> Any:

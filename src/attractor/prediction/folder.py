@@ -132,12 +132,17 @@ def _segment_file(segmenter: Segmenter, path: Path, out: Path, **options: Any) -
     """Write the files of one image; gives the number of objects."""
     image = read_image(path)
     found = segmenter.segment(image, name=str(path), **options)
-    table = object_table(image, found, segmenter.class_names)
-    contents = encode_labels(found.labels), _encode_picture(overlay(image, found)), _encode_table(table)
-    _write_together(
-        {out / (path.stem + ending): content for ending, content in zip(OUTPUT_ENDINGS, contents, strict=True)}
-    )
+    write_result(image, found, segmenter.class_names, out, path.stem)
     return len(found)
+
+
+def write_result(
+    image: Shaped[np.ndarray, "h w c"], found: Instances, class_names: tuple[str, ...], out: Path, stem: str
+) -> None:
+    """Write label image, picture with outlines, and table of objects of one image: all three or none."""
+    table = object_table(image, found, class_names)
+    contents = encode_labels(found.labels), _encode_picture(overlay(image, found)), _encode_table(table)
+    _write_together({out / (stem + ending): content for ending, content in zip(OUTPUT_ENDINGS, contents, strict=True)})
 
 
 def _write_together(contents: dict[Path, bytes]) -> None:

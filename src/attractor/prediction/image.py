@@ -27,16 +27,21 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 class Segmenter:
     """A model on a device, ready to be shown images."""
 
-    def __init__(self, model: Model, *, device: str = "auto") -> None:
+    def __init__(self, model: Model, *, device: str = "auto", thresholds: dict[str, float] | None = None) -> None:
         """Move the model to the device.
 
         Args:
             model: made or loaded.
             device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
+            thresholds: to set in the model, by name.
 
         Raises:
-            InputError: if that device is not there.
+            InputError: if that device is not there, or the method has no such threshold.
         """
+        known = model.method.thresholds
+        if unknown := [name for name in thresholds or {} if name not in known]:
+            raise InputError(f"The model has no threshold {', '.join(unknown)}; its thresholds are {', '.join(known)}.")
+        known.update(thresholds or {})
         self.device = choose_device(device)
         self.model = model.to(self.device)
 
