@@ -17,6 +17,7 @@ class Bright(torch.nn.Module):
     def __init__(self, method):
         super().__init__()
         self.group, self.turned, self.averaged = method.group, method.turned, method.averaged
+        self.thresholds = method.thresholds
 
     def forward(self, images):
         b, _, h, w = images.shape
