@@ -265,5 +265,10 @@ def _by_falling_score(score, threshold):
 @njit(cache=True, nogil=True)
 def _sorted_free(bucket, owner, score):
     """Members of a bucket that no object has claimed, by falling score; of equals the first pixel comes first."""
-    members = bucket[owner[bucket] == FREE]
-    return members[np.argsort(-score[members], kind="mergesort")]
+    members = np.empty(bucket.size, np.int32)
+    n = 0
+    for p in bucket:
+        members[n] = p
+        n += owner[p] == FREE
+    members = members[:n]
+    return members[np.argsort(-score[members], kind="mergesort")] if n > 1 else members
