@@ -20,6 +20,7 @@ from attractor.kernels.binning import bin_points, bin_range
 
 FREE, TAKEN = -1, 0  # owners of a pixel that no object has: still to be claimed, or claimed in vain
 ANY = np.iinfo(np.int32).max
+BLOCK = 64  # pixels looked at together: most are all background or all foreground
 RUN = 64  # the most pixels of a run
 RUNS_PER_BIN = 4  # runs hold many pixels, so that a run tested in vain costs more than a bin
 
@@ -124,10 +125,20 @@ def _above(seed, threshold):
     pixel = np.empty(seed.size, np.int32)
     score = np.empty_like(seed)
     n = 0
-    for i in range(seed.size):
-        # written whether it counts or not: a branch would be guessed wrong at every edge
-        pixel[n], score[n] = i, seed[i]
-        n += seed[i] > threshold
+    for start in range(0, seed.size, BLOCK):
+        block = seed[start : start + BLOCK]
+        hits = np.int32(0)
+        for j in range(block.size):
+            hits += np.int32(block[j] > threshold)
+        if hits == block.size:
+            for j in range(block.size):
+                pixel[n + j], score[n + j] = start + j, block[j]
+            n += block.size
+        elif hits:
+            for j in range(block.size):
+                # written whether it counts or not: a branch would be guessed wrong at every edge
+                pixel[n], score[n] = start + j, block[j]
+                n += block[j] > threshold
     return pixel[:n], score[:n]
 
 
@@ -239,9 +250,15 @@ def _by_falling_score(score, threshold):
     n_buckets = 1024
     places = np.empty(score.size, np.int32)
     n = 0
-    for p in range(score.size):
-        places[n] = p
-        n += score[p] >= threshold
+    for start in range(0, score.size, BLOCK):
+        block = score[start : start + BLOCK]
+        hits = np.int32(0)
+        for j in range(block.size):
+            hits += np.int32(block[j] >= threshold)
+        if hits:
+            for j in range(block.size):
+                places[n] = start + j
+                n += block[j] >= threshold
     top = threshold
     for p in places[:n]:
         top = max(top, score[p])
