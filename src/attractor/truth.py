@@ -1,13 +1,15 @@
 """What a loss is told of a batch of annotated images, the same for every method.
 
-Shapes: `b` images, `h` rows, `w` columns, `k` the most objects in any image of the batch.
+Shapes: `b` images, `c` channels, `h` rows, `w` columns. In `Truth`, `k` is the most objects in any image of the batch;
+in `Objects`, the objects of all its images, and `n` their pixels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Int, Int32
+import torch
+from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
 
@@ -18,3 +20,94 @@ class Truth:
     labels: Int32[Tensor, "b h w"]  # 0 is background, objects of each image are 1, 2, …; gaps are allowed
     classes: Int[Tensor, "b k"]  # class of label i + 1, counted from 1; 0 where an image has fewer objects
     valid: Bool[Tensor, "b h w"]  # False where a pixel counts neither as object nor as background
+
+    def class_map(self) -> Int[Tensor, "b h w"]:
+        """Class of each pixel: 0 is background, -1 a pixel to leave out."""
+        b = len(self.labels)
+        of_label = torch.cat([self.classes.new_zeros(b, 1), self.classes], 1).long()
+        classes = of_label.gather(1, self.labels.flatten(1).long()).view(self.labels.shape)
+        return torch.where(self.valid, classes, -1)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects of a batch in one row, image after image; those without a valid pixel are left out."""
+
+    owner: Int[Tensor, "b h w"]  # 1 + object, 0 for background, -1 for pixels to leave out
+    image: Int[Tensor, " k"]  # image of each object
+    classes: Int[Tensor, " k"]  # class of each object, from 1
+    weight: Float[Tensor, " k"]  # 1 / (objects of its image * images)
+    pixels: Int[Tensor, " n"]  # the pixels that belong to objects, of all b * h * w
+    of_pixel: Int[Tensor, " n"]  # object of each of these
+    area: Float[Tensor, " k"]
+    n_valid: Int[Tensor, " b"]
+
+    @classmethod
+    def of(cls, truth: Truth) -> Objects:
+        """The objects of a batch."""
+        b, k = len(truth.labels), truth.classes.shape[1]
+        device = truth.labels.device
+        labels = torch.where(truth.valid, truth.labels.long(), 0)
+        first = torch.arange(b, device=device)[:, None, None] * (k + 1)
+        counts = torch.bincount((labels + first).flatten(), minlength=b * (k + 1)).view(b, k + 1)
+        counts[:, 0] = 0
+        present = counts > 0
+        number = present.flatten().cumsum(0).view(b, k + 1) * present  # 1 + object of each (image, label)
+        owner = torch.where(truth.valid, number.flatten()[(labels + first)], -1)
+        image, label = torch.nonzero(present, as_tuple=True)
+        per_image = present.sum(1)
+        pixels = torch.nonzero(owner.flatten() > 0)[:, 0]
+        return cls(
+            owner=owner,
+            image=image,
+            classes=truth.classes[image, label - 1],
+            weight=1 / (per_image[image] * b).float(),
+            pixels=pixels,
+            of_pixel=owner.flatten()[pixels] - 1,
+            area=counts[present].float(),
+            n_valid=truth.valid.flatten(1).sum(1),
+        )
+
+    def at_pixels(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c"]:
+        """Values of the maps at the objects' pixels."""
+        h, w = maps.shape[-2:]
+        image, place = self.pixels // (h * w), self.pixels % (h * w)
+        return maps.flatten(2)[image, :, place]
+
+    def mean(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "k c"]:
+        """Mean of the maps over each object."""
+        return self.mean_values(self.at_pixels(maps))
+
+    def mean_values(self, values: Float[Tensor, "n *c"]) -> Float[Tensor, "k *c"]:
+        """Mean of values given at the objects' pixels over each object."""
+        total = values.new_zeros(len(self.image), *values.shape[1:]).index_add(0, self.of_pixel, values)
+        return total / self.area.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+
+    def mean_over_images(self, values: Float[Tensor, " k"]) -> Float[Tensor, ""]:
+        """Mean over the objects of each image, then over images; an image without objects counts as 0."""
+        return (values * self.weight.to(values.dtype)).sum()
+
+    def mean_over_pixels(self, values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Mean over the foreground pixels of each image, then over images; an image without any counts as 0."""
+        b = len(self.owner)
+        image = self.image[self.of_pixel]
+        count = torch.bincount(image, minlength=b)
+        total = values.new_zeros(b).index_add(0, image, values)
+        return (total / count.clamp(min=1)).mean()
+
+    def near(self, reach: float | None) -> Bool[Tensor, "k k"]:
+        """Which objects lie near each other: other objects of the same image, within reach.
+
+        Args:
+            reach: how far apart centres may be, in sums of the two objects' radii (those of discs of their area): 1 for
+                discs that touch. None for any distance.
+        """
+        near = self.image[:, None] == self.image
+        near.fill_diagonal_(False)
+        if reach is None:
+            return near
+        h, w = self.owner.shape[-2:]
+        place = self.pixels % (h * w)
+        centre = self.mean_values(torch.stack([place // w, place % w], 1).float())
+        radius = (self.area / torch.pi).sqrt()
+        return near & ((centre[:, None] - centre).norm(dim=2) <= reach * (radius[:, None] + radius))

@@ -29,11 +29,11 @@ def vectors(prefix):
 
 
 class Given(nn.Module):
-    """Stands where a network would: one decoder whose last layer can be initialised."""
+    """Stands where a network would: last layers that can be initialised."""
 
     def __init__(self, channels_out):
         super().__init__()
-        self.decoders = nn.ModuleList([nn.Sequential(nn.ConvTranspose2d(16, n, 2, stride=2)) for n in channels_out])
+        self.heads = nn.ModuleList(nn.ConvTranspose2d(16, n, 2, stride=2) for n in channels_out)
 
 
 def method(**options):

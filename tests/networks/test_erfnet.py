@@ -78,3 +78,55 @@ def test_any_size_and_number_of_channels(make, h, w):
     torch.manual_seed(0)
     net = make(2, [3, 1]).eval()
     assert net(torch.rand(2, 2, h, w)).shape == (2, 4, h, w)
+
+
+# -------------------------------------------------------------------- what all networks have in common
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_heads_are_the_last_layers(make):
+    net = make(1, [3, 2]).eval()
+    assert all(isinstance(head, torch.nn.ConvTranspose2d) for head in net.heads)
+    with torch.no_grad():
+        for value, head in enumerate(net.heads, 1):
+            head.weight.zero_()
+            head.bias.fill_(value)
+    maps = net(torch.rand(1, 1, 9, 6))
+    assert maps[0, :, 0, 0].tolist() == [1, 1, 1, 2, 2]
+    assert torch.equal(maps, maps[..., :1, :1].expand(1, 5, 9, 6))
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (7, 5), (32, 64), (3, 70)])
+def test_pyramid_has_the_channels_and_strides_it_claims(make, h, w):
+    net = make(2, []).eval()
+    last = net.strides[-1]
+    rows, columns = (-(-side // last) * last for side in (h, w))
+    expected = [(1, c, rows // s, columns // s) for c, s in zip(net.channels, net.strides, strict=True)]
+    assert [tuple(f.shape) for f in net.pyramid(torch.rand(1, 2, h, w))] == expected
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_a_network_without_decoders_is_an_encoder(make):
+    net = make(1, []).eval()
+    assert net.heads == []
+    assert net(torch.rand(2, 1, 9, 6)).shape == (2, 0, 9, 6)
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_gradients_reach_every_parameter(make):
+    torch.manual_seed(0)
+    # Not in training: batch normalisation would then take away what the biases before it add.
+    net = make(1, [2, 1]).eval()
+    maps = net(torch.rand(1, 1, 40, 33))
+    (maps * torch.rand_like(maps)).sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_the_pyramid_of_erfnet_ends_in_what_its_encoder_gives():
+    torch.manual_seed(0)
+    net = ERFNet(1, [1]).eval()
+    images = torch.rand(1, 1, 16, 24)
+    *_, middle, coarsest = net.pyramid(images)
+    assert torch.equal(coarsest, net.encoder(images))
+    assert torch.equal(net.encoder[7](middle), net.encoder[:8](images))

@@ -25,13 +25,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from attractor.augmentation import View
-from attractor.errors import InputError
+from attractor.datasets.checking import ObjectStatistics
+from attractor.errors import InputError, check_choice
 from attractor.instances import Instances, relabel
 from attractor.kernels.lovasz_gaussians import lovasz_gaussians
 from attractor.kernels.medoids import medoids
 from attractor.kernels.seeded_gaussians import seeded_gaussians
 from attractor.losses import lovasz_hinge
-from attractor.truth import Truth
+from attractor.truth import Objects, Truth
 
 N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
@@ -113,9 +114,9 @@ class SpatialEmbeddings(nn.Module):
             InputError: if a name or a combination is not one of these.
         """
         super().__init__()
-        _check_choice("margin", margin, tuple(N_SIGMA))
-        _check_choice("centre", centre, CENTRES)
-        _check_choice("objective", objective, OBJECTIVES)
+        check_choice("margin", margin, tuple(N_SIGMA))
+        check_choice("centre", centre, CENTRES)
+        check_choice("objective", objective, OBJECTIVES)
         if objective != "gaussian" and (margin != "fixed" or centre == "learnable"):
             raise InputError(
                 f'objective = "{objective}" learns no bandwidth and no centre: use it with margin = "fixed" and '
@@ -144,11 +145,22 @@ class SpatialEmbeddings(nn.Module):
         self.network = make_network([2 + N_SIGMA[margin], n_classes])
         self._start_at(initial_margin)
 
+    @staticmethod
+    def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+        """Keys of a recipe that suit such objects: the margin by their shape, where it starts by their size."""
+        ratio = np.median(statistics.extents.max(1) / statistics.extents.min(1).clip(1))
+        options = {
+            "margin": "elliptical" if ratio >= 1.15 else "circular",
+            "initial_margin": round(0.29 * statistics.typical_size, 1),
+            "min_size": statistics.min_object // 4,
+        }
+        return {"model": {"options": options}}
+
     def _start_at(self, margin: float) -> None:
         """Let an untrained network point nowhere, with one margin (pixels) for all."""
         n = 2 + N_SIGMA[self.margin]
-        decoders: Any = self.network.decoders
-        last = decoders[0][-1]
+        heads: Any = self.network.heads
+        last = heads[0]
         with torch.no_grad():
             last.weight[:, :n] = 0
             last.bias[:n] = 0
@@ -213,7 +225,7 @@ class SpatialEmbeddings(nn.Module):
         """The paper's three terms: `instance`, `smoothness` and `seed`; an image without objects has the last only."""
         with torch.autocast(maps.offset.device.type, enabled=False):
             maps = Maps(*(x if x.dtype == torch.float64 else x.float() for x in (maps.offset, maps.sigma, maps.seed)))
-            objects = _Objects.of(truth)
+            objects = Objects.of(truth)
             embedding, _, seed = self.decode(maps)
             sigma = self._full_sigma(maps)
             centre = self._centres(embedding, objects, truth)
@@ -229,7 +241,7 @@ class SpatialEmbeddings(nn.Module):
             terms["seed"] = self._seed_term(seed, phi.detach(), objects)
             return terms
 
-    def _centres(self, embedding: Float[Tensor, "b 2 h w"], objects: _Objects, truth: Truth) -> Float[Tensor, "k 2"]:
+    def _centres(self, embedding: Float[Tensor, "b 2 h w"], objects: Objects, truth: Truth) -> Float[Tensor, "k 2"]:
         """The point (x, y) that each object's pixels are drawn to."""
         if self.centre == "learnable":
             return objects.mean(embedding)
@@ -246,7 +258,7 @@ class SpatialEmbeddings(nn.Module):
         centre: Float[Tensor, "k 2"],
         precision: Float[Tensor, "k 2"],
         own_distance: Float[Tensor, "n 2"],
-        objects: _Objects,
+        objects: Objects,
     ) -> Float[Tensor, ""]:
         if self.objective == "gaussian":
             weight = objects.weight.to(embedding.dtype)
@@ -261,7 +273,7 @@ class SpatialEmbeddings(nn.Module):
         return objects.mean_over_pixels(error) + 0 * embedding.sum()
 
     def _seed_term(
-        self, seed: Float[Tensor, "b c h w"], phi: Float[Tensor, " n"], objects: _Objects
+        self, seed: Float[Tensor, "b c h w"], phi: Float[Tensor, " n"], objects: Objects
     ) -> Float[Tensor, ""]:
         """Squared error of the seed maps: 0 outside their class, the pixel's own Gaussian inside."""
         b = len(seed)
@@ -316,7 +328,7 @@ class SpatialEmbeddings(nn.Module):
 
         Source: Neven et al. 2019, Table 2.
         """
-        objects = _Objects.of(truth)
+        objects = Objects.of(truth)
         embedding, _, _ = self.decode(maps)
         centre = objects.mean(embedding)
         precision = torch.exp(10 * objects.mean(self._full_sigma(maps)))
@@ -425,75 +437,6 @@ def instance_loss_plain(
     return torch.stack(losses) if losses else embedding.sum(1)[:0]
 
 
-# -------------------------------------------------------------------- objects of a batch
-
-
-@dataclass(frozen=True)
-class _Objects:
-    """Objects of a batch in one row, image after image; those without a valid pixel are left out."""
-
-    owner: Int[Tensor, "b h w"]  # 1 + object, 0 for background, -1 for pixels to leave out
-    image: Int[Tensor, " k"]  # image of each object
-    classes: Int[Tensor, " k"]  # class of each object, from 1
-    weight: Float[Tensor, " k"]  # 1 / (objects of its image * images)
-    pixels: Int[Tensor, " n"]  # the pixels that belong to objects, of all b * h * w
-    of_pixel: Int[Tensor, " n"]  # object of each of these
-    area: Float[Tensor, " k"]
-    n_valid: Int[Tensor, " b"]
-
-    @classmethod
-    def of(cls, truth: Truth) -> _Objects:
-        b, k = len(truth.labels), truth.classes.shape[1]
-        device = truth.labels.device
-        labels = torch.where(truth.valid, truth.labels.long(), 0)
-        first = torch.arange(b, device=device)[:, None, None] * (k + 1)
-        counts = torch.bincount((labels + first).flatten(), minlength=b * (k + 1)).view(b, k + 1)
-        counts[:, 0] = 0
-        present = counts > 0
-        number = present.flatten().cumsum(0).view(b, k + 1) * present  # 1 + object of each (image, label)
-        owner = torch.where(truth.valid, number.flatten()[(labels + first)], -1)
-        image, label = torch.nonzero(present, as_tuple=True)
-        per_image = present.sum(1)
-        pixels = torch.nonzero(owner.flatten() > 0)[:, 0]
-        return cls(
-            owner=owner,
-            image=image,
-            classes=truth.classes[image, label - 1],
-            weight=1 / (per_image[image] * b).float(),
-            pixels=pixels,
-            of_pixel=owner.flatten()[pixels] - 1,
-            area=counts[present].float(),
-            n_valid=truth.valid.flatten(1).sum(1),
-        )
-
-    def at_pixels(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c"]:
-        """Values of the maps at the objects' pixels."""
-        h, w = maps.shape[-2:]
-        image, place = self.pixels // (h * w), self.pixels % (h * w)
-        return maps.flatten(2)[image, :, place]
-
-    def mean(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "k c"]:
-        """Mean of the maps over each object."""
-        return self.mean_values(self.at_pixels(maps))
-
-    def mean_values(self, values: Float[Tensor, "n *c"]) -> Float[Tensor, "k *c"]:
-        """Mean of values given at the objects' pixels over each object."""
-        total = values.new_zeros(len(self.image), *values.shape[1:]).index_add(0, self.of_pixel, values)
-        return total / self.area.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
-
-    def mean_over_images(self, values: Float[Tensor, " k"]) -> Float[Tensor, ""]:
-        """Mean over the objects of each image, then over images; an image without objects counts as 0."""
-        return (values * self.weight.to(values.dtype)).sum()
-
-    def mean_over_pixels(self, values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Mean over the foreground pixels of each image, then over images; an image without any counts as 0."""
-        b = len(self.owner)
-        image = self.image[self.of_pixel]
-        count = torch.bincount(image, minlength=b)
-        total = values.new_zeros(b).index_add(0, image, values)
-        return (total / count.clamp(min=1)).mean()
-
-
 def _nearest(
     embedding: Float[np.ndarray, "2 h w"], foreground: Bool[np.ndarray, "h w"], labels: Int32[np.ndarray, "h w"]
 ) -> Int32[np.ndarray, "h w"]:
@@ -506,11 +449,6 @@ def _nearest(
     result = np.zeros_like(labels)
     result[foreground] = ids[cKDTree(np.stack(means, 1)).query(embedding[:, foreground].T)[1]]
     return result
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise InputError(f'{name} = "{value}" is not known; it can be {", ".join(choices)}.')
 
 
 def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, ...]:

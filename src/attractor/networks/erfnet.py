@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STRIDE = 8  # of the deepest features; sides are padded to multiples of it
+from attractor.networks.padding import padded
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -91,12 +91,15 @@ class Decoder(nn.Sequential):
 class ERFNet(nn.Module):
     """One encoder for `channels_in` image channels, one decoder for each entry of `channels_out`."""
 
+    channels: tuple[int, ...] = (16, 64, 128)
+    strides: tuple[int, ...] = (2, 4, 8)
+
     def __init__(self, channels_in: int, channels_out: Sequence[int], *, dropout: float = 0.3) -> None:
         """Build the layers.
 
         Args:
             channels_in: channels of the image.
-            channels_out: output channels of each decoder.
+            channels_out: output channels of each decoder; none for the encoder alone.
             dropout: share of the channels dropped in the deepest blocks; the paper's value is the default,
                 and a tenth of it is used in the shallower ones.
         """
@@ -110,20 +113,26 @@ class ERFNet(nn.Module):
         )
         self.decoders = nn.ModuleList(Decoder(n) for n in channels_out)
 
+    @property
+    def heads(self) -> list[nn.Module]:
+        """The last layer of each decoder."""
+        return [list(decoder.children())[-1] for decoder in self.decoders]
+
+    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The encoder's features from fine to coarse, of the image padded to multiples of the coarsest stride."""
+        x = padded(images, self.strides[-1])
+        features = []
+        for layer in self.encoder:
+            if isinstance(layer, Down):  # here one resolution ends; the first to end is the image's own
+                features.append(x)
+            x = layer(x)
+        return [*features[1:], x]
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         """The maps of all decoders, in their order, at the image's size."""
         h, w = images.shape[-2:]
-        features = self.encoder(_padded(images))
+        if not self.decoders:
+            return images[:, :0]
+        features = self.encoder(padded(images, self.strides[-1]))
         maps = torch.cat([decoder(features) for decoder in self.decoders], 1)
         return maps[..., :h, :w]
-
-
-def _padded(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:
-    """Grow the right and lower sides to multiples of the stride."""
-    h, w = images.shape[-2:]
-    below, right = -h % STRIDE, -w % STRIDE
-    if not below and not right:
-        return images
-    # Reflection needs sides longer than the padding; a strip or a single pixel is repeated instead.
-    mode = "reflect" if h > below and w > right else "replicate"
-    return F.pad(images, (0, right, 0, below), mode=mode)

@@ -1,0 +1,245 @@
+"""ResNet 18, 34, 50 and 101 as a pyramid of features, from half the image's resolution down.
+
+Each block adds a correction to its input, so that a hundred layers can be trained. Where features are wanted finer
+than the last layers give them, these keep the resolution and spread their kernels instead (dilation): they then see
+as far as before and compute the same at the pixels that the strides would have kept. The classifier is left out.
+
+Parameters have the names that torchvision gives them, so that weights trained on ImageNet fit.
+
+Source: He et al. 2016, "Deep Residual Learning for Image Recognition", with the stride of a bottleneck on its 3x3
+convolution, as in torchvision; Yu & Koltun 2016 for dilation.
+Shapes: `b` images, `c` channels, `h` rows, `w` columns.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attractor.errors import InputError
+
+STRIDES = (32, 16, 8)  # that the coarsest features may have
+NAMED = 3  # parameters that a message names before it only counts
+
+
+def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    pad = dilation * (size // 2)
+    return nn.Conv2d(channels_in, channels_out, size, stride, pad, dilation, bias=False)
+
+
+def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
+    if stride == 1 and channels_in == channels_out:
+        return nn.Identity()
+    return nn.Sequential(_conv(channels_in, channels_out, 1, stride), nn.BatchNorm2d(channels_out))
+
+
+class Basic(nn.Module):
+    """A residual block of two 3x3 convolutions, the first with the stride."""
+
+    expansion = 1
+
+    def __init__(self, channels_in: int, width: int, stride: int, dilation: int, dilation_after: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(channels_in, width, 3, stride, dilation)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv(width, width, 3, dilation=dilation_after)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(channels_in, width, stride)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        """The features, refined, at the resolution that the stride leaves."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, the 3x3 with the stride; it gives four times its width."""
+
+    expansion = 4
+
+    def __init__(self, channels_in: int, width: int, stride: int, dilation: int, dilation_after: int) -> None:
+        super().__init__()  # nothing spatial comes after the 3x3, so that `dilation_after` has no use here
+        self.conv1 = _conv(channels_in, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv(width, width, 3, stride, dilation)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = _conv(width, 4 * width, 1)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.downsample = _shortcut(channels_in, 4 * width, stride)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        """The features, refined, at the resolution that the stride leaves."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+Block = type[Basic] | type[Bottleneck]
+DEPTHS: dict[int, tuple[Block, tuple[int, int, int, int]]] = {  # kind of block, and blocks in each layer
+    18: (Basic, (2, 2, 2, 2)),
+    34: (Basic, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+def _layer(
+    block: Block, n_blocks: int, channels_in: int, width: int, stride: int, dilation: int = 1, dilation_after: int = 1
+) -> nn.Sequential:
+    """Blocks of which the first takes over the resolution and dilation of the layer before."""
+    first = block(channels_in, width, stride, dilation, dilation_after)
+    rest = (block(block.expansion * width, width, 1, dilation_after, dilation_after) for _ in range(n_blocks - 1))
+    return nn.Sequential(first, *rest)
+
+
+class ResNet(nn.Module):
+    """Features of an image at five depths; `channels` and `strides` are theirs, from fine to coarse."""
+
+    def __init__(self, channels_in: int, depth: int = 18, *, stride: int = 32, width: int = 64) -> None:
+        """Build the layers.
+
+        Args:
+            channels_in: channels of the image.
+            depth: 18, 34, 50 or 101 layers, as they are counted with the classifier.
+            stride: of the coarsest features, in pixels: 32, the paper's, or 16 or 8, where the last layers are dilated.
+            width: channels of the first layer; all others have multiples of it. The paper's is 64.
+
+        Raises:
+            InputError: if a number is not one of these.
+        """
+        super().__init__()
+        _check(depth, stride, width)
+        block, n_blocks = DEPTHS[depth]
+        self.depth = depth
+        dilation3, dilation4 = max(16 // stride, 1), 32 // stride
+        self.strides = (2, 4, 8, 16 // dilation3, 32 // dilation4)
+        self.channels = (width, *(block.expansion * width * n for n in (1, 2, 4, 8)))
+        _, c1, c2, c3, _ = self.channels
+        self.conv1 = _conv(channels_in, width, 7, stride=2)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _layer(block, n_blocks[0], width, width, 1)
+        self.layer2 = _layer(block, n_blocks[1], c1, 2 * width, 2)
+        self.layer3 = _layer(block, n_blocks[2], c2, 4 * width, 2 // dilation3, 1, dilation3)
+        self.layer4 = _layer(block, n_blocks[3], c3, 8 * width, 2 * dilation3 // dilation4, dilation3, dilation4)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Features from fine to coarse; sides that a stride does not divide are rounded up."""
+        features = [F.relu(self.bn1(self.conv1(images)))]
+        x = F.max_pool2d(features[0], 3, stride=2, padding=1)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return features
+
+
+def _check(depth: int, stride: int, width: int) -> None:
+    if depth not in DEPTHS:
+        raise InputError(f"There is no ResNet of depth {depth}; there are: {', '.join(map(str, DEPTHS))}.")
+    if stride not in STRIDES:
+        raise InputError(f"stride is {stride}; it can be {', '.join(map(str, STRIDES))} pixels.")
+    if width < 1:
+        raise InputError(f"width is {width}; it is the number of channels of the first layer, 1 or more.")
+
+
+# -------------------------------------------------------------------- weights of a file
+
+
+def load_weights(encoder: ResNet, path: str | Path) -> None:
+    """Give the encoder the weights of a file of torchvision's, as trained on ImageNet.
+
+    The classifier in it is ignored. For an image of one channel, the first convolution is summed over its three: it
+    then answers to a grey image as it did to one whose colours are equal.
+
+    Args:
+        encoder: is changed in place.
+        path: a state dict as `torch.save` wrote it (.pth, .pt), from which no code is run, or .safetensors.
+
+    Raises:
+        InputError: if the file is missing, damaged, or holds other weights than the encoder has.
+    """
+    path = Path(path)
+    own = encoder.state_dict()
+    found = {name: value for name, value in _read(path).items() if not name.startswith("fc.")}
+    first = found.get("conv1.weight")
+    if first is not None and first.ndim == 4 and (first.shape[1], own["conv1.weight"].shape[1]) == (3, 1):
+        found["conv1.weight"] = first.sum(1, keepdim=True)
+    if misfits := _misfits(own, found):
+        raise InputError(
+            f"{path}: the weights do not fit this ResNet-{encoder.depth} of width {encoder.channels[0]}: "
+            f"{'; '.join(misfits)}. {_advice(encoder, found)}"
+        )
+    encoder.load_state_dict(own | found)  # batches that were counted are missing from old files, and have no effect
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix not in (".pth", ".pt", ".safetensors"):
+        raise InputError(f"{path}: weights are read from files that end in .pth, .pt or .safetensors.")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give one with a ResNet's weights.")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, OSError, EOFError, RuntimeError) as error:
+        reason = (str(error) or "it is empty").splitlines()[0]
+        raise InputError(
+            f"{path}: this is not a whole file of weights ({reason}). Copy it again, or save the network's state_dict."
+        ) from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(
+            f"{path}: this file holds {_described(content)}, not weights by name. Save the network's state_dict alone."
+        )
+    return content
+
+
+def _described(content: Any) -> str:
+    return (
+        f"entries {_first_few([str(key) for key in content])}" if isinstance(content, dict) else type(content).__name__
+    )
+
+
+def _misfits(own: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    """What keeps the weights that were found from being our own; nothing if they fit."""
+    missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in found if name not in own]
+    misshapen = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in found and found[name].shape != own[name].shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    return [f"{kind}: {_first_few(names)}" for kind, names in kinds.items() if names]
+
+
+def _first_few(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _advice(encoder: ResNet, found: dict[str, Tensor]) -> str:
+    """What to do about weights that do not fit."""
+    depth = _depth_of(found)
+    if depth is None:
+        return "Give a state dict with the parameter names of torchvision's ResNet 18, 34, 50 or 101."
+    if depth != encoder.depth:
+        return f"They seem to be those of a ResNet-{depth}: choose that depth, or another file."
+    return "The depth agrees: choose the width and the number of image channels that the file has, or another file."
+
+
+def _depth_of(found: dict[str, Tensor]) -> int | None:
+    """The depth that weights are of, told by kind and number of blocks; None for other weights."""
+    starts = {".".join(name.split(".")[:2]) for name in found}
+    n_blocks = tuple(sum(start.startswith(f"layer{n}.") for start in starts) for n in (1, 2, 3, 4))
+    block = Bottleneck if "layer1.0.conv3.weight" in found else Basic
+    return next((depth for depth, kind in DEPTHS.items() if kind == (block, n_blocks)), None)
