@@ -15,6 +15,7 @@ import skimage.data
 import attractor
 from attractor import cli
 from attractor.images import read_image, read_labels, write_image, write_labels
+from attractor.methods import METHODS
 from attractor.model import Model, read_description
 from attractor.weights import MODELS
 
@@ -213,6 +214,13 @@ def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_comm
         (["--found", "nowhere", "--truth", "squares"], "nowhere: no such folder"),
         (["--found", "squares/labels", "--truth", "squares", "--by", "colour"], "no column 'colour' .* columns: kind"),
         (["--found", "squares/labels", "--truth", "squares", "--metric", "ap"], 'no metric "ap"; .* average_precision'),
+        (["nothing", "nowhere", "--metric", "ap"], 'no metric "ap"; .* average_precision'),
+        (
+            ["--found", "squares/labels", "--truth", "squares", "--metric", "average_recall"],
+            "average_recall ranks a model's proposals, which label images do not hold; give a model",
+        ),
+        (["m", "squares", "--max-objects", "3"], "give their size, too, as in --crop 128"),
+        (["m", "squares", "--crop", "0"], "size of crops is 0"),
         (
             ["--found", "squares/labels", "--truth", "squares", "--out", "a/b.json"],
             r"a/b\.json: there is no such folder",
@@ -224,6 +232,57 @@ def test_a_wrong_evaluation_is_answered_in_one_line(attractor_command, annotated
     assert answer.code == 2
     assert answer.error.count("\n") == 1
     assert re.search(message, answer.error)
+
+
+def test_leaves_have_a_table_of_their_own(attractor_command, annotated):
+    folders = ["--found", annotated / "labels", "--truth", annotated]
+    answer = attractor_command("evaluate", *folders, "--metric", "cvppp", "--by", "kind")
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = [line.split() for line in lines]
+    assert ["kind", "images", "SBD", "DiC", "|DiC|", "foreground", "Dice"] in words
+    assert ["all", "5", "1.00", "0.00", "0.00", "1.00"] in words
+    assert ["odd", "2", "1.00", "0.00", "0.00", "1.00"] in words
+    assert ["1.00-1.00", "0.00", "to", "0.00", "0.00", "to", "0.00", "1.00-1.00"] in words
+    scores = json.loads(Path("evaluation.json").read_text())
+    assert scores["call"]["metric"] == "cvppp"
+    assert scores["summary"]["symmetric_best_dice"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert set(scores["groups"]) == {"even", "odd"}
+
+
+def test_recall_needs_a_method_with_proposals(attractor_command, annotated, tiny_model, monkeypatch):
+    call = ["evaluate", tiny_model, annotated, "--metric", "average_recall", "--by", "kind"]
+    answer = attractor_command(*call)
+    assert (answer.code, answer.error.count("\n")) == (2, 1)
+    assert answer.error.startswith("spatial-embeddings offers no proposals; take ")
+    method = type(Model.load(tiny_model).method)
+    monkeypatch.setattr(method, "propose", lambda self, maps, n: self.group(maps), raising=False)
+    write_labels(annotated / "labels/i4.png", np.zeros((40, 48), np.int32))
+    answer = attractor_command(*call)
+    assert answer.code == 0, answer.error
+    lines = answer.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = [line.split() for line in lines]
+    assert ["kind", "images", "objects", "AR(1)", "AR(10)", "AR(60)", "AR(100)"] in words
+    assert ["all", "4", "12"] in [line[:3] for line in words]
+    assert "1 image without a true object left out." in lines
+    scores = json.loads(Path("evaluation.json").read_text())
+    assert scores["summary"]["limits"] == [1, 10, 60, 100]
+    assert len(scores["images"]) == 4
+
+
+def test_crops_are_scored_instead_of_images(attractor_command, annotated, tiny_model):
+    cut = ["--crop", 18, "--max-objects", 1, "--by", "kind"]
+    answer = attractor_command("evaluate", tiny_model, annotated, *cut)
+    assert answer.code == 0, answer.error
+    first, *rest = answer.out.splitlines()
+    assert first == "19 crops of 18 x 18 pixels; 1 without an object left out."  # of i4's lower left
+    assert ["all", "19", "19"] in [line.split()[:3] for line in rest]
+    scores = json.loads(Path("evaluation.json").read_text())
+    assert (scores["call"]["crop"], scores["call"]["max_objects"]) == (18, 1)
+    assert set(scores["groups"]) == {"even", "odd"}
+    assert scores["images"][0]["name"] == "i0_r0_c0"
 
 
 def test_images_without_a_found_file_are_named(attractor_command, annotated):
@@ -300,6 +359,49 @@ def test_check_reports_and_its_code_tells_errors(attractor_command, annotated):
     assert "i2.png: is damaged or cut short" in bad.out
     none = attractor_command("check", "nowhere")
     assert (none.code, none.error.startswith("nowhere: no such data set")) == (2, True)
+
+
+def test_check_says_what_a_model_cannot_hold(attractor_command, annotated, tiny_model, monkeypatch):
+    plain = attractor_command("check", annotated)
+    assert attractor_command("check", annotated, "--model", tiny_model).out == plain.out
+    Path("r.toml").write_text('[data]\ntrain = "nowhere"\n[model]\nmethod = "short"\nnetwork = "erfnet"\n')
+
+    class Short(type(Model.load(tiny_model).method)):
+        max_instances = 2
+
+    monkeypatch.setitem(METHODS, "spatial-embeddings", Short)
+    monkeypatch.setitem(METHODS, "short", Short)
+    labels = read_labels(annotated / "labels/i1.png")
+    labels[0, 0] = 4
+    write_labels(annotated / "labels/i1.png", labels)
+    for model in (tiny_model, "r.toml"):
+        answer = attractor_command("check", annotated, "--model", model)
+        assert answer.code == 0, answer.error
+        assert (
+            "5 images with more than the 2 objects that the model can hold, up to 4: i1 (4), i0 (3), i2 (3), i3 (3), "
+            "i4 (3); such images lose their smallest objects in training, and 2 at most are found." in answer.out
+        )
+        assert "2 warnings." in answer.out  # the other is the object of one pixel
+
+
+def test_check_names_the_classes_that_a_model_lacks(attractor_command, annotated, tiny_model):
+    Path("r.toml").write_text('[data]\ntrain = "nowhere"\n[model]\nclasses = ["square", "disc"]\n')
+    answer = attractor_command("check", annotated, "--model", "r.toml")
+    assert answer.code == 1
+    assert "The model lacks 1 class of the data: object (15 objects); it has square, disc." in answer.out
+    assert "1 error, 0 warnings." in answer.out
+    Path("r.toml").write_text('[data]\ntrain = "nowhere"\n[model]\nclasses = ["square"]\n')
+    assert attractor_command("check", annotated, "--model", "r.toml").code == 0  # the only class, whatever its name
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("nothing", "nothing: there is no such model"), ("nothing.toml", "nothing.toml: the recipe cannot be read")],
+)
+def test_check_with_a_model_that_is_not_there(attractor_command, annotated, model, message):
+    answer = attractor_command("check", annotated, "--model", model)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.error.startswith(message)
 
 
 def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model, tmp_path, monkeypatch):

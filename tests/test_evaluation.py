@@ -11,8 +11,11 @@ import torch
 from attractor import evaluation
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
-from attractor.evaluation import as_json, evaluate
+from attractor.evaluation import as_json, evaluate, metric_named, scored_by
 from attractor.instances import Instances
+from attractor.metrics import METRICS
+from attractor.model import Model
+from attractor.prediction.image import Segmenter
 
 
 def sample(name, labels):
@@ -113,3 +116,92 @@ def test_tuning_keeps_what_cannot_be_bettered():
     given = sample("a", ONE)
     given.image[..., 0] = np.where(given.labels > 0, 120, 20)
     assert tune(Thresholded(), Listed([given])) == {"cut": 50}
+
+
+# --- every metric
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_scores_images_groups_and_differences(metric):
+    pairs = [(sample("a", TWO), found(TWO)), (sample("b", TWO), found(ONE)), (sample("c", TWO), found(ONE))]
+    evaluation = evaluate(pairs, by={"a": "easy", "b": "hard", "c": "hard"}, metric=metric)
+    assert [image.name for image in evaluation.images] == ["a", "b", "c"]
+    assert (evaluation.summary.n_images, evaluation.summary.n_truth) == (3, 6)
+    assert {name: group.n_images for name, group in evaluation.groups.items()} == {"easy": 1, "hard": 2}
+    plain = json.loads(json.dumps(as_json(evaluation), allow_nan=False))
+    assert [image["name"] for image in plain["images"]] == ["a", "b", "c"]
+    assert METRICS[metric].paired_difference(evaluation.images, evaluation.images).n_images == 3
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_ignored_pixels_count_for_no_metric(metric):
+    given, smaller = sample("a", TWO), sample("a", ONE)
+    given.ignore[:, 3] = smaller.ignore[:, 3] = True
+    one, two = (as_json(evaluate([(each, found(ONE))], metric=metric)) for each in (given, smaller))
+    assert one == two
+
+
+def test_leaves_are_scored_by_best_dice_and_count():
+    evaluation = evaluate([(sample("a", TWO), found(ONE))], metric="cvppp")
+    assert evaluation.summary.symmetric_best_dice.value == 0.5
+    assert evaluation.summary.difference_in_count.value == -1
+
+
+def test_images_without_truth_say_nothing_of_recall():
+    pairs = [(sample("a", TWO), found(TWO)), (sample("b", [[0, 0]]), found([[1, 1]]))]
+    evaluation = evaluate(pairs, by={"a": "x", "b": "y"}, metric="average_recall")
+    assert [image.name for image in evaluation.images] == ["a"]
+    assert list(evaluation.groups) == ["x"]
+    with pytest.raises(InputError, match="No image has a true object"):
+        evaluate(pairs[1:], metric="average_recall")
+
+
+def test_a_metric_that_is_not_there():
+    with pytest.raises(InputError, match=r'no metric "ap"; there are: average_precision, cvppp, average_recall\.'):
+        metric_named("ap")
+    with pytest.raises(InputError, match='no metric "ap"'):
+        evaluate([(sample("a", TWO), found(TWO))], metric="ap")
+
+
+@pytest.fixture
+def proposing(tiny_model):
+    """A segmenter whose method proposes the left half and then the whole of every image."""
+
+    def propose(maps, n):
+        h, w = maps.seed.shape[-2:]
+        left = np.arange(w) < w // 2
+        masks = [np.broadcast_to(inside, (h, w)) for inside in (left, np.ones(w, bool))][:n]
+        scores = np.array([0.9, 0.8], np.float32)[:n]
+        return [Instances.from_masks(masks, np.ones(len(masks), np.int32), scores, (h, w))]
+
+    segmenter = Segmenter(Model.load(tiny_model), device="cpu")
+    segmenter.model.method.propose = propose
+    return segmenter
+
+
+def test_proposals_are_asked_for_where_the_metric_ranks_them(proposing):
+    labels = np.zeros((16, 24), np.int32)
+    labels[:, :12] = 1
+    given = sample("a", labels)
+    given.image[..., 0] = np.random.default_rng(0).integers(0, 255, labels.shape)
+    evaluation = evaluate(scored_by("average_recall", proposing, Listed([given])), metric="average_recall")
+    assert evaluation.summary.by_image.value.tolist() == [1] * 4
+    assert evaluation.images[0].n_proposals == 2
+    ((_, objects),) = scored_by("cvppp", proposing, Listed([given]))
+    assert len(objects) > 2
+
+
+def test_proposals_overlap_and_are_as_many_as_asked_for(proposing):
+    image = np.random.default_rng(0).integers(0, 255, (16, 24)).astype(np.uint8)
+    both = proposing.propose(image, 5)
+    assert [int(both.mask(label).sum()) for label in (1, 2)] == [16 * 12, 16 * 24]
+    assert len(proposing.propose(image, 1, tta=True)) == 1
+    assert len(proposing.propose(np.zeros((5, 6), np.uint8), 5)) == 0
+
+
+def test_a_method_without_proposals_says_so(tiny_model):
+    segmenter = Segmenter(Model.load(tiny_model), device="cpu")
+    with pytest.raises(InputError, match=r"^spatial-embeddings offers no proposals; take"):
+        segmenter.propose(np.zeros((5, 6), np.uint8), 5)
+    with pytest.raises(InputError, match="offers no proposals"):
+        segmenter.check_options(n_proposals=1)

@@ -26,7 +26,15 @@ def test_a_wrong_number_type_is_caught():
 
 
 @pytest.mark.parametrize(
-    "module", ["attractor", "attractor.instances", "attractor.datasets", "attractor.metrics", "attractor.overlays"]
+    "module",
+    [
+        "attractor",
+        "attractor.instances",
+        "attractor.datasets",
+        "attractor.metrics",
+        "attractor.overlays",
+        "attractor.plots",
+    ],
 )
 def test_scoring_needs_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -138,6 +138,14 @@ def test_in_order_colours_run_from_first_to_last():
     assert picture[1, 1].tolist() == FIRST_TO_LAST[-1].tolist()
 
 
+def test_lines_are_thick_where_asked():
+    labels = np.zeros((9, 9), np.int32)
+    labels[1:8, 1:8] = 1
+    picture = overlay(np.zeros((9, 9, 1), np.uint8), instances_of(labels), thick=True)
+    assert picture[2, 4].any()
+    assert not picture[3, 4].any()
+
+
 def test_the_picture_given_is_left_alone():
     image = np.full((9, 9, 3), 100, np.uint8)
     labels = np.zeros((9, 9), np.int32)

@@ -24,10 +24,15 @@ import attractor
 from attractor.errors import InputError
 
 if TYPE_CHECKING:
+    from attractor.comparison import Comparison
     from attractor.datasets import Dataset, Sample
     from attractor.evaluation import Evaluation
     from attractor.instances import Instances
-    from attractor.metrics.average_precision import Interval, Summary
+    from attractor.metrics.average_precision import Summary
+    from attractor.metrics.average_recall import RecallSummary
+    from attractor.metrics.bootstrap import Interval
+    from attractor.metrics.cvppp import LeafSummary
+    from attractor.model import Description
     from attractor.prediction.folder import Outcome
 
 T = TypeVar("T")
@@ -44,6 +49,12 @@ app = typer.Typer(
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto takes the first of cuda, mps and cpu.")]
 Views = Annotated[
     bool, typer.Option("--tta", help="Average over eight views of the image: better, eight times slower.")
+]
+Crop = Annotated[
+    int | None, typer.Option(help="Score crops of this side in pixels, cut from the images, instead of the images.")
+]
+MaxObjects = Annotated[
+    int | None, typer.Option(metavar="N", help="With --crop: leave out crops with more objects than this.")
 ]
 
 
@@ -202,10 +213,18 @@ def evaluate(
         Path | None, typer.Option(help="Score the label images in this folder instead of a model.")
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Annotated images, with --found.")] = None,
-    metric: Annotated[str, typer.Option(help="How to score.")] = "average_precision",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="How to score: average_precision (AP over IoU); cvppp (symmetric best Dice and counts, of leaves); "
+            "average_recall (of the best n proposals, for methods that offer some)."
+        ),
+    ] = "average_precision",
     by: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
     ] = None,
+    crop: Crop = None,
+    max_objects: MaxObjects = None,
     tta: Views = False,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for all numbers.")] = Path("evaluation.json"),
@@ -216,22 +235,34 @@ def evaluate(
     if found is not None and (truth is None or model is not None or tta):
         raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
     from attractor import evaluation
-    from attractor.datasets import open_dataset
-    from attractor.metrics import METRICS
 
-    if metric not in METRICS:
-        raise InputError(f'There is no metric "{metric}"; there are: {", ".join(METRICS)}.')
+    scoring = evaluation.metric_named(metric)
+    if found is not None and scoring.n_proposals:
+        raise InputError(f"{metric} ranks a model's proposals, which label images do not hold; give a model instead.")
     if not out.resolve().parent.is_dir():
         raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
     path = Path(truth or dataset or "")
-    images = open_dataset(path)
+    images = _images(path, crop, max_objects)
     groups = _column(images, by, path)
-    pairs = _files(found, images) if found is not None else _predictions(str(model), images, tta, device)
-    result = evaluation.evaluate(_shown("scoring", pairs, len(images)), by=groups)
-    _show_scores(result, by)
+    pairs = _files(found, images) if found is not None else _predictions(str(model), images, metric, tta, device)
+    result = evaluation.evaluate(_shown("scoring", pairs, len(images)), by=groups, metric=metric)
+    _print(*_TABLES[metric](result, by))
+    if n_left_out := len(images) - len(result.images):
+        _say(f"{_many(n_left_out, 'image')} without a true object left out.")
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
-    _write_json(out, {"attractor": attractor.__version__, "call": call, **evaluation.as_json(result)})
+    cut = {} if crop is None else {"crop": crop, "max_objects": max_objects}
+    _write_json(out, {"attractor": attractor.__version__, "call": call | cut, **evaluation.as_json(result)})
     _say(f"All numbers are in {out}.")
+
+
+def _images(path: Path, crop: int | None, max_objects: int | None) -> Dataset:
+    """The data set at a path, or its crops, of which one line then says how many there are."""
+    from attractor.datasets import Crops, cropped, open_dataset
+
+    images = cropped(open_dataset(path), crop, max_objects)
+    if isinstance(images, Crops):
+        _say(images.in_words())
+    return images
 
 
 def _files(folder: Path, images: Dataset) -> Iterator[tuple[Sample, Instances]]:
@@ -243,19 +274,24 @@ def _files(folder: Path, images: Dataset) -> Iterator[tuple[Sample, Instances]]:
     return found_in(folder, images)
 
 
-def _predictions(model: str, images: Dataset, tta: bool, device: str) -> Iterator[tuple[Sample, Instances]]:
-    """The true objects with those that a model finds."""
-    from attractor.evaluation import predicted
+def _predictions(
+    model: str, images: Dataset, metric: str, tta: bool, device: str
+) -> Iterator[tuple[Sample, Instances]]:
+    """The true objects with those that a model finds or proposes."""
+    from attractor.evaluation import metric_named, scored_by
 
+    scoring = metric_named(metric)
     segmenter = attractor.load(model, device=device)
-    segmenter.check_options(tta=tta)
+    segmenter.check_options(tta=tta, n_proposals=scoring.n_proposals)
     own, true = segmenter.class_names, images.class_names
-    if own != true and max(len(own), len(true)) > 1:
+    if not scoring.has_classes and max(len(own), len(true)) > 1:
+        _complain(f"Note: {metric} knows no classes, so they are left out of account.")
+    elif own != true and max(len(own), len(true)) > 1:
         _complain(
             f"Note: the model's classes are {', '.join(own)}, those of the data set {', '.join(true)}; they are "
             "compared in this order."
         )
-    return predicted(segmenter, images, tta=tta)
+    return scored_by(metric, segmenter, images, tta=tta)
 
 
 def _column(dataset: Dataset, by: str | None, path: Path) -> dict[str, str] | None:
@@ -268,22 +304,33 @@ def _column(dataset: Dataset, by: str | None, path: Path) -> dict[str, str] | No
     return dataset.columns[by]
 
 
-def _show_scores(result: Evaluation, by: str | None) -> None:
-    """Two tables: groups by AP of images, and all images by what is pooled over them."""
+def _precision_tables(result: Evaluation, by: str | None) -> list[Table]:
+    """Groups by AP of images, and all images by what is pooled over them."""
     from attractor.evaluation import SHOWN
 
-    table = _table("AP by image, with 95 % intervals; mean AP is over IoU .50 to .95")
+    def cells(summary: Summary) -> list[str]:
+        at = [summary.by_image.at(summary.index(threshold)) for threshold in SHOWN]
+        return [str(summary.n_truth), *(_with_interval(value) for value in (*at, summary.mean_average_precision))]
+
+    title = "AP by image, with 95 % intervals; mean AP is over IoU .50 to .95"
+    columns = ["objects", *(f"AP {_three(t)[:-1]}" for t in SHOWN), "mean AP"]
+    return [_grouped(title, result, by, columns, cells), _pooled(result.summary)]
+
+
+def _grouped(
+    title: str, result: Evaluation, by: str | None, columns: Sequence[str], cells: Callable[[Any], list[str]]
+) -> Table:
+    """A row for all images and one for each group of them, with the cells that a summary gives."""
+    table = _table(title)
     table.add_column(by or "", max_width=17, no_wrap=True)
-    for name in ("images", "objects", *(f"AP {_three(t)[:-1]}" for t in SHOWN), "mean AP"):
+    for name in ("images", *columns):
         table.add_column(name, justify="right", no_wrap=True)
     for name, summary in [
         ("all", result.summary),
         *((name or "(no value)", group) for name, group in result.groups.items()),
     ]:
-        at = [summary.by_image.at(summary.index(threshold)) for threshold in SHOWN]
-        cells = [_with_interval(value) for value in (*at, summary.mean_average_precision)]
-        table.add_row(name, str(summary.n_images), str(summary.n_truth), *cells)
-    _print(table, _pooled(result.summary))
+        table.add_row(name, str(summary.n_images), *cells(summary))
+    return table
 
 
 def _pooled(summary: Summary) -> Table:
@@ -304,11 +351,146 @@ def _pooled(summary: Summary) -> Table:
     return table
 
 
+def _leaf_tables(result: Evaluation, by: str | None) -> list[Table]:
+    """Means over images of best Dice and of counts."""
+
+    def cells(summary: LeafSummary) -> list[str]:
+        return [
+            _with_interval(summary.symmetric_best_dice),
+            _count_with_interval(summary.difference_in_count),
+            _count_with_interval(summary.absolute_difference_in_count),
+            _with_interval(summary.foreground_dice),
+        ]
+
+    found = f"{result.summary.n_truth} true, {result.summary.n_found} found objects"
+    title = f"Means over images, 95 % intervals; {found}"
+    return [_grouped(title, result, by, ["SBD", "DiC", "|DiC|", "foreground Dice"], cells)]
+
+
+def _recall_tables(result: Evaluation, by: str | None) -> list[Table]:
+    """Groups by AR of images, and all images by recall of their objects together."""
+
+    def cells(summary: RecallSummary) -> list[str]:
+        at = [summary.by_image.at(k) for k in range(len(summary.limits))]
+        return [str(summary.n_truth), *(_with_interval(value) for value in at)]
+
+    summary: RecallSummary = result.summary
+    names = [f"AR({n})" for n in summary.limits]
+    title = "AR(n) by image, over IoU .50 to .95, with 95 % intervals"
+    pooled = _table(f"Pooled: {summary.n_truth} true objects, {summary.n_proposals} proposals")
+    for name in names:
+        pooled.add_column(name, justify="right", no_wrap=True)
+    pooled.add_row(*(_with_interval(summary.pooled.at(k)) for k in range(len(names))))
+    return [_grouped(title, result, by, ["objects", *names], cells), pooled]
+
+
+# how the scores of each metric are shown
+_TABLES: dict[str, Callable[[Evaluation, str | None], list[Table]]] = {
+    "average_precision": _precision_tables,
+    "cvppp": _leaf_tables,
+    "average_recall": _recall_tables,
+}
+
+
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     from attractor.images import atomic
 
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+# --- compare ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL", help="Names, files or training folders; at least two.", show_default=False),
+    ],
+    data: Annotated[Path, typer.Option(metavar="DATASET", help="Annotated images.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the page and all numbers.")] = Path("comparison"),
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
+    ] = None,
+    n_shown: Annotated[
+        int, typer.Option("--images", metavar="N", min=0, help="Show this many images, greatest disagreement first.")
+    ] = 6,
+    crop: Crop = None,
+    max_objects: MaxObjects = None,
+    tta: Views = False,
+    device: Device = "auto",
+) -> None:
+    """Compare models on the same annotated images: scores, speed, memory and pictures on one page.
+
+    Each model is tested against the first one given.
+    """
+    from attractor import comparison
+    from attractor.prediction.folder import make_writable
+
+    comparison.check_page()
+    images = _images(data, crop, max_objects)
+    groups = _column(images, by, data)
+    comparison.check_models(models, images, device=device, tta=tta)
+    make_writable(out)
+    with _progress("comparing", len(models) * len(images)) as (advance, _):
+        result = comparison.compare(
+            models,
+            images,
+            title=data.resolve().name,
+            remark="" if crop is None else _about_crops(crop),
+            by=groups,
+            tta=tta,
+            device=device,
+            n_shown=n_shown,
+            report=advance,
+        )
+    command = _typed(
+        models, {"data": data, "out": out, "by": by, "images": n_shown, "crop": crop, "max-objects": max_objects,
+                 "tta": tta, "device": device}
+    )  # fmt: skip
+    comparison.write_page(result, out / "index.html", command=command)
+    content = {"attractor": attractor.__version__, "command": command, **comparison.as_json(result)}
+    _write_json(out / "comparison.json", content)
+    _print(_side_by_side(result))
+    for pair in result.pairs:
+        _say(pair.verdict)
+    _say(f"The page is {out / 'index.html'}; all numbers are in {out / 'comparison.json'}.")
+
+
+def _about_crops(size: int) -> str:
+    return (
+        f"The pictures are crops of {size} x {size} pixels. Crops of one image resemble each other, so intervals are "
+        "narrower than those over images would be."
+    )
+
+
+def _typed(arguments: Sequence[str], options: dict[str, Any]) -> str:
+    """The command that gives this comparison again."""
+    words = ["attractor", "compare", *arguments]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
+def _side_by_side(result: Comparison) -> Table:
+    """A row for each model."""
+    from attractor.comparison import SHOWN
+
+    table = _table("AP by image, with 95 % intervals; |DiC| is objects miscounted an image")
+    table.add_column("", max_width=20, overflow="fold")
+    for name in (*(f"AP {_three(t)[:-1]}" for t in SHOWN), "mean AP", "|DiC|", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for model in result.models:
+        summary = model.summary
+        at = [summary.by_image.at(summary.index(threshold)) for threshold in SHOWN]
+        shares = [_with_interval(value) for value in (*at, summary.mean_average_precision)]
+        counts = _count_with_interval(model.leaves.absolute_difference_in_count)
+        table.add_row(model.name, *shares, counts, f"{model.seconds:.2f} s")
+    return table
 
 
 # --- check, models, demo ----------------------------------------------------------------------------------------------
@@ -317,17 +499,58 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 @app.command()
 def check(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Annotated images.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE|RECIPE.toml",
+            help="Say, too, what of the data this model, or one trained by this recipe, cannot hold.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Say what is wrong with a data set, what is in it, and which settings suit it."""
     from attractor.datasets import checking
 
     if not dataset.exists():
         raise InputError(f"{dataset}: no such data set; check the name and the folder you are in.")
+    description = _described(model) if model is not None else None
     report = checking.check(dataset)
+    if description is not None and report.class_names:
+        report = report.for_model(*_holds(description, report.class_names))
     for line in report.lines():
         _say(line)
     if report.errors:
         raise typer.Exit(1)
+
+
+def _described(model: str) -> Description:
+    """What a model says of itself, or a recipe of its model; without class names where the recipe names none."""
+    from attractor.model import Description, find_model, read_description
+
+    if Path(model).suffix != ".toml":
+        return read_description(find_model(model))
+    _need_for_training()
+    from attractor.recipe import read_recipe
+
+    section = read_recipe(model).model
+    return Description(
+        method=section.method,
+        network=section.network,
+        channels=section.channels,
+        class_names=tuple(section.classes or ()),
+        options=section.options,
+        network_options=section.network_options,
+    )
+
+
+def _holds(description: Description, of_data: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
+    """The classes that a model tells apart, by default those of the data, and how many objects of an image it holds."""
+    import dataclasses
+
+    from attractor.model import Model
+
+    described = dataclasses.replace(description, class_names=description.class_names or of_data)
+    return described.class_names, getattr(Model(described).method, "max_instances", None)
 
 
 @app.command()
@@ -420,6 +643,11 @@ def _table(title: str | None = None) -> Table:
 def _with_interval(interval: Interval) -> str:
     """A score, and its interval below."""
     return f"{_three(interval.value)}\n[dim]{_three(interval.low)}-{_three(interval.high)}[/]"
+
+
+def _count_with_interval(interval: Interval) -> str:
+    """A number of objects, which may be below 0, and its interval below."""
+    return f"{interval.value:.2f}\n[dim]{interval.low:.2f} to {interval.high:.2f}[/]"
 
 
 def _three(value: float) -> str:

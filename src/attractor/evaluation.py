@@ -15,7 +15,7 @@ from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
 from attractor.images import read_labels
 from attractor.instances import Instances
-from attractor.metrics.average_precision import ImageScores, Summary, score_image, summarise
+from attractor.metrics import METRICS, Metric
 from attractor.prediction.image import Segmenter
 
 FOUND_ENDINGS = ("_labels.tif", ".tif", ".tiff", ".png")  # of label images to score, in this order
@@ -25,11 +25,31 @@ TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their map
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of every image, of all together, and of groups of them."""
+    """Scores of every image, of all together, and of groups of them, in the records of the metric."""
 
-    images: tuple[ImageScores, ...]
-    summary: Summary
-    groups: dict[str, Summary]  # value of the column to its summary; empty without one
+    images: tuple[Any, ...]  # without those that the metric leaves out
+    summary: Any
+    groups: dict[str, Any]  # value of the column to its summary; empty without one
+
+
+def metric_named(name: str) -> Metric:
+    """The entry of METRICS.
+
+    Raises:
+        InputError: if there is none of this name; the message lists those that there are.
+    """
+    if name not in METRICS:
+        raise InputError(f'There is no metric "{name}"; there are: {", ".join(METRICS)}.')
+    return METRICS[name]
+
+
+def scored_by(
+    metric: str, segmenter: Segmenter, dataset: Dataset, *, tta: bool = False
+) -> Iterator[tuple[Sample, Instances]]:
+    """Each annotated image with what of the model the metric scores: its proposals, or the objects it finds."""
+    if n := metric_named(metric).n_proposals:
+        return proposed(segmenter, dataset, n, tta=tta)
+    return predicted(segmenter, dataset, tta=tta)
 
 
 def predicted(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> Iterator[tuple[Sample, Instances]]:
@@ -37,6 +57,15 @@ def predicted(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> I
     for index in range(len(dataset)):
         sample = dataset[index]
         yield sample, segmenter.segment(sample.image, tta=tta, name=sample.name)
+
+
+def proposed(
+    segmenter: Segmenter, dataset: Dataset, n: int, *, tta: bool = False
+) -> Iterator[tuple[Sample, Instances]]:
+    """Each annotated image with the model's best n proposals, masks that may overlap."""
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        yield sample, segmenter.propose(sample.image, n, tta=tta, name=sample.name)
 
 
 def found_in(folder: str | Path, dataset: Dataset) -> Iterator[tuple[Sample, Instances]]:
@@ -76,39 +105,38 @@ def _as_one_class(sample: Sample, file: Path) -> tuple[Sample, Instances]:
     return sample, Instances.from_labels(read_labels(file))
 
 
-def evaluate(pairs: Iterable[tuple[Sample, Instances]], *, by: dict[str, str] | None = None) -> Evaluation:
+def evaluate(
+    pairs: Iterable[tuple[Sample, Instances]], *, by: dict[str, str] | None = None, metric: str = "average_precision"
+) -> Evaluation:
     """Score what was found against the truth.
 
     Args:
         pairs: each annotated image with what was found in it.
-        by: image name to the group it is summarised with.
+        by: image name to the group it is summarised with. A group whose images the metric leaves out is not there.
+        metric: a name in METRICS.
 
     Raises:
-        InputError: if there is no image.
+        InputError: if there is no image to score, or no such metric.
     """
-    images = tuple(score_pair(sample, found) for sample, found in pairs)
-    groups: dict[str, list[ImageScores]] = {}
+    summarise = metric_named(metric).summarise
+    scored = (score_pair(sample, found, metric=metric) for sample, found in pairs)
+    images = tuple(image for image in scored if image is not None)
+    groups: dict[str, list[Any]] = {}
     if by is not None:
         for image in images:
             groups.setdefault(by.get(image.name, ""), []).append(image)
     return Evaluation(images, summarise(images), {name: summarise(groups[name]) for name in sorted(groups)})
 
 
-def score_pair(sample: Sample, found: Instances) -> ImageScores:
-    """Scores of one image; ignored pixels do not count."""
+def score_pair(sample: Sample, found: Instances, *, metric: str = "average_precision") -> Any:
+    """Scores of one image, ignored pixels aside, in the metric's record; None where it leaves the image out."""
     if sample.labels.shape != found.labels.shape:
         raise InputError(
             f"{sample.name}: the label image found has shape {found.labels.shape}, the true one {sample.labels.shape}; "
             "they must be of the same image at the same size."
         )
-    return score_image(
-        sample.labels,
-        found.labels,
-        name=sample.name,
-        ignore=sample.ignore,
-        truth_classes=sample.classes,
-        found_classes=found.classes,
-    )
+    truth = Instances(sample.labels, sample.classes, np.ones(len(sample.classes), np.float32))
+    return metric_named(metric).score_image(truth, found, name=sample.name, ignore=sample.ignore)
 
 
 def tune(segmenter: Segmenter, dataset: Dataset, *, rounds: int = 2, tta: bool = False) -> dict[str, Any]:
@@ -159,14 +187,15 @@ def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Everything in it as plain numbers and lists."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if isinstance(value, dict):
-            return {name: plain(part) for name, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
     return plain(evaluation)
+
+
+def plain(value: Any) -> Any:
+    """Records as dictionaries, and arrays as lists, however deep."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

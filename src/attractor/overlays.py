@@ -43,6 +43,7 @@ def overlay(
     instances: Instances,
     *,
     order: bool = False,
+    thick: bool | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The picture with an outline around each object.
 
@@ -51,6 +52,7 @@ def overlay(
         instances: of the same size; where masks overlap, outlines are those of the label image.
         order: colour by label, from yellow over red and violet to cyan, to show in which order objects
             were found, rather than to tell neighbours apart.
+        thick: outlines are two pixels wide rather than one; by default, on large pictures.
 
     Raises:
         InputError: if image and label image differ in size.
@@ -62,7 +64,7 @@ def overlay(
         )
     picture = _to_rgb(image)
     labels = instances.labels
-    lines = _lines(labels, thick=min(labels.shape) > LARGE)
+    lines = _lines(labels, thick=min(labels.shape) > LARGE if thick is None else thick)
     colours = _in_order(len(instances)) if order else COLOURS[_choose(labels, len(instances))]
     picture[lines] = colours[labels[lines] - 1]
     return picture

@@ -10,7 +10,7 @@ from PIL import Image
 from stardist.matching import matching, matching_dataset
 
 from attractor.errors import InputError
-from attractor.metrics import METRICS, average_precision
+from attractor.metrics import average_precision
 from attractor.metrics.average_precision import (
     THRESHOLDS,
     ImageScores,
@@ -88,7 +88,7 @@ def test_counts_equal_stardist_on_awkward_pairs(truth, found):
 
 
 def test_pooled_values_equal_stardist():
-    summary = METRICS["average_precision"](pairs(), thresholds=ALL_THRESHOLDS)
+    summary = average_precision.score(pairs(), thresholds=ALL_THRESHOLDS)
     truth, found = zip(*pairs(), strict=True)
     for i, theirs in enumerate(matching_dataset(truth, found, thresh=ALL_THRESHOLDS, show_progress=False)):
         assert (summary.tp[i], summary.fp[i], summary.fn[i]) == (theirs.tp, theirs.fp, theirs.fn)

@@ -12,11 +12,12 @@ from typing import Any, runtime_checkable
 import numpy as np
 
 from attractor.datasets.coco import Coco
+from attractor.datasets.crops import Crops, cropped
 from attractor.datasets.label_images import LabelImages
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 
-__all__ = ["DATASETS", "Dataset", "Sample", "Subset", "layout_of", "open_dataset", "split"]
+__all__ = ["DATASETS", "Crops", "Dataset", "Sample", "Subset", "cropped", "layout_of", "open_dataset", "split"]
 
 runtime_checkable(Dataset)  # so that the checked signatures in tests can ask whether something is one
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,26 @@ class Report:
     suggestions: tuple[str, ...]
     counts: dict[str, int]  # of all errors and warnings, also those not listed; of images and objects
     statistics: ObjectStatistics
+    class_names: tuple[str, ...]
+    class_counts: dict[str, int]  # class to its number of objects
+    object_counts: dict[str, int]  # image to its number of objects
+
+    def for_model(self, class_names: tuple[str, ...], max_instances: int | None) -> Report:
+        """The report with what of these data a model cannot hold.
+
+        Args:
+            class_names: the model's; with one class on either side, names do not matter.
+            max_instances: the most objects of an image that the model can find; None for any number.
+        """
+        errors = list(_lacking(self.class_names, self.class_counts, class_names))
+        warnings = list(_too_many(self.object_counts, max_instances))
+        more = {"errors": len(errors), "warnings": len(warnings)}
+        return replace(
+            self,
+            errors=(*self.errors, *errors),
+            warnings=(*self.warnings, *warnings),
+            counts={what: n + more.get(what, 0) for what, n in self.counts.items()},
+        )
 
     def lines(self) -> list[str]:
         """The report as text, what is worst last, where a terminal's reader looks."""
@@ -182,6 +202,7 @@ class _Findings:
 
     errors: list[str] = field(default_factory=list)
     sizes: list[tuple[int, ...]] = field(default_factory=list)
+    object_counts: dict[str, int] = field(default_factory=dict)  # image to its number of objects
     measured: list[tuple[Any, Any]] = field(default_factory=list)
     kinds: Counter[tuple[int, str]] = field(default_factory=Counter)  # channels and type of the pixels
     classes: Counter[int] = field(default_factory=Counter)
@@ -200,6 +221,7 @@ class _Findings:
         self.ignored.append(float(sample.ignore.mean()))
         area, extent = _measure(sample.labels)
         self.measured.append((area, extent))
+        self.object_counts[sample.name] = len(area)
         if not len(area):
             self.empty.append(sample.name)
         if n_tiny := int((area <= TINY).sum()):
@@ -218,11 +240,12 @@ class _Findings:
     def report(self, head: list[str], class_names: Iterable[str]) -> Report:
         """Everything in sentences."""
         statistics = _statistics(self.sizes, self.measured)
-        warnings = list(self._warnings(statistics, tuple(class_names)))
+        class_names = tuple(class_names)
+        warnings = list(self._warnings(statistics, class_names))
         return Report(
             errors=tuple(_shortened(self.errors)),
             warnings=tuple(warnings),
-            facts=tuple(head + list(self._facts(statistics, tuple(class_names)))),
+            facts=tuple(head + list(self._facts(statistics, class_names))),
             suggestions=tuple(_suggestions(statistics)),
             counts={
                 "errors": len(self.errors),
@@ -231,6 +254,9 @@ class _Findings:
                 "objects": statistics.count,
             },
             statistics=statistics,
+            class_names=class_names,
+            class_counts={name: self.classes[number] for number, name in enumerate(class_names, 1)},
+            object_counts=self.object_counts,
         )
 
     def _warnings(self, statistics: ObjectStatistics, class_names: tuple[str, ...]) -> Iterator[str]:
@@ -311,6 +337,28 @@ def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
     yield f"crop size {statistics.crop_size}: about twice the extent of large objects, within 128 to 512 and the images"
     yield f"minimum object {statistics.min_object} pixels: 99.5 % of the objects here are at least so large"
     yield f"typical object size {statistics.typical_size:.1f} pixels: the median diameter"
+
+
+def _lacking(of_data: tuple[str, ...], counts: dict[str, int], of_model: tuple[str, ...]) -> Iterator[str]:
+    """Classes with objects that a model lacks."""
+    if len(of_data) <= 1 and len(of_model) <= 1:
+        return
+    if lacking := [name for name in of_data if counts[name] and name not in of_model]:
+        found = ", ".join(f"{name} ({_many(counts[name], 'object')})" for name in lacking)
+        lacks = f"The model lacks {_many(len(lacking), 'class', 'classes')} of the data: {found}"
+        yield f"{lacks}; it has {_listed([*of_model])}."
+
+
+def _too_many(counts: dict[str, int], most: int | None) -> Iterator[str]:
+    """Images with more objects than a model can find."""
+    crowded = {name: n for name, n in counts.items() if most is not None and n > most}
+    if crowded:
+        where = [f"{name} ({n:,})" for name, n in sorted(crowded.items(), key=lambda item: -item[1])]
+        yield (
+            f"{_many(len(crowded), 'image')} with more than the {most:,} objects that the model can hold, up to "
+            f"{max(crowded.values()):,}: {_listed(where, 5)}; such images lose their smallest objects in training, and "
+            f"{most:,} at most are found."
+        )
 
 
 def _shortened(sentences: list[str]) -> Iterator[str]:

@@ -1,7 +1,68 @@
-"""One benchmark a file, its matching rule written out there; `METRICS` lists them by name."""
+"""One benchmark a file, its matching rule written out there; `METRICS` lists them by name.
+
+Shapes: `h` rows, `w` columns.
+"""
 
 from __future__ import annotations
 
-from attractor.metrics import average_precision
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-METRICS = {"average_precision": average_precision.score}  # each takes (truth, found) pairs of label images
+import numpy as np
+from jaxtyping import Bool
+
+from attractor.instances import Instances
+from attractor.metrics import average_precision, average_recall, cvppp
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A benchmark as evaluation calls it; what its three functions give is the benchmark's own.
+
+    `score_image(truth, found, *, name, ignore)` takes the `Instances` of one image, and gives None for an image that
+    the benchmark leaves out. `summarise(images)` takes such scores, `paired_difference(a, b)` two such lists.
+    """
+
+    score_image: Callable[..., Any]
+    summarise: Callable[..., Any]
+    paired_difference: Callable[..., Any]
+    n_proposals: int = 0  # how many of each image it ranks; 0: it scores the objects found
+    has_classes: bool = False  # whether an object must have the right class
+
+
+def _precision(
+    truth: Instances, found: Instances, *, name: str, ignore: Bool[np.ndarray, "h w"]
+) -> average_precision.ImageScores:
+    return average_precision.score_image(
+        truth.labels,
+        found.labels,
+        name=name,
+        ignore=ignore,
+        truth_classes=truth.classes,
+        found_classes=found.classes,
+    )
+
+
+def _leaves(truth: Instances, found: Instances, *, name: str, ignore: Bool[np.ndarray, "h w"]) -> cvppp.LeafScores:
+    return cvppp.score_image(truth.labels, found.labels, name=name, ignore=ignore)
+
+
+def _recall(
+    truth: Instances, found: Instances, *, name: str, ignore: Bool[np.ndarray, "h w"]
+) -> average_recall.RecallScores | None:
+    return average_recall.score_image(truth.labels, found, name=name, ignore=ignore)
+
+
+METRICS = {
+    "average_precision": Metric(
+        _precision, average_precision.summarise, average_precision.paired_difference, has_classes=True
+    ),
+    "cvppp": Metric(_leaves, cvppp.summarise, cvppp.paired_difference),
+    "average_recall": Metric(
+        _recall,
+        average_recall.summarise,
+        average_recall.paired_difference,
+        n_proposals=max(average_recall.LIMITS),
+    ),
+}

@@ -27,11 +27,19 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from attractor.errors import InputError
-from attractor.instances import areas, relabel
+from attractor.instances import relabel
+from attractor.metrics.bootstrap import Estimate, Interval, bootstrap_weights, estimate, paired_by_name
+from attractor.metrics.overlaps import (
+    Pairs,
+    check_shapes,
+    checked_thresholds,
+    mostly_ignored,
+    overlapping_pairs,
+    without,
+)
 
 # Typed out, because sums of .05 miss: 3 of 5 pixels would not reach 0.6000000000000001.
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-N_SAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -51,28 +59,6 @@ class ImageScores:
     def average_precision(self) -> Float[np.ndarray, " t"]:
         """TP / (TP + FP + FN); 1 where nothing is there and nothing is found."""
         return _measures(_counts(self))["average_precision"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """One value with its 95 % bootstrap interval over images."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value at each threshold with its 95 % bootstrap interval over images."""
-
-    value: Float[np.ndarray, " t"]
-    low: Float[np.ndarray, " t"]
-    high: Float[np.ndarray, " t"]
-
-    def at(self, index: int) -> Interval:
-        """The value at one threshold, counted from 0."""
-        return Interval(float(self.value[index]), float(self.low[index]), float(self.high[index]))
 
 
 @dataclass(frozen=True)
@@ -158,15 +144,11 @@ def score_image(
         InputError: if images differ in shape, a label is negative or has no class, or a threshold is not
             in (0, 1].
     """
-    if truth.shape != found.shape or (ignore is not None and ignore.shape != truth.shape):
-        shapes = f"truth {truth.shape}, found {found.shape}" + ("" if ignore is None else f", ignore {ignore.shape}")
-        raise InputError(f"{name}: the images to compare differ in shape: {shapes}.")
-    if not len(thresholds) or not all(0 < t <= 1 for t in thresholds):
-        raise InputError(f"Thresholds of IoU must lie above 0 and up to 1, and there must be one: {list(thresholds)}.")
-    limits = np.round(np.asarray(thresholds, float), 9)  # those of np.arange, too
-    forgiven = _mostly_ignored(found, ignore)
-    (truth, truth_ids), (found, found_ids) = relabel(_without(truth, ignore)), relabel(found)
-    pairs = _overlapping_pairs(truth, _without(found, ignore))
+    check_shapes(name, truth, found, ignore)
+    limits = checked_thresholds(thresholds)
+    forgiven = mostly_ignored(found, ignore)
+    (truth, truth_ids), (found, found_ids) = relabel(without(truth, ignore)), relabel(found)
+    pairs = overlapping_pairs(truth, without(found, ignore))
     if truth_classes is not None and found_classes is not None:
         pairs = pairs.where(
             _classes(truth_classes, truth_ids, f"{name}, truth")[pairs.truth]
@@ -194,15 +176,15 @@ def summarise(images: Sequence[ImageScores], *, seed: int = 0) -> Summary:
     """
     thresholds = _same_thresholds(images)
     counts = np.stack([_counts(image) for image in images])  # (i, t, 4)
-    weights = _bootstrap_weights(len(images), seed)  # (s, i)
+    weights = bootstrap_weights(len(images), seed)  # (s, i)
     by_image = _measures(counts)["average_precision"]  # (i, t)
     samples = (weights @ by_image) / len(images)  # (s, t)
     resampled = np.tensordot(weights, counts, 1)  # (s, t, 4)
     pooled, spread = _measures(counts.sum(0)), _measures(resampled)
     return Summary(
-        mean_average_precision=_estimate(by_image.mean(0).mean(keepdims=True), samples.mean(1, keepdims=True)).at(0),
-        by_image=_estimate(by_image.mean(0), samples),
-        **{measure: _estimate(pooled[measure], spread[measure]) for measure in pooled},
+        mean_average_precision=estimate(by_image.mean(0).mean(keepdims=True), samples.mean(1, keepdims=True)).at(0),
+        by_image=estimate(by_image.mean(0), samples),
+        **{measure: estimate(pooled[measure], spread[measure]) for measure in pooled},
         thresholds=thresholds,
         tp=np.sum([image.tp for image in images], 0),
         fp=np.sum([image.fp for image in images], 0),
@@ -220,49 +202,18 @@ def paired_difference(a: Sequence[ImageScores], b: Sequence[ImageScores], *, see
         InputError: if the two are not of the same images, each there once, at the same thresholds.
     """
     thresholds = _same_thresholds([*a, *b])
-    other = {image.name: image for image in b}
-    names = {image.name for image in a}
-    if names != set(other):
-        only = sorted(names ^ set(other))
-        raise InputError(
-            f"Only results on the same images can be compared; only one of the two has {', '.join(only[:3])}."
-        )
-    if len(a) != len(names) or len(b) != len(names):
-        raise InputError("Images are paired by name, but some of these share a name.")
-    difference = np.stack([image.average_precision - other[image.name].average_precision for image in a])  # (i, t)
-    samples = _bootstrap_weights(len(a), seed) @ difference / len(a)  # (s, t)
+    pairs = paired_by_name(a, b)
+    difference = np.stack([one.average_precision - other.average_precision for one, other in pairs])  # (i, t)
+    samples = bootstrap_weights(len(a), seed) @ difference / len(a)  # (s, t)
     return Difference(
-        _estimate(difference.mean(keepdims=True)[0], samples.mean(1, keepdims=True)).at(0),
-        _estimate(difference.mean(0), samples),
+        estimate(difference.mean(keepdims=True)[0], samples.mean(1, keepdims=True)).at(0),
+        estimate(difference.mean(0), samples),
         thresholds,
         len(a),
     )
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Objects that share pixels, both counted from 0, by true object."""
-
-    truth: Int[np.ndarray, " p"]
-    found: Int[np.ndarray, " p"]
-    iou: Float[np.ndarray, " p"]
-
-    def where(self, keep: Bool[np.ndarray, " p"] | Int[np.ndarray, " q"]) -> _Pairs:
-        """Some of the pairs."""
-        return _Pairs(self.truth[keep], self.found[keep], self.iou[keep])
-
-
-def _overlapping_pairs(truth: Int[np.ndarray, "h w"], found: Int[np.ndarray, "h w"]) -> _Pairs:
-    """Every pair of objects that shares a pixel, with its intersection over union; no table of all pairs is made."""
-    columns = int(found.max(initial=0)) + 1
-    both = (truth > 0) & (found > 0)
-    ids, shared = np.unique(truth[both].astype(np.int64) * columns + found[both], return_counts=True)
-    true_label, found_label = np.divmod(ids, columns)
-    union = np.bincount(truth.ravel())[true_label] + np.bincount(found.ravel())[found_label] - shared
-    return _Pairs(true_label - 1, found_label - 1, shared / union)
-
-
-def _match(pairs: _Pairs, threshold: float, n_truth: int, n_found: int) -> _Pairs:
+def _match(pairs: Pairs, threshold: float, n_truth: int, n_found: int) -> Pairs:
     """The true positives: as many pairs as possible with at least this IoU, no object twice."""
     if threshold < 0.5:
         return _assign(pairs, threshold, n_truth, n_found)
@@ -272,7 +223,7 @@ def _match(pairs: _Pairs, threshold: float, n_truth: int, n_found: int) -> _Pair
     return pairs.where(np.unique(pairs.found, return_index=True)[1])
 
 
-def _assign(pairs: _Pairs, threshold: float, n_truth: int, n_found: int) -> _Pairs:
+def _assign(pairs: Pairs, threshold: float, n_truth: int, n_found: int) -> Pairs:
     """The assignment of `stardist.matching`: most matches first, then the highest sum of IoU."""
     if not len(pairs.iou):
         return pairs
@@ -280,20 +231,7 @@ def _assign(pairs: _Pairs, threshold: float, n_truth: int, n_found: int) -> _Pai
     iou[pairs.truth, pairs.found] = pairs.iou
     truth, found = linear_sum_assignment(-(iou >= threshold).astype(float) - iou / (2 * min(iou.shape)))
     matched = iou[truth, found] >= threshold
-    return _Pairs(truth[matched], found[matched], iou[truth, found][matched])
-
-
-def _without(labels: Int[np.ndarray, "h w"], ignore: Bool[np.ndarray, "h w"] | None) -> Int[np.ndarray, "h w"]:
-    """Labels with background where pixels are ignored."""
-    return labels if ignore is None else np.where(ignore, 0, labels)
-
-
-def _mostly_ignored(found: Int[np.ndarray, "h w"], ignore: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, " j"]:
-    """Whether more than half of each found object, in the order of labels, lies on ignored pixels."""
-    labels, ids = relabel(found)
-    if ignore is None:
-        return np.zeros(len(ids), bool)
-    return 2 * areas(np.where(ignore, labels, 0), len(ids)) > areas(labels, len(ids))
+    return Pairs(truth[matched], found[matched], iou[truth, found][matched])
 
 
 def _classes(classes: Int[np.ndarray, " _"], ids: Int[np.ndarray, " k"], where: str) -> Int[np.ndarray, " k"]:
@@ -336,16 +274,3 @@ def _measures(counts: Float[np.ndarray, "*batch 4"]) -> dict[str, Float[np.ndarr
     }
     empty = np.where(tp + fp + fn == 0, 1.0, 0.0)
     return {name: np.divide(part, whole, out=empty.copy(), where=whole > 0) for name, (part, whole) in ratios.items()}
-
-
-def _bootstrap_weights(n: int, seed: int) -> Float[np.ndarray, "s n"]:
-    """How often each of n images is drawn in each bootstrap sample."""
-    drawn = np.random.default_rng(seed).integers(n, size=(N_SAMPLES, n))
-    places = drawn + n * np.arange(N_SAMPLES)[:, None]
-    return np.bincount(places.ravel(), minlength=N_SAMPLES * n).reshape(N_SAMPLES, n).astype(float)
-
-
-def _estimate(value: Float[np.ndarray, " t"], samples: Float[np.ndarray, "s t"]) -> Estimate:
-    """A value with the middle 95 % of its bootstrap samples."""
-    low, high = np.quantile(samples, (0.025, 0.975), axis=0)
-    return Estimate(value, low, high)

@@ -74,7 +74,7 @@ def segment_files(
         except InputError as error:
             outcome = Outcome(image, 0, str(error))
         except (MemoryError, RuntimeError) as error:
-            if not _is_for_memory(error):
+            if not is_for_memory(error):
                 raise
             cure = "compute in tiles, as by --tile 1024" if tile is None else f"compute in tiles smaller than {tile}"
             cure += ", or give a larger --object-size" if object_size else ""
@@ -132,16 +132,25 @@ def _segment_file(segmenter: Segmenter, path: Path, out: Path, **options: Any) -
     """Write the files of one image; gives the number of objects."""
     image = read_image(path)
     found = segmenter.segment(image, name=str(path), **options)
-    write_result(image, found, segmenter.class_names, out, path.stem)
+    write_result(image, found, segmenter.class_names, out, path.stem, order=segmenter.is_ordered)
     return len(found)
 
 
 def write_result(
-    image: Shaped[np.ndarray, "h w c"], found: Instances, class_names: tuple[str, ...], out: Path, stem: str
+    image: Shaped[np.ndarray, "h w c"],
+    found: Instances,
+    class_names: tuple[str, ...],
+    out: Path,
+    stem: str,
+    *,
+    order: bool = False,
 ) -> None:
-    """Write label image, picture with outlines, and table of objects of one image: all three or none."""
+    """Write label image, picture with outlines, and table of objects of one image: all three or none.
+
+    With `order`, outlines are coloured from the first label to the last.
+    """
     table = object_table(image, found, class_names)
-    contents = encode_labels(found.labels), _encode_picture(overlay(image, found)), _encode_table(table)
+    contents = encode_labels(found.labels), _encode_picture(overlay(image, found, order=order)), _encode_table(table)
     _write_together({out / (stem + ending): content for ending, content in zip(OUTPUT_ENDINGS, contents, strict=True)})
 
 
@@ -175,7 +184,7 @@ def _boxes(labels: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, "k 4"]:
     return np.array([[part.start for part in box] + [part.stop for part in box] for box in boxes], int).reshape(-1, 4)
 
 
-def _is_for_memory(error: BaseException) -> bool:
+def is_for_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whatever device; torch has no class of its own for the CPU's."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

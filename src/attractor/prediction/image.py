@@ -5,6 +5,7 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
 from attractor.model import Model
 from attractor.prediction.tiles import check_tile, tiled_maps
+
+logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -50,6 +53,11 @@ class Segmenter:
         """Names of the classes 1, 2 and so on."""
         return self.model.description.class_names
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether labels are numbered in the order in which the objects were found."""
+        return getattr(self.model.method, "ordered", False)
+
     def segment(
         self,
         image: Shaped[np.ndarray, "h w *c"],
@@ -78,7 +86,32 @@ class Segmenter:
             return Instances.from_labels(np.zeros(shape, np.int32))
         tensor = _rescaled(self._tensor(pixels), self._magnification(object_size))
         (found,) = self.model.method.group(self.maps(tensor, tta=tta, tile=tile))
+        if len(found) == self.model.method.max_instances:
+            logger.warning(
+                "%s: %d objects were found, as many as this model can find; there may be more.", name, len(found)
+            )
         return found if found.labels.shape == shape else _resized(found, shape)
+
+    def propose(
+        self, image: Shaped[np.ndarray, "h w *c"], n: int, *, tta: bool = False, name: str = "The image"
+    ) -> Instances:
+        """The best n proposals for objects of an image: masks that may overlap, each with its score.
+
+        Args:
+            image: as for `segment`.
+            n: at most so many.
+            tta: average over eight views of the image.
+            name: of the image, for messages.
+
+        Raises:
+            InputError: if the method offers no proposals, or as `segment` does.
+        """
+        self._check_proposals()
+        pixels = self._pixels(image, name)
+        if (pixels == pixels[0, 0]).all():  # nothing can be told apart
+            return Instances.from_labels(np.zeros(pixels.shape[:2], np.int32))
+        (found,) = self.model.method.propose(self.maps(self._tensor(pixels), tta=tta), n)
+        return found
 
     def prepared(self, image: Shaped[np.ndarray, "h w *c"], *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
         """The image as the network wants it: normalised, a batch of one, on the device."""
@@ -98,6 +131,8 @@ class Segmenter:
     def maps(self, image: Float[Tensor, "1 c h w"], *, tta: bool = False, tile: int | None = None) -> Any:
         """The method's raw maps of a normalised image, averaged over its views with `tta`."""
         self.model.eval()
+        if tile is not None:
+            self._check_tile(tile)
         predict = self.model.method if tile is None else partial(tiled_maps, self.model.method, tile=tile)
         if not tta:
             return predict(image)
@@ -105,13 +140,37 @@ class Segmenter:
         method = self.model.method
         return method.averaged([method.turned(predict(view.apply(image)), view) for view in VIEWS])
 
-    def check_options(self, *, tta: bool = False, object_size: float | None = None, tile: int | None = None) -> None:
-        """Raise what `segment` would raise about these, without an image."""
+    def check_options(
+        self,
+        *,
+        tta: bool = False,
+        object_size: float | None = None,
+        tile: int | None = None,
+        n_proposals: int = 0,
+    ) -> None:
+        """Raise what `segment`, or `propose` with proposals asked for, would raise about these, without an image."""
         self._magnification(object_size)
         if tile is not None:
-            check_tile(tile)
+            self._check_tile(tile)
         if tta:
             self._check_views()
+        if n_proposals:
+            self._check_proposals()
+
+    def _check_tile(self, tile: int) -> None:
+        if not getattr(self.model.method, "tileable", True):
+            raise InputError(
+                f"{self.model.description.method} sees each image as a whole here and cannot compute it in tiles; "
+                "leave --tile out, or cut or shrink the image."
+            )
+        check_tile(tile, stride=getattr(self.model.method.network, "strides", (8,))[-1])
+
+    def _check_proposals(self) -> None:
+        if not hasattr(self.model.method, "propose"):
+            raise InputError(
+                f"{self.model.description.method} offers no proposals; take a model whose method does, or a metric "
+                "that scores objects, such as average_precision."
+            )
 
     def _check_views(self) -> None:
         if not hasattr(self.model.method, "turned"):

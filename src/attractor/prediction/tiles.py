@@ -26,8 +26,8 @@ def tiled_maps(
     Args:
         predict: maps of a batch of one.
         image: normalised.
-        tile: side of the part that each pass adds; a multiple of 8, so that tiles lie on the network's grid.
-        halo: pixels seen around it; a multiple of 8.
+        tile: side of the part that each pass adds; a multiple of the network's stride, so that tiles lie on its grid.
+        halo: pixels seen around it; a multiple of the stride, too.
     """
     check_tile(tile, halo)
     h, w = image.shape[-2:]
@@ -45,11 +45,12 @@ def tiled_maps(
     return kind(**stitched)
 
 
-def check_tile(tile: int, halo: int = HALO) -> None:
-    """Refuse tiles that do not lie on the network's grid."""
-    if tile < 8 or tile % 8 or halo % 8:
+def check_tile(tile: int, halo: int = HALO, *, stride: int = 8) -> None:
+    """Refuse tiles that do not lie on the grid of a network whose coarsest features have this stride."""
+    if tile < stride or tile % stride or halo % stride:
         raise InputError(
-            f"A tile has {tile} pixels a side and a halo of {halo}; both must be multiples of 8, and a tile at least 8."
+            f"A tile has {tile} pixels a side and a halo of {halo}; both must be multiples of {stride}, and a tile at "
+            f"least {stride}."
         )
 
 

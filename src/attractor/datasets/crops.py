@@ -1,0 +1,136 @@
+"""Square pieces of a data set's images, as a data set: for methods that hold only so many objects, or so many pixels.
+
+Each image is cut along a grid from its top left corner, without overlap; what is left at the right and the bottom is
+not used. Crops of one image resemble each other, so intervals over crops are narrower than those over images would be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attractor.datasets.sample import Dataset, Sample
+from attractor.errors import InputError
+from attractor.instances import relabel
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a crop lies."""
+
+    image: int  # index of the image
+    row: int  # of its first pixel
+    column: int
+
+
+class Crops:
+    """The crops of all images that have neither too few objects nor too many."""
+
+    def __init__(self, dataset: Dataset, size: int, *, max_objects: int | None = None, min_objects: int = 1) -> None:
+        """Read each image once, to count the objects of its crops.
+
+        Args:
+            dataset: what to cut.
+            size: side in pixels. An image that is smaller along an axis gives crops of that whole axis.
+            max_objects: crops with more are left out; any number by default.
+            min_objects: crops with fewer are left out. An object counts wherever it has a pixel.
+
+        Raises:
+            InputError: if the size or a number of objects cannot be, no crop is left, or an image cannot be read.
+        """
+        if size < 1:
+            raise InputError(f"The size of crops is {size}; it is a side in pixels, at least 1.")
+        if max_objects is not None and max_objects < min_objects:
+            raise InputError(
+                f"No crop has at least {min_objects} objects and at most {max_objects}; allow more, or ask for fewer."
+            )
+        self._dataset, self.size, self.max_objects, self.min_objects = dataset, size, max_objects, min_objects
+        self._last: tuple[int, Sample] | None = None
+        self.left_out_empty = 0  # crops with fewer objects than min_objects
+        self.left_out_crowded = 0  # crops with more than max_objects
+        self._places = self._chosen()
+        if not self._places:
+            raise InputError(
+                f"No crop of {size} pixels is left of {_many(len(dataset), 'image')}: {self.left_out_empty} have too "
+                f"few objects and {self.left_out_crowded} too many. Take another size, or another limit of objects."
+            )
+        stems = [dataset.names[place.image] for place in self._places]
+        self.names = tuple(
+            f"{stem}_r{place.row}_c{place.column}" for stem, place in zip(stems, self._places, strict=True)
+        )
+        self.class_names = dataset.class_names
+        self.columns = {
+            column: {name: values[stem] for name, stem in zip(self.names, stems, strict=True) if stem in values}
+            for column, values in dataset.columns.items()
+        }
+
+    def __len__(self) -> int:
+        """Number of crops."""
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One crop, its objects renumbered 1 to k; crops of one image after another read it once."""
+        place = self._places[index]
+        sample = self._image(place.image)
+        window = np.s_[place.row : place.row + self.size, place.column : place.column + self.size]
+        labels, ids = relabel(sample.labels[window])
+        # copies, as a view would keep the whole image in memory
+        return Sample(
+            self.names[index],
+            sample.image[window].copy(),
+            labels,
+            sample.classes[ids - 1],
+            sample.ignore[window].copy(),
+        )
+
+    def in_words(self) -> str:
+        """One line on how many crops there are and how many were left out."""
+        few = "without an object" if self.min_objects == 1 else f"with fewer than {self.min_objects} objects"
+        reasons = {few: self.left_out_empty, f"with more than {self.max_objects} objects": self.left_out_crowded}
+        left_out = " and ".join(f"{n:,} {reason}" for reason, n in reasons.items() if n)
+        return f"{_many(len(self), 'crop')} of {self.size} x {self.size} pixels; {left_out or 'none'} left out."
+
+    def _chosen(self) -> list[_Place]:
+        """The crops with the right number of objects; the others are counted."""
+        chosen = []
+        for image in range(len(self._dataset)):
+            labels = self._image(image).labels
+            for row in _starts(labels.shape[0], self.size):
+                for column in _starts(labels.shape[1], self.size):
+                    n = len(relabel(labels[row : row + self.size, column : column + self.size])[1])
+                    if n < self.min_objects:
+                        self.left_out_empty += 1
+                    elif self.max_objects is not None and n > self.max_objects:
+                        self.left_out_crowded += 1
+                    else:
+                        chosen.append(_Place(image, row, column))
+        return chosen
+
+    def _image(self, index: int) -> Sample:
+        """One image of the data set; the last one read is kept."""
+        if self._last is None or self._last[0] != index:
+            self._last = index, self._dataset[index]
+        return self._last[1]
+
+
+def cropped(dataset: Dataset, size: int | None, max_objects: int | None) -> Dataset:
+    """The data set itself, or its crops where a size is given.
+
+    Raises:
+        InputError: if a number of objects is given without a size, or as `Crops` does.
+    """
+    if size is not None:
+        return Crops(dataset, size, max_objects=max_objects)
+    if max_objects is not None:
+        raise InputError("--max-objects says which crops to leave out; give their size, too, as in --crop 128.")
+    return dataset
+
+
+def _starts(length: int, size: int) -> range:
+    """First pixels of the whole crops along an axis; 0 alone where it is shorter than a crop."""
+    return range(0, max(length - size, 0) + 1, size)
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

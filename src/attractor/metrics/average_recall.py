@@ -1,0 +1,196 @@
+"""AR(n): which part of the true objects the best n proposals of each image cover, over thresholds of IoU.
+
+Proposals are masks that may overlap, ranked by score; the earlier goes first where scores are equal. At each
+threshold they are matched as COCO does: by rank, each proposal takes the true object that it fits best of those that
+are still free, if their IoU reaches the threshold (of equal ones the later). AR(n) is the recall among the n first,
+meaned over the thresholds. A data set's AR is here *by image*, the mean of the images' ARs, and *pooled*, matched over
+true objects of all images together, which is COCO's; each with a 95 % bootstrap interval over images. Proposals have
+no class here: classes are left out of account.
+
+An image without a true object says nothing of recall and is left out.
+
+Source: Hosang et al. 2016 (doi:10.1109/TPAMI.2015.2465908); matching: `pycocotools.cocoeval.COCOeval.evaluateImg`.
+
+Shapes: `h` rows, `w` columns, `k` true objects, `j` proposals, `t` thresholds, `m` numbers n of proposals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from attractor.errors import InputError
+from attractor.instances import Instances, areas, relabel
+from attractor.metrics.average_precision import THRESHOLDS
+from attractor.metrics.bootstrap import Estimate, bootstrap_weights, estimate, mean_over_images, paired_by_name
+from attractor.metrics.overlaps import check_shapes, checked_thresholds, without
+
+LIMITS = (1, 10, 60, 100)  # n of AR(n)
+
+
+@dataclass(frozen=True)
+class RecallScores:
+    """What was matched in one image with at least one true object."""
+
+    name: str
+    limits: Int[np.ndarray, " m"]  # n of AR(n)
+    thresholds: Float[np.ndarray, " t"]
+    matched: Int[np.ndarray, "m t"]  # true objects that the best n proposals cover
+    n_truth: int
+    n_proposals: int  # all that there were, also those past the highest limit
+
+    @property
+    def average_recall(self) -> Float[np.ndarray, " m"]:
+        """AR(n) for each n."""
+        return self.matched.mean(1) / self.n_truth
+
+
+@dataclass(frozen=True)
+class RecallSummary:
+    """AR(n) of a data set for each n."""
+
+    by_image: Estimate  # mean over images
+    pooled: Estimate  # matched over true objects of all images
+    limits: Int[np.ndarray, " m"]
+    n_truth: int
+    n_proposals: int
+    n_images: int  # with a true object
+
+    def index(self, limit: int) -> int:
+        """Place of a number of proposals in the arrays.
+
+        Raises:
+            InputError: if nothing was measured with so many.
+        """
+        if limit not in self.limits:
+            raise InputError(f"Nothing was measured with {limit} proposals; there is {self.limits.tolist()}.")
+        return int(np.flatnonzero(self.limits == limit)[0])
+
+
+@dataclass(frozen=True)
+class RecallDifference:
+    """AR(n) by image of one result less that of another on the same images, with paired intervals."""
+
+    by_image: Estimate
+    limits: Int[np.ndarray, " m"]
+    n_images: int
+
+
+def score_image(
+    truth: Int[np.ndarray, "h w"],
+    proposals: Instances,
+    *,
+    name: str,
+    ignore: Bool[np.ndarray, "h w"] | None = None,
+    limits: Sequence[int] = LIMITS,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> RecallScores | None:
+    """What the proposals of one image cover; None for an image without a true object.
+
+    Args:
+        truth: 0 is background; other numbers do not matter.
+        proposals: masks, which may overlap, with scores.
+        name: the image's stem.
+        ignore: pixels that count for nothing. A true object without any other pixel is left out; a proposal takes
+            its place among the n first wherever it lies.
+        limits: n of AR(n), each at least 1.
+        thresholds: least IoU of a match, in (0, 1].
+
+    Raises:
+        InputError: if images differ in shape, a label is negative, or a limit or threshold is out of range.
+    """
+    check_shapes(name, truth, proposals.labels, ignore)
+    if not len(limits) or min(limits) < 1:
+        raise InputError(f"AR(n) needs at least one n, each of 1 or more; found {list(limits)}.")
+    least = checked_thresholds(thresholds)
+    truth, ids = relabel(without(truth, ignore))
+    if not len(ids):
+        return None
+    ranking = np.argsort(-proposals.scores, kind="stable")[: max(limits)]
+    hits = _hits(_ious(truth, len(ids), proposals, ranking, ignore), least)
+    matched = np.concatenate([np.zeros((1, len(least)), np.int64), hits.cumsum(0)])
+    return RecallScores(
+        name, np.array(limits), least, matched[np.minimum(limits, len(ranking))], len(ids), len(proposals)
+    )
+
+
+def summarise(images: Sequence[RecallScores], *, seed: int = 0) -> RecallSummary:
+    """AR(n) with 95 % bootstrap intervals over images, the same for the same seed.
+
+    Raises:
+        InputError: if there is no image, or they were scored differently.
+    """
+    limits = _same_limits(images)
+    matched = np.stack([image.matched.mean(1) for image in images])  # (i, m)
+    n_truth = np.array([image.n_truth for image in images], float)
+    weights = bootstrap_weights(len(images), seed)  # (s, i)
+    return RecallSummary(
+        by_image=mean_over_images(matched / n_truth[:, None], seed),
+        pooled=estimate(matched.sum(0) / n_truth.sum(), (weights @ matched) / (weights @ n_truth)[:, None]),
+        limits=limits,
+        n_truth=int(n_truth.sum()),
+        n_proposals=sum(image.n_proposals for image in images),
+        n_images=len(images),
+    )
+
+
+def paired_difference(a: Sequence[RecallScores], b: Sequence[RecallScores], *, seed: int = 0) -> RecallDifference:
+    """AR(n) by image of `a` less that of `b`; above 0, `a` is better. Images are paired by name.
+
+    Raises:
+        InputError: if there is no image, or the two are not of the same images, scored alike, each there once.
+    """
+    limits = _same_limits([*a, *b])
+    pairs = paired_by_name(a, b)
+    differences = np.stack([one.average_recall - other.average_recall for one, other in pairs])
+    return RecallDifference(mean_over_images(differences, seed), limits, len(a))
+
+
+def _ious(
+    truth: Int[np.ndarray, "h w"],
+    n_truth: int,
+    proposals: Instances,
+    ranking: Int[np.ndarray, " j"],
+    ignore: Bool[np.ndarray, "h w"] | None,
+) -> Float[np.ndarray, "j k"]:
+    """IoU of each proposal, best first, with each true object; both without ignored pixels."""
+    aside = n_truth + 1  # a label for ignored pixels
+    # down the columns, as masks are stored
+    flat = (truth if ignore is None else np.where(ignore, aside, truth)).ravel(order="F")
+    covered = np.zeros((len(ranking), n_truth + 2), np.int64)
+    for row, index in zip(covered, ranking, strict=True):
+        row[:] = np.bincount(flat[proposals.mask(int(index) + 1).ravel(order="F")], minlength=n_truth + 2)
+    shared = covered[:, 1:aside]
+    union = covered[:, :aside].sum(1, keepdims=True) + areas(truth, n_truth) - shared
+    return shared / union
+
+
+def _hits(iou: Float[np.ndarray, "j k"], thresholds: Float[np.ndarray, " t"]) -> Bool[np.ndarray, "j t"]:
+    """Whether each proposal, best first, takes a true object at each threshold."""
+    free = np.ones((len(thresholds), iou.shape[1]), bool)
+    hits = np.zeros((len(iou), len(thresholds)), bool)
+    rows = np.arange(len(thresholds))
+    for hit, own in zip(hits, iou, strict=True):
+        left = np.where(free, own, 0.0)[:, ::-1]  # from behind, so that argmax gives the last
+        best = iou.shape[1] - 1 - left.argmax(1)
+        hit[:] = left.max(1) >= thresholds
+        free[rows[hit], best[hit]] = False
+    return hits
+
+
+def _same_limits(images: Sequence[RecallScores]) -> Int[np.ndarray, " m"]:
+    """The numbers of proposals that all images were scored with, at the same thresholds."""
+    if not images:
+        raise InputError("No image has a true object, so there is nothing whose recall could be measured.")
+    first = images[0]
+    for image in images:
+        if not (np.array_equal(image.limits, first.limits) and np.array_equal(image.thresholds, first.thresholds)):
+            raise InputError(
+                f"{first.name} was scored with {first.limits.tolist()} proposals at IoU {first.thresholds.tolist()}, "
+                f"but {image.name} with {image.limits.tolist()} at {image.thresholds.tolist()}; all images need the "
+                "same."
+            )
+    return first.limits

@@ -1,0 +1,174 @@
+"""The metrics of the leaf segmentation challenge: symmetric best Dice, difference in count, Dice of the foreground.
+
+The Dice of two objects is twice the shared pixels over the sum of both areas. Best Dice takes each object of one
+image with its best partner in the other, and means over the objects; the *symmetric best Dice* is the lesser of
+both directions. Partners may be shared: nothing is matched one to one. The *difference in count* is found less true,
+so below 0 where leaves were missed. The Dice of the *foreground* knows no objects, only leaf and background. Each is
+taken by image and then meaned over images, with a 95 % bootstrap interval over them. The challenge has one class, so
+classes are left out of account.
+
+Labels are compacted first. The challenge's own scripts count labels from the least to the highest and take the least
+for background: with a gap in the numbers they give other values.
+
+Where nothing is found but something is there, or the other way round, both kinds of Dice are 0. Where nothing is
+there and nothing is found they are 1 by this project's convention; the challenge has no such image.
+
+Source: Scharr et al. 2016 (doi:10.1007/s00138-015-0737-3), section 3.
+
+Shapes: `h` rows, `w` columns, `k` objects, `p` overlapping pairs, `i` images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from attractor.errors import InputError
+from attractor.instances import relabel
+from attractor.metrics.bootstrap import Interval, mean_over_images, paired_by_name
+from attractor.metrics.overlaps import check_shapes, mostly_ignored, overlapping_pairs, without
+
+MEASURES = ("symmetric_best_dice", "difference_in_count", "absolute_difference_in_count", "foreground_dice")
+
+
+@dataclass(frozen=True)
+class LeafScores:
+    """Scores of one image."""
+
+    name: str
+    symmetric_best_dice: float  # the lesser of the next two
+    best_dice_of_truth: float  # mean over true objects of the best Dice with a found one
+    best_dice_of_found: float  # mean over found objects of the best Dice with a true one
+    difference_in_count: int  # found less true
+    foreground_dice: float
+    n_truth: int
+    n_found: int
+
+
+@dataclass(frozen=True)
+class LeafSummary:
+    """Means over images."""
+
+    symmetric_best_dice: Interval
+    difference_in_count: Interval
+    absolute_difference_in_count: Interval
+    foreground_dice: Interval
+    n_truth: int
+    n_found: int
+    n_images: int
+
+
+@dataclass(frozen=True)
+class LeafDifference:
+    """Means over images of one result's scores less another's, with paired intervals."""
+
+    symmetric_best_dice: Interval
+    difference_in_count: Interval
+    absolute_difference_in_count: Interval
+    foreground_dice: Interval
+    n_images: int
+
+
+def score_image(
+    truth: Int[np.ndarray, "h w"],
+    found: Int[np.ndarray, "h w"],
+    *,
+    name: str,
+    ignore: Bool[np.ndarray, "h w"] | None = None,
+) -> LeafScores:
+    """Scores of one image; label numbers do not matter.
+
+    Args:
+        truth: 0 is background.
+        found: 0 is background.
+        name: the image's stem.
+        ignore: pixels that count for nothing. A true object without any other pixel is left out; a found one with
+            more than half of its pixels there can be a partner, but counts itself only if it matches a true object
+            with an IoU of at least one half.
+
+    Raises:
+        InputError: if images differ in shape, or a label is negative.
+    """
+    check_shapes(name, truth, found, ignore)
+    forgiven = mostly_ignored(found, ignore)
+    (truth, truth_ids), (found, found_ids) = relabel(without(truth, ignore)), relabel(found)
+    found = without(found, ignore)
+    pairs = overlapping_pairs(truth, found)
+    of_truth = _best(pairs.iou, pairs.truth, len(truth_ids))
+    of_found = _best(pairs.iou, pairs.found, len(found_ids))
+    of_found = of_found[~forgiven | (of_found >= 0.5)]
+    n_truth, n_found = len(of_truth), len(of_found)
+    best_of_truth, best_of_found = _mean_dice(of_truth, n_found), _mean_dice(of_found, n_truth)
+    return LeafScores(
+        name,
+        min(best_of_truth, best_of_found),
+        best_of_truth,
+        best_of_found,
+        n_found - n_truth,
+        _foreground_dice(truth > 0, found > 0),
+        n_truth,
+        n_found,
+    )
+
+
+def summarise(images: Sequence[LeafScores], *, seed: int = 0) -> LeafSummary:
+    """Means with 95 % bootstrap intervals over images, the same for the same seed.
+
+    Raises:
+        InputError: if there is no image.
+    """
+    if not images:
+        raise InputError("There is no image to score: a data set needs at least one.")
+    return LeafSummary(
+        **_means(np.array([_values(image) for image in images]), seed),
+        n_truth=sum(image.n_truth for image in images),
+        n_found=sum(image.n_found for image in images),
+        n_images=len(images),
+    )
+
+
+def paired_difference(a: Sequence[LeafScores], b: Sequence[LeafScores], *, seed: int = 0) -> LeafDifference:
+    """Scores of `a` less those of `b`, image by image, paired by name.
+
+    Raises:
+        InputError: if there is no image, or the two are not of the same images, each there once.
+    """
+    if not a:
+        raise InputError("There is no image to compare: a data set needs at least one.")
+    differences = np.array([_values(one) - _values(other) for one, other in paired_by_name(a, b)])
+    return LeafDifference(**_means(differences, seed), n_images=len(a))
+
+
+def _best(iou: Float[np.ndarray, " p"], owner: Int[np.ndarray, " p"], n: int) -> Float[np.ndarray, " n"]:
+    """The highest IoU of each of n objects; 0 for one that overlaps nothing."""
+    best = np.zeros(n)
+    np.maximum.at(best, owner, iou)
+    return best
+
+
+def _mean_dice(iou: Float[np.ndarray, " k"], n_others: int) -> float:
+    """Mean Dice of objects; 0 where only the other image has some, 1 where neither has."""
+    if not len(iou):
+        return 0.0 if n_others else 1.0
+    return float(np.mean(2 * iou / (1 + iou)))
+
+
+def _foreground_dice(truth: Bool[np.ndarray, "h w"], found: Bool[np.ndarray, "h w"]) -> float:
+    """Dice of two masks; 1 where both are empty."""
+    total = int(truth.sum()) + int(found.sum())
+    return 2 * int((truth & found).sum()) / total if total else 1.0
+
+
+def _values(image: LeafScores) -> Float[np.ndarray, "4"]:
+    """What is meaned over images, in the order of MEASURES."""
+    difference = image.difference_in_count
+    return np.array([image.symmetric_best_dice, difference, abs(difference), image.foreground_dice], float)
+
+
+def _means(values: Float[np.ndarray, "i 4"], seed: int) -> dict[str, Interval]:
+    """The four means by name, each with its interval."""
+    means = mean_over_images(values, seed)
+    return {measure: means.at(k) for k, measure in enumerate(MEASURES)}

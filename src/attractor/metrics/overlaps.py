@@ -1,0 +1,67 @@
+"""Which true and found objects overlap, and what becomes of ignored pixels: what the metrics have in common.
+
+Shapes: `h` rows, `w` columns, `j` found objects, `p` overlapping pairs, `t` thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from attractor.errors import InputError
+from attractor.instances import areas, relabel
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Objects that share pixels, both counted from 0, by true object."""
+
+    truth: Int[np.ndarray, " p"]
+    found: Int[np.ndarray, " p"]
+    iou: Float[np.ndarray, " p"]
+
+    def where(self, keep: Bool[np.ndarray, " p"] | Int[np.ndarray, " q"]) -> Pairs:
+        """Some of the pairs."""
+        return Pairs(self.truth[keep], self.found[keep], self.iou[keep])
+
+
+def overlapping_pairs(truth: Int[np.ndarray, "h w"], found: Int[np.ndarray, "h w"]) -> Pairs:
+    """Every pair of objects that shares a pixel, with its intersection over union; no table of all pairs is made."""
+    columns = int(found.max(initial=0)) + 1
+    both = (truth > 0) & (found > 0)
+    ids, shared = np.unique(truth[both].astype(np.int64) * columns + found[both], return_counts=True)
+    true_label, found_label = np.divmod(ids, columns)
+    union = np.bincount(truth.ravel())[true_label] + np.bincount(found.ravel())[found_label] - shared
+    return Pairs(true_label - 1, found_label - 1, shared / union)
+
+
+def without(labels: Int[np.ndarray, "h w"], ignore: Bool[np.ndarray, "h w"] | None) -> Int[np.ndarray, "h w"]:
+    """Labels with background where pixels are ignored."""
+    return labels if ignore is None else np.where(ignore, 0, labels)
+
+
+def mostly_ignored(found: Int[np.ndarray, "h w"], ignore: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, " j"]:
+    """Whether more than half of each found object, in the order of labels, lies on ignored pixels."""
+    labels, ids = relabel(found)
+    if ignore is None:
+        return np.zeros(len(ids), bool)
+    return 2 * areas(np.where(ignore, labels, 0), len(ids)) > areas(labels, len(ids))
+
+
+def check_shapes(
+    name: str, truth: Int[np.ndarray, "_ _"], found: Int[np.ndarray, "_ _"], ignore: Bool[np.ndarray, "_ _"] | None
+) -> None:
+    """Refuse images that differ in shape."""
+    if truth.shape != found.shape or (ignore is not None and ignore.shape != truth.shape):
+        shapes = f"truth {truth.shape}, found {found.shape}" + ("" if ignore is None else f", ignore {ignore.shape}")
+        raise InputError(f"{name}: the images to compare differ in shape: {shapes}.")
+
+
+def checked_thresholds(thresholds: Sequence[float]) -> Float[np.ndarray, " t"]:
+    """Thresholds of IoU, rounded, so that those of np.arange do, too."""
+    if not len(thresholds) or not all(0 < t <= 1 for t in thresholds):
+        raise InputError(f"Thresholds of IoU must lie above 0 and up to 1, and there must be one: {list(thresholds)}.")
+    return np.round(np.asarray(thresholds, float), 9)

@@ -1,0 +1,52 @@
+"""The class branch beside an embedding: which pixels are whose class, and what it says of the objects found.
+
+Shapes: `c` classes, `h` rows, `w` columns. Class 0 is background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Int32
+
+from attractor.instances import Instances, relabel
+
+Group = Callable[[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]], Int32[np.ndarray, "h w"]]
+
+
+def likeliest_classes(probability: Float32[np.ndarray, "_ h w"], foreground_threshold: float) -> Int[np.ndarray, "h w"]:
+    """The likeliest class of each pixel that is background with less than 1 - `foreground_threshold`; 0 elsewhere."""
+    foreground = 1 - probability[0] > foreground_threshold
+    return np.where(foreground, 1 + probability[1:].argmax(0), 0)
+
+
+def group_by_class(
+    probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"], group: Group
+) -> Instances:
+    """Objects of each class on its own; their score is the mean probability of their class.
+
+    Args:
+        probability: of background and each class.
+        classes: of each pixel.
+        group: label image from the probability of a class and the mask of its pixels.
+    """
+    labels = np.zeros(classes.shape, np.int32)
+    for c in range(1, len(probability)):
+        if (classes == c).any():
+            found = group(probability[c], classes == c)
+            labels[found > 0] = found[found > 0] + labels.max()
+    return _scored(labels, probability, classes)
+
+
+def _scored(
+    labels: Int32[np.ndarray, "h w"], probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"]
+) -> Instances:
+    labels, kept = relabel(labels)
+    inside = labels > 0
+    owner, of_pixel = labels[inside], classes[inside]
+    of_object = np.zeros(len(kept) + 1, np.int32)
+    of_object[owner] = of_pixel  # all pixels of an object have one class
+    total = np.bincount(owner, probability[of_pixel, *np.nonzero(inside)], minlength=len(kept) + 1)
+    scores = total[1:] / np.bincount(owner, minlength=len(kept) + 1)[1:]
+    return Instances(labels, of_object[1:], scores.astype(np.float32))
