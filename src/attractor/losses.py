@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,3 +33,31 @@ def _jaccard_growth(inside: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
     missed = positive.cumsum(0)
     jaccard = 1 - (positive.sum() - missed) / (positive.sum() + (1 - positive).cumsum(0))
     return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+
+
+def cross_entropy(
+    logits: Float[Tensor, "b c h w"], classes: Int[Tensor, "b h w"], weights: Float[Tensor, " c"]
+) -> Float[Tensor, ""]:
+    """Weighted cross entropy of each pixel, mean over the pixels of each image that count, then over images.
+
+    Args:
+        logits: of each class, background first.
+        classes: of each pixel; -1 for one that does not count. An image without any that counts gives 0.
+        weights: of each class.
+    """
+    counts = classes >= 0
+    losses = F.cross_entropy(logits, classes.clamp(min=0).long(), reduction="none") * weights[classes.clamp(min=0)]
+    return ((losses * counts).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)).mean()
+
+
+def soft_iou_cost(probability: Float[Tensor, "t n"], inside: Float[Tensor, "k n"]) -> Float[Tensor, "t k"]:
+    """One minus the soft IoU of each probable mask with each true one; 1 where the true one is empty.
+
+    Args:
+        probability: of each pixel's being in the mask, 0 to 1.
+        inside: 1 for the object's pixels, 0 for others.
+    Source: Krähenbühl and Koltun 2013; Salvador et al. 2017, section 3.3.
+    """
+    common = probability @ inside.to(probability.dtype).T
+    union = probability.sum(1)[:, None] + inside.sum(1) - common
+    return 1 - common / (union + 1e-6)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,12 @@ class Model(nn.Module):
         make_network = _named(NETWORKS, description.network, "network")
         _check_options(make_method, description.options, f"method {description.method}")
         _check_options(make_network, description.network_options, f"network {description.network}")
+
+        def network_for(channels_out: Sequence[int], extra_channels: int = 0) -> nn.Module:
+            return make_network(description.channels + extra_channels, channels_out, **description.network_options)
+
         self.method = make_method(
-            partial(make_network, description.channels, **description.network_options),
+            network_for,
             n_classes=len(description.class_names),
             **description.options,
         )

@@ -20,11 +20,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from attractor.augmentation import Augmentation
-from attractor.datasets import Dataset, open_dataset, split
-from attractor.datasets.checking import object_statistics
+from attractor.datasets import Dataset, cropped, open_dataset, split
+from attractor.datasets.checking import ObjectStatistics, object_statistics
 from attractor.errors import InputError
 from attractor.images import atomic
+from attractor.methods import METHODS
 from attractor.model import Description, Model, Normalisation, find_model, read_description
+from attractor.networks.resnet import ResNet, load_weights
 from attractor.training import Settings, train
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class Data(BaseModel):
     validation: float | str = 0.1  # a share of the training images, or another data set
     split_by: str | None = None  # a column of images.csv each of whose values is split in that share
     split_seed: int = 0
+    crop: int | None = None  # validate on crops of this side, for methods that hold only so many objects
+    max_objects: int | None = None  # and only on those with no more than these
 
 
 class ModelSection(BaseModel):
@@ -58,6 +62,7 @@ class ModelSection(BaseModel):
     channels: int = Field(default=3, ge=1)
     classes: list[str] | None = None  # names, in the order of the data's classes; by default those of the data
     start: str | None = None  # name or file of a model whose weights to begin with
+    encoder_weights: str | None = None  # file of ImageNet weights, as torchvision names them, for a ResNet encoder
     about: str = ""  # a sentence on data and licence, kept in the model file
     normalisation: NormalisationSection = Field(default_factory=NormalisationSection)
     options: dict[str, Any] = {}  # arguments of the method
@@ -118,23 +123,20 @@ def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: str |
         raise InputError(
             f"{dataset}: none of the {statistics.images} images has an object, so there is nothing to learn."
         )
-    crop = statistics.crop_size
+    chosen: dict[str, Any] = {}
+    for change in changes:
+        _set(chosen, change)
+    begun = None if start is None else read_description(find_model(start))
+    method = chosen.get("model", {}).get("method", begun.method if begun else ModelSection().method)
+    suggested = _suggested(method, statistics)
+    crop = suggested.get("training", {}).get("crop_size", statistics.crop_size)
     batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
     crops = int(np.clip(20 * statistics.count, 4000, 60_000))  # a crop shows several objects, and each often
     epochs = max(10, min(40, crops // 400))
     coverage = statistics.areas.sum() / statistics.image_sizes.prod(1).sum()
-    ratio = np.median(statistics.extents.max(1) / statistics.extents.min(1).clip(1))
     content: dict[str, Any] = {
         "data": {"train": str(dataset), "validation": 0.1 if len(opened) >= 50 else 0.2},
-        "model": {
-            "channels": _channels(opened),
-            "options": {
-                "margin": "elliptical" if ratio >= 1.15 else "circular",
-                "initial_margin": round(0.29 * statistics.typical_size, 1),
-                "min_size": statistics.min_object // 4,
-            },
-            "network_options": {"dropout": 0.1},
-        },
+        "model": {"method": method, "channels": _channels(opened), "network_options": {"dropout": 0.1}},
         "training": {
             "crop_size": crop,
             "batch_size": batch,
@@ -145,21 +147,43 @@ def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: str |
             "patience": max(5, epochs // 3),
         },
     }
-    if start is not None:
-        model = read_description(find_model(start))
-        content["training"]["learning_rate"] = 5e-4
-        content["model"] |= {
-            "start": start,
-            "method": model.method,
-            "network": model.network,
-            "channels": model.channels,
-            "normalisation": dataclasses.asdict(model.normalisation),
-            "options": {**model.options, "min_size": statistics.min_object // 4},
-            "network_options": model.network_options,
-        }
-    for change in changes:
-        _set(content, change)
+    if begun is not None:
+        content = _merged(content, _like(begun, str(start), method))
+        if method == begun.method:  # what was learned needs its options; only sizes are those of the new objects
+            suggested["model"] = {"options": {"min_size": suggested["model"]["options"]["min_size"]}}
+    content = _merged(_merged(content, suggested), chosen)
     return recipe_of(content, f"The recipe for {dataset}")
+
+
+def _suggested(method: str, statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+    """Keys of a recipe that a method would have for such data."""
+    if method not in METHODS:
+        raise InputError(f'There is no method "{method}"; there are: {", ".join(METHODS)}.')
+    suggested: dict[str, dict[str, Any]] = METHODS[method].suggestions(statistics)
+    return suggested
+
+
+def _like(begun: Description, start: str, method: str) -> dict[str, Any]:
+    """Keys of a recipe that goes on from a model, with another method than its own or the same."""
+    model: dict[str, Any] = {
+        "start": start,
+        "network": begun.network,
+        "channels": begun.channels,
+        "normalisation": dataclasses.asdict(begun.normalisation),
+        "network_options": begun.network_options,
+    }
+    if method == begun.method:
+        model["options"] = begun.options
+    return {"model": model, "training": {"learning_rate": 5e-4}}
+
+
+def _merged(first: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Two parts of a recipe in one; where both have a key, as given in the second."""
+    result = first | given
+    for key in first.keys() & given.keys():
+        if isinstance(first[key], dict) and isinstance(given[key], dict):
+            result[key] = _merged(first[key], given[key])
+    return result
 
 
 def _channels(dataset: Dataset) -> int:
@@ -187,6 +211,7 @@ def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = 
     """
     dataset = open_dataset(recipe.data.train)
     training, validation = _parts(recipe, dataset)
+    validation = cropped(validation, recipe.data.crop, recipe.data.max_objects)
     _check_names(recipe.model.classes, dataset.class_names, "model.classes")
     _check_names(list(validation.class_names), dataset.class_names, "data.validation")
     description = Description(
@@ -203,6 +228,8 @@ def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = 
     )
     torch.manual_seed(recipe.training.seed)
     model = Model(description)
+    if recipe.model.encoder_weights is not None:
+        _load_encoder(model, recipe.model.encoder_weights)
     if recipe.model.start is not None:
         _begin_with(model, Model.load(recipe.model.start))
     out = Path(out)
@@ -253,6 +280,16 @@ def _differences(old: Recipe, new: Recipe) -> list[str]:
     """Keys whose values differ."""
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     return [f"{s}.{key}" for s in after for key in after[s] if before[s].get(key) != after[s][key]]
+
+
+def _load_encoder(model: Model, path: str) -> None:
+    encoder = getattr(model.method.network, "encoder", None)
+    if not isinstance(encoder, ResNet):
+        raise InputError(
+            f'model.encoder_weights = "{path}" is for a ResNet, which the network {model.description.network} does not '
+            'have; use model.network = "unet", or leave it out.'
+        )
+    load_weights(encoder, path)
 
 
 def _begin_with(model: Model, start: Model) -> None:

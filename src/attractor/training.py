@@ -32,7 +32,9 @@ from attractor.images import as_channels
 from attractor.metrics.average_precision import THRESHOLDS
 from attractor.model import Model
 from attractor.prediction.image import Segmenter, choose_device
-from attractor.truth import Truth
+from attractor.truth import Objects, Truth
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +266,7 @@ class _Run(lightning.LightningModule):
         super().__init__()
         self.model, self.settings, self.places, self.validation, self.out = model, settings, places, validation, out
         self.best, self.best_epoch = -1.0, 0
+        self.crowded = 0  # crops of this epoch with more objects than the method holds
 
     def on_fit_start(self) -> None:
         self.model.to(memory_format=self._layout())  # type: ignore[call-overload]
@@ -280,6 +283,7 @@ class _Run(lightning.LightningModule):
         return bool(patience) and epoch - self.best_epoch >= patience
 
     def on_train_epoch_start(self) -> None:
+        self.crowded = 0
         self.places.epoch = self.current_epoch
         if hasattr(self.model.method, "at_epoch"):
             self.model.method.at_epoch(self.current_epoch)
@@ -289,6 +293,7 @@ class _Run(lightning.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         torch.manual_seed(_seed(self.settings.seed, self.current_epoch, index, -1))  # for dropout
+        self.crowded += _crowded(batch.truth, self.model.method.max_instances)
         maps = self.model(batch.images.contiguous(memory_format=self._layout()))
         terms = self.model.method.loss(maps, batch.truth)
         total = sum(self.model.method.weights[name] * value for name, value in terms.items())
@@ -327,6 +332,12 @@ class _Run(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_epoch_end(self) -> None:
+        if self.crowded:
+            logger.warning(
+                "Epoch %d: %d of %d crops had more objects than the %d that this method holds; of those the largest "
+                "were taught. A smaller training.crop_size avoids it.",
+                *(self.current_epoch + 1, self.crowded, self.settings.crops_per_epoch, self.model.method.max_instances),
+            )
         self.model.eval()
         segmenter = Segmenter(self.model, device=self.device.type)
         tune(segmenter, self.validation, rounds=1)
@@ -365,6 +376,13 @@ def _scores(segmenter: Segmenter, validation: Dataset) -> dict[str, float]:
     by_image = np.mean([image.average_precision for image in images], 0)
     shown = {f"ap{100 * t:.0f}": float(by_image[THRESHOLDS.index(t)]) for t in SHOWN}
     return {"mean": float(by_image.mean())} | shown
+
+
+def _crowded(truth: Truth, most: int | None) -> int:
+    """Images of a batch with more objects than a method holds."""
+    if most is None:
+        return 0
+    return int((torch.bincount(Objects.of(truth).image, minlength=1) > most).sum())
 
 
 def _checkpoint(out: Path) -> Path:

@@ -7,14 +7,22 @@ import pytest
 import torch
 
 from attractor.augmentation import VIEWS
+from attractor.datasets.checking import ObjectStatistics
 from attractor.methods import METHODS
+from attractor.model import Description, Model
 from attractor.networks import NETWORKS
 from attractor.truth import Truth
+
+# Small, so that the tests are quick.
+SMALL = {
+    "rsis": {"hidden": 32, "steps": 6},
+    "recurrent-pixel-embedding": {"dimension": 8, "groups": 8, "pixels": 300, "loops_from": 8},
+}
 
 
 def make(name, **options):
     torch.manual_seed(0)
-    return METHODS[name](partial(NETWORKS["erfnet"], 1), **options)
+    return METHODS[name](partial(NETWORKS["erfnet"], 1), **(SMALL.get(name, {}) | options))
 
 
 def discs(*places, side=64):
@@ -41,7 +49,9 @@ def test_learns_one_image_by_heart(name):
     image, labels = discs((16, 16, 9), (16, 36, 9), (45, 20, 12), (48, 50, 7))
     method, truth = make(name), truth_of(labels)
     optimizer = torch.optim.Adam(method.parameters(), 2e-3)
-    for _ in range(120):
+    for step in range(120):
+        if hasattr(method, "at_epoch"):
+            method.at_epoch(step // 10)
         terms = method.loss(method(image), truth)
         optimizer.zero_grad()
         sum(method.weights[key] * value for key, value in terms.items()).backward()
@@ -70,6 +80,7 @@ def test_losses_and_gradients_are_finite(name, case):
         truth = Truth(truth.labels, truth.classes, torch.zeros_like(truth.valid))
     method = make(name)
     terms = method.loss(method(torch.rand(1, 1, 16, 24)), truth)
+    assert set(terms) == set(method.weights)
     sum(method.weights[key] * value for key, value in terms.items()).backward()
     assert all(torch.isfinite(value) for value in terms.values())
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
@@ -84,12 +95,19 @@ def test_ignored_pixels_do_not_count(name):
     method = make(name).eval()
     maps = method(torch.rand(1, 1, 16, 24))
     changed = type(maps)(
-        **{key: torch.cat([value[..., :16], torch.rand_like(value[..., 16:])], -1) for key, value in vars(maps).items()}
+        **{
+            key: torch.cat([value[..., :16], torch.rand_like(value[..., 16:])], -1) if value.ndim == 4 else value
+            for key, value in vars(maps).items()
+        }
     )
     other = truth_of(np.where(truth.valid.numpy(), labels, 1).astype(np.int32))
     other = Truth(other.labels, other.classes, truth.valid)
-    for key, value in method.loss(maps, truth).items():
-        assert torch.equal(value, method.loss(changed, other)[key])
+    losses = []
+    for given in ((maps, truth), (changed, other)):
+        torch.manual_seed(0)  # for losses of sampled pixels
+        losses.append(method.loss(*given))
+    for key, value in losses[0].items():
+        assert torch.equal(value, losses[1][key])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -101,6 +119,63 @@ def test_labels_do_not_depend_on_the_batch(name):
         alone = [method.group(method(image[None]))[0] for image in images]
     for a, b in zip(together, alone, strict=True):
         assert np.array_equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_saved_and_loaded_model_gives_the_same_labels(name, tmp_path):
+    torch.manual_seed(0)
+    options = SMALL.get(name, {})
+    model = Model(Description(method=name, network="erfnet", channels=1, class_names=("object",), options=options))
+    model.eval().save(tmp_path / "model.safetensors")
+    images = torch.rand(1, 1, 24, 32)
+    loaded = Model.load(tmp_path / "model.safetensors")
+    with torch.no_grad():
+        (own,), (other,) = (one.method.group(one(images)) for one in (model, loaded))
+    assert np.array_equal(own.labels, other.labels)
+    assert np.array_equal(own.scores, other.scores)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (40, 33)])
+def test_images_of_any_size_are_answered(name, network, size):
+    torch.manual_seed(0)
+    method = METHODS[name](partial(NETWORKS[network], 1), **SMALL.get(name, {})).eval()
+    with torch.no_grad():
+        (found,) = method.group(method(torch.rand(1, 1, *size)))
+    assert found.labels.shape == size
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_three_hundred_objects_are_held_or_the_limit_is_said(name):
+    """Three hundred squares in a row of twenty by fifteen; the loss takes them all, or the method names its limit."""
+    labels = np.kron(np.arange(1, 301).reshape(15, 20), np.ones((4, 4), int)).astype(np.int32)
+    labels[::4], labels[:, ::4] = 0, 0
+    method, truth = make(name), truth_of(labels)
+    maps = method(torch.rand(1, 1, *labels.shape))
+    terms = method.loss(maps, truth)
+    sum(method.weights[key] * value for key, value in terms.items()).backward()
+    assert all(torch.isfinite(value) for value in terms.values())
+    (found,) = method.eval().group(maps)
+    if method.max_instances is not None:
+        assert len(found) <= method.max_instances
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_say_what_suits_a_data_set(name):
+    statistics = ObjectStatistics(
+        areas=np.array([100, 200]), extents=np.array([[10, 12], [12, 20]]), image_sizes=np.array([[256, 256]])
+    )
+    options = METHODS[name].suggestions(statistics)["model"]["options"]
+    assert options["min_size"] >= 0
+    make(name, **options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_thresholds_are_options_of_the_method_and_can_be_tuned(name):
+    method = make(name)
+    assert set(method.threshold_candidates) == set(method.thresholds)
+    make(name, **method.thresholds)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if hasattr(method, "turned")])

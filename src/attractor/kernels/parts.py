@@ -1,0 +1,69 @@
+"""Connected parts of label images: objects of one piece, each in its own region.
+
+Pixels are connected where they touch, at corners too.
+
+Shapes: `h` rows, `w` columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Int32
+from scipy import ndimage
+from skimage import measure
+
+TOUCHING = np.ones((3, 3), bool)
+
+
+def regions(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+    """The connected parts of a mask, numbered from 1."""
+    return ndimage.label(mask, TOUCHING, output=np.int32)[0]
+
+
+def of_one_piece(
+    labels: Int32[np.ndarray, "h w"], region: Int32[np.ndarray, "h w"], min_size: int
+) -> Int32[np.ndarray, "h w"]:
+    """Each connected part of each label as an object of its own, filling the regions.
+
+    Args:
+        labels: of the pixels of regions; 0 for those that are not given to any object.
+        region: connected regions, numbered from 1; 0 outside.
+        min_size: parts with fewer pixels are none; their pixels go to the nearest object of their region, like all
+            others without one. A region without any object becomes background.
+    """
+    return _filled(without_small(_split(labels), min_size), region)
+
+
+def _split(labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+    return measure.label(labels, background=0, connectivity=2).astype(np.int32)
+
+
+def without_small(labels: Int32[np.ndarray, "h w"], min_size: int) -> Int32[np.ndarray, "h w"]:
+    """Labels with fewer than `min_size` pixels as background; the others keep their number."""
+    kept = np.bincount(labels.ravel()) >= min_size
+    return np.where(kept[labels], labels, 0).astype(np.int32)
+
+
+def largest(labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+    """The largest connected part of each label, the first of equals; the other parts become background."""
+    part = _split(labels)
+    size = np.bincount(part.ravel())
+    label_of = np.zeros(len(size), np.int32)
+    label_of[part.ravel()] = labels.ravel()
+    order = np.lexsort((np.arange(len(size)), -size, label_of))  # by label, the largest first
+    chosen = order[np.unique(label_of[order], return_index=True)[1]]
+    kept = np.zeros(len(size), bool)
+    kept[chosen] = True
+    return np.where(kept[part], labels, 0).astype(np.int32)
+
+
+def _filled(labels: Int32[np.ndarray, "h w"], region: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+    """Pixels without an object given to that of the nearest pixel that has one, where both lie in one region."""
+    missing = (labels == 0) & (region > 0)
+    if not labels.any() or not missing.any():
+        return labels
+    rows, columns = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    rows, columns = rows[missing], columns[missing]
+    result = labels.copy()
+    result[missing] = np.where(region[rows, columns] == region[missing], labels[rows, columns], 0)
+    return result

@@ -1,0 +1,366 @@
+"""Discriminative loss: embeddings of one object's pixels pull together, and the means of objects push apart.
+
+The network gives each pixel a vector. In training, pixels further than one margin from the mean of their object are
+pulled to it, and means nearer to each other than twice another margin are pushed apart; what is already in place is
+left alone. A second branch says which class each pixel has. To group, mean shift climbs from a pixel to the middle of
+its crowd, takes all within the bandwidth, and goes on with the pixels that are left.
+
+Source: De Brabandere et al., "Semantic Instance Segmentation with a Discriminative Loss Function", 2017.
+Shapes: `b` images, `c` classes, `d` dimensions of the embedding, `h` rows, `w` columns, `n` pixels, `k` objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int32
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attractor.datasets.checking import ObjectStatistics
+from attractor.errors import InputError, check_choice
+from attractor.instances import Instances
+from attractor.kernels import parts
+from attractor.kernels.mean_shift import mean_shift
+from attractor.losses import cross_entropy
+from attractor.semantics import group_by_class, likeliest_classes
+from attractor.truth import Objects, Truth
+
+MAX_ITERATIONS = 100  # of the mean on its way uphill
+STILL = 1e-4  # a mean that moves less than this has arrived
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the network says of each pixel, raw."""
+
+    embedding: Float[Tensor, "b d h w"]
+    semantic: Float[Tensor, "b _ h w"]  # logits of background and the c classes
+
+
+class DiscriminativeLoss(nn.Module):
+    """The method of De Brabandere et al. 2017 on any network that gives maps of the image's size."""
+
+    max_instances = None
+    # What validation tries for each threshold; sizes are pixels, bandwidths are lengths in the embedding.
+    threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
+        "foreground_threshold": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7),
+        "bandwidth": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+        "min_size": (0, 8, 16, 24, 32, 48, 64, 96, 128),
+    }
+
+    def __init__(
+        self,
+        make_network: Callable[..., nn.Module],
+        *,
+        n_classes: int = 1,
+        dimension: int = 8,
+        pull_margin: float = 0.5,
+        push_margin: float = 1.5,
+        norm: int = 2,
+        pull_weight: float = 1.0,
+        push_weight: float = 1.0,
+        regularisation_weight: float = 0.001,
+        semantic_weight: float = 1.0,
+        class_weights: Sequence[float] | None = None,
+        coordinates: bool = False,
+        reach: float | None = None,
+        foreground_threshold: float = 0.5,
+        bandwidth: float | None = None,
+        min_size: int = 0,
+        connected: bool = False,
+    ) -> None:
+        """Build the network and keep the numbers of the paper.
+
+        Args:
+            make_network: gives a network for a list of output channels, one entry a decoder, and a number of
+                `extra_channels` of the image where there are any.
+            n_classes: classes, besides background.
+            dimension: of the embedding; the paper has 8 for Cityscapes and 16 for leaves.
+            pull_margin: delta_v: a pixel no further than this from its object's mean is not pulled.
+            push_margin: delta_d: means at least twice as far apart as this are not pushed.
+            norm: 1 or 2, of all distances in the loss.
+            pull_weight: alpha, of the variance term.
+            push_weight: beta, of the distance term.
+            regularisation_weight: gamma, of the term that keeps means near the origin.
+            semantic_weight: of the cross entropy of the classes.
+            class_weights: of background and each class in it; all 1 by default.
+            coordinates: whether the network also sees each pixel's position, from -1 to 1 along each side of the image,
+                as in the paper's work on leaves. Such a model cannot be used in tiles.
+            reach: push apart only objects that lie near each other: see `Objects.near`. None, the paper's, is all.
+                Where there are more objects than the embedding can hold apart, a reach of 2 to 3 together with
+                `connected` frees it from telling those apart that never meet.
+            foreground_threshold: probability from which a pixel belongs to an object.
+            bandwidth: radius of mean shift; `push_margin` by default, half the way to the nearest other mean. The paper
+                names `pull_margin`, its published code uses 1.5.
+            min_size: objects have at least this many pixels.
+            connected: whether objects are of one piece. If so, each connected region of the foreground is grouped
+                on its own, groups are split into connected parts, and the pixels of groups that are too small go to
+                the nearest object of their region.
+
+        Raises:
+            InputError: if a number is out of its range.
+        """
+        super().__init__()
+        self.bandwidth = float(push_margin if bandwidth is None else bandwidth)
+        _check(dimension, pull_margin, push_margin, norm, self.bandwidth, reach)
+        if class_weights is not None and len(class_weights) != n_classes + 1:
+            raise InputError(
+                f"class_weights has {len(class_weights)} numbers; give {n_classes + 1}: background's, then one a class."
+            )
+        self.n_classes, self.dimension, self.norm = n_classes, dimension, norm
+        self.pull_margin, self.push_margin, self.reach = pull_margin, push_margin, reach
+        self.coordinates, self.connected = coordinates, connected
+        self.tileable = not coordinates
+        self.weights = {
+            "pull": pull_weight,
+            "push": push_weight,
+            "regularisation": regularisation_weight,
+            "semantic": semantic_weight,
+        }
+        self.thresholds: dict[str, Any] = {
+            "foreground_threshold": foreground_threshold,
+            "bandwidth": self.bandwidth,
+            "min_size": min_size,
+        }
+        weights = torch.ones(n_classes + 1) if class_weights is None else torch.tensor(class_weights)
+        self.class_weights: Tensor
+        self.register_buffer("class_weights", weights.float(), persistent=False)
+        extra = {"extra_channels": 2} if coordinates else {}
+        self.network = make_network([dimension, n_classes + 1], **extra)
+
+    @staticmethod
+    def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+        """Keys of a recipe that suit such objects; they are taken to be of one piece."""
+        return {"model": {"options": {"reach": 3.0, "connected": True, "min_size": statistics.min_object // 4}}}
+
+    # ---------------------------------------------------------------- the network's answer
+
+    def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
+        """Raw maps of a batch of normalised images."""
+        if self.coordinates:
+            images = torch.cat([images, _positions(images)], 1)
+        return Maps(*self.network(images).split([self.dimension, self.n_classes + 1], 1))
+
+    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b _ h w"]]:
+        """Embedding, and probability of background and each class, of each pixel."""
+        return maps.embedding, maps.semantic.softmax(1)
+
+    # ---------------------------------------------------------------- loss
+
+    def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
+        """The paper's `pull`, `push` and `regularisation`, and `semantic`, the cross entropy of the classes.
+
+        Objects of each class are seen on their own; the terms of the classes in an image are added.
+        """
+        with torch.autocast(maps.embedding.device.type, enabled=False):
+            embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
+            objects = Objects.of(truth)
+            means = objects.mean(embedding)
+            weight = self._weight_of_objects(objects).to(embedding.dtype)
+            distance = self._norm(objects.at_pixels(embedding) - means[objects.of_pixel])
+            pull = objects.mean_values(F.relu(distance - self.pull_margin).square())
+            return {
+                "pull": (weight * pull).sum() + 0 * embedding.sum(),
+                "push": self._push(means, objects),
+                "regularisation": (weight * self._norm(means)).sum(),
+                "semantic": cross_entropy(semantic, truth.class_map(), self.class_weights.to(semantic.dtype)),
+            }
+
+    def _norm(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        return torch.linalg.vector_norm(x, self.norm, 1)
+
+    def _crowd(self, objects: Objects) -> Int[Tensor, " k"]:
+        """Number of each object's image and class, together."""
+        return objects.image * (self.n_classes + 1) + objects.classes
+
+    def _weight_of_objects(self, objects: Objects) -> Float[Tensor, " k"]:
+        """1 / (objects of the same image and class), over the number of images."""
+        crowd = self._crowd(objects)
+        counts = torch.bincount(crowd, minlength=1) if len(crowd) else crowd
+        return 1 / (counts[crowd] * len(objects.owner)).float()
+
+    def _push(self, means: Float[Tensor, "k d"], objects: Objects) -> Float[Tensor, ""]:
+        """Squared hinge of the distance between means, over ordered pairs of each image and class."""
+        b = len(objects.owner)
+        near = objects.near(self.reach)
+        total = means.sum() * 0
+        for crowd in torch.unique(self._crowd(objects)):  # one at a time: the pairs of all images would be many
+            own = torch.nonzero(self._crowd(objects) == crowd)[:, 0]
+            pairs = near[own][:, own]
+            if not pairs.any():
+                continue
+            distance = torch.cdist(
+                means[own], means[own], float(self.norm), compute_mode="donot_use_mm_for_euclid_dist"
+            )
+            total = total + F.relu(2 * self.push_margin - distance[pairs]).square().mean() / b
+        return total
+
+    # ---------------------------------------------------------------- grouping
+
+    @torch.no_grad()
+    def group(self, maps: Maps) -> list[Instances]:
+        """Objects of each image by mean shift, class by class; the score is the mean probability of the class."""
+        return [
+            self._by_mean_shift(embedding, probability, self._classes(probability))
+            for embedding, probability in zip(*self._decoded(maps), strict=True)
+        ]
+
+    def _decoded(self, maps: Maps) -> tuple[Float32[np.ndarray, "b d h w"], Float32[np.ndarray, "b _ h w"]]:
+        embedding, probability = self.decode(Maps(*(x.float().cpu() for x in vars(maps).values())))
+        return embedding.numpy(), probability.numpy()
+
+    def _classes(self, probability: Float32[np.ndarray, "_ h w"]) -> Int[np.ndarray, "h w"]:
+        return likeliest_classes(probability, self.thresholds["foreground_threshold"])
+
+    def _by_mean_shift(
+        self,
+        embedding: Float32[np.ndarray, "d h w"],
+        probability: Float32[np.ndarray, "_ h w"],
+        classes: Int[np.ndarray, "h w"],
+    ) -> Instances:
+        """Objects of one image; mean shift begins where the class is surest."""
+        min_size = int(self.thresholds["min_size"])
+
+        def group(priority: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+            region = parts.regions(mask) if self.connected else mask.astype(np.int32)
+            labels = np.zeros(mask.shape, np.int32)
+            labels[mask] = mean_shift(
+                np.ascontiguousarray(embedding[:, mask]),
+                priority[mask],
+                region[mask],
+                bandwidth=float(self.thresholds["bandwidth"]),
+                min_size=min_size,
+            )
+            return parts.of_one_piece(labels, region, min_size) if self.connected else labels
+
+        return group_by_class(probability, classes, group)
+
+    @torch.no_grad()
+    def group_seeded(
+        self, maps: Maps, truth: Truth, *, semantics: str = "predicted", centres: str = "true"
+    ) -> list[Instances]:
+        """Objects with parts of the truth put in: the paper's study of its components.
+
+        Args:
+            maps: of a batch.
+            truth: of the same.
+            semantics: "predicted", the network's classes, or "true" ones.
+            centres: "true": an object is all pixels of its class within the bandwidth of the mean embedding over the
+                true object, with score 1, and objects may overlap; or "mean-shift".
+
+        Source: De Brabandere et al. 2017, the table of components.
+        """
+        check_choice("semantics", semantics, ("predicted", "true"))
+        check_choice("centres", centres, ("true", "mean-shift"))
+        objects = Objects.of(truth)
+        means = objects.mean(maps.embedding.float())
+        true_classes = truth.class_map().clamp(min=0).cpu().numpy()
+        results = []
+        for i, (embedding, probability) in enumerate(zip(*self._decoded(maps), strict=True)):
+            classes = true_classes[i] if semantics == "true" else self._classes(probability)
+            if centres == "mean-shift":
+                results.append(self._by_mean_shift(embedding, probability, classes))
+                continue
+            own = torch.nonzero(objects.image == i)[:, 0]
+            masks = []
+            for k in own:
+                distance = np.linalg.norm(embedding - means[k].cpu().numpy()[:, None, None], axis=0)
+                masks.append((distance < self.thresholds["bandwidth"]) & (classes == int(objects.classes[k])))
+            of_own = objects.classes[own].to(torch.int32).cpu().numpy()
+            results.append(Instances.from_masks(masks, of_own, np.ones(len(own), np.float32), classes.shape))
+        return results
+
+
+# -------------------------------------------------------------------- the definition, plain
+
+
+def group_plain(
+    embedding: Float[Tensor, "d n"],
+    priority: Float[Tensor, " n"],
+    region: Int32[Tensor, " n"],
+    *,
+    bandwidth: float,
+    min_size: int,
+) -> Int32[Tensor, " n"]:
+    """Mean shift as in the paper: the definition that the fast form equals.
+
+    Args:
+        embedding: of the foreground pixels.
+        priority: the free pixel that has most of it, the first of equals, is where the next object is looked for.
+        region: pixels of different regions never meet.
+        bandwidth: radius of the ball whose pixels give the next mean, and at last the object.
+        min_size: a group of fewer pixels is dropped.
+
+    Returns:
+        0 for dropped pixels, or the object's number, from 1 in the order of being found.
+    """
+    labels = torch.zeros(len(priority), dtype=torch.int32)
+    found = 0
+    for r in torch.unique(region):
+        free = region == r
+        while free.any():
+            places = torch.nonzero(free)[:, 0]
+            seed = places[priority[places].argmax()]
+            mean = _climb(embedding, free, embedding[:, seed], bandwidth)
+            claim = free & (squared_distance(embedding, mean) < bandwidth**2)
+            claim[seed] = True  # the loop must end, also where an embedding is not a number
+            if claim.sum() >= min_size:
+                found += 1
+                labels[claim] = found
+            free &= ~claim
+    return labels
+
+
+def _climb(
+    embedding: Float[Tensor, "d n"], free: Bool[Tensor, " n"], mean: Float[Tensor, " d"], bandwidth: float
+) -> Float[Tensor, " d"]:
+    """Where the mean of the free pixels around comes to rest."""
+    for _ in range(MAX_ITERATIONS):
+        near = free & (squared_distance(embedding, mean) < bandwidth**2)
+        if not near.any():
+            break
+        before, mean = mean, embedding[:, near].double().mean(1).to(embedding.dtype)
+        if squared_distance(mean[:, None], before) < STILL**2:
+            break
+    return mean
+
+
+def squared_distance(embedding: Float[Tensor, "d n"], mean: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+    """Squared Euclidean distance of each embedding to a point, dimension after dimension."""
+    total = torch.zeros_like(embedding[0])
+    for values, m in zip(embedding, mean, strict=True):
+        total = total + (values - m) * (values - m)
+    return total
+
+
+def _positions(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b 2 h w"]:
+    """Row and column of each pixel, from -1 to 1."""
+    h, w = images.shape[-2:]
+    rows, columns = (torch.linspace(-1, 1, n, dtype=images.dtype, device=images.device) for n in (h, w))
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(images), 2, h, w)
+
+
+def _check(
+    dimension: int, pull_margin: float, push_margin: float, norm: int, bandwidth: float, reach: float | None
+) -> None:
+    if not 1 <= dimension <= 256:
+        raise InputError(f"dimension is {dimension}; the embedding can have 1 to 256 dimensions.")
+    if norm not in (1, 2):
+        raise InputError(f"norm is {norm}; distances are in the norm 1 or 2.")
+    if not 0 <= pull_margin < push_margin:
+        raise InputError(
+            f"pull_margin is {pull_margin} and push_margin {push_margin}; the first must be at least 0 and below the "
+            "second, or objects could not be told apart."
+        )
+    if not 0 < bandwidth <= 2 * push_margin:
+        raise InputError(
+            f"bandwidth is {bandwidth}; it must be above 0 and at most twice push_margin ({2 * push_margin}), the "
+            "distance at which means are no more pushed apart."
+        )
+    if reach is not None and not reach > 0:
+        raise InputError(f"reach is {reach}; it is a number of radii above 0: 1 for objects that touch.")

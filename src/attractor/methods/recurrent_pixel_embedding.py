@@ -1,0 +1,468 @@
+"""Recurrent pixel embedding: pixels are points on a sphere, and mean shift is a network that draws them together.
+
+The network gives each pixel a direction. In training, directions of one object turn to each other and those of
+different objects away, until their cosine falls below a margin. Mean shift moves each direction towards its
+neighbours; its loops are layers without weights of their own, and the loss is taken after every one, so that the
+embedding learns to be easily grouped. At last pixels whose directions meet are one object.
+
+Source: Kong and Fowlkes, "Recurrent Pixel Embedding for Instance Grouping", CVPR 2018. The published code gives no
+grouping after the loops; the one here is our own.
+Shapes: `b` images, `c` classes, `d` dimensions of the sphere's space, `h` rows, `w` columns, `n` pixels, `m` anchors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int32
+from scipy.special import betainc
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from attractor.datasets.checking import ObjectStatistics
+from attractor.errors import InputError, check_choice
+from attractor.instances import Instances
+from attractor.kernels import parts
+from attractor.losses import cross_entropy
+from attractor.semantics import group_by_class, likeliest_classes
+from attractor.truth import Objects, Truth
+
+EPSILON = 1e-5  # added to a vector's length before dividing by it
+STILL = 1e-3  # pixels that move less than this have arrived
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the network says of each pixel, raw."""
+
+    embedding: Float[Tensor, "b d h w"]  # of any length; its direction counts
+    semantic: Float[Tensor, "b _ h w"]  # logits of background and the c classes
+
+
+class RecurrentPixelEmbedding(nn.Module):
+    """The method of Kong and Fowlkes 2018 on any network that gives maps of the image's size."""
+
+    max_instances = None
+    # What validation tries for each threshold; sizes are pixels.
+    threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
+        "foreground_threshold": (0.4, 0.45, 0.5, 0.55, 0.6),
+        "similarity_threshold": (0.6, 0.7, 0.8, 0.9, 0.95),
+        "min_size": (0, 8, 16, 24, 32, 48, 64, 96, 128),
+    }
+
+    def __init__(
+        self,
+        make_network: Callable[..., nn.Module],
+        *,
+        n_classes: int = 1,
+        dimension: int = 64,
+        margin: float = 0.5,
+        groups: int = 20,
+        pair_loss: str = "squared",
+        negative_weight: float = 5.0,
+        pixels: int = 1000,
+        sampling: str = "uniform",
+        reach: float | None = None,
+        loops: int = 1,
+        loops_from: int = 0,
+        bandwidth: float | None = None,
+        learn_bandwidth: bool = False,
+        step: float = 1.0,
+        embedding_weight: float = 1.0,
+        semantic_weight: float = 1.0,
+        grouping_loops: int = 10,
+        anchors: int = 256,
+        foreground_threshold: float = 0.5,
+        similarity_threshold: float = 0.9,
+        min_size: int = 16,
+        connected: bool = False,
+    ) -> None:
+        """Build the network and keep the numbers of the paper.
+
+        Args:
+            make_network: gives a network for a list of output channels, one entry a decoder.
+            n_classes: classes, besides background.
+            dimension: of the space that the sphere lies in; 64 in the paper.
+            margin: alpha: calibrated similarity, (1 + cosine) / 2, that pixels of different objects may have; 0.5 in
+                the paper, which is a right angle.
+            groups: how many objects, background counted as one, must be held apart; see `most_groups`.
+            pair_loss: "squared", the objective whose gradient trained the published models, or "linear", as the paper
+                writes it. With the linear one an object's pixels can come to rest at right angles to each other, where
+                no pair of different objects is left to be mended.
+            negative_weight: lambda, of pairs from different objects; 5 in the published training.
+            pixels: of an image, sampled for the loss; all their pairs count.
+            sampling: "uniform", or "balanced": as many pixels of each object and of the background.
+            reach: hold apart only objects that lie near each other: see `Objects.near`. None, the paper's, is all.
+            loops: of mean shift in training; the loss is taken before the first and after each.
+            loops_from: epoch of training, counted from 0, from which they take part. Before objects are apart, mean
+                shift only draws them closer, and nothing is learned: a few epochs without it come first.
+            bandwidth: delta of mean shift, whose concentration is kappa = 1 / delta^2. None couples it to the margin,
+                kappa = 3 / (1 - alpha); the published code has 0.1 and 0.2.
+            learn_bandwidth: whether the bandwidth is learned, from that value on.
+            step: eta: how far a loop moves a pixel to its mean, above 0 and at most 1.
+            embedding_weight: of the pair loss, summed over the loops.
+            semantic_weight: of the cross entropy of the classes.
+            grouping_loops: the most loops of mean shift before grouping; it ends where pixels rest.
+            anchors: pixels of a region, evenly spread, that all its pixels are drawn to in grouping, so that not every
+                pair of pixels is looked at.
+            foreground_threshold: probability from which a pixel belongs to an object.
+            similarity_threshold: cosine from which pixels are of one object, after mean shift.
+            min_size: objects have at least this many pixels of the image.
+            connected: whether objects are of one piece. If so, each connected region of the foreground is grouped
+                on its own, groups are split into connected parts, and the pixels of groups that are too small go to
+                the nearest object of their region.
+
+        Raises:
+            InputError: if a number is out of its range, or margin and dimension cannot hold `groups` apart.
+        """
+        super().__init__()
+        check_choice("pair_loss", pair_loss, ("linear", "squared"))
+        check_choice("sampling", sampling, ("uniform", "balanced"))
+        _check_numbers(bandwidth, step, pixels, anchors, loops, grouping_loops, reach)
+        _check_packing(margin, dimension, groups)
+        self.n_classes, self.dimension, self.margin = n_classes, dimension, margin
+        self.pair_loss, self.negative_weight = pair_loss, negative_weight
+        self.pixels, self.sampling, self.reach = pixels, sampling, reach
+        self.loops, self.loops_from, self.step = loops, loops_from, step
+        self.loops_now = loops  # see at_epoch
+        self.grouping_loops, self.anchors, self.connected = grouping_loops, anchors, connected
+        kappa = 3 / (1 - margin) if bandwidth is None else 1 / bandwidth**2
+        log_kappa = torch.tensor(math.log(kappa), dtype=torch.float32)
+        if learn_bandwidth:
+            self.log_kappa: Tensor = nn.Parameter(log_kappa)
+        else:
+            self.register_buffer("log_kappa", log_kappa, persistent=False)
+        self.weights = {"embedding": embedding_weight, "semantic": semantic_weight}
+        self.thresholds: dict[str, Any] = {
+            "foreground_threshold": foreground_threshold,
+            "similarity_threshold": similarity_threshold,
+            "min_size": min_size,
+        }
+        self.network = make_network([dimension, n_classes + 1])
+
+    def at_epoch(self, epoch: int) -> None:
+        """Say which epoch of training it is, counted from 0."""
+        self.loops_now = self.loops if epoch >= self.loops_from else 0
+
+    @staticmethod
+    def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+        """Keys of a recipe that suit such objects; they are taken to be of one piece.
+
+        Dimension and sampled pixels are smaller than in the paper, for the sake of processors without a GPU.
+        """
+        options = {
+            "dimension": 16,
+            "pixels": 600,
+            "sampling": "balanced",
+            "reach": 3.0,
+            "connected": True,
+            "loops_from": 8,
+        }
+        return {"model": {"options": {**options, "min_size": statistics.min_object // 4}}}
+
+    # ---------------------------------------------------------------- the network's answer
+
+    def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
+        """Raw maps of a batch of normalised images."""
+        return Maps(*self.network(images).split([self.dimension, self.n_classes + 1], 1))
+
+    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b _ h w"]]:
+        """Unit embedding, and probability of background and each class, of each pixel."""
+        return unit(maps.embedding, 1), maps.semantic.softmax(1)
+
+    # ---------------------------------------------------------------- loss
+
+    def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
+        """`embedding`, the pair loss summed over the loops, and `semantic`, the cross entropy of the classes.
+
+        Background is one more group. The pixels are drawn from torch's own random numbers.
+        """
+        with torch.autocast(maps.embedding.device.type, enabled=False):
+            embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
+            objects = Objects.of(truth)
+            near = objects.near(self.reach)
+            x = unit(embedding, 1).flatten(2)
+            total = embedding.sum() * 0
+            for points, owner in zip(x, objects.owner.flatten(1), strict=True):
+                chosen = self._sample(owner)
+                if len(chosen):
+                    total = total + self._loss_of_image(points[:, chosen].T, owner[chosen], near)
+            weights = semantic.new_ones(self.n_classes + 1)
+            return {"embedding": total / len(x), "semantic": cross_entropy(semantic, truth.class_map(), weights)}
+
+    def _sample(self, owner: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+        """Some of the pixels that count."""
+        valid = torch.nonzero(owner >= 0)[:, 0]
+        if len(valid) <= self.pixels:
+            return valid
+        if self.sampling == "uniform":
+            return valid[torch.randperm(len(valid), device=owner.device)[: self.pixels]]
+        group = torch.unique(owner[valid], return_inverse=True)[1]
+        # the highest of such keys are a sample without replacement in which each group has the same chance
+        keys = torch.rand(len(valid), device=owner.device).log() * torch.bincount(group)[group]
+        return valid[keys.topk(self.pixels).indices]
+
+    def _loss_of_image(
+        self, x: Float[Tensor, "n d"], owner: Int[Tensor, " n"], near: Bool[Tensor, "k k"]
+    ) -> Float[Tensor, ""]:
+        """Pair loss before the first loop and after each."""
+        weight = pair_weights(owner).to(x.dtype)
+        same = owner[:, None] == owner
+        if self.reach is not None:  # the background lies near all objects
+            groups = F.pad(near, (1, 0, 1, 0), value=True)
+            weight = weight * (same | groups[owner][:, owner])
+        total = self._pair_loss(x, same, weight)
+        for _ in range(self.loops_now):
+            x = checkpoint(shift, x, x, self.log_kappa.exp().to(x.dtype), self.step, use_reentrant=False)
+            total = total + self._pair_loss(x, same, weight)
+        return total
+
+    def _pair_loss(
+        self, x: Float[Tensor, "n d"], same: Bool[Tensor, "n n"], weight: Float[Tensor, "n n"]
+    ) -> Float[Tensor, ""]:
+        similar, different = pair_loss(x, same, weight, margin=self.margin, squared=self.pair_loss == "squared")
+        return similar + self.negative_weight * different
+
+    # ---------------------------------------------------------------- grouping
+
+    @torch.no_grad()
+    def group(self, maps: Maps) -> list[Instances]:
+        """Objects of each image, class by class; the score is the mean probability of the class."""
+        return [
+            self._group_image(embedding, probability, float(self.thresholds["similarity_threshold"]), self.kappa)
+            for embedding, probability in self._decoded(maps)
+        ]
+
+    @property
+    def kappa(self) -> float:
+        """Concentration of mean shift."""
+        return float(self.log_kappa.detach().exp())
+
+    def _decoded(self, maps: Maps) -> Iterator[tuple[Float[Tensor, "d h w"], Float32[np.ndarray, "_ h w"]]]:
+        for embedding, semantic in zip(maps.embedding, maps.semantic, strict=True):
+            yield unit(embedding.float().cpu(), 0), semantic.float().cpu().softmax(0).numpy()
+
+    def _group_image(
+        self,
+        embedding: Float[Tensor, "d h w"],
+        probability: Float32[np.ndarray, "_ h w"],
+        similarity: float,
+        kappa: float,
+    ) -> Instances:
+        """Objects of one image, by a cosine and a concentration."""
+        min_size = int(self.thresholds["min_size"])
+
+        def group(_: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+            region = parts.regions(mask) if self.connected else mask.astype(np.int32)
+            labels = np.zeros(mask.shape, np.int32)
+            for pixels in _pixels_of_regions(region):
+                points = embedding.flatten(1)[:, torch.from_numpy(pixels)].T
+                found = self._group_points(points, similarity, kappa)
+                found[np.bincount(found)[found] < min_size] = 0
+                labels.ravel()[pixels] = np.where(found, found + labels.max(), 0)
+            return parts.of_one_piece(labels, region, min_size) if self.connected else labels
+
+        classes = likeliest_classes(probability, self.thresholds["foreground_threshold"])
+        return group_by_class(probability, classes, group)
+
+    def _group_points(self, x: Float[Tensor, "n d"], similarity: float, kappa: float) -> Int32[np.ndarray, " n"]:
+        """Number of each pixel's group, from 1."""
+        x, density = shifted(x, kappa, self.step, self.grouping_loops, self.anchors)
+        return group_plain(x, density, similarity).numpy()
+
+    @torch.no_grad()
+    def propose(self, maps: Maps, n: int) -> list[Instances]:
+        """The best `n` proposals of each image, best first: objects of several groupings, which overlap.
+
+        Groupings differ in concentration (halved, as it is, doubled) and in the cosine from which pixels are of one
+        object. The score is the mean probability of the class.
+        """
+        return [self._proposals(embedding, probability, n) for embedding, probability in self._decoded(maps)]
+
+    def _proposals(
+        self, embedding: Float[Tensor, "d h w"], probability: Float32[np.ndarray, "_ h w"], n: int
+    ) -> Instances:
+        masks: dict[bytes, tuple[float, int, Bool[np.ndarray, "h w"]]] = {}
+        for similarity in (self.thresholds["similarity_threshold"], 0.7, 0.95):
+            for factor in (1.0, 0.5, 2.0):
+                found = self._group_image(embedding, probability, float(similarity), factor * self.kappa)
+                for k, (score, number) in enumerate(zip(found.scores, found.classes, strict=True), 1):
+                    mask = found.mask(k)
+                    masks.setdefault(np.packbits(mask).tobytes(), (float(score), int(number), mask))
+        best = sorted(masks.values(), key=lambda proposal: -proposal[0])[:n]
+        return Instances.from_masks(
+            [mask for _, _, mask in best],
+            np.array([number for _, number, _ in best], np.int32),
+            np.array([score for score, _, _ in best], np.float32),
+            probability.shape[1:],
+        )
+
+
+# -------------------------------------------------------------------- the sphere
+
+
+def unit(x: Float[Tensor, "*shape"], axis: int) -> Float[Tensor, "*shape"]:
+    """Vectors along an axis divided by their length, 0 where that is 0."""
+    return x / (torch.linalg.vector_norm(x, dim=axis, keepdim=True) + EPSILON)
+
+
+def pair_weights(group: Int[Tensor, " n"]) -> Float[Tensor, "n n"]:
+    """Weight of each ordered pair of pixels: all pairs of two groups have the same together, and all pairs 1.
+
+    Args:
+        group: of each pixel, any integers.
+    """
+    _, number, counts = torch.unique(group, return_inverse=True, return_counts=True)
+    share = 1 / (counts[number].double() * len(counts))
+    return share[:, None] * share
+
+
+def pair_loss(
+    x: Float[Tensor, "n d"],
+    same: Bool[Tensor, "n n"],
+    weight: Float[Tensor, "n n"],
+    *,
+    margin: float,
+    squared: bool = False,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Loss of pairs of one group, which are less than alike, and of two groups, which are more alike than the margin.
+
+    Args:
+        x: unit vectors.
+        same: whether a pair is of one group.
+        weight: of each pair.
+        margin: calibrated similarity, (1 + cosine) / 2, that pairs of two groups may have.
+        squared: 1 - s^2 and the square of the hinge, whose gradient the published code follows, in place of 1 - s
+            and the hinge.
+    """
+    s = (1 + x @ x.T) / 2
+    like, unlike = (1 - s * s, F.relu(s - margin).square()) if squared else (1 - s, F.relu(s - margin))
+    return (weight * like)[same].sum(), (weight * unlike)[~same].sum()
+
+
+def shift(
+    x: Float[Tensor, "n d"], anchors: Float[Tensor, "m d"], kappa: Float[Tensor, ""], step: float
+) -> Float[Tensor, "n d"]:
+    """One loop of mean shift on the sphere: each point moves towards the mean of the anchors around it.
+
+    An anchor counts by exp(kappa (cosine - 1)).
+    """
+    kernel = torch.exp(kappa * (x @ anchors.T - 1))
+    mean = kernel @ anchors / kernel.sum(1, keepdim=True)
+    return F.normalize((1 - step) * x + step * mean, dim=1)
+
+
+def shifted(
+    x: Float[Tensor, "n d"], kappa: float, step: float, loops: int, most_anchors: int
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
+    """Points after mean shift, and how dense the anchors lie around each.
+
+    The anchors are every so many-th of the points, and are shifted like the others.
+    """
+    chosen = torch.linspace(0, len(x) - 1, min(len(x), most_anchors)).round().long()
+    concentration = torch.tensor(kappa, dtype=x.dtype)
+    for _ in range(loops):
+        before, x = x, shift(x, x[chosen], concentration, step)
+        if (x - before).square().sum(1).max() < STILL**2:
+            break
+    return x, torch.exp(concentration * (x @ x[chosen].T - 1)).sum(1)
+
+
+def group_plain(x: Float[Tensor, "n d"], density: Float[Tensor, " n"], similarity: float) -> Int32[Tensor, " n"]:
+    """Groups of points that meet.
+
+    The densest free point takes all free ones around it, and so on; at last each point goes to the group whose members
+    it is most alike in the mean.
+
+    Args:
+        x: unit vectors.
+        density: the order in which points may start a group.
+        similarity: cosine above which a point is taken.
+
+    Returns:
+        Number of each point's group, from 1; a group that loses all its points to others leaves a gap.
+    """
+    free = torch.ones(len(x), dtype=torch.bool)
+    means = []
+    for start in torch.argsort(density, descending=True, stable=True).tolist():
+        if not free[start]:
+            continue
+        members = free & (x @ x[start] > similarity)
+        members[start] = True
+        means.append(x[members].mean(0))
+        free &= ~members
+    return ((x @ torch.stack(means).T).argmax(1) + 1).to(torch.int32)
+
+
+def most_groups(margin: float, dimension: int) -> float:
+    """How many groups can lie on the sphere with every two no more alike than the margin: never more than this.
+
+    Below a margin of 0.5 (angles wider than a right one) the bound is that of a simplex, at 0.5 that of the axes'
+    ends; both are reached. Above, it is the number of disjoint caps that the sphere's area could hold, which is not
+    reached.
+
+    Args:
+        margin: calibrated similarity, (1 + cosine) / 2.
+        dimension: of the space.
+    """
+    if margin < 0.5:
+        spread = 1 - 2 * Fraction(str(margin))  # exactly: at .475 it is 21 groups, not 20
+        return float(min(dimension + 1, math.floor(1 + 1 / spread)))
+    if margin == 0.5:
+        return 2.0 * dimension
+    half_angle = math.acos(2 * margin - 1) / 2
+    cap = 0.5 * float(betainc((dimension - 1) / 2, 0.5, math.sin(half_angle) ** 2))
+    return float(math.floor(1 / cap + 1e-9)) if cap else math.inf
+
+
+def _pixels_of_regions(region: Int32[np.ndarray, "h w"]) -> list[Int[np.ndarray, "_"]]:
+    """Places of the pixels of each region, in row-major order."""
+    flat = np.flatnonzero(region)
+    order = np.argsort(region.ravel()[flat], kind="stable")
+    ends = np.cumsum(np.bincount(region.ravel()[flat])[1:])
+    return np.split(flat[order], ends[:-1]) if len(flat) else []
+
+
+def _check_packing(margin: float, dimension: int, groups: int) -> None:
+    if not 0 < margin < 1:
+        raise InputError(f"margin is {margin}; it is a calibrated similarity, above 0 (opposite) and below 1 (equal).")
+    if not 2 <= dimension <= 256:
+        raise InputError(f"dimension is {dimension}; the sphere needs 2 to 256 dimensions.")
+    if groups > (most := most_groups(margin, dimension)):
+        raise InputError(
+            f"margin = {margin} in dimension = {dimension} can hold at most {most:.0f} groups apart, and "
+            f"groups = {groups} are asked for (the background is one): raise the dimension or the margin, or ask "
+            "for fewer."
+        )
+
+
+def _check_numbers(
+    bandwidth: float | None,
+    step: float,
+    pixels: int,
+    anchors: int,
+    loops: int,
+    grouping_loops: int,
+    reach: float | None,
+) -> None:
+    if bandwidth is not None and not 0.02 <= bandwidth <= 2:
+        raise InputError(f"bandwidth is {bandwidth}; on the unit sphere it is a length from 0.02 to 2.")
+    if not 0 < step <= 1:
+        raise InputError(f"step is {step}; it is a share above 0 and at most 1.")
+    for name, number, least in (
+        ("pixels", pixels, 2),
+        ("anchors", anchors, 1),
+        ("loops", loops, 0),
+        ("grouping_loops", grouping_loops, 0),
+    ):
+        if number < least:
+            raise InputError(f"{name} is {number}; it must be at least {least}.")
+    if reach is not None and not reach > 0:
+        raise InputError(f"reach is {reach}; it is a number of radii above 0: 1 for objects that touch.")

@@ -1,0 +1,344 @@
+"""RSIS: a recurrent network that emits one object after another, and says when to stop.
+
+An encoder sees the image once. A chain of convolutional LSTMs, coarse to fine with skip connections, then runs once an
+object: each run gives a mask, a class, and whether there is anything left; only the LSTMs' memory knows what was found
+before. Training does not say in which order: a Hungarian matching gives each emitted mask the object it fits best.
+
+Source: Salvador et al., "Recurrent Neural Networks for Semantic Instance Segmentation", 2017.
+Shapes: `b` images, `c` classes, `h` rows, `w` columns, `t` steps, `k` objects, `n` pixels, `d` features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attractor.datasets.checking import ObjectStatistics
+from attractor.errors import InputError, check_choice
+from attractor.instances import Instances, relabel
+from attractor.kernels import parts
+from attractor.losses import soft_iou_cost
+from attractor.truth import Truth
+
+SKIPS = ("concat", "sum", "mul", "none")
+STOP_LOSSES = ("all", "published")
+STOP_MODES = ("break", "skip")
+State = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "b _ _ _"]]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What each step says, raw."""
+
+    mask: Float[Tensor, "b t h w"]  # logits
+    classes: Float[Tensor, "b t _"]  # logits of "nothing" and the c classes
+    stop: Float[Tensor, "b t"]  # logit of there being an object at all
+
+
+class RSIS(nn.Module):
+    """The method of Salvador et al. 2017 on the features of any network."""
+
+    ordered = True  # labels are numbered in the order in which the objects were found
+    tileable = False  # an object is found once in an image, and its step depends on all others
+    # What validation tries for each threshold; sizes are pixels.
+    threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
+        "stop_threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+        "mask_threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
+        "min_size": (0, 8, 16, 32, 64),
+    }
+
+    def __init__(
+        self,
+        make_network: Callable[..., nn.Module],
+        *,
+        n_classes: int = 1,
+        steps: int = 20,
+        hidden: int = 128,
+        skip: str = "concat",
+        coordinates: bool = False,
+        mask_weight: float = 1.0,
+        class_weight: float = 0.1,
+        stop_weight: float = 0.5,
+        stop_loss: str = "all",
+        stop_mode: str = "break",
+        first_steps: int | None = None,
+        epochs_per_step: float = 1.0,
+        stop_threshold: float = 0.5,
+        mask_threshold: float = 0.5,
+        min_size: int = 0,
+        connected: bool = False,
+    ) -> None:
+        """Build the network and keep the numbers of the paper.
+
+        Args:
+            make_network: gives a network for a list of output channels; only its pyramid of features is used.
+            n_classes: classes of objects.
+            steps: the longest sequence: no image can have more objects found. The paper has 10 for Pascal VOC, 20 for
+                leaves and Cityscapes.
+            hidden: features of the coarsest LSTM; each finer one has half as many.
+            skip: how a level's features join what comes from the coarser LSTM: "concat", "sum", "mul", or "none".
+            coordinates: whether the features also hold each pixel's position, from -1 to 1 along each side of the
+                image; not in the paper, and of help where objects look alike.
+            mask_weight: of the soft IoU of the masks.
+            class_weight: of the cross entropy of the classes.
+            stop_weight: of the cross entropy of stopping.
+            stop_loss: "all", over all steps, as in the paper, or "published": over the steps up to the first after
+                the last object, by halves, as in the published code.
+            stop_mode: "break": the first step without an object ends the sequence, as in the paper; or "skip": such
+                steps are left out, and later ones may still find objects, as in the published code.
+            first_steps: the curriculum: length of the sequences in the first epoch of training; None for the whole.
+            epochs_per_step: the curriculum: epochs after which sequences grow by one step.
+            stop_threshold: probability of an object from which a step counts.
+            mask_threshold: probability from which a pixel is part of the mask.
+            min_size: objects have at least this many pixels.
+            connected: whether objects are of one piece; if so, the largest part of each mask is kept.
+
+        Raises:
+            InputError: if a name is not one of these, or a number is out of its range.
+        """
+        super().__init__()
+        for name, value, choices in (
+            ("skip", skip, SKIPS),
+            ("stop_loss", stop_loss, STOP_LOSSES),
+            ("stop_mode", stop_mode, STOP_MODES),
+        ):
+            check_choice(name, value, choices)
+        if steps < 1 or (first_steps is not None and not 1 <= first_steps <= steps):
+            raise InputError(f"steps is {steps} and first_steps {first_steps}; give 1 <= first_steps <= steps.")
+        if not epochs_per_step > 0:
+            raise InputError(f"epochs_per_step is {epochs_per_step}; it must be above 0.")
+        self.n_classes, self.steps, self.max_instances = n_classes, steps, steps
+        self.stop_loss, self.stop_mode, self.connected = stop_loss, stop_mode, connected
+        self.first_steps, self.epochs_per_step = first_steps, epochs_per_step
+        self.limit = steps  # of the sequences in training: see at_epoch
+        self.weights = {"mask": mask_weight, "class": class_weight, "stop": stop_weight}
+        self.thresholds: dict[str, Any] = {
+            "stop_threshold": stop_threshold,
+            "mask_threshold": mask_threshold,
+            "min_size": min_size,
+        }
+        self.network = make_network([])
+        channels: Any = self.network.channels
+        self.decoder = Decoder(tuple(channels), n_classes, hidden, skip, coordinates)
+
+    @staticmethod
+    def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+        """Keys of a recipe that suit such objects: crops that seldom hold more than the sequence."""
+        per_pixel = statistics.count / statistics.image_sizes.prod(1).sum()
+        side = int(np.clip(8 * (math.sqrt(10 / per_pixel) // 8), 64, 256))  # ten objects in a crop, on average
+        return {
+            "data": {"crop": side, "max_objects": 20},
+            "model": {
+                "options": {"steps": 20, "hidden": 64, "connected": True, "min_size": statistics.min_object // 4}
+            },
+            "training": {"crop_size": side},
+        }
+
+    def at_epoch(self, epoch: int) -> None:
+        """Set the length of the sequences in this epoch of training, counted from 0."""
+        if self.first_steps is not None:
+            self.limit = min(self.steps, self.first_steps + int(epoch / self.epochs_per_step))
+
+    # ---------------------------------------------------------------- the network's answer
+
+    def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
+        """What all steps say of normalised images; in training, as many steps as the curriculum has reached."""
+        pyramid: Any = self.network.pyramid
+        return self.decoder(pyramid(images), images.shape[-2:], self.limit if self.training else self.steps)
+
+    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b t h w"], Float[Tensor, "b t _"], Float[Tensor, "b t"]]:
+        """Probability of each pixel's being in the mask, of each class, and of there being an object."""
+        return maps.mask.sigmoid(), maps.classes.softmax(-1), maps.stop.sigmoid()
+
+    # ---------------------------------------------------------------- loss
+
+    def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
+        """`mask`, `class` and `stop`, each the mean over an image's steps, then over images.
+
+        An image with more objects than steps has its largest ones taught.
+        """
+        with torch.autocast(maps.mask.device.type, enabled=False):
+            mask, classes, stop = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
+            terms = []
+            for i in range(len(mask)):
+                objects, of_object = self._objects(truth, i)
+                probability = mask[i].sigmoid()[:, truth.valid[i]]
+                cost = soft_iou_cost(probability[: len(objects)], objects)
+                step, target = match(cost)
+                wrong = F.cross_entropy(classes[i, step], of_object[target], reduction="none")
+                n = max(1, len(step))
+                terms.append([cost[step, target].sum() / n, wrong.sum() / n, self._stop_loss(stop[i], len(objects))])
+            means = torch.stack([torch.stack(values) for values in terms]).mean(0)
+            return dict(zip(self.weights, means, strict=True))
+
+    def _objects(self, truth: Truth, image: int) -> tuple[Float[Tensor, "k n"], Int[Tensor, " k"]]:
+        """Masks and classes of an image's objects, the largest first, no more than there are steps."""
+        labels = truth.labels[image][truth.valid[image]].long()
+        areas = torch.bincount(labels, minlength=1)[1:]
+        largest = torch.argsort(areas, descending=True, stable=True)[: min(self.steps, int((areas > 0).sum()))]
+        masks = labels == largest[:, None] + 1
+        return masks.to(torch.float32), truth.classes[image, largest].long()
+
+    def _stop_loss(self, stop: Float[Tensor, " t"], n_objects: int) -> Float[Tensor, ""]:
+        target = (torch.arange(len(stop), device=stop.device) < n_objects).to(stop.dtype)
+        if self.stop_loss == "all":
+            return F.binary_cross_entropy_with_logits(stop, target)
+        steps = n_objects + 1
+        return 0.5 * F.binary_cross_entropy_with_logits(stop[:steps], target[:steps])
+
+    # ---------------------------------------------------------------- reading off
+
+    @torch.no_grad()
+    def group(self, maps: Maps) -> list[Instances]:
+        """Objects of each image in the order of being found; the score is that of the object times that of its class.
+
+        A pixel that several masks claim goes to the one that is surest of it.
+        """
+        decoded = self.decode(Maps(*(x.float().cpu() for x in vars(maps).values())))
+        return [self._read(*(x.numpy() for x in image)) for image in zip(*decoded, strict=True)]
+
+    def _read(
+        self,
+        mask: Float32[np.ndarray, "t h w"],
+        classes: Float32[np.ndarray, "t _"],
+        stop: Float32[np.ndarray, " t"],
+    ) -> Instances:
+        counts = stop > self.thresholds["stop_threshold"]
+        if self.stop_mode == "break":
+            counts = np.logical_and.accumulate(counts)
+        steps = np.flatnonzero(counts)
+        labels = np.zeros(mask.shape[1:], np.int32)
+        if len(steps):
+            owner = mask[steps].argmax(0)
+            inside = mask[steps].max(0) > self.thresholds["mask_threshold"]
+            labels[inside] = owner[inside] + 1
+        if self.connected:
+            labels = parts.largest(labels)
+        labels, kept = relabel(parts.without_small(labels, int(self.thresholds["min_size"])))
+        chosen = steps[kept - 1]
+        of_class = classes[chosen, 1:]
+        scores = stop[chosen] * of_class.max(1, initial=0)
+        return Instances(labels, 1 + of_class.argmax(1).astype(np.int32), scores.astype(np.float32))
+
+
+class Decoder(nn.Module):
+    """The chain of convolutional LSTMs and its three heads."""
+
+    def __init__(self, channels: tuple[int, ...], n_classes: int, hidden: int, skip: str, coordinates: bool) -> None:
+        """Build the layers.
+
+        Args:
+            channels: of the pyramid, fine to coarse.
+            n_classes: classes of objects.
+            hidden: features of the coarsest LSTM.
+            skip: see `RSIS`.
+            coordinates: see `RSIS`.
+        """
+        super().__init__()
+        levels = len(channels)
+        if hidden < 1 or hidden % 2 ** (levels - 1):
+            raise InputError(
+                f"hidden is {hidden}; this network has {levels} levels, each with half the features of the one below, "
+                f"so that it must be a multiple of {2 ** (levels - 1)}."
+            )
+        self.skip, self.coordinates = skip, coordinates
+        sizes = [hidden // 2**level for level in range(levels)]  # coarse to fine
+        skips = [hidden, *sizes[:-1]]
+        extra = 2 if coordinates else 0
+        self.taps = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c + extra, s, 3, padding=1), nn.BatchNorm2d(s))
+            for c, s in zip(reversed(channels), skips, strict=True)
+        )
+        joined = 2 if skip == "concat" else 1
+        inputs = [hidden, *(joined * size for size in sizes[:-1])]
+        self.lstms = nn.ModuleList(ConvLSTM(i, size) for i, size in zip(inputs, sizes, strict=True))
+        self.mask = nn.Conv2d(sizes[-1], 1, 3, padding=1)
+        self.classes = nn.Linear(sum(sizes), n_classes + 1)
+        self.stop = nn.Linear(sum(sizes), 1)
+
+    def forward(self, pyramid: Sequence[Float[Tensor, "b _ _ _"]], size: Sequence[int], steps: int) -> Maps:
+        """What each of so many steps says, with masks of the image's size."""
+        finest_first = [_with_positions(x) if self.coordinates else x for x in pyramid]
+        skips = [tap(x) for tap, x in zip(self.taps, reversed(finest_first), strict=True)]
+        states: list[State | None] = [None] * len(skips)
+        said = []
+        for _ in range(steps):
+            mask, sides, states = self._step(skips, states)
+            said.append((mask, self.classes(sides), self.stop(sides)[:, 0]))
+        masks, classes, stops = (torch.stack(x, 1) for x in zip(*said, strict=True))
+        stride = 2  # of the finest features
+        padded = [stride * n for n in pyramid[0].shape[-2:]]
+        masks = F.interpolate(masks[:, :, 0], padded, mode="bilinear", align_corners=True)
+        return Maps(masks[..., : size[0], : size[1]], classes, stops)
+
+    def _step(
+        self, skips: list[Float[Tensor, "b _ _ _"]], states: Sequence[State | None]
+    ) -> tuple[Float[Tensor, "b 1 _ _"], Float[Tensor, "b _"], list[State | None]]:
+        """Mask, the strongest answer of each feature, and the memory, after one run from coarse to fine."""
+        x = skips[0]
+        after: list[State | None] = []
+        sides = []
+        for level, lstm in enumerate(self.lstms):
+            state = lstm(x, states[level])
+            after.append(state)
+            sides.append(state[0].amax((2, 3)))
+            finer = skips[level + 1].shape[-2:] if level + 1 < len(skips) else [2 * n for n in x.shape[-2:]]
+            x = F.interpolate(state[0], finer, mode="bilinear", align_corners=True)
+            if level + 1 < len(skips):
+                x = self._join(x, skips[level + 1])
+        return self.mask(x), torch.cat(sides, 1), after
+
+    def _join(self, x: Float[Tensor, "b d _ _"], skip: Float[Tensor, "b d _ _"]) -> Float[Tensor, "b _ _ _"]:
+        if self.skip == "concat":
+            return torch.cat([x, skip], 1)
+        if self.skip == "none":
+            return x
+        return x + skip if self.skip == "sum" else x * skip
+
+
+class ConvLSTM(nn.Module):
+    """A long short-term memory whose gates are one 3x3 convolution of input and state."""
+
+    def __init__(self, channels_in: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.gates = nn.Conv2d(channels_in + hidden, 4 * hidden, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b _ h w"], state: State | None) -> State:
+        """Output and memory after one step; without a state, both were 0."""
+        if state is None:
+            zeros = x.new_zeros(len(x), self.hidden, *x.shape[-2:])
+            state = zeros, zeros
+        h, c = state
+        i, f, o, g = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+def match(cost: Float[Tensor, "t k"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """Which step is taught which object, so that the costs add up to the least.
+
+    Args:
+        cost: of teaching a step an object; with fewer steps than objects some objects have none.
+
+    Returns:
+        Steps, ascending, and the object of each.
+    """
+    step, target = linear_sum_assignment(cost.detach().cpu().numpy())
+    return torch.from_numpy(step).to(cost.device), torch.from_numpy(target).to(cost.device)
+
+
+def _with_positions(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b _ h w"]:
+    """Features, and row and column of each pixel from -1 to 1."""
+    h, w = x.shape[-2:]
+    rows, columns = (torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in (h, w))
+    return torch.cat([x, torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), 2, h, w)], 1)
