@@ -197,12 +197,25 @@ def test_coordinates_are_two_more_channels():
             seen.append(x)
             return self.layer(x)
 
-    own = DiscriminativeLoss(Network, coordinates=True)
+    own = DiscriminativeLoss(Network, coordinates="input")
     own(torch.zeros(2, 1, 3, 5))
     assert seen[0].shape == (2, 3, 3, 5)
     assert seen[0][1, 1, :, 0].tolist() == [-1, 0, 1]
     assert seen[0][1, 2, 0].tolist() == [-1, -0.5, 0, 0.5, 1]
     assert not own.tileable
+
+
+def test_a_position_can_be_part_of_the_embedding():
+    own = method(dimension=2, coordinates="output", coordinate_scale=4.0)
+    embedding, _ = own.decode(Maps(torch.ones(1, 2, 3, 5), torch.zeros(1, 2, 3, 5)))
+    assert embedding[0, 0, :, 0].tolist() == [1, 1.25, 1.5]
+    assert embedding[0, 1, 0].tolist() == [1, 1.25, 1.5, 1.75, 2]
+    labels = np.zeros((4, 40), np.int32)
+    labels[:, :4], labels[:, 30:] = 1, 2
+    given = maps_of(torch.zeros(1, 2, 4, 40)), truth_of(labels)
+    assert own.loss(*given)["push"] == 0  # apart by where they are
+    assert method(dimension=2).loss(*given)["push"] == 9
+    assert own.loss(*given)["regularisation"] == 0  # where the image begins is nobody's business
 
 
 @pytest.mark.parametrize(
@@ -214,6 +227,8 @@ def test_coordinates_are_two_more_channels():
         ({"bandwidth": 4.0}, "twice push_margin"),
         ({"bandwidth": 0.0}, "above 0"),
         ({"reach": 0.0}, "above 0"),
+        ({"coordinates": "both"}, "none, input, output"),
+        ({"coordinates": "output", "coordinate_scale": 0.0}, "above 0"),
         ({"class_weights": [1.0]}, "give 2"),
     ],
 )

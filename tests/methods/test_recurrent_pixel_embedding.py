@@ -180,6 +180,8 @@ def test_a_sphere_too_small_is_refused():
         ({"step": 0.0}, "above 0"),
         ({"loops": -1}, "at least 0"),
         ({"pixels": 1}, "at least 2"),
+        ({"coordinates": "input"}, "none, phase"),
+        ({"coordinates": "phase", "dimension": 3, "groups": 4}, "four dimensions"),
         ({"pair_loss": "cubic"}, "linear, squared"),
     ],
 )
@@ -222,6 +224,20 @@ def test_loops_take_part_from_their_epoch_on():
     own.at_epoch(4)
     assert early == without.loss(*given)["embedding"]
     assert own.loss(*given)["embedding"] > early
+
+
+def test_a_place_can_be_part_of_the_embedding():
+    own = method(dimension=5, groups=3, coordinates="phase", coordinate_period=8.0)
+    raw = torch.zeros(1, 3, 4, 16)
+    raw[0, 1] = 0.25  # a quarter of the period to the right
+    (x,) = own.decode(Maps(raw, torch.zeros(1, 2, 4, 16)))[0]
+    assert x.shape == (5, 4, 16)
+    torch.testing.assert_close(x[:, :, 0], x[:, :, 8])  # after a period
+    torch.testing.assert_close(x[:, 0, 0], torch.tensor([1.0, 0, 0, 1, 0]) / 2**0.5, atol=1e-4, rtol=0)
+    torch.testing.assert_close(x[:, 2, 2], torch.tensor([0.0, -1, 1, 0, 0]) / 2**0.5, atol=1e-4, rtol=0)
+    raw[0, 1] -= torch.arange(16) / 8 - 0.5  # all pixels point at one column
+    (x,) = own.decode(Maps(raw, torch.zeros(1, 2, 4, 16)))[0]
+    torch.testing.assert_close(x[:, 0], x[:, 0, :1].expand(5, 16), atol=1e-5, rtol=0)
 
 
 def test_the_bandwidth_can_be_learned():

@@ -30,6 +30,7 @@ from attractor.losses import cross_entropy
 from attractor.semantics import group_by_class, likeliest_classes
 from attractor.truth import Objects, Truth
 
+COORDINATES = ("none", "input", "output")
 MAX_ITERATIONS = 100  # of the mean on its way uphill
 STILL = 1e-4  # a mean that moves less than this has arrived
 
@@ -67,7 +68,8 @@ class DiscriminativeLoss(nn.Module):
         regularisation_weight: float = 0.001,
         semantic_weight: float = 1.0,
         class_weights: Sequence[float] | None = None,
-        coordinates: bool = False,
+        coordinates: str = "none",
+        coordinate_scale: float = 8.0,
         reach: float | None = None,
         foreground_threshold: float = 0.5,
         bandwidth: float | None = None,
@@ -89,8 +91,11 @@ class DiscriminativeLoss(nn.Module):
             regularisation_weight: gamma, of the term that keeps means near the origin.
             semantic_weight: of the cross entropy of the classes.
             class_weights: of background and each class in it; all 1 by default.
-            coordinates: whether the network also sees each pixel's position, from -1 to 1 along each side of the image,
-                as in the paper's work on leaves. Such a model cannot be used in tiles.
+            coordinates: "input": the network also sees each pixel's position, from -1 to 1 along each side of the
+                image, as in the paper's work on leaves; such a model cannot be used in tiles. "output": the position is
+                added to the first two dimensions of the embedding, so that objects far apart are apart from the start
+                and the network says where each pixel's object is, as in spatial embeddings; not in the paper.
+            coordinate_scale: pixels to a unit of the embedding, with "output".
             reach: push apart only objects that lie near each other: see `Objects.near`. None, the paper's, is all.
                 Where there are more objects than the embedding can hold apart, a reach of 2 to 3 together with
                 `connected` frees it from telling those apart that never meet.
@@ -107,6 +112,12 @@ class DiscriminativeLoss(nn.Module):
         """
         super().__init__()
         self.bandwidth = float(push_margin if bandwidth is None else bandwidth)
+        check_choice("coordinates", coordinates, COORDINATES)
+        if coordinates == "output" and (dimension < 2 or not coordinate_scale > 0):
+            raise InputError(
+                f"coordinate_scale is {coordinate_scale} and dimension {dimension}; positions need a scale above 0 and "
+                "two dimensions."
+            )
         _check(dimension, pull_margin, push_margin, norm, self.bandwidth, reach)
         if class_weights is not None and len(class_weights) != n_classes + 1:
             raise InputError(
@@ -115,7 +126,8 @@ class DiscriminativeLoss(nn.Module):
         self.n_classes, self.dimension, self.norm = n_classes, dimension, norm
         self.pull_margin, self.push_margin, self.reach = pull_margin, push_margin, reach
         self.coordinates, self.connected = coordinates, connected
-        self.tileable = not coordinates
+        self.coordinate_scale = coordinate_scale
+        self.tileable = coordinates != "input"
         self.weights = {
             "pull": pull_weight,
             "push": push_weight,
@@ -130,25 +142,38 @@ class DiscriminativeLoss(nn.Module):
         weights = torch.ones(n_classes + 1) if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor
         self.register_buffer("class_weights", weights.float(), persistent=False)
-        extra = {"extra_channels": 2} if coordinates else {}
+        extra = {"extra_channels": 2} if coordinates == "input" else {}
         self.network = make_network([dimension, n_classes + 1], **extra)
 
     @staticmethod
     def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
         """Keys of a recipe that suit such objects; they are taken to be of one piece."""
-        return {"model": {"options": {"reach": 3.0, "connected": True, "min_size": statistics.min_object // 4}}}
+        options = {"coordinates": "output", "coordinate_scale": round(0.4 * statistics.typical_size, 1)}
+        return {"model": {"options": {**options, "connected": True, "min_size": statistics.min_object // 4}}}
 
     # ---------------------------------------------------------------- the network's answer
 
     def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
         """Raw maps of a batch of normalised images."""
-        if self.coordinates:
+        if self.coordinates == "input":
             images = torch.cat([images, _positions(images)], 1)
         return Maps(*self.network(images).split([self.dimension, self.n_classes + 1], 1))
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b _ h w"]]:
         """Embedding, and probability of background and each class, of each pixel."""
-        return maps.embedding, maps.semantic.softmax(1)
+        return self._placed(maps.embedding), maps.semantic.softmax(1)
+
+    def _placed(self, embedding: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
+        """The embedding with each pixel's position in it, where it has one."""
+        if self.coordinates != "output":
+            return embedding
+        h, w = embedding.shape[-2:]
+        rows, columns = (
+            torch.arange(n, dtype=embedding.dtype, device=embedding.device) / self.coordinate_scale for n in (h, w)
+        )
+        position = embedding.new_zeros(self.dimension, h, w)
+        position[0], position[1] = rows[:, None], columns
+        return embedding + position
 
     # ---------------------------------------------------------------- loss
 
@@ -160,14 +185,15 @@ class DiscriminativeLoss(nn.Module):
         with torch.autocast(maps.embedding.device.type, enabled=False):
             embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
             objects = Objects.of(truth)
-            means = objects.mean(embedding)
+            placed = self._placed(embedding)
+            means = objects.mean(placed)
             weight = self._weight_of_objects(objects).to(embedding.dtype)
-            distance = self._norm(objects.at_pixels(embedding) - means[objects.of_pixel])
+            distance = self._norm(objects.at_pixels(placed) - means[objects.of_pixel])
             pull = objects.mean_values(F.relu(distance - self.pull_margin).square())
             return {
                 "pull": (weight * pull).sum() + 0 * embedding.sum(),
                 "push": self._push(means, objects),
-                "regularisation": (weight * self._norm(means)).sum(),
+                "regularisation": (weight * self._norm(objects.mean(embedding))).sum(),
                 "semantic": cross_entropy(semantic, truth.class_map(), self.class_weights.to(semantic.dtype)),
             }
 
@@ -258,7 +284,7 @@ class DiscriminativeLoss(nn.Module):
         check_choice("semantics", semantics, ("predicted", "true"))
         check_choice("centres", centres, ("true", "mean-shift"))
         objects = Objects.of(truth)
-        means = objects.mean(maps.embedding.float())
+        means = objects.mean(self._placed(maps.embedding.float()))
         true_classes = truth.class_map().clamp(min=0).cpu().numpy()
         results = []
         for i, (embedding, probability) in enumerate(zip(*self._decoded(maps), strict=True)):

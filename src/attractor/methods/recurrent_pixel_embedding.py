@@ -7,7 +7,8 @@ embedding learns to be easily grouped. At last pixels whose directions meet are 
 
 Source: Kong and Fowlkes, "Recurrent Pixel Embedding for Instance Grouping", CVPR 2018. The published code gives no
 grouping after the loops; the one here is our own.
-Shapes: `b` images, `c` classes, `d` dimensions of the sphere's space, `h` rows, `w` columns, `n` pixels, `m` anchors.
+Shapes: `b` images, `c` classes, `d` dimensions of the sphere's space, `e` channels of the
+network's answer, `h` rows, `w` columns, `n` pixels, `m` anchors.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ STILL = 1e-3  # pixels that move less than this have arrived
 class Maps:
     """What the network says of each pixel, raw."""
 
-    embedding: Float[Tensor, "b d h w"]  # of any length; its direction counts
+    embedding: Float[Tensor, "b e h w"]  # of any length; its direction counts
     semantic: Float[Tensor, "b _ h w"]  # logits of background and the c classes
 
 
@@ -70,6 +71,8 @@ class RecurrentPixelEmbedding(nn.Module):
         pixels: int = 1000,
         sampling: str = "uniform",
         reach: float | None = None,
+        coordinates: str = "none",
+        coordinate_period: float = 64.0,
         loops: int = 1,
         loops_from: int = 0,
         bandwidth: float | None = None,
@@ -100,6 +103,11 @@ class RecurrentPixelEmbedding(nn.Module):
             pixels: of an image, sampled for the loss; all their pairs count.
             sampling: "uniform", or "balanced": as many pixels of each object and of the background.
             reach: hold apart only objects that lie near each other: see `Objects.near`. None, the paper's, is all.
+            coordinates: "phase": two channels of the network say where each pixel's object is, as in spatial
+                embeddings, and four dimensions of the sphere hold that place as cosine and sine along rows and
+                columns; not in the paper. "none" is the paper's.
+            coordinate_period: pixels after which such a place looks the same again; some three objects wide, for which
+                `reach` and `connected` make up.
             loops: of mean shift in training; the loss is taken before the first and after each.
             loops_from: epoch of training, counted from 0, from which they take part. Before objects are apart, mean
                 shift only draws them closer, and nothing is learned: a few epochs without it come first.
@@ -125,11 +133,19 @@ class RecurrentPixelEmbedding(nn.Module):
         super().__init__()
         check_choice("pair_loss", pair_loss, ("linear", "squared"))
         check_choice("sampling", sampling, ("uniform", "balanced"))
+        check_choice("coordinates", coordinates, ("none", "phase"))
+        if coordinates == "phase" and (dimension < 4 or not coordinate_period > 0):
+            raise InputError(
+                f"coordinate_period is {coordinate_period} and dimension {dimension}; places need a period above 0 and "
+                "four dimensions."
+            )
         _check_numbers(bandwidth, step, pixels, anchors, loops, grouping_loops, reach)
         _check_packing(margin, dimension, groups)
         self.n_classes, self.dimension, self.margin = n_classes, dimension, margin
         self.pair_loss, self.negative_weight = pair_loss, negative_weight
         self.pixels, self.sampling, self.reach = pixels, sampling, reach
+        self.coordinates, self.coordinate_period = coordinates, coordinate_period
+        self.channels = dimension - 2 if coordinates == "phase" else dimension  # of the network's answer
         self.loops, self.loops_from, self.step = loops, loops_from, step
         self.loops_now = loops  # see at_epoch
         self.grouping_loops, self.anchors, self.connected = grouping_loops, anchors, connected
@@ -145,7 +161,7 @@ class RecurrentPixelEmbedding(nn.Module):
             "similarity_threshold": similarity_threshold,
             "min_size": min_size,
         }
-        self.network = make_network([dimension, n_classes + 1])
+        self.network = make_network([self.channels, n_classes + 1])
 
     def at_epoch(self, epoch: int) -> None:
         """Say which epoch of training it is, counted from 0."""
@@ -164,6 +180,8 @@ class RecurrentPixelEmbedding(nn.Module):
             "reach": 3.0,
             "connected": True,
             "loops_from": 8,
+            "coordinates": "phase",
+            "coordinate_period": round(3.0 * statistics.typical_size, 1),
         }
         return {"model": {"options": {**options, "min_size": statistics.min_object // 4}}}
 
@@ -171,11 +189,22 @@ class RecurrentPixelEmbedding(nn.Module):
 
     def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
         """Raw maps of a batch of normalised images."""
-        return Maps(*self.network(images).split([self.dimension, self.n_classes + 1], 1))
+        return Maps(*self.network(images).split([self.channels, self.n_classes + 1], 1))
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b _ h w"]]:
         """Unit embedding, and probability of background and each class, of each pixel."""
-        return unit(maps.embedding, 1), maps.semantic.softmax(1)
+        return unit(self._placed(maps.embedding), 1), maps.semantic.softmax(1)
+
+    def _placed(self, embedding: Float[Tensor, "b e h w"]) -> Float[Tensor, "b d h w"]:
+        """The embedding with the place that each pixel points at in it, where it has one."""
+        if self.coordinates == "none":
+            return embedding
+        position = [
+            torch.arange(n, dtype=embedding.dtype, device=embedding.device) / self.coordinate_period
+            for n in embedding.shape[-2:]
+        ]
+        phases = 2 * math.pi * (embedding[:, :2] + torch.stack(torch.meshgrid(*position, indexing="ij")))
+        return torch.cat([phases.cos(), phases.sin(), embedding[:, 2:]], 1)
 
     # ---------------------------------------------------------------- loss
 
@@ -188,7 +217,7 @@ class RecurrentPixelEmbedding(nn.Module):
             embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
             objects = Objects.of(truth)
             near = objects.near(self.reach)
-            x = unit(embedding, 1).flatten(2)
+            x = unit(self._placed(embedding), 1).flatten(2)
             total = embedding.sum() * 0
             for points, owner in zip(x, objects.owner.flatten(1), strict=True):
                 chosen = self._sample(owner)
@@ -246,8 +275,9 @@ class RecurrentPixelEmbedding(nn.Module):
         return float(self.log_kappa.detach().exp())
 
     def _decoded(self, maps: Maps) -> Iterator[tuple[Float[Tensor, "d h w"], Float32[np.ndarray, "_ h w"]]]:
-        for embedding, semantic in zip(maps.embedding, maps.semantic, strict=True):
-            yield unit(embedding.float().cpu(), 0), semantic.float().cpu().softmax(0).numpy()
+        decoded = self.decode(Maps(maps.embedding.float().cpu(), maps.semantic.float().cpu()))
+        for embedding, probability in zip(*decoded, strict=True):
+            yield embedding, probability.numpy()
 
     def _group_image(
         self,
