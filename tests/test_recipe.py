@@ -9,7 +9,9 @@ from tests.test_training import sample
 from attractor import recipe as recipe_module
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
+from attractor.methods import METHODS
 from attractor.model import Description, Model
+from attractor.networks.resnet import ResNet
 from attractor.recipe import read_recipe, recipe_for, recipe_of, run, write_recipe
 
 MINIMAL = {"data": {"train": "cells"}}
@@ -108,6 +110,47 @@ def test_a_recipe_is_made_for_a_data_set(folder, tmp_path):
     assert recipe.training.crop_size % 8 == 0
     write_recipe(tmp_path / "r.toml", recipe)
     assert read_recipe(tmp_path / "r.toml") == recipe
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_a_data_set_by_its_name_alone(method, folder, tmp_path):
+    recipe = recipe_for(folder, [*SMALL, f"model.method={method}"])
+    assert recipe.model.method == method
+    assert recipe.training.crop_size == 32  # what was asked for, whatever the method suggests
+    quick = recipe.model_copy(update={"data": recipe.data.model_copy(update={"crop": None, "max_objects": None})})
+    model = run(quick, tmp_path / "out", device="cpu")
+    assert set(model.method.thresholds) <= set(model.described().options)
+
+
+def test_a_method_with_short_sequences_gets_crops_of_few_objects(folder):
+    recipe = recipe_for(folder, ["model.method=rsis", "model.options.steps=12"])
+    assert recipe.training.crop_size == recipe.data.crop
+    assert recipe.model.options["steps"] == 12
+    assert "margin" not in recipe.model.options
+
+
+def test_a_model_of_another_method_can_be_started_from(folder, tmp_path, caplog):
+    start = Model(Description(method="spatial-embeddings", network="erfnet", channels=3, class_names=("nucleus",)))
+    start.save(tmp_path / "start.safetensors")
+    changes = [*SMALL, "model.method=discriminative-loss"]
+    recipe = recipe_for(folder, changes, start=str(tmp_path / "start.safetensors"))
+    assert recipe.model.channels == 3
+    assert "margin" not in recipe.model.options
+    run(recipe, tmp_path / "out", device="cpu")
+    assert "begin anew: network.decoders.0.6, network.decoders.1.6" in caplog.text
+
+
+def test_weights_of_an_encoder_are_read_from_a_file(folder, tmp_path):
+    torch.manual_seed(1)
+    encoder = ResNet(3, 18, width=8)
+    torch.save(encoder.state_dict(), tmp_path / "resnet18.pth")
+    changes = [*SMALL, "model.network=unet", "model.network_options.width=8", "model.channels=3"]
+    still = ["training.learning_rate=1e-12", "training.weight_decay=0.0"]
+    weights = f'model.encoder_weights="{tmp_path}/resnet18.pth"'
+    model = run(recipe_for(folder, [*changes, *still, weights]), tmp_path / "out", device="cpu")
+    torch.testing.assert_close(model.method.network.encoder.conv1.weight, encoder.conv1.weight, atol=1e-6, rtol=0)
+    with pytest.raises(InputError, match="is for a ResNet, which the network erfnet does not have"):
+        run(recipe_for(folder, [*SMALL, weights]), tmp_path / "other", device="cpu")
 
 
 def test_a_run_writes_the_recipe_it_used_and_a_model_that_knows_it(folder, tmp_path):

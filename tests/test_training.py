@@ -165,6 +165,16 @@ def test_a_loss_that_is_not_finite_names_the_image(folder, tmp_path, monkeypatch
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
+def test_crops_with_more_objects_than_the_method_holds_are_counted(folder, tmp_path, caplog):
+    torch.manual_seed(0)
+    options = {"steps": 1, "hidden": 16}
+    model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",), options=options))
+    parts = split(open_dataset(folder), 0.25, 0)
+    settings = Settings(**SETTINGS | {"epochs": 1, "crop_size": 40})
+    train(model, *parts, out=tmp_path / "a", settings=settings, augmentation=Augmentation(), device="cpu")
+    assert "of 4 crops had more objects than the 1 that this method holds" in caplog.text
+
+
 def test_nothing_to_resume(folder, tmp_path):
     with pytest.raises(
         InputError, match=r"last\.ckpt: there is nothing to resume; start the training without --resume"

@@ -17,7 +17,7 @@ class Bright(torch.nn.Module):
     def __init__(self, method):
         super().__init__()
         self.group, self.turned, self.averaged = method.group, method.turned, method.averaged
-        self.thresholds = method.thresholds
+        self.thresholds, self.max_instances, self.network = method.thresholds, None, method.network
 
     def forward(self, images):
         b, _, h, w = images.shape
@@ -93,6 +93,30 @@ def test_a_real_network_agrees_in_tiles_and_whole():
         }
     assert errors[640] < 1e-5  # all of the image is seen
     assert errors[128] < 0.05 * errors[0]
+
+
+def test_a_method_that_sees_the_whole_image_refuses_tiles(segmenter, squares):
+    segmenter.model.method.tileable = False
+    with pytest.raises(InputError, match="cannot compute it in tiles; leave --tile out"):
+        segmenter.segment(squares, tile=16)
+    with pytest.raises(InputError, match="cannot compute it in tiles"):
+        segmenter.check_options(tile=16)
+
+
+def test_tiles_lie_on_the_grid_of_the_network(segmenter, squares):
+    segmenter.model.method.network.strides = (2, 32)
+    with pytest.raises(InputError, match="both must be multiples of 32"):
+        segmenter.check_options(tile=48)
+    segmenter.check_options(tile=64)
+
+
+def test_as_many_objects_as_the_method_holds_are_remarked_upon(segmenter, squares, caplog):
+    segmenter.model.method.max_instances = 7
+    segmenter.segment(squares, name="cells.png")
+    assert not caplog.records
+    segmenter.model.method.max_instances = 6
+    segmenter.segment(squares, name="cells.png")
+    assert "cells.png: 6 objects were found, as many as this model can find; there may be more." in caplog.text
 
 
 def test_objects_of_another_size_are_rescaled(segmenter, squares):
