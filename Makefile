@@ -23,6 +23,7 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.grouping
+	$(BIN)/python -m benchmarks.mean_shift
 	$(BIN)/python -m benchmarks.loss
 
 clean:

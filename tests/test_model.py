@@ -45,6 +45,18 @@ def test_saved_and_loaded_model_is_the_same(model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_a_model_in_half_precision_is_half_as_large_and_nearly_the_same(model, tmp_path):
+    model.save(tmp_path / "whole.safetensors")
+    model.save(tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * (tmp_path / "whole.safetensors").stat().st_size
+    loaded = Model.load(tmp_path / "half.safetensors")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    image = torch.rand(1, 2, 16, 24)
+    with torch.no_grad():
+        for a, b in zip(vars(model(image)).values(), vars(loaded(image)).values(), strict=True):
+            torch.testing.assert_close(a, b, atol=0.01, rtol=0.01)
+
+
 def test_a_folder_of_a_training_is_its_model(model, tmp_path):
     model.save(tmp_path / "model.safetensors")
     assert find_model(tmp_path) == tmp_path / "model.safetensors"

@@ -105,16 +105,19 @@ class Model(nn.Module):
         options = self.description.options | self.method.thresholds
         return dataclasses.replace(self.description, options=options, **changes)
 
-    def save(self, path: str | Path, **changes: Any) -> None:
+    def save(self, path: str | Path, *, half: bool = False, **changes: Any) -> None:
         """Write the model file; it appears under its name only when complete.
 
         Args:
             path: the file, by custom `.safetensors`.
+            half: keep the weights in half precision, for a file of half the size; what it finds may differ by a pixel.
             changes: fields of the description to change.
         """
         path = Path(path)
         header = {"format": FORMAT} | dataclasses.asdict(self.described(**changes))
         weights = {name: value.detach().cpu().contiguous() for name, value in self.method.state_dict().items()}
+        if half:
+            weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
         data = safetensors.torch.save(weights, {"attractor": json.dumps(header)})
         with atomic(path) as temporary:
             temporary.write_bytes(data)
