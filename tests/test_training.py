@@ -123,6 +123,15 @@ def test_patience_ends_a_run_that_no_longer_improves(folder, tmp_path, monkeypat
     assert len(validations) == 3 + 1  # three epochs, and the model that is kept
 
 
+def test_validation_can_be_rarer_but_comes_at_the_end(folder, tmp_path, monkeypatch):
+    validated = []
+    tune = training.tune
+    monkeypatch.setattr(training, "tune", lambda *given, **options: validated.append(1) or tune(*given, **options))
+    run(folder, tmp_path / "a", epochs=3, validate_every=2)
+    assert len(validated) == 3  # after the second epoch and the last, and for the result
+    assert (tmp_path / "a" / "model.safetensors").exists()
+
+
 def test_while_nothing_is_found_the_latest_model_is_kept(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_scores", lambda segmenter, validation: {"mean": 0.0})
     final = run(folder, tmp_path / "out", epochs=3, patience=1)

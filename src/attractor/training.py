@@ -52,6 +52,7 @@ class Settings:
     precision: str = "auto"  # "bf16", "fp32", or "auto": bf16 where the device computes in it
     around_objects: float = 0.8  # share of the crops that have an object near their middle
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
+    validate_every: int = 1  # epochs; the last one is always validated
     patience: int = 0  # epochs without a better score after which training ends; 0: never early
     workers: int = 1  # processes that make crops beside the training; the crops do not depend on it
     seed: int = 0
@@ -63,6 +64,7 @@ class Settings:
             ("crops_per_epoch", 1),
             ("batch_size", 1),
             ("crop_size", 8),
+            ("validate_every", 1),
             ("patience", 0),
             ("workers", 0),
         ):
@@ -338,6 +340,9 @@ class _Run(lightning.LightningModule):
                 "were taught. A smaller training.crop_size avoids it.",
                 *(self.current_epoch + 1, self.crowded, self.settings.crops_per_epoch, self.model.method.max_instances),
             )
+        epoch = self.current_epoch + 1
+        if epoch % self.settings.validate_every and epoch < self.settings.epochs:
+            return
         self.model.eval()
         segmenter = Segmenter(self.model, device=self.device.type)
         tune(segmenter, self.validation, rounds=1)

@@ -55,7 +55,7 @@ class RecurrentPixelEmbedding(nn.Module):
     threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
         "foreground_threshold": (0.4, 0.45, 0.5, 0.55, 0.6),
         "similarity_threshold": (0.6, 0.7, 0.8, 0.9, 0.95),
-        "min_size": (0, 8, 16, 24, 32, 48, 64, 96, 128),
+        "min_size": (0, 16, 32, 64, 128),
     }
 
     def __init__(
