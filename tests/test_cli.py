@@ -424,7 +424,7 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
 def test_a_threshold_is_changed_by_name(attractor_command, tiny_model, in_folder):
     write_image("a.png", np.random.default_rng(0).integers(0, 255, (32, 32, 1)).astype(np.uint8))
     call = ["segment", "a.png", "--model", tiny_model, "--device", "cpu", "--threshold"]
-    none = attractor_command(*call, "seed_threshold=1.1")
+    none = attractor_command(*call, "seed_threshold=1.0")
     assert (none.code, none.out[:15]) == (0, "Found 0 objects")
     wrong = attractor_command(*call, "seed=0.5")
     assert (wrong.code, wrong.error) == (

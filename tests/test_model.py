@@ -1,5 +1,6 @@
 """A model file says everything that is needed to use it, and nothing that is not a model is taken for one."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -60,6 +61,19 @@ def test_a_model_in_half_precision_is_half_as_large_and_nearly_the_same(model, t
 def test_a_folder_of_a_training_is_its_model(model, tmp_path):
     model.save(tmp_path / "model.safetensors")
     assert find_model(tmp_path) == tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"margins": "circular"}, "has no option margins; its options are margin, centre"),
+        ({"fixed_margin": "wide"}, "The option fixed_margin .* is 'wide': input should be a valid number"),
+        ({"min_size": 1.5}, "The option min_size .* is 1.5: input should be a valid integer"),
+    ],
+)
+def test_options_that_cannot_be(options, words):
+    with pytest.raises(InputError, match=words):
+        Model(dataclasses.replace(DESCRIPTION, options=options))
 
 
 def test_unknown_model():

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class InputError(ValueError):
     """The file, option or array you gave cannot be used; the message says what to change."""
+
+
+def check_thresholds(thresholds: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse a threshold outside its range, lowest and highest included, or that is not a number."""
+    for name, value in thresholds.items():
+        low, high = ranges[name]
+        if not low <= value <= high:
+            raise InputError(f"{name} is {value}; it must lie between {low:g} and {high:g}.")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

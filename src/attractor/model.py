@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import safetensors
@@ -117,7 +117,8 @@ class Model(nn.Module):
         header = {"format": FORMAT} | dataclasses.asdict(self.described(**changes))
         weights = {name: value.detach().cpu().contiguous() for name, value in self.method.state_dict().items()}
         if half:
-            weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+            # layers' weights alone: statistics and biases are few, and may be too large for it
+            weights = {name: value.half() if value.ndim > 1 else value for name, value in weights.items()}
         data = safetensors.torch.save(weights, {"attractor": json.dumps(header)})
         with atomic(path) as temporary:
             temporary.write_bytes(data)
@@ -185,10 +186,19 @@ def read_description(path: str | Path) -> Description:
 
 
 def _check_options(make: Any, options: dict[str, Any], what: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
     known = [p.name for p in inspect.signature(make).parameters.values() if p.kind == p.KEYWORD_ONLY]
     if unknown := [name for name in options if name not in known or name == "n_classes"]:
         known.remove("n_classes") if "n_classes" in known else None
         raise InputError(f"The {what} has no option {', '.join(unknown)}; its options are {', '.join(known)}.")
+    hints = get_type_hints(make.__init__)
+    for name, value in options.items():
+        try:
+            TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].lower()
+            raise InputError(f"The option {name} of the {what} is {value!r}: {reason}.") from error
 
 
 def _named(known: dict[str, Any], name: str, kind: str) -> Any:

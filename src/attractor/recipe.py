@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from attractor.augmentation import Augmentation
-from attractor.datasets import Dataset, cropped, open_dataset, split
+from attractor.datasets import Crops, Dataset, open_dataset, split
 from attractor.datasets.checking import ObjectStatistics, object_statistics
 from attractor.errors import InputError
 from attractor.images import atomic
@@ -49,7 +49,7 @@ class Data(BaseModel):
     split_by: str | None = None  # a column of images.csv each of whose values is split in that share
     split_seed: int = 0
     crop: int | None = None  # validate on crops of this side, for methods that hold only so many objects
-    max_objects: int | None = None  # and only on those with no more than these
+    max_objects: int | None = None  # and only on those with no more than these; by default what the method holds
 
 
 class ModelSection(BaseModel):
@@ -127,7 +127,10 @@ def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: str |
     for change in changes:
         _set(chosen, change)
     begun = None if start is None else read_description(find_model(start))
-    method = chosen.get("model", {}).get("method", begun.method if begun else ModelSection().method)
+    section = chosen.get("model", {})
+    method = begun.method if begun else ModelSection().method
+    if isinstance(section, dict):  # else the recipe will say what is wrong with it
+        method = section.get("method", method)
     suggested = _suggested(method, statistics)
     crop = suggested.get("training", {}).get("crop_size", statistics.crop_size)
     batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
@@ -211,7 +214,6 @@ def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = 
     """
     dataset = open_dataset(recipe.data.train)
     training, validation = _parts(recipe, dataset)
-    validation = cropped(validation, recipe.data.crop, recipe.data.max_objects)
     _check_names(recipe.model.classes, dataset.class_names, "model.classes")
     _check_names(list(validation.class_names), dataset.class_names, "data.validation")
     description = Description(
@@ -228,6 +230,7 @@ def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = 
     )
     torch.manual_seed(recipe.training.seed)
     model = Model(description)
+    validation = _crops(validation, recipe.data, model.method.max_instances)
     if recipe.model.encoder_weights is not None:
         _load_encoder(model, recipe.model.encoder_weights)
     if recipe.model.start is not None:
@@ -248,6 +251,17 @@ def _parts(recipe: Recipe, dataset: Dataset) -> tuple[Dataset, Dataset]:
             raise InputError("data.split_by says how to split data.train, but data.validation names its own images.")
         return dataset, open_dataset(recipe.data.validation)
     return split(dataset, recipe.data.validation, recipe.data.split_seed, recipe.data.split_by)
+
+
+def _crops(validation: Dataset, data: Data, most: int | None) -> Dataset:
+    """The images to validate on, or their crops; by default those that the method can hold."""
+    if data.crop is None:
+        if data.max_objects is not None:
+            raise InputError("data.max_objects says which crops to leave out; give their size, too: data.crop.")
+        return validation
+    crops = Crops(validation, data.crop, max_objects=data.max_objects or most)
+    logger.warning("Validation is on crops: %s", crops.in_words())
+    return crops
 
 
 def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) -> None:
@@ -289,7 +303,7 @@ def _load_encoder(model: Model, path: str) -> None:
             f'model.encoder_weights = "{path}" is for a ResNet, which the network {model.description.network} does not '
             'have; use model.network = "unet", or leave it out.'
         )
-    load_weights(encoder, path)
+    load_weights(encoder, path, model.description.channels)
 
 
 def _begin_with(model: Model, start: Model) -> None:

@@ -39,6 +39,27 @@ def group_by_class(
     return _scored(labels, probability, classes)
 
 
+def group_then_classify(
+    probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"], group: Group
+) -> Instances:
+    """Objects of all classes together; each has the class of most of its pixels, and that one's mean probability.
+
+    Args:
+        probability: of background and each class.
+        classes: of each pixel; 0 is background.
+        group: label image from the probability of being foreground and its mask.
+    """
+    mask = classes > 0
+    if not mask.any():
+        return Instances.from_labels(np.zeros(mask.shape, np.int32))
+    labels, kept = relabel(group(1 - probability[0], mask))
+    inside = labels > 0
+    votes = np.zeros((len(kept) + 1, len(probability)), np.int64)
+    np.add.at(votes, (labels[inside], classes[inside]), 1)
+    of_object = votes.argmax(1)
+    return _scored(labels, probability, of_object[labels])
+
+
 def _scored(
     labels: Int32[np.ndarray, "h w"], probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"]
 ) -> Instances:

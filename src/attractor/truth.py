@@ -95,19 +95,23 @@ class Objects:
         total = values.new_zeros(b).index_add(0, image, values)
         return (total / count.clamp(min=1)).mean()
 
-    def near(self, reach: float | None) -> Bool[Tensor, "k k"]:
-        """Which objects lie near each other: other objects of the same image, within reach.
+    def near(self, image: int, reach: float | None) -> tuple[Int[Tensor, " m"], Bool[Tensor, "m m"]]:
+        """The objects of an image, and which of them lie near each other.
 
         Args:
+            image: its place in the batch.
             reach: how far apart centres may be, in sums of the two objects' radii (those of discs of their area): 1 for
                 discs that touch. None for any distance.
         """
-        near = self.image[:, None] == self.image
-        near.fill_diagonal_(False)
-        if reach is None:
-            return near
-        h, w = self.owner.shape[-2:]
-        place = self.pixels % (h * w)
-        centre = self.mean_values(torch.stack([place // w, place % w], 1).float())
-        radius = (self.area / torch.pi).sqrt()
-        return near & ((centre[:, None] - centre).norm(dim=2) <= reach * (radius[:, None] + radius))
+        own = torch.nonzero(self.image == image)[:, 0]
+        others = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+        if reach is None or not len(own):
+            return own, others
+        rows, columns = torch.nonzero(self.owner[image] > 0, as_tuple=True)
+        object_of = self.owner[image, rows, columns] - 1 - own[0]
+        centre = torch.zeros(len(own), 2, device=own.device).index_add(
+            0, object_of, torch.stack([rows, columns], 1).float()
+        )
+        centre = centre / self.area[own, None]
+        radius = (self.area[own] / torch.pi).sqrt()
+        return own, others & ((centre[:, None] - centre).norm(dim=2) <= reach * (radius[:, None] + radius))

@@ -205,6 +205,14 @@ def test_coordinates_are_two_more_channels():
     assert not own.tileable
 
 
+def test_candidates_of_the_bandwidth_grow_with_the_margin():
+    for push_margin in (0.6, 1.5, 8.0):
+        own = method(push_margin=push_margin)
+        for bandwidth in own.threshold_candidates["bandwidth"]:
+            assert method(push_margin=push_margin, bandwidth=bandwidth)
+        assert any(bandwidth == pytest.approx(push_margin) for bandwidth in own.threshold_candidates["bandwidth"])
+
+
 def test_a_position_can_be_part_of_the_embedding():
     own = method(dimension=2, coordinates="output", coordinate_scale=4.0)
     embedding, _ = own.decode(Maps(torch.ones(1, 2, 3, 5), torch.zeros(1, 2, 3, 5)))
@@ -224,8 +232,8 @@ def test_a_position_can_be_part_of_the_embedding():
         ({"dimension": 0}, "1 to 256"),
         ({"norm": 3}, "norm 1 or 2"),
         ({"pull_margin": 2.0}, "below the second"),
-        ({"bandwidth": 4.0}, "twice push_margin"),
-        ({"bandwidth": 0.0}, "above 0"),
+        ({"bandwidth": 4.0}, "between 0.015 and 3"),
+        ({"bandwidth": 0.0}, "between 0.015 and 3"),
         ({"reach": 0.0}, "above 0"),
         ({"coordinates": "both"}, "none, input, output"),
         ({"coordinates": "output", "coordinate_scale": 0.0}, "above 0"),

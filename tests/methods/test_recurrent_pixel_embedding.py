@@ -182,6 +182,7 @@ def test_a_sphere_too_small_is_refused():
         ({"pixels": 1}, "at least 2"),
         ({"coordinates": "input"}, "none, phase"),
         ({"coordinates": "phase", "dimension": 3, "groups": 4}, "four dimensions"),
+        ({"similarity_threshold": 1.0}, "between -1 and 0.999"),
         ({"pair_loss": "cubic"}, "linear, squared"),
     ],
 )
@@ -248,24 +249,55 @@ def test_the_bandwidth_can_be_learned():
     assert not list(method().named_buffers(recurse=False)) == []
 
 
-def test_memory_of_loops_is_given_back():
-    """A checkpointed loop keeps its points, not its kernel."""
-    kept = []
+def kept_for_backward(loops):
+    """Matrices of all pairs of 200 points that are kept until the backward pass."""
+    matrices = []
 
     def pack(tensor):
-        kept.append(tensor.numel())
+        if tensor.numel() == 200 * 200:
+            matrices.append(tensor.data_ptr())
         return tensor
 
+    torch.manual_seed(0)
     x = torch.nn.functional.normalize(torch.randn(200, 8), dim=1).requires_grad_()
-    own = method(dimension=8, groups=2, loops=6)
+    own = method(dimension=8, groups=2, loops=loops)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        own._loss_of_image(x, torch.arange(200) % 2, torch.zeros(2, 2, dtype=torch.bool))
-    of_kernel = sum(n == 200 * 200 for n in kept)
-    own = method(dimension=8, groups=2, loops=0)
-    kept.clear()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        own._loss_of_image(x, torch.arange(200) % 2, torch.zeros(2, 2, dtype=torch.bool))
-    assert of_kernel <= 7 * sum(n == 200 * 200 for n in kept)
+        own._loss_of_image(x, torch.arange(200) % 2, torch.zeros(1, 1, dtype=torch.bool)).backward()
+    return len(set(matrices))
+
+
+def test_memory_does_not_grow_with_loops():
+    """A loop keeps its points, and makes its kernel again when it is needed: one loop's at a time."""
+    assert kept_for_backward(8) <= kept_for_backward(1) + 4
+
+
+@pytest.mark.parametrize("n_anchors", [40, 400])
+def test_an_object_without_an_anchor_is_not_lost(n_anchors):
+    """Thirty large objects and ten small ones, one direction each: most of the small ones have no anchor."""
+    sizes = [200] * 30 + [4] * 10
+    owner = np.repeat(np.arange(40), sizes)
+    torch.manual_seed(0)
+    x = torch.nn.functional.normalize(torch.eye(40)[owner] + 0.02 * torch.randn(len(owner), 40), dim=1)
+    found = group_plain(*shifted(x, 25.0, 1.0, 10, n_anchors), 0.9).numpy()
+    assert len(set(zip(owner.tolist(), found.tolist(), strict=True))) == 40
+
+
+def test_pixels_that_are_not_numbers_belong_to_no_object():
+    maps, labels = halves()
+    maps.embedding[0, :, 2, 1] = torch.nan
+    (found,) = method(dimension=4, groups=2).group(maps)
+    assert found.labels[2, 1] == 0
+    assert len(found) == 2
+    assert (found.labels > 0).sum() == labels.size - 1
+
+
+def test_an_object_has_the_class_of_most_of_its_pixels():
+    maps, labels = halves()
+    classes = torch.full((1, 3, *labels.shape), -5.0)
+    classes[:, 1], classes[:, 2, :, 3:5] = 5, 9
+    (found,) = method(dimension=4, groups=2, n_classes=2).group(Maps(maps.embedding, classes))
+    assert len(found) == 2
+    assert found.classes.tolist() == [1, 1]
 
 
 def halves(h=6, w=8):

@@ -179,6 +179,18 @@ def test_stopping_breaks_off_or_skips():
     assert skipped.scores == pytest.approx([1 / (1 + np.exp(-3.0)), 1 / (1 + np.exp(-2.0))], abs=1e-3)
 
 
+def test_a_sequence_that_was_used_up_is_told_from_one_that_stopped():
+    masks = [[1, 1, 0]], [[0, 0, 0]]
+    assert method(steps=2).is_full(sure(*masks, stop=[3, 3])) == [True]  # though the second mask is empty
+    assert method(steps=2).is_full(sure(*masks, stop=[3, -3])) == [False]
+
+
+def test_a_loss_that_is_not_a_number_can_be_told():
+    maps = sure([[1, 1, 0]], stop=[3])
+    maps.mask[0, 0, 0, 0] = torch.nan
+    assert torch.isnan(method(steps=1).loss(maps, truth_of([[1, 1, 0]]))["mask"])
+
+
 def test_labels_are_in_the_order_of_being_found_and_the_surer_mask_has_the_pixel():
     maps = sure([[0, 0, 1, 1, 0]], [[1, 1, 1, 0, 0]], [[0, 0, 0, 0, 1]], stop=[3, 2, 1])
     maps.mask[0, 1, 0, 2] = 12

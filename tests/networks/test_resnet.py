@@ -115,7 +115,7 @@ def test_weights_of_torchvision_come_back(tmp_path, ending):
     weights = torchvisions(source)
     path = tmp_path / f"resnet18.{ending}"
     save_file(weights, path) if ending == "safetensors" else torch.save(weights, path)
-    load_weights(target, path)
+    load_weights(target, path, 3)
     assert all(torch.equal(value, weights[name]) for name, value in target.state_dict().items())
 
 
@@ -123,7 +123,7 @@ def test_weights_without_counted_batches_come_back(tmp_path):
     source, target = tiny(), tiny()
     weights = {n: v for n, v in torchvisions(source).items() if not n.endswith("num_batches_tracked")}
     torch.save(weights, tmp_path / "old.pth")
-    load_weights(target, str(tmp_path / "old.pth"))
+    load_weights(target, str(tmp_path / "old.pth"), 3)
     assert torch.equal(target.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
 
 
@@ -131,10 +131,19 @@ def test_a_grey_image_is_seen_as_one_with_equal_colours(tmp_path):
     torch.manual_seed(0)
     colour, grey = tiny().double().eval(), tiny(channels_in=1).double().eval()
     torch.save(torchvisions(colour), tmp_path / "resnet18.pth")
-    load_weights(grey, tmp_path / "resnet18.pth")
+    load_weights(grey, tmp_path / "resnet18.pth", 1)
     image = torch.rand(1, 1, 32, 32, dtype=torch.float64)
     for a, b in zip(grey(image), colour(image.expand(1, 3, 32, 32)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_channels_beside_the_image_begin_with_nothing(tmp_path):
+    torch.save(ResNet(3, 18, width=8).state_dict(), tmp_path / "resnet18.pth")
+    with_coordinates = ResNet(1 + 2, 18, width=8)
+    load_weights(with_coordinates, tmp_path / "resnet18.pth", 1)
+    given = torch.load(tmp_path / "resnet18.pth", weights_only=True)["conv1.weight"]
+    torch.testing.assert_close(with_coordinates.conv1.weight[:, :1], given.sum(1, keepdim=True))
+    assert not with_coordinates.conv1.weight[:, 1:].any()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +169,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, file, net, message):
     before = {name: value.clone() for name, value in net.state_dict().items()}
     torch.save(file.state_dict(), tmp_path / "w.pth")
     with pytest.raises(InputError, match=message):
-        load_weights(net, tmp_path / "w.pth")
+        load_weights(net, tmp_path / "w.pth", 3)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
@@ -184,13 +193,13 @@ def test_files_without_weights_are_refused(tmp_path):
     }
     for name, message in messages.items():
         with pytest.raises(InputError, match=message):
-            load_weights(tiny(), tmp_path / name)
+            load_weights(tiny(), tmp_path / name, 3)
 
 
 def test_no_code_of_a_file_is_run(tmp_path):
     torch.save({"conv1.weight": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
     with pytest.raises(InputError, match="not a whole file of weights"):
-        load_weights(tiny(), tmp_path / "trap.pth")
+        load_weights(tiny(), tmp_path / "trap.pth", 3)
     assert not (tmp_path / "sprung").exists()
 
 

@@ -18,6 +18,7 @@ class Bright(torch.nn.Module):
         super().__init__()
         self.group, self.turned, self.averaged = method.group, method.turned, method.averaged
         self.thresholds, self.max_instances, self.network = method.thresholds, None, method.network
+        self.threshold_ranges = method.threshold_ranges
 
     def forward(self, images):
         b, _, h, w = images.shape
@@ -111,12 +112,19 @@ def test_tiles_lie_on_the_grid_of_the_network(segmenter, squares):
 
 
 def test_as_many_objects_as_the_method_holds_are_remarked_upon(segmenter, squares, caplog):
-    segmenter.model.method.max_instances = 7
+    segmenter.model.method.max_instances = 6
+    segmenter.model.method.is_full = lambda maps: [False]
     segmenter.segment(squares, name="cells.png")
     assert not caplog.records
-    segmenter.model.method.max_instances = 6
+    segmenter.model.method.is_full = lambda maps: [True]
     segmenter.segment(squares, name="cells.png")
-    assert "cells.png: 6 objects were found, as many as this model can find; there may be more." in caplog.text
+    assert "cells.png: this model finds at most 6 objects in an image; there may be more." in caplog.text
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_thresholds_out_of_range_are_refused(segmenter, value):
+    with pytest.raises(InputError, match=r"seed_threshold is .*; it must lie between 0 and 1"):
+        Segmenter(segmenter.model, device="cpu", thresholds={"seed_threshold": value})
 
 
 def test_objects_of_another_size_are_rescaled(segmenter, squares):

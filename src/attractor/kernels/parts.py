@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 from scipy import ndimage
 from skimage import measure
+from skimage.segmentation import watershed
 
 TOUCHING = np.ones((3, 3), bool)
 
@@ -58,12 +59,8 @@ def largest(labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
 
 
 def _filled(labels: Int32[np.ndarray, "h w"], region: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """Pixels without an object given to that of the nearest pixel that has one, where both lie in one region."""
-    missing = (labels == 0) & (region > 0)
-    if not labels.any() or not missing.any():
+    """Pixels without an object given to the one that is nearest on the way through their region."""
+    if not ((labels == 0) & (region > 0)).any():
         return labels
-    rows, columns = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-    rows, columns = rows[missing], columns[missing]
-    result = labels.copy()
-    result[missing] = np.where(region[rows, columns] == region[missing], labels[rows, columns], 0)
-    return result
+    flat = np.zeros(labels.shape, np.uint8)
+    return watershed(flat, labels, connectivity=2, mask=region > 0).astype(np.int32)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.datasets.checking import ObjectStatistics
-from attractor.errors import InputError, check_choice
+from attractor.errors import InputError, check_choice, check_thresholds
 from attractor.instances import Instances
 from attractor.kernels import parts
 from attractor.kernels.mean_shift import mean_shift
@@ -47,12 +47,6 @@ class DiscriminativeLoss(nn.Module):
     """The method of De Brabandere et al. 2017 on any network that gives maps of the image's size."""
 
     max_instances = None
-    # What validation tries for each threshold; sizes are pixels, bandwidths are lengths in the embedding.
-    threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
-        "foreground_threshold": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7),
-        "bandwidth": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
-        "min_size": (0, 8, 16, 24, 32, 48, 64, 96, 128),
-    }
 
     def __init__(
         self,
@@ -100,8 +94,8 @@ class DiscriminativeLoss(nn.Module):
                 Where there are more objects than the embedding can hold apart, a reach of 2 to 3 together with
                 `connected` frees it from telling those apart that never meet.
             foreground_threshold: probability from which a pixel belongs to an object.
-            bandwidth: radius of mean shift; `push_margin` by default, half the way to the nearest other mean. The paper
-                names `pull_margin`, its published code uses 1.5.
+            bandwidth: radius of mean shift, at most twice `push_margin`; `push_margin` itself by default, half the way
+                to the nearest other mean. The paper names `pull_margin`, its published code uses 1.5.
             min_size: objects have at least this many pixels.
             connected: whether objects are of one piece. If so, each connected region of the foreground is grouped
                 on its own, groups are split into connected parts, and the pixels of groups that are too small go to
@@ -111,14 +105,13 @@ class DiscriminativeLoss(nn.Module):
             InputError: if a number is out of its range.
         """
         super().__init__()
-        self.bandwidth = float(push_margin if bandwidth is None else bandwidth)
         check_choice("coordinates", coordinates, COORDINATES)
         if coordinates == "output" and (dimension < 2 or not coordinate_scale > 0):
             raise InputError(
                 f"coordinate_scale is {coordinate_scale} and dimension {dimension}; positions need a scale above 0 and "
                 "two dimensions."
             )
-        _check(dimension, pull_margin, push_margin, norm, self.bandwidth, reach)
+        _check(dimension, pull_margin, push_margin, norm, reach)
         if class_weights is not None and len(class_weights) != n_classes + 1:
             raise InputError(
                 f"class_weights has {len(class_weights)} numbers; give {n_classes + 1}: background's, then one a class."
@@ -136,9 +129,21 @@ class DiscriminativeLoss(nn.Module):
         }
         self.thresholds: dict[str, Any] = {
             "foreground_threshold": foreground_threshold,
-            "bandwidth": self.bandwidth,
+            "bandwidth": float(push_margin if bandwidth is None else bandwidth),
             "min_size": min_size,
         }
+        # What a threshold can be, and what validation tries; sizes are pixels, bandwidths lengths in the embedding.
+        self.threshold_ranges = {
+            "foreground_threshold": (0.0, 1.0),
+            "bandwidth": (0.01 * push_margin, 2.0 * push_margin),
+            "min_size": (0, 1 << 30),
+        }
+        self.threshold_candidates: dict[str, tuple[float, ...]] = {
+            "foreground_threshold": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7),
+            "bandwidth": tuple(push_margin * share / 6 for share in range(2, 9)),
+            "min_size": (0, 8, 16, 24, 32, 48, 64, 96, 128),
+        }
+        check_thresholds(self.thresholds, self.threshold_ranges)
         weights = torch.ones(n_classes + 1) if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor
         self.register_buffer("class_weights", weights.float(), persistent=False)
@@ -211,19 +216,17 @@ class DiscriminativeLoss(nn.Module):
         return 1 / (counts[crowd] * len(objects.owner)).float()
 
     def _push(self, means: Float[Tensor, "k d"], objects: Objects) -> Float[Tensor, ""]:
-        """Squared hinge of the distance between means, over ordered pairs of each image and class."""
+        """Squared hinge of the distance between means, over the pairs of each image and class."""
         b = len(objects.owner)
-        near = objects.near(self.reach)
         total = means.sum() * 0
-        for crowd in torch.unique(self._crowd(objects)):  # one at a time: the pairs of all images would be many
-            own = torch.nonzero(self._crowd(objects) == crowd)[:, 0]
-            pairs = near[own][:, own]
-            if not pairs.any():
-                continue
-            distance = torch.cdist(
-                means[own], means[own], float(self.norm), compute_mode="donot_use_mm_for_euclid_dist"
-            )
-            total = total + F.relu(2 * self.push_margin - distance[pairs]).square().mean() / b
+        for image in range(b):
+            own, near = objects.near(image, self.reach)
+            for c in torch.unique(objects.classes[own]):
+                of_class = objects.classes[own] == c
+                first, second = torch.nonzero(near.triu() & of_class & of_class[:, None], as_tuple=True)
+                if len(first):
+                    distance = self._norm(means[own[first]] - means[own[second]])
+                    total = total + F.relu(2 * self.push_margin - distance).square().mean() / b
         return total
 
     # ---------------------------------------------------------------- grouping
@@ -371,9 +374,7 @@ def _positions(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b 2 h w"]:
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(images), 2, h, w)
 
 
-def _check(
-    dimension: int, pull_margin: float, push_margin: float, norm: int, bandwidth: float, reach: float | None
-) -> None:
+def _check(dimension: int, pull_margin: float, push_margin: float, norm: int, reach: float | None) -> None:
     if not 1 <= dimension <= 256:
         raise InputError(f"dimension is {dimension}; the embedding can have 1 to 256 dimensions.")
     if norm not in (1, 2):
@@ -382,11 +383,6 @@ def _check(
         raise InputError(
             f"pull_margin is {pull_margin} and push_margin {push_margin}; the first must be at least 0 and below the "
             "second, or objects could not be told apart."
-        )
-    if not 0 < bandwidth <= 2 * push_margin:
-        raise InputError(
-            f"bandwidth is {bandwidth}; it must be above 0 and at most twice push_margin ({2 * push_margin}), the "
-            "distance at which means are no more pushed apart."
         )
     if reach is not None and not reach > 0:
         raise InputError(f"reach is {reach}; it is a number of radii above 0: 1 for objects that touch.")

@@ -28,14 +28,15 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from attractor.datasets.checking import ObjectStatistics
-from attractor.errors import InputError, check_choice
+from attractor.errors import InputError, check_choice, check_thresholds
 from attractor.instances import Instances
 from attractor.kernels import parts
 from attractor.losses import cross_entropy
-from attractor.semantics import group_by_class, likeliest_classes
+from attractor.semantics import group_then_classify, likeliest_classes
 from attractor.truth import Objects, Truth
 
 EPSILON = 1e-5  # added to a vector's length before dividing by it
+CHUNK = 8192  # points that are shifted at a time: what is made of them stays in the processor's cache
 STILL = 1e-3  # pixels that move less than this have arrived
 
 
@@ -51,7 +52,12 @@ class RecurrentPixelEmbedding(nn.Module):
     """The method of Kong and Fowlkes 2018 on any network that gives maps of the image's size."""
 
     max_instances = None
-    # What validation tries for each threshold; sizes are pixels.
+    # What a threshold can be, and what validation tries; sizes are pixels.
+    threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
+        "foreground_threshold": (0.0, 1.0),
+        "similarity_threshold": (-1.0, 0.999),
+        "min_size": (0, 1 << 30),
+    }
     threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
         "foreground_threshold": (0.4, 0.45, 0.5, 0.55, 0.6),
         "similarity_threshold": (0.6, 0.7, 0.8, 0.9, 0.95),
@@ -161,6 +167,7 @@ class RecurrentPixelEmbedding(nn.Module):
             "similarity_threshold": similarity_threshold,
             "min_size": min_size,
         }
+        check_thresholds(self.thresholds, self.threshold_ranges)
         self.network = make_network([self.channels, n_classes + 1])
 
     def at_epoch(self, epoch: int) -> None:
@@ -216,13 +223,14 @@ class RecurrentPixelEmbedding(nn.Module):
         with torch.autocast(maps.embedding.device.type, enabled=False):
             embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
             objects = Objects.of(truth)
-            near = objects.near(self.reach)
             x = unit(self._placed(embedding), 1).flatten(2)
             total = embedding.sum() * 0
-            for points, owner in zip(x, objects.owner.flatten(1), strict=True):
+            for i, (points, owner) in enumerate(zip(x, objects.owner.flatten(1), strict=True)):
                 chosen = self._sample(owner)
                 if len(chosen):
-                    total = total + self._loss_of_image(points[:, chosen].T, owner[chosen], near)
+                    own, near = objects.near(i, self.reach)
+                    group = (owner[chosen] - (own[0] if len(own) else 0)).clamp(min=0)  # 0 is the background
+                    total = total + self._loss_of_image(points[:, chosen].T, group, near)
             weights = semantic.new_ones(self.n_classes + 1)
             return {"embedding": total / len(x), "semantic": cross_entropy(semantic, truth.class_map(), weights)}
 
@@ -239,19 +247,30 @@ class RecurrentPixelEmbedding(nn.Module):
         return valid[keys.topk(self.pixels).indices]
 
     def _loss_of_image(
-        self, x: Float[Tensor, "n d"], owner: Int[Tensor, " n"], near: Bool[Tensor, "k k"]
+        self, x: Float[Tensor, "n d"], group: Int[Tensor, " n"], near: Bool[Tensor, "k k"]
     ) -> Float[Tensor, ""]:
-        """Pair loss before the first loop and after each."""
-        weight = pair_weights(owner).to(x.dtype)
-        same = owner[:, None] == owner
+        """Pair loss before the first loop and after each.
+
+        What a loop makes of its points is forgotten and made again in the backward pass, so that memory does not grow
+        with loops.
+        """
+        weight = pair_weights(group).to(x.dtype)
+        same = group[:, None] == group
         if self.reach is not None:  # the background lies near all objects
             groups = F.pad(near, (1, 0, 1, 0), value=True)
-            weight = weight * (same | groups[owner][:, owner])
-        total = self._pair_loss(x, same, weight)
+            weight = weight * (same | groups[group][:, group])
+        total = checkpoint(self._pair_loss, x, same, weight, use_reentrant=False)
         for _ in range(self.loops_now):
-            x = checkpoint(shift, x, x, self.log_kappa.exp().to(x.dtype), self.step, use_reentrant=False)
-            total = total + self._pair_loss(x, same, weight)
+            x, loss = checkpoint(self._loop, x, same, weight, use_reentrant=False)
+            total = total + loss
         return total
+
+    def _loop(
+        self, x: Float[Tensor, "n d"], same: Bool[Tensor, "n n"], weight: Float[Tensor, "n n"]
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, ""]]:
+        """Points after one loop, and their pair loss."""
+        x = shift(x, x, self.log_kappa.exp().to(x.dtype), self.step)
+        return x, self._pair_loss(x, same, weight)
 
     def _pair_loss(
         self, x: Float[Tensor, "n d"], same: Bool[Tensor, "n n"], weight: Float[Tensor, "n n"]
@@ -288,19 +307,22 @@ class RecurrentPixelEmbedding(nn.Module):
     ) -> Instances:
         """Objects of one image, by a cosine and a concentration."""
         min_size = int(self.thresholds["min_size"])
+        finite = torch.isfinite(embedding).all(0).numpy()
 
         def group(_: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
             region = parts.regions(mask) if self.connected else mask.astype(np.int32)
             labels = np.zeros(mask.shape, np.int32)
-            for pixels in _pixels_of_regions(region):
+            n_found = 0
+            for pixels in _pixels_of_regions(np.where(finite, region, 0)):
                 points = embedding.flatten(1)[:, torch.from_numpy(pixels)].T
                 found = self._group_points(points, similarity, kappa)
                 found[np.bincount(found)[found] < min_size] = 0
-                labels.ravel()[pixels] = np.where(found, found + labels.max(), 0)
+                labels.ravel()[pixels] = np.where(found, found + n_found, 0)
+                n_found += int(found.max(initial=0))
             return parts.of_one_piece(labels, region, min_size) if self.connected else labels
 
         classes = likeliest_classes(probability, self.thresholds["foreground_threshold"])
-        return group_by_class(probability, classes, group)
+        return group_then_classify(probability, classes, group)
 
     def _group_points(self, x: Float[Tensor, "n d"], similarity: float, kappa: float) -> Int32[np.ndarray, " n"]:
         """Number of each pixel's group, from 1."""
@@ -319,19 +341,20 @@ class RecurrentPixelEmbedding(nn.Module):
     def _proposals(
         self, embedding: Float[Tensor, "d h w"], probability: Float32[np.ndarray, "_ h w"], n: int
     ) -> Instances:
-        masks: dict[bytes, tuple[float, int, Bool[np.ndarray, "h w"]]] = {}
+        shape = probability.shape[1:]
+        found_as: dict[bytes, tuple[float, int]] = {}  # packed mask to its score and class
         for similarity in (self.thresholds["similarity_threshold"], 0.7, 0.95):
             for factor in (1.0, 0.5, 2.0):
                 found = self._group_image(embedding, probability, float(similarity), factor * self.kappa)
                 for k, (score, number) in enumerate(zip(found.scores, found.classes, strict=True), 1):
-                    mask = found.mask(k)
-                    masks.setdefault(np.packbits(mask).tobytes(), (float(score), int(number), mask))
-        best = sorted(masks.values(), key=lambda proposal: -proposal[0])[:n]
+                    found_as.setdefault(np.packbits(found.mask(k)).tobytes(), (float(score), int(number)))
+        best = sorted(found_as.items(), key=lambda proposal: -proposal[1][0])[:n]
+        unpacked = (np.unpackbits(np.frombuffer(mask, np.uint8), count=math.prod(shape)) for mask, _ in best)
         return Instances.from_masks(
-            [mask for _, _, mask in best],
-            np.array([number for _, number, _ in best], np.int32),
-            np.array([score for score, _, _ in best], np.float32),
-            probability.shape[1:],
+            [mask.reshape(shape).astype(bool) for mask in unpacked],
+            np.array([number for _, (_, number) in best], np.int32),
+            np.array([score for _, (score, _) in best], np.float32),
+            shape,
         )
 
 
@@ -350,7 +373,8 @@ def pair_weights(group: Int[Tensor, " n"]) -> Float[Tensor, "n n"]:
         group: of each pixel, any integers.
     """
     _, number, counts = torch.unique(group, return_inverse=True, return_counts=True)
-    share = 1 / (counts[number].double() * len(counts))
+    exact = torch.float32 if group.device.type == "mps" else torch.float64  # MPS has no double
+    share = 1 / (counts[number].to(exact) * len(counts))
     return share[:, None] * share
 
 
@@ -378,14 +402,19 @@ def pair_loss(
 
 
 def shift(
-    x: Float[Tensor, "n d"], anchors: Float[Tensor, "m d"], kappa: Float[Tensor, ""], step: float
+    x: Float[Tensor, "n d"],
+    anchors: Float[Tensor, "m d"],
+    kappa: Float[Tensor, ""],
+    step: float,
+    itself: Float[Tensor, " n"] | float = 0.0,
 ) -> Float[Tensor, "n d"]:
     """One loop of mean shift on the sphere: each point moves towards the mean of the anchors around it.
 
-    An anchor counts by exp(kappa (cosine - 1)).
+    An anchor counts by exp(kappa (cosine - 1)), and a point that is none by `itself`.
     """
+    own = torch.as_tensor(itself, dtype=x.dtype, device=x.device).expand(len(x))[:, None]
     kernel = torch.exp(kappa * (x @ anchors.T - 1))
-    mean = kernel @ anchors / kernel.sum(1, keepdim=True)
+    mean = (kernel @ anchors + own * x) / (kernel.sum(1, keepdim=True) + own)
     return F.normalize((1 - step) * x + step * mean, dim=1)
 
 
@@ -394,15 +423,22 @@ def shifted(
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
     """Points after mean shift, and how dense the anchors lie around each.
 
-    The anchors are every so many-th of the points, and are shifted like the others.
+    The anchors are every so many-th of the points, and are shifted like the others. A point that is none counts in its
+    own mean as what a point is to the anchors, one of so many, so that an object without an anchor is not lost.
     """
     chosen = torch.linspace(0, len(x) - 1, min(len(x), most_anchors)).round().long()
+    itself = torch.full((len(x),), len(chosen) / max(len(x), 1), dtype=x.dtype)
+    itself[chosen] = 0
     concentration = torch.tensor(kappa, dtype=x.dtype)
     for _ in range(loops):
-        before, x = x, shift(x, x[chosen], concentration, step)
+        before, anchors = x, x[chosen]
+        pieces = zip(x.split(CHUNK), itself.split(CHUNK), strict=True)
+        x = torch.cat([shift(piece, anchors, concentration, step, own) for piece, own in pieces])
         if (x - before).square().sum(1).max() < STILL**2:
             break
-    return x, torch.exp(concentration * (x @ x[chosen].T - 1)).sum(1)
+    anchors = x[chosen]
+    density = [torch.exp(concentration * (piece @ anchors.T - 1)).sum(1) for piece in x.split(CHUNK)]
+    return x, torch.cat(density) + itself
 
 
 def group_plain(x: Float[Tensor, "n d"], density: Float[Tensor, " n"], similarity: float) -> Int32[Tensor, " n"]:
@@ -428,7 +464,8 @@ def group_plain(x: Float[Tensor, "n d"], density: Float[Tensor, " n"], similarit
         members[start] = True
         means.append(x[members].mean(0))
         free &= ~members
-    return ((x @ torch.stack(means).T).argmax(1) + 1).to(torch.int32)
+    centres = torch.stack(means).T
+    return torch.cat([(piece @ centres).argmax(1) for piece in x.split(CHUNK)]).to(torch.int32) + 1
 
 
 def most_groups(margin: float, dimension: int) -> float:

@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.datasets.checking import ObjectStatistics
-from attractor.errors import InputError, check_choice
+from attractor.errors import InputError, check_choice, check_thresholds
 from attractor.instances import Instances, relabel
 from attractor.kernels import parts
 from attractor.losses import soft_iou_cost
@@ -49,7 +49,12 @@ class RSIS(nn.Module):
 
     ordered = True  # labels are numbered in the order in which the objects were found
     tileable = False  # an object is found once in an image, and its step depends on all others
-    # What validation tries for each threshold; sizes are pixels.
+    # What a threshold can be, and what validation tries; sizes are pixels.
+    threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
+        "stop_threshold": (0.0, 1.0),
+        "mask_threshold": (0.0, 1.0),
+        "min_size": (0, 1 << 30),
+    }
     threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
         "stop_threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
         "mask_threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
@@ -126,6 +131,7 @@ class RSIS(nn.Module):
             "mask_threshold": mask_threshold,
             "min_size": min_size,
         }
+        check_thresholds(self.thresholds, self.threshold_ranges)
         self.network = make_network([])
         channels: Any = self.network.channels
         self.decoder = Decoder(tuple(channels), n_classes, hidden, skip, coordinates)
@@ -134,9 +140,9 @@ class RSIS(nn.Module):
     def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
         """Keys of a recipe that suit such objects: crops that seldom hold more than the sequence."""
         per_pixel = statistics.count / statistics.image_sizes.prod(1).sum()
-        side = int(np.clip(8 * (math.sqrt(10 / per_pixel) // 8), 64, 256))  # ten objects in a crop, on average
+        side = int(np.clip(8 * (math.sqrt(10 / per_pixel) // 8), 32, 256))  # ten objects in a crop, on average
         return {
-            "data": {"crop": side, "max_objects": 20},
+            "data": {"crop": side},
             "model": {
                 "options": {"steps": 20, "hidden": 64, "connected": True, "min_size": statistics.min_object // 4}
             },
@@ -206,16 +212,22 @@ class RSIS(nn.Module):
         decoded = self.decode(Maps(*(x.float().cpu() for x in vars(maps).values())))
         return [self._read(*(x.numpy() for x in image)) for image in zip(*decoded, strict=True)]
 
+    def is_full(self, maps: Maps) -> list[bool]:
+        """Whether each image's sequence was used up, so that there may be more objects than were found."""
+        return [bool(self._counts(stop).all()) for stop in maps.stop.float().sigmoid().cpu().numpy()]
+
+    def _counts(self, stop: Float32[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
+        """The steps that emit an object."""
+        counts = stop > self.thresholds["stop_threshold"]
+        return np.logical_and.accumulate(counts) if self.stop_mode == "break" else counts
+
     def _read(
         self,
         mask: Float32[np.ndarray, "t h w"],
         classes: Float32[np.ndarray, "t _"],
         stop: Float32[np.ndarray, " t"],
     ) -> Instances:
-        counts = stop > self.thresholds["stop_threshold"]
-        if self.stop_mode == "break":
-            counts = np.logical_and.accumulate(counts)
-        steps = np.flatnonzero(counts)
+        steps = np.flatnonzero(self._counts(stop))
         labels = np.zeros(mask.shape[1:], np.int32)
         if len(steps):
             owner = mask[steps].argmax(0)
@@ -333,7 +345,7 @@ def match(cost: Float[Tensor, "t k"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " 
     Returns:
         Steps, ascending, and the object of each.
     """
-    step, target = linear_sum_assignment(cost.detach().cpu().numpy())
+    step, target = linear_sum_assignment(cost.detach().nan_to_num(1.0).cpu().numpy())
     return torch.from_numpy(step).to(cost.device), torch.from_numpy(target).to(cost.device)
 
 

@@ -52,7 +52,12 @@ class SpatialEmbeddings(nn.Module):
     """The method of Neven et al. 2019 on any network that gives maps of the image's size."""
 
     max_instances = None
-    # What validation tries for each threshold; sizes are pixels.
+    # What a threshold can be, and what validation tries; sizes are pixels.
+    threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
+        "foreground_threshold": (0.0, 1.0),
+        "seed_threshold": (0.0, 1.0),
+        "min_size": (0, 1 << 30),
+    }
     threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
         "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
         "seed_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96),

@@ -155,15 +155,17 @@ def _check(depth: int, stride: int, width: int) -> None:
 # -------------------------------------------------------------------- weights of a file
 
 
-def load_weights(encoder: ResNet, path: str | Path) -> None:
+def load_weights(encoder: ResNet, path: str | Path, image_channels: int) -> None:
     """Give the encoder the weights of a file of torchvision's, as trained on ImageNet.
 
     The classifier in it is ignored. For an image of one channel, the first convolution is summed over its three: it
-    then answers to a grey image as it did to one whose colours are equal.
+    then answers to a grey image as it did to one whose colours are equal. Channels beside the image's, such as
+    coordinates, begin with weights of 0.
 
     Args:
         encoder: is changed in place.
         path: a state dict as `torch.save` wrote it (.pth, .pt), from which no code is run, or .safetensors.
+        image_channels: how many of its input channels are the image's; they come first.
 
     Raises:
         InputError: if the file is missing, damaged, or holds other weights than the encoder has.
@@ -172,8 +174,10 @@ def load_weights(encoder: ResNet, path: str | Path) -> None:
     own = encoder.state_dict()
     found = {name: value for name, value in _read(path).items() if not name.startswith("fc.")}
     first = found.get("conv1.weight")
-    if first is not None and first.ndim == 4 and (first.shape[1], own["conv1.weight"].shape[1]) == (3, 1):
-        found["conv1.weight"] = first.sum(1, keepdim=True)
+    if first is not None and first.ndim == 4:
+        first = first.sum(1, keepdim=True) if (first.shape[1], image_channels) == (3, 1) else first
+        extra = max(0, own["conv1.weight"].shape[1] - image_channels)
+        found["conv1.weight"] = torch.cat([first, first.new_zeros(len(first), extra, *first.shape[2:])], 1)
     if misfits := _misfits(own, found):
         raise InputError(
             f"{path}: the weights do not fit this ResNet-{encoder.depth} of width {encoder.channels[0]}: "

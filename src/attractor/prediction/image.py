@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attractor.augmentation import VIEWS
-from attractor.errors import InputError
+from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
 from attractor.model import Model
@@ -39,11 +39,12 @@ class Segmenter:
             thresholds: to set in the model, by name.
 
         Raises:
-            InputError: if that device is not there, or the method has no such threshold.
+            InputError: if that device is not there, or the method has no such threshold, or not of this value.
         """
         known = model.method.thresholds
         if unknown := [name for name in thresholds or {} if name not in known]:
             raise InputError(f"The model has no threshold {', '.join(unknown)}; its thresholds are {', '.join(known)}.")
+        check_thresholds(thresholds or {}, model.method.threshold_ranges)
         known.update(thresholds or {})
         self.device = choose_device(device)
         self.model = model.to(self.device)
@@ -85,11 +86,10 @@ class Segmenter:
         if (pixels == pixels[0, 0]).all():  # nothing can be told apart
             return Instances.from_labels(np.zeros(shape, np.int32))
         tensor = _rescaled(self._tensor(pixels), self._magnification(object_size))
-        (found,) = self.model.method.group(self.maps(tensor, tta=tta, tile=tile))
-        if len(found) == self.model.method.max_instances:
-            logger.warning(
-                "%s: %d objects were found, as many as this model can find; there may be more.", name, len(found)
-            )
+        maps = self.maps(tensor, tta=tta, tile=tile)
+        (found,) = self.model.method.group(maps)
+        if (most := self.model.method.max_instances) is not None and self.model.method.is_full(maps)[0]:
+            logger.warning("%s: this model finds at most %d objects in an image; there may be more.", name, most)
         return found if found.labels.shape == shape else _resized(found, shape)
 
     def propose(
