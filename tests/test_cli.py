@@ -415,7 +415,7 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
     answer = attractor_command("models")
     assert answer.code == 0
     megabytes = f"{(tmp_path / 'discs.safetensors').stat().st_size / 1e6:.1f}"
-    row = ["discs", "spatial-embeddings", "1", "object", "10", "px", megabytes, "MB"]
+    row = ["discs", "spatial-embeddings", "object", "10", "px", megabytes, "MB"]
     assert row in [line.split() for line in answer.out.splitlines()]
     assert "discs: Discs of everything. Scores on test images: mean .612, ap50 .800." in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80

@@ -563,15 +563,15 @@ def models() -> None:
         _say("No model comes with this installation; `attractor train DATASET` makes one.")
         return
     table = _table()
-    for name in ("model", "method", "channels", "classes", "object size", "file"):
-        table.add_column(name)
+    for name in ("model", "method", "classes", "object size", "file"):
+        table.add_column(name, overflow="fold")  # a name that is cut off cannot be given
     remarks = []
     for name, path in MODELS.items():
         description = read_description(path)
         size = f"{description.object_size:g} px" if description.object_size else "any"
         classes = ", ".join(description.class_names)
         file = f"{path.stat().st_size / 1e6:.1f} MB"
-        table.add_row(name, description.method, str(description.channels), classes, size, file)
+        table.add_row(name, description.method, classes, size, file)
         remarks.append(f"{name}: {description.about} {_scores_in_words(description.scores)}".strip())
     _print(table)
     for remark in remarks:
