@@ -109,7 +109,8 @@ def test_the_decoder_has_the_sizes_of_the_vector():
     pyramid = [torch.zeros(2, c, *size) for c, size in zip((64, 256, 512, 1024, 2048), sizes, strict=True)]
     skips = [list(tap(x).shape) for tap, x in zip(decoder.taps, reversed(pyramid), strict=True)]
     assert skips == expected["skip_shapes_64x96"]
-    states = decoder._step([tap(x) for tap, x in zip(decoder.taps, reversed(pyramid), strict=True)], [None] * 5)[2]
+    features = [tap(x) for tap, x in zip(decoder.taps, reversed(pyramid), strict=True)]
+    states = decoder._step(features, [None] * 5, [None] * 5)[2]
     assert [list(h.shape) for h, _ in states] == expected["hidden"]
     maps = decoder(pyramid, (64, 96), 1)
     assert maps.mask.shape == (2, 1, 64, 96)
@@ -124,6 +125,21 @@ def test_it_stands_on_every_network(skip, coordinates, network):
     own = RSIS(partial(NETWORKS[network], 1), hidden=16, steps=2, skip=skip, coordinates=coordinates).eval()
     maps = own(torch.rand(1, 1, 37, 50))
     assert maps.mask.shape == (1, 2, 37, 50)
+
+
+def test_what_is_computed_ahead_changes_nothing():
+    torch.manual_seed(0)
+    decoder = Decoder((4, 6, 8), 1, 8, "concat", coordinates=False).double()
+    skips = [torch.rand(2, c, *size).double() for c, size in ((8, (3, 4)), (8, (6, 8)), (4, (12, 16)))]
+    gradients = []
+    for ahead in (False, True):
+        decoder.zero_grad()
+        answers = decoder.run(skips, 4, ahead=ahead)
+        sum(answer.square().sum() for answer in answers).backward()
+        gradients.append([p.grad.clone() for p in decoder.lstms.parameters()])
+        plain = answers if not ahead else plain
+    for a, b in zip([*answers, *gradients[1]], [*plain, *gradients[0]], strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def truth_of(*labels):

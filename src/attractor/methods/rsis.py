@@ -34,6 +34,8 @@ STOP_LOSSES = ("all", "published")
 STOP_MODES = ("break", "skip")
 State = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "b _ _ _"]]
 
+Prepared = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "_ _ 3 3"]]
+
 
 @dataclass(frozen=True)
 class Maps:
@@ -281,35 +283,59 @@ class Decoder(nn.Module):
         """What each of so many steps says, with masks of the image's size."""
         finest_first = [_with_positions(x) if self.coordinates else x for x in pyramid]
         skips = [tap(x) for tap, x in zip(self.taps, reversed(finest_first), strict=True)]
-        states: list[State | None] = [None] * len(skips)
-        said = []
-        for _ in range(steps):
-            mask, sides, states = self._step(skips, states)
-            said.append((mask, self.classes(sides), self.stop(sides)[:, 0]))
-        masks, classes, stops = (torch.stack(x, 1) for x in zip(*said, strict=True))
+        masks, classes, stops = self.run(skips, steps, ahead=self.skip == "concat")
         stride = 2  # of the finest features
         padded = [stride * n for n in pyramid[0].shape[-2:]]
         masks = F.interpolate(masks[:, :, 0], padded, mode="bilinear", align_corners=True)
         return Maps(masks[..., : size[0], : size[1]], classes, stops)
 
+    def run(
+        self, skips: list[Float[Tensor, "b _ _ _"]], steps: int, *, ahead: bool
+    ) -> tuple[Float[Tensor, "b t 1 _ _"], Float[Tensor, "b t _"], Float[Tensor, "b t"]]:
+        """Masks at the finest features' size doubled, classes and stop of all steps.
+
+        With `ahead`, what the gates make of the skips, which stay the same, is computed once instead of in every step.
+        """
+        prepared: list[Prepared | None] = [None] * len(skips)
+        if ahead:
+            prepared = [lstm.prepared(skip) for lstm, skip in zip(self._cells, skips, strict=True)]
+        states: list[State | None] = [None] * len(skips)
+        said = []
+        for _ in range(steps):
+            mask, sides, states = self._step(skips, states, prepared)
+            said.append((mask, self.classes(sides), self.stop(sides)[:, 0]))
+        masks, classes, stops = (torch.stack(x, 1) for x in zip(*said, strict=True))
+        return masks, classes, stops
+
     def _step(
-        self, skips: list[Float[Tensor, "b _ _ _"]], states: Sequence[State | None]
+        self,
+        skips: list[Float[Tensor, "b _ _ _"]],
+        states: Sequence[State | None],
+        prepared: Sequence[Prepared | None],
     ) -> tuple[Float[Tensor, "b 1 _ _"], Float[Tensor, "b _"], list[State | None]]:
         """Mask, the strongest answer of each feature, and the memory, after one run from coarse to fine."""
-        x = skips[0]
+        coarser: Tensor | None = None
         after: list[State | None] = []
         sides = []
-        for level, lstm in enumerate(self.lstms):
-            state = lstm(x, states[level])
+        for level, lstm in enumerate(self._cells):
+            ahead = prepared[level]
+            if ahead is None:
+                state = lstm(self._join(coarser, skips[level]), states[level])
+            else:
+                state = lstm.step(coarser, states[level], ahead)
             after.append(state)
             sides.append(state[0].amax((2, 3)))
-            finer = skips[level + 1].shape[-2:] if level + 1 < len(skips) else [2 * n for n in x.shape[-2:]]
-            x = F.interpolate(state[0], finer, mode="bilinear", align_corners=True)
-            if level + 1 < len(skips):
-                x = self._join(x, skips[level + 1])
-        return self.mask(x), torch.cat(sides, 1), after
+            finer = skips[level + 1].shape[-2:] if level + 1 < len(skips) else [2 * n for n in skips[level].shape[-2:]]
+            coarser = F.interpolate(state[0], finer, mode="bilinear", align_corners=True)
+        return self.mask(coarser), torch.cat(sides, 1), after
 
-    def _join(self, x: Float[Tensor, "b d _ _"], skip: Float[Tensor, "b d _ _"]) -> Float[Tensor, "b _ _ _"]:
+    @property
+    def _cells(self) -> list[ConvLSTM]:
+        return [lstm for lstm in self.lstms if isinstance(lstm, ConvLSTM)]
+
+    def _join(self, x: Float[Tensor, "b d _ _"] | None, skip: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b _ _ _"]:
+        if x is None:
+            return skip
         if self.skip == "concat":
             return torch.cat([x, skip], 1)
         if self.skip == "none":
@@ -331,9 +357,30 @@ class ConvLSTM(nn.Module):
             zeros = x.new_zeros(len(x), self.hidden, *x.shape[-2:])
             state = zeros, zeros
         h, c = state
-        i, f, o, g = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+        return _remembered(self.gates(torch.cat([x, h], 1)), c)
+
+    def prepared(self, skip: Float[Tensor, "b _ h w"]) -> Prepared:
+        """What the gates make of the last channels of their input, and their weights for all the others."""
+        n_before = self.gates.in_channels - self.hidden - skip.shape[1]
+        before, of_skip, of_state = self.gates.weight.split([n_before, skip.shape[1], self.hidden], 1)
+        return F.conv2d(skip, of_skip, self.gates.bias, padding=1), torch.cat([before, of_state], 1)
+
+    def step(self, x: Float[Tensor, "b _ h w"] | None, state: State | None, prepared: Prepared) -> State:
+        """As `forward` of the input and the skip that was prepared, concatenated; the coarsest has a skip alone."""
+        fixed, weight = prepared
+        if state is None:
+            zeros = fixed.new_zeros(len(fixed), self.hidden, *fixed.shape[-2:])
+            state = zeros, zeros
+        h, c = state
+        varying = h if x is None else torch.cat([x, h], 1)
+        return _remembered(fixed + F.conv2d(varying, weight, padding=1), c)
+
+
+def _remembered(gates: Float[Tensor, "b _ h w"], c: Float[Tensor, "b d h w"]) -> State:
+    """Output and memory, from the gates and the memory before."""
+    i, f, o, g = gates.chunk(4, 1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
 
 
 def match(cost: Float[Tensor, "t k"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
