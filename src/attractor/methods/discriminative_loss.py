@@ -132,23 +132,27 @@ class DiscriminativeLoss(nn.Module):
             "bandwidth": float(push_margin if bandwidth is None else bandwidth),
             "min_size": min_size,
         }
-        # What a threshold can be, and what validation tries; sizes are pixels, bandwidths lengths in the embedding.
-        self.threshold_ranges = {
-            "foreground_threshold": (0.0, 1.0),
-            "bandwidth": (0.01 * push_margin, 2.0 * push_margin),
-            "min_size": (0, 1 << 30),
-        }
-        self.threshold_candidates: dict[str, tuple[float, ...]] = {
-            "foreground_threshold": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7),
-            "bandwidth": tuple(push_margin * share / 6 for share in range(2, 9)),
-            "min_size": (0, 8, 16, 24, 32, 48, 64, 96, 128),
-        }
         check_thresholds(self.thresholds, self.threshold_ranges)
         weights = torch.ones(n_classes + 1) if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor
         self.register_buffer("class_weights", weights.float(), persistent=False)
         extra = {"extra_channels": 2} if coordinates == "input" else {}
         self.network = make_network([dimension, n_classes + 1], **extra)
+
+    @property
+    def threshold_ranges(self) -> dict[str, tuple[float, float]]:
+        """What each threshold can be, lowest and highest; sizes are pixels, bandwidths lengths in the embedding."""
+        bandwidth = 0.01 * self.push_margin, 2.0 * self.push_margin
+        return {"foreground_threshold": (0.0, 1.0), "bandwidth": bandwidth, "min_size": (0, 1 << 30)}
+
+    @property
+    def threshold_candidates(self) -> dict[str, tuple[float, ...]]:
+        """What validation tries for each threshold."""
+        return {
+            "foreground_threshold": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7),
+            "bandwidth": tuple(self.push_margin * share / 6 for share in range(2, 9)),
+            "min_size": (0, 8, 16, 24, 32, 48, 64, 96, 128),
+        }
 
     @staticmethod
     def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
