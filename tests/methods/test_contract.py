@@ -15,7 +15,7 @@ from attractor.truth import Truth
 
 # Small, so that the tests are quick.
 SMALL = {
-    "rsis": {"hidden": 32, "steps": 6},
+    "rsis": {"hidden": 32, "steps": 5},
     "recurrent-pixel-embedding": {"dimension": 8, "groups": 8, "pixels": 300, "loops_from": 8},
 }
 
@@ -44,25 +44,35 @@ def truth_of(labels):
     return Truth(labels, torch.ones(len(labels), k, dtype=torch.int64), torch.ones_like(labels, dtype=torch.bool))
 
 
+def are_found(found, labels):
+    """Whether each object is one of those found, with an IoU above 0.7."""
+    return all(
+        any(
+            (mask & own).sum() > 0.7 * (mask | own).sum()
+            for mask in (found.labels == k for k in range(1, len(found) + 1))
+        )
+        for own in (labels == k for k in range(1, labels.max() + 1))
+    )
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_learns_one_image_by_heart(name):
     image, labels = discs((16, 16, 9), (16, 36, 9), (45, 20, 12), (48, 50, 7))
     method, truth = make(name), truth_of(labels)
     optimizer = torch.optim.Adam(method.parameters(), 2e-3)
-    for step in range(120):
+    for step in range(240):
         if hasattr(method, "at_epoch"):
             method.at_epoch(step // 10)
-        terms = method.loss(method(image), truth)
+        terms = method.train().loss(method(image), truth)
         optimizer.zero_grad()
         sum(method.weights[key] * value for key, value in terms.items()).backward()
         optimizer.step()
-    with torch.no_grad():
-        (found,) = method.eval().group(method(image))
-    for k in range(1, 5):
-        own = found.labels[labels == k]
-        mode = np.bincount(own).argmax()
-        assert mode > 0
-        assert ((found.labels == mode) & (labels == k)).sum() > 0.7 * ((found.labels == mode) | (labels == k)).sum()
+        if step in (119, 179, 239):
+            with torch.no_grad():
+                (found,) = method.eval().group(method(image))
+            if are_found(found, labels):
+                return
+    pytest.fail(f"{len(found)} objects were found, and not the four that were shown")
 
 
 @pytest.mark.parametrize("name", METHODS)
