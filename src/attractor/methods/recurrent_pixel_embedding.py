@@ -139,12 +139,7 @@ class RecurrentPixelEmbedding(nn.Module):
         super().__init__()
         check_choice("pair_loss", pair_loss, ("linear", "squared"))
         check_choice("sampling", sampling, ("uniform", "balanced"))
-        check_choice("coordinates", coordinates, ("none", "phase"))
-        if coordinates == "phase" and (dimension < 4 or not coordinate_period > 0):
-            raise InputError(
-                f"coordinate_period is {coordinate_period} and dimension {dimension}; places need a period above 0 and "
-                "four dimensions."
-            )
+        _check_place(coordinates, dimension, coordinate_period)
         _check_numbers(bandwidth, step, pixels, anchors, loops, grouping_loops, reach)
         _check_packing(margin, dimension, groups)
         self.n_classes, self.dimension, self.margin = n_classes, dimension, margin
@@ -495,6 +490,15 @@ def _pixels_of_regions(region: Int32[np.ndarray, "h w"]) -> list[Int[np.ndarray,
     order = np.argsort(region.ravel()[flat], kind="stable")
     ends = np.cumsum(np.bincount(region.ravel()[flat])[1:])
     return np.split(flat[order], ends[:-1]) if len(flat) else []
+
+
+def _check_place(coordinates: str, dimension: int, period: float) -> None:
+    check_choice("coordinates", coordinates, ("none", "phase"))
+    if coordinates == "phase" and (dimension < 4 or not period > 0):
+        raise InputError(
+            f"coordinate_period is {period} and dimension {dimension}; places need a period above 0 and "
+            "four dimensions."
+        )
 
 
 def _check_packing(margin: float, dimension: int, groups: int) -> None:
