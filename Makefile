@@ -42,5 +42,5 @@ $(BIN)/python:
 	touch $@
 
 .venv/installed-dev: .venv/torch
-	$(PIP) -e '.[train,report,dev]' -c constraints.txt
+	$(PIP) -e '.[train,report,formats,dev]' -c constraints.txt
 	touch $@

@@ -1,5 +1,8 @@
 """Views, crops and intensities: labels go where the image goes."""
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +43,22 @@ def test_a_view_is_undone(view):
 def test_the_eight_views_differ():
     x = torch.arange(9).view(3, 3)
     assert len({tuple(view.apply(x).flatten().tolist()) for view in VIEWS}) == 8
+
+
+def test_an_upright_picture_is_mirrored_but_never_upside_down():
+    image, labels, valid = picture(16, 16)
+    upright = dataclasses.replace(STILL, flip=True, upright=True)
+    found = [upright.crop(image, labels, valid, (7.5, 7.5), 16, generator(seed))[1] for seed in range(20)]
+    assert {tuple(crop.flatten().tolist()) for crop in found} == {
+        tuple(view.flatten().tolist()) for view in (labels, labels.flip(-1))
+    }
+
+
+def test_an_upright_picture_is_hardly_turned():
+    turned = dataclasses.replace(STILL, rotate=True, upright=True)
+    angles = [turned._matrix(generator(seed)) for seed in range(200)]
+    largest = max(float(matrix[1, 0].abs()) for matrix in angles)
+    assert 0.06 < largest <= math.sin(math.radians(5)) + 1e-6
 
 
 def test_a_still_crop_is_a_cut_out():

@@ -37,6 +37,8 @@ class View:
 
 
 VIEWS = tuple(View(flipped, turns) for flipped in (False, True) for turns in range(4))
+UPRIGHT_VIEWS = tuple(view for view in VIEWS if view.quarter_turns == 0)
+UPRIGHT_ANGLE = math.radians(5)  # how far off the horizontal a photograph may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class Augmentation:
     stretch: float = 1.1  # the two axes are magnified differently by up to this factor
     rotate: bool = True  # by any angle; False leaves quarter turns
     flip: bool = True  # flips and quarter turns
+    upright: bool = False  # for photographs, which have an above: mirrored, but not upside down, and turned by 5 degrees
     brightness: float = 0.1  # added, in units of the normalised range
     contrast: float = 0.3  # factor between 1 - this and 1 + this
     gamma: float = 0.3  # exponent between 1 / (1 + this) and 1 + this
@@ -83,7 +86,8 @@ class Augmentation:
         row, column = (_inside(c, n, size) for c, n in zip(centre, labels.shape, strict=True))
         image, labels, valid = _warp(image, labels, valid, (row, column), size, matrix)
         if self.flip:
-            view = VIEWS[_integer(len(VIEWS), generator)]
+            views = UPRIGHT_VIEWS if self.upright else VIEWS
+            view = views[_integer(len(views), generator)]
             image, labels, valid = (view.apply(x) for x in (image, labels, valid))
         return self.intensity(image, generator), labels, valid
 
@@ -92,7 +96,8 @@ class Augmentation:
         low, high = (math.log(s) for s in self.scale)
         log_scale = low + (high - low) * _uniform(generator)
         log_stretch = math.log(self.stretch) * (_uniform(generator) - 0.5)
-        angle = 2 * math.pi * _uniform(generator) if self.rotate else 0.0
+        turns = _uniform(generator) if self.rotate else 0.0
+        angle = UPRIGHT_ANGLE * (2 * turns - 1) * self.rotate if self.upright else 2 * math.pi * turns
         turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         return turn @ torch.diag(torch.tensor([-log_scale + log_stretch, -log_scale - log_stretch]).exp())
 
