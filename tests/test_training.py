@@ -184,6 +184,16 @@ def test_crops_with_more_objects_than_the_method_holds_are_counted(folder, tmp_p
     assert "of 4 crops had more objects than the 1 that this method holds" in caplog.text
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_normalisation_keeps_its_statistics_and_goes_on_learning(folder, tmp_path, frozen):
+    before = new_model().state_dict()
+    after = run(folder, tmp_path / "run", freeze_normalisation=frozen)
+    statistics = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert all(torch.equal(before[name], after[name]) == frozen for name in statistics)
+    learned = next(name for name in before if name.endswith("norm.weight"))
+    assert not torch.equal(before[learned], after[learned])
+
+
 def test_nothing_to_resume(folder, tmp_path):
     with pytest.raises(
         InputError, match=r"last\.ckpt: there is nothing to resume; start the training without --resume"

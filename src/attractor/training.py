@@ -51,6 +51,7 @@ class Settings:
     weight_decay: float = 1e-4
     precision: str = "auto"  # "bf16", "fp32", or "auto": bf16 where the device computes in it
     around_objects: float = 0.8  # share of the crops that have an object near their middle
+    freeze_normalisation: bool = False  # keep the batch normalisation's statistics: for large crops, few in a batch
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
     validate_every: int = 1  # epochs; the last one is always validated
     patience: int = 0  # epochs without a better score after which training ends; 0: never early
@@ -119,7 +120,8 @@ class Crops(torch.utils.data.Dataset):
         self.images = [_normalised(model, sample).numpy() for sample in samples]
         nothing = np.empty((0,), np.uint8)
         self.samples = [  # without their pixels, which need not be held twice
-            dataclasses.replace(sample, image=nothing.reshape(*sample.labels.shape, 0)) for sample in samples
+            dataclasses.replace(sample, image=nothing.reshape(*sample.labels.shape, 0), annotate=None)
+            for sample in samples
         ]
         self.weights = torch.from_numpy(image_weights(dataset, self.samples, settings))
 
@@ -167,6 +169,13 @@ class _Places(torch.utils.data.Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return ((self.epoch, index) for index in range(self.n))
+
+
+def _freeze_statistics(model: torch.nn.Module) -> None:
+    """Let batch normalisation use its running statistics and leave them; what it scales by goes on learning."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def image_weights(dataset: Dataset, samples: Sequence[Sample], settings: Settings) -> Float[np.ndarray, " m"]:
@@ -287,6 +296,8 @@ class _Run(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.crowded = 0
         self.places.epoch = self.current_epoch
+        if self.settings.freeze_normalisation:
+            _freeze_statistics(self.model)
         if hasattr(self.model.method, "at_epoch"):
             self.model.method.at_epoch(self.current_epoch)
 
