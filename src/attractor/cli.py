@@ -16,22 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import attractor
 from attractor.errors import InputError
+from attractor.tables import count_with_interval, plain_table, three, with_interval
 
 if TYPE_CHECKING:
     from attractor.comparison import Comparison
     from attractor.datasets import Dataset, Sample
-    from attractor.evaluation import Evaluation
     from attractor.instances import Instances
-    from attractor.metrics.average_precision import Summary
-    from attractor.metrics.average_recall import RecallSummary
-    from attractor.metrics.bootstrap import Interval
-    from attractor.metrics.cvppp import LeafSummary
     from attractor.model import Description
     from attractor.prediction.folder import Outcome
 
@@ -114,11 +109,30 @@ def segment(
         list[str] | None,
         typer.Option("--threshold", metavar="NAME=VALUE", help="Change one, as in seed_threshold=0.6 to find more."),
     ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="What to write of each image, commas between: labels, overlay, csv, parquet, coco, geojson, rois "
+            "(ImageJ), cityscapes.",
+        ),
+    ] = "labels,overlay,csv",
+    pixel_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UM",
+            help="Micrometres a pixel, 0.5 or 0.5x0.25 (row x column), for lengths in the table.",
+            show_default="the file's own",
+        ),
+    ] = None,
 ) -> None:
     """Find the objects of images: label image, picture with outlines, and table of objects for each."""
     from attractor.images import find_images
     from attractor.prediction.folder import segment_files
 
+    chosen = [name.strip() for name in formats.split(",") if name.strip()]
+    size = _sides(pixel_size)
     files = find_images(images)
     segmenter = attractor.load(model, device=device, thresholds=_numbers(thresholds or ()))
     with _progress("segmenting", len(files)) as (advance, console):
@@ -128,15 +142,31 @@ def segment(
             if outcome.problem is not None:
                 _complain(outcome.problem, console)
 
-        outcomes = segment_files(segmenter, files, out, tta=tta, object_size=object_size, tile=tile, report=report)
+        maps = {"tta": tta, "object_size": object_size, "tile": tile}
+        outcomes = segment_files(segmenter, files, out, **maps, formats=chosen, pixel_size=size, report=report)
     done = [outcome for outcome in outcomes if outcome.problem is None]
     n_objects = sum(outcome.n_objects for outcome in done)
     if done:
         found = f"Found {_many(n_objects, 'object')} in {_many(len(done), 'image')}"
+        written = "labels, overlays and tables are" if chosen == list(DEFAULT_FORMATS) else f"{', '.join(chosen)} written to"
         _say(f"{found}; labels, overlays and tables are in {out}.")
     if len(done) < len(outcomes):
         _complain(f"{len(outcomes) - len(done)} of {_many(len(outcomes), 'image')} could not be segmented.")
         raise typer.Exit(1)
+
+
+def _sides(size: str | None) -> tuple[float, float] | None:
+    """Micrometres along a pixel's height and width, given as one number, or two with an x between."""
+    if size is None:
+        return None
+    try:
+        height, *width = (float(side) for side in size.lower().split("x"))
+        (width,) = width or (height,)
+    except ValueError as error:
+        raise InputError(
+            f"--pixel-size {size}: give micrometres a pixel, as in 0.5, or 0.5x0.25 for row and column."
+        ) from error
+    return height, width
 
 
 def _numbers(settings: Sequence[str]) -> dict[str, float]:
@@ -234,7 +264,7 @@ def evaluate(
         raise InputError("Give a model and a data set, or --found with label images and --truth with a data set.")
     if found is not None and (truth is None or model is not None or tta):
         raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
-    from attractor import evaluation
+    from attractor import evaluation, tables
 
     scoring = evaluation.metric_named(metric)
     if found is not None and scoring.n_proposals:
@@ -246,7 +276,7 @@ def evaluate(
     groups = _column(images, by, path)
     pairs = _files(found, images) if found is not None else _predictions(str(model), images, metric, tta, device)
     result = evaluation.evaluate(_shown("scoring", pairs, len(images)), by=groups, metric=metric)
-    _print(*_TABLES[metric](result, by))
+    _print(*tables.TABLES[metric](result, by, images.class_names))
     if n_left_out := len(images) - len(result.images):
         _say(f"{_many(n_left_out, 'image')} without a true object left out.")
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
@@ -302,94 +332,6 @@ def _column(dataset: Dataset, by: str | None, path: Path) -> dict[str, str] | No
         known = ", ".join(dataset.columns) or "none; write some into images.csv beside the images"
         raise InputError(f"{path}: has no column {by!r} to score by; its columns: {known}.")
     return dataset.columns[by]
-
-
-def _precision_tables(result: Evaluation, by: str | None) -> list[Table]:
-    """Groups by AP of images, and all images by what is pooled over them."""
-    from attractor.evaluation import SHOWN
-
-    def cells(summary: Summary) -> list[str]:
-        at = [summary.by_image.at(summary.index(threshold)) for threshold in SHOWN]
-        return [str(summary.n_truth), *(_with_interval(value) for value in (*at, summary.mean_average_precision))]
-
-    title = "AP by image, with 95 % intervals; mean AP is over IoU .50 to .95"
-    columns = ["objects", *(f"AP {_three(t)[:-1]}" for t in SHOWN), "mean AP"]
-    return [_grouped(title, result, by, columns, cells), _pooled(result.summary)]
-
-
-def _grouped(
-    title: str, result: Evaluation, by: str | None, columns: Sequence[str], cells: Callable[[Any], list[str]]
-) -> Table:
-    """A row for all images and one for each group of them, with the cells that a summary gives."""
-    table = _table(title)
-    table.add_column(by or "", max_width=17, no_wrap=True)
-    for name in ("images", *columns):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, summary in [
-        ("all", result.summary),
-        *((name or "(no value)", group) for name, group in result.groups.items()),
-    ]:
-        table.add_row(name, str(summary.n_images), *cells(summary))
-    return table
-
-
-def _pooled(summary: Summary) -> Table:
-    """Scores of all images' counts together, a row for each threshold of IoU."""
-    table = _table(f"Pooled over images: {summary.n_truth} true and {summary.n_found} found objects")
-    columns = {
-        "AP": summary.average_precision,
-        "precision": summary.precision,
-        "recall": summary.recall,
-        "F1": summary.f1,
-        "PQ": summary.panoptic_quality,
-        "mean IoU": summary.mean_matched_iou,
-    }
-    for name in ("IoU", *columns):
-        table.add_column(name, justify="right", no_wrap=True)
-    for k, threshold in enumerate(summary.thresholds):
-        table.add_row(_three(threshold)[:-1], *(_with_interval(estimate.at(k)) for estimate in columns.values()))
-    return table
-
-
-def _leaf_tables(result: Evaluation, by: str | None) -> list[Table]:
-    """Means over images of best Dice and of counts."""
-
-    def cells(summary: LeafSummary) -> list[str]:
-        return [
-            _with_interval(summary.symmetric_best_dice),
-            _count_with_interval(summary.difference_in_count),
-            _count_with_interval(summary.absolute_difference_in_count),
-            _with_interval(summary.foreground_dice),
-        ]
-
-    found = f"{result.summary.n_truth} true, {result.summary.n_found} found objects"
-    title = f"Means over images, 95 % intervals; {found}"
-    return [_grouped(title, result, by, ["SBD", "DiC", "|DiC|", "foreground Dice"], cells)]
-
-
-def _recall_tables(result: Evaluation, by: str | None) -> list[Table]:
-    """Groups by AR of images, and all images by recall of their objects together."""
-
-    def cells(summary: RecallSummary) -> list[str]:
-        at = [summary.by_image.at(k) for k in range(len(summary.limits))]
-        return [str(summary.n_truth), *(_with_interval(value) for value in at)]
-
-    summary: RecallSummary = result.summary
-    names = [f"AR({n})" for n in summary.limits]
-    title = "AR(n) by image, over IoU .50 to .95, with 95 % intervals"
-    pooled = _table(f"Pooled: {summary.n_truth} true objects, {summary.n_proposals} proposals")
-    for name in names:
-        pooled.add_column(name, justify="right", no_wrap=True)
-    pooled.add_row(*(_with_interval(summary.pooled.at(k)) for k in range(len(names))))
-    return [_grouped(title, result, by, ["objects", *names], cells), pooled]
-
-
-# how the scores of each metric are shown
-_TABLES: dict[str, Callable[[Evaluation, str | None], list[Table]]] = {
-    "average_precision": _precision_tables,
-    "cvppp": _leaf_tables,
-    "average_recall": _recall_tables,
-}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -480,15 +422,15 @@ def _side_by_side(result: Comparison) -> Table:
     """A row for each model."""
     from attractor.comparison import SHOWN
 
-    table = _table("AP by image, with 95 % intervals; |DiC| is objects miscounted an image")
+    table = plain_table("AP by image, with 95 % intervals; |DiC| is objects miscounted an image")
     table.add_column("", max_width=20, overflow="fold")
-    for name in (*(f"AP {_three(t)[:-1]}" for t in SHOWN), "mean AP", "|DiC|", "time"):
+    for name in (*(f"AP {three(t)[:-1]}" for t in SHOWN), "mean AP", "|DiC|", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for model in result.models:
         summary = model.summary
         at = [summary.by_image.at(summary.index(threshold)) for threshold in SHOWN]
-        shares = [_with_interval(value) for value in (*at, summary.mean_average_precision)]
-        counts = _count_with_interval(model.leaves.absolute_difference_in_count)
+        shares = [with_interval(value) for value in (*at, summary.mean_average_precision)]
+        counts = count_with_interval(model.leaves.absolute_difference_in_count)
         table.add_row(model.name, *shares, counts, f"{model.seconds:.2f} s")
     return table
 
@@ -562,7 +504,7 @@ def models() -> None:
     if not MODELS:
         _say("No model comes with this installation; `attractor train DATASET` makes one.")
         return
-    table = _table()
+    table = plain_table()
     for name in ("model", "method", "classes", "object size", "file"):
         table.add_column(name, overflow="fold")  # a name that is cut off cannot be given
     remarks = []
@@ -582,7 +524,7 @@ def _scores_in_words(scores: dict[str, Any]) -> str:
     """Scores of each set of images, as in "Scores on test images: mean .55, ap50 .80."."""
     sets = [(name, values) for name, values in sorted(scores.items()) if isinstance(values, dict)]
     return " ".join(
-        f"Scores on {name} images: {', '.join(f'{key} {_three(value)}' for key, value in values.items())}."
+        f"Scores on {name} images: {', '.join(f'{key} {three(value)}' for key, value in values.items())}."
         for name, values in sets
         if all(isinstance(value, int | float) for value in values.values())
     )
@@ -632,27 +574,6 @@ def _complain(line: str, console: Console | None = None) -> None:
 def _print(*tables: Table) -> None:
     for table in tables:
         Console().print(table)
-
-
-def _table(title: str | None = None) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-
-
-def _with_interval(interval: Interval) -> str:
-    """A score, and its interval below."""
-    return f"{_three(interval.value)}\n[dim]{_three(interval.low)}-{_three(interval.high)}[/]"
-
-
-def _count_with_interval(interval: Interval) -> str:
-    """A number of objects, which may be below 0, and its interval below."""
-    return f"{interval.value:.2f}\n[dim]{interval.low:.2f} to {interval.high:.2f}[/]"
-
-
-def _three(value: float) -> str:
-    """A share in four characters, as in .812 and 1.00."""
-    return f"{value:.3f}".removeprefix("0")[:4]
 
 
 def _many(n: int, noun: str) -> str:
