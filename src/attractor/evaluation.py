@@ -14,7 +14,7 @@ import numpy as np
 from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
 from attractor.images import read_labels
-from attractor.instances import Instances
+from attractor.instances import Annotations, Instances
 from attractor.metrics import METRICS, Metric
 from attractor.prediction.image import Segmenter
 
@@ -101,7 +101,12 @@ def _found_file(folder: Path, name: str) -> Path | None:
 
 def _as_one_class(sample: Sample, file: Path) -> tuple[Sample, Instances]:
     """The sample and the objects in a file, all of class 1."""
-    sample = dataclasses.replace(sample, classes=np.ones_like(sample.classes))
+    annotate = sample.annotate
+    sample = dataclasses.replace(
+        sample,
+        classes=np.ones_like(sample.classes),
+        annotate=annotate and (lambda: dataclasses.replace(a := annotate(), classes=np.ones_like(a.classes))),
+    )
     return sample, Instances.from_labels(read_labels(file))
 
 
@@ -136,7 +141,11 @@ def score_pair(sample: Sample, found: Instances, *, metric: str = "average_preci
             "they must be of the same image at the same size."
         )
     truth = Instances(sample.labels, sample.classes, np.ones(len(sample.classes), np.float32))
-    return metric_named(metric).score_image(truth, found, name=sample.name, ignore=sample.ignore)
+    scoring = metric_named(metric)
+    if scoring.counts_annotations:
+        annotations = sample.annotate() if sample.annotate is not None else Annotations.of(truth, sample.ignore)
+        return scoring.score_image(annotations, found, name=sample.name)
+    return scoring.score_image(truth, found, name=sample.name, ignore=sample.ignore)
 
 
 def tune(segmenter: Segmenter, dataset: Dataset, *, rounds: int = 2, tta: bool = False) -> dict[str, Any]:

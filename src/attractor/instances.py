@@ -76,6 +76,25 @@ class Instances:
         return cls(labels, classes, scores, tuple(encode_mask(mask) for mask in masks))
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """The true objects of one image as they were annotated, for benchmarks that count each one and each crowd."""
+
+    masks: tuple[Int[np.ndarray, "_"], ...]  # run lengths; masks may overlap
+    classes: Int[np.ndarray, " k"]  # number of the class, counted from 1
+    is_crowd: Bool[np.ndarray, " k"]  # a region of several objects of the class: who finds one there is not wrong
+    areas: Float[np.ndarray, " k"]  # in pixels, as the annotation says, which may differ from the mask's
+    distances: Float[np.ndarray, " k"]  # from the camera in metres; NaN where it is not known
+    void: Bool[np.ndarray, "h w"]  # pixels that are neither object, crowd nor background
+
+    @classmethod
+    def of(cls, truth: Instances, void: Bool[np.ndarray, "h w"]) -> Annotations:
+        """Those of a data set that says no more than which objects there are and where nothing counts."""
+        masks = tuple(truth.masks or (encode_mask(truth.labels == k + 1) for k in range(len(truth))))
+        areas = np.array([mask[1::2].sum() for mask in masks], float)
+        return cls(masks, truth.classes, np.zeros(len(masks), bool), areas, np.full(len(masks), np.nan), void)
+
+
 def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray, " k"]]:
     """Labels renumbered 1 to k in the order of their old numbers, and those old numbers.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Shaped
+
+from attractor.instances import Annotations
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,9 @@ class Sample:
     labels: Int32[np.ndarray, "h w"]  # 0 is background, 1 to k are objects
     classes: Int[np.ndarray, " k"]  # class of label i + 1, counted from 1
     ignore: Bool[np.ndarray, "h w"]  # pixels that are neither object nor background
+    annotate: Callable[[], Annotations] | None = (
+        None  # draws objects that overlap, crowds and void, where there are any
+    )
 
 
 @runtime_checkable
