@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError
 from attractor.instances import centres
 from attractor.kernels.medoids import medoids
 from attractor.losses import lovasz_hinge
-from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, group_plain
+from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, class_weights, group_plain
 from attractor.networks import ERFNet
 from attractor.truth import Truth
 
@@ -368,3 +369,20 @@ def test_untrained_network_points_nowhere_with_the_given_margin():
     embedding, precision, _ = se.decode(maps)
     torch.testing.assert_close(embedding[0], se.coordinates(maps.offset))
     assert torch.sqrt(math.log(2) / precision).mean().item() * 512 == pytest.approx(8.0, rel=1e-5)
+
+
+def test_rare_classes_weigh_more_and_the_most_frequent_has_the_papers_weight():
+    """1 / ln(1.02 + .08) = 10.49 and 1 / ln(1.02) = 50.50, in tens of the first."""
+    assert class_weights(np.array([0.08, 0.0])) == [10.0, 48.1]
+
+
+def test_suggested_class_weights_come_one_a_class_also_without_objects():
+    statistics = ObjectStatistics(
+        areas=np.array([50, 50]),
+        extents=np.array([[7, 7], [7, 7]]),
+        image_sizes=np.array([[100, 100]]),
+        classes=np.array([1, 1]),
+        n_classes=3,
+    )
+    options = SpatialEmbeddings.suggestions(statistics)["model"]["options"]
+    assert options["foreground_weight"] == [10.0, 14.9, 14.9]

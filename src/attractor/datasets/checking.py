@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Float, Int, Int32
 from scipy import ndimage
 from skimage.measure import label as connected_parts
 
@@ -37,6 +37,8 @@ class ObjectStatistics:
     areas: Int[np.ndarray, " k"]
     extents: Int[np.ndarray, "k 2"]  # rows and columns of each object's bounding box
     image_sizes: Int[np.ndarray, "m 2"]  # rows and columns of each image
+    classes: Int[np.ndarray, " _"] = field(default_factory=lambda: np.zeros(0, np.int64))  # of each object, from 1
+    n_classes: int = 1
 
     @property
     def count(self) -> int:
@@ -54,6 +56,12 @@ class ObjectStatistics:
         if not self.count:
             return {}
         return dict(zip(PERCENTILES, np.percentile(self.areas, PERCENTILES).tolist(), strict=True))
+
+    @property
+    def class_shares(self) -> Float[np.ndarray, " c"]:
+        """Share of all pixels that objects of each class have."""
+        pixels = np.bincount(self.classes, self.areas[: len(self.classes)], self.n_classes + 1)[1:]
+        return pixels / max(self.image_sizes.prod(axis=1).sum(), 1)
 
     @property
     def typical_size(self) -> float:
@@ -156,8 +164,10 @@ def object_statistics(dataset: Dataset) -> ObjectStatistics:
     Raises:
         InputError: if an image cannot be read.
     """
-    measured = [(sample.labels.shape, *_measure(sample.labels)) for sample in _samples(dataset)]
-    return _statistics([size for size, _, _ in measured], [(area, extent) for _, area, extent in measured])
+    measured = [(sample.labels.shape, *_measure(sample.labels), sample.classes) for sample in _samples(dataset)]
+    return _statistics(
+        [size for size, *_ in measured], [tuple(rest) for _, *rest in measured], len(dataset.class_names)
+    )
 
 
 def _samples(dataset: Dataset) -> Iterator[Sample]:
@@ -178,14 +188,14 @@ def _measure(labels: Int32[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " k"], I
     return areas(labels, len(boxes)), np.array(extents, np.int64).reshape(-1, 2)
 
 
-def _statistics(
-    sizes: list[tuple[int, ...]], measured: list[tuple[Int[np.ndarray, " _"], Int[np.ndarray, "_ 2"]]]
-) -> ObjectStatistics:
-    """All images' objects in one record."""
+def _statistics(sizes: list[tuple[int, ...]], measured: list[tuple[Any, ...]], n_classes: int) -> ObjectStatistics:
+    """All images' objects, given as area, extent and class of each, in one record."""
     return ObjectStatistics(
-        areas=np.concatenate([np.zeros(0, np.int64), *(area for area, _ in measured)]),
-        extents=np.concatenate([np.zeros((0, 2), np.int64), *(extent for _, extent in measured)]),
+        areas=np.concatenate([np.zeros(0, np.int64), *(area for area, _, _ in measured)]),
+        extents=np.concatenate([np.zeros((0, 2), np.int64), *(extent for _, extent, _ in measured)]),
         image_sizes=np.array(sizes, np.int64).reshape(-1, 2),
+        classes=np.concatenate([np.zeros(0, np.int64), *(classes[: len(area)] for area, _, classes in measured)]),
+        n_classes=n_classes,
     )
 
 
@@ -203,7 +213,7 @@ class _Findings:
     errors: list[str] = field(default_factory=list)
     sizes: list[tuple[int, ...]] = field(default_factory=list)
     object_counts: dict[str, int] = field(default_factory=dict)  # image to its number of objects
-    measured: list[tuple[Any, Any]] = field(default_factory=list)
+    measured: list[tuple[Any, ...]] = field(default_factory=list)
     kinds: Counter[tuple[int, str]] = field(default_factory=Counter)  # channels and type of the pixels
     classes: Counter[int] = field(default_factory=Counter)
     empty: list[str] = field(default_factory=list)
@@ -220,7 +230,7 @@ class _Findings:
         self.classes.update(sample.classes.tolist())
         self.ignored.append(float(sample.ignore.mean()))
         area, extent = _measure(sample.labels)
-        self.measured.append((area, extent))
+        self.measured.append((area, extent, sample.classes))
         self.object_counts[sample.name] = len(area)
         if not len(area):
             self.empty.append(sample.name)
@@ -239,8 +249,8 @@ class _Findings:
 
     def report(self, head: list[str], class_names: Iterable[str]) -> Report:
         """Everything in sentences."""
-        statistics = _statistics(self.sizes, self.measured)
         class_names = tuple(class_names)
+        statistics = _statistics(self.sizes, self.measured, len(class_names))
         warnings = list(self._warnings(statistics, class_names))
         return Report(
             errors=tuple(_shortened(self.errors)),
@@ -304,7 +314,7 @@ class _Findings:
         low, high = statistics.image_sizes.min(axis=0), statistics.image_sizes.max(axis=0)
         span = f"{low[0]} x {low[1]}" + (f" to {high[0]} x {high[1]}" if (low != high).any() else "")
         yield f"images: {span} pixels; {self._kinds()}"
-        per_image = sorted(len(area) for area, _ in self.measured)
+        per_image = sorted(len(area) for area, *_ in self.measured)
         yield (
             f"objects: {statistics.count}, {per_image[0]} to {per_image[-1]} in an image, "
             f"{np.median(per_image):g} in the median one"

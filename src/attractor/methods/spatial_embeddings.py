@@ -154,11 +154,13 @@ class SpatialEmbeddings(nn.Module):
     def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
         """Keys of a recipe that suit such objects: the margin by their shape, where it starts by their size."""
         ratio = np.median(statistics.extents.max(1) / statistics.extents.min(1).clip(1))
-        options = {
+        options: dict[str, Any] = {
             "margin": "elliptical" if ratio >= 1.15 else "circular",
             "initial_margin": round(0.29 * statistics.typical_size, 1),
             "min_size": statistics.min_object // 4,
         }
+        if len(statistics.class_shares) > 1:
+            options["foreground_weight"] = class_weights(statistics.class_shares)
         return {"model": {"options": options}}
 
     def _start_at(self, margin: float) -> None:
@@ -454,6 +456,18 @@ def _nearest(
     result = np.zeros_like(labels)
     result[foreground] = ids[cKDTree(np.stack(means, 1)).query(embedding[:, foreground].T)[1]]
     return result
+
+
+def class_weights(shares: Float[np.ndarray, " c"]) -> list[float]:
+    """Weight f of each class in the seed loss: the rarer, the higher; the most frequent one has the paper's 10.
+
+    Args:
+        shares: of all pixels, what objects of each class have, 0 to 1.
+
+    Source: ENet's class weights, 1 / ln(1.02 + share); the paper's text on f is cut off in our copy.
+    """
+    weights = 1 / np.log(1.02 + shares)
+    return [round(float(weight), 1) for weight in 10 * weights / weights.min()]
 
 
 def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, ...]:

@@ -1,0 +1,92 @@
+"""A data set with only some of its classes, or with all of them as one.
+
+Objects of a class that is not kept are background, and so are its crowds for benchmarks that count them; pixels that
+the data set ignores stay ignored.
+
+Shapes: `h` rows, `w` columns, `k` objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from jaxtyping import Int
+
+from attractor.datasets.sample import Dataset, Sample
+from attractor.errors import InputError
+from attractor.instances import Annotations
+
+
+class WithClasses:
+    """A data set whose classes are renumbered."""
+
+    def __init__(self, dataset: Dataset, class_names: Sequence[str], numbers: Sequence[int]) -> None:
+        """Give each class another number.
+
+        Args:
+            dataset: what to read.
+            class_names: of the classes that there will be.
+            numbers: for each class of `dataset`, the number of one of these, from 1; 0 leaves its objects out.
+        """
+        self._dataset, self._numbers = dataset, np.array([0, *numbers], np.int32)
+        self.class_names = tuple(class_names)
+        self.names, self.columns = dataset.names, dataset.columns
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample."""
+        sample = self._dataset[index]
+        classes = self._numbers[sample.classes]
+        kept = classes > 0
+        table = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
+        return dataclasses.replace(
+            sample,
+            labels=table[sample.labels],
+            classes=classes[kept],
+            annotate=sample.annotate and partial(self._annotations, sample),
+        )
+
+    def _annotations(self, sample: Sample) -> Annotations:
+        """What was annotated of the classes that are kept."""
+        assert sample.annotate is not None  # else nobody is given this
+        return renumbered(sample.annotate(), self._numbers)
+
+
+def renumbered(annotations: Annotations, numbers: Int[np.ndarray, " _"]) -> Annotations:
+    """Annotations with class c as `numbers[c]`, without those that get 0."""
+    classes = numbers[annotations.classes]
+    kept = np.flatnonzero(classes)
+    return Annotations(
+        tuple(annotations.masks[k] for k in kept),
+        classes[kept],
+        annotations.is_crowd[kept],
+        annotations.areas[kept],
+        annotations.distances[kept],
+        annotations.void,
+    )
+
+
+def with_classes(dataset: Dataset, names: Sequence[str]) -> WithClasses:
+    """The data set with these classes alone, numbered in this order; objects of others are background.
+
+    Raises:
+        InputError: if a name is none of its classes, or there twice.
+    """
+    if unknown := [name for name in names if name not in dataset.class_names]:
+        raise InputError(
+            f"The data set has no class {', '.join(map(repr, unknown))}; its classes: {', '.join(dataset.class_names)}."
+        )
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"The classes to keep are {', '.join(names) or 'none'}; give each once, and at least one.")
+    return WithClasses(dataset, names, [1 + names.index(n) if n in names else 0 for n in dataset.class_names])
+
+
+def as_one_class(dataset: Dataset, name: str = "object") -> WithClasses:
+    """The data set with every object of one class."""
+    return WithClasses(dataset, [name], [1] * len(dataset.class_names))
