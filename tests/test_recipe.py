@@ -1,12 +1,16 @@
 """Recipes: strict, answered with the right key, and the same after writing."""
 
+import dataclasses
 import inspect
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.test_training import sample
 
 from attractor import recipe as recipe_module
+from attractor.datasets.coco import write_coco
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
 from attractor.methods import METHODS
@@ -14,6 +18,7 @@ from attractor.model import Description, Model
 from attractor.networks.resnet import ResNet
 from attractor.recipe import read_recipe, recipe_for, recipe_of, run, write_recipe
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 MINIMAL = {"data": {"train": "cells"}}
 
 
@@ -27,6 +32,33 @@ def test_a_written_recipe_is_read_the_same(tmp_path):
     recipe = recipe_of(MINIMAL | {"model": {"about": 'a "quoted" \\ line\nmore', "options": {"margin": "circular"}}})
     write_recipe(tmp_path / "r.toml", recipe)
     assert read_recipe(tmp_path / "r.toml") == recipe
+
+
+STAGES = [
+    {"training": {"crop_size": 64, "learning_rate": 1e-3}},
+    {"training": {"crop_size": 128, "freeze_normalisation": True}, "augmentation": {"blur": 0.0}},
+]
+
+
+def test_a_stage_changes_what_it_names_and_nothing_else(tmp_path):
+    recipe = recipe_of(MINIMAL | {"training": {"epochs": 5}, "stages": STAGES})
+    assert [recipe.stage(k).training.crop_size for k in (1, 2)] == [64, 128]
+    assert [recipe.stage(k).training.freeze_normalisation for k in (1, 2)] == [False, True]
+    assert [recipe.stage(k).augmentation.blur for k in (1, 2)] == [1.0, 0.0]
+    assert {recipe.stage(k).training.epochs for k in (1, 2)} == {5}
+    write_recipe(tmp_path / "r.toml", recipe)
+    assert read_recipe(tmp_path / "r.toml") == recipe
+
+
+def test_a_wrong_key_in_a_stage_is_refused_before_training():
+    with pytest.raises(InputError, match=r'Stage 2 of the recipe: There is no key "training.epoch"; did you mean'):
+        recipe_of(MINIMAL | {"stages": [{}, {"training": {"epoch": 2}}]})
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.toml")))
+def test_published_recipes_are_valid(name):
+    recipe = read_recipe(RECIPES / name)
+    assert recipe.model.classes is None or recipe.data.classes is None
 
 
 def test_set_changes_any_key(tmp_path):
@@ -214,3 +246,34 @@ def test_split_of_images_that_are_not_split(folder, tmp_path):
     recipe = recipe_for(folder, [*SMALL, f"data.validation={folder}", "data.split_by=kind"])
     with pytest.raises(InputError, match=r"data.validation names its own images"):
         run(recipe, tmp_path / "out", device="cpu")
+
+
+def test_stages_begin_where_the_one_before_ended(folder, tmp_path, caplog):
+    training = {"epochs": 1, "crops_per_epoch": 2, "batch_size": 2, "crop_size": 32, "workers": 0}
+    stages = [
+        {"training": {"learning_rate": 1e-3}},
+        {"training": {"learning_rate": 1e-9, "freeze_normalisation": True}},
+    ]
+    content = {"data": {"train": str(folder)}, "model": {"channels": 1}, "training": training, "stages": stages}
+    model = run(recipe_of(content), tmp_path / "run", device="cpu").state_dict()
+    first = Model.load(tmp_path / "run" / "stage_1" / "model.safetensors").state_dict()
+    assert all(torch.allclose(first[name].float(), value.float(), atol=1e-6) for name, value in model.items())
+    kept = Model.load(tmp_path / "run" / "model.safetensors")
+    assert kept.description.recipe["training"]["learning_rate"] == 1e-9
+    (tmp_path / "run" / "stage_2" / "model.safetensors").unlink()  # as if it had been killed at the very end
+    again = run(recipe_of(content), tmp_path / "run", resume=True, device="cpu").state_dict()
+    assert all(torch.equal(again[name], value) for name, value in model.items())
+    with pytest.raises(InputError, match="a training was begun here; add --resume"):
+        run(recipe_of(content), tmp_path / "run", device="cpu")
+
+
+def test_only_some_classes_are_learned(tmp_path):
+    samples = [sample(f"image_{i}", seed=i) for i in range(3)]
+    samples = [dataclasses.replace(s, classes=np.array([1, 2, 1])) for s in samples]
+    write_coco(tmp_path / "data", samples, ["cell", "bubble"])
+    training = {"epochs": 1, "crops_per_epoch": 2, "batch_size": 2, "crop_size": 32, "workers": 0}
+    data = {"train": str(tmp_path / "data"), "validation": 0.34, "classes": ["bubble"]}
+    model = run(
+        recipe_of({"data": data, "model": {"channels": 1}, "training": training}), tmp_path / "run", device="cpu"
+    )
+    assert model.description.class_names == ("bubble",)

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from attractor.augmentation import Augmentation
 from attractor.datasets import Crops, Dataset, open_dataset, split
 from attractor.datasets.checking import ObjectStatistics, object_statistics
+from attractor.datasets.classes import with_classes
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.methods import METHODS
@@ -45,6 +46,7 @@ class Data(BaseModel):
     model_config = _STRICT
 
     train: str  # a data set
+    classes: list[str] | None = None  # the only ones to learn, in this order; objects of others are background
     validation: float | str = 0.1  # a share of the training images, or another data set
     split_by: str | None = None  # a column of images.csv each of whose values is split in that share
     split_seed: int = 0
@@ -69,6 +71,15 @@ class ModelSection(BaseModel):
     network_options: dict[str, Any] = {}  # arguments of the network
 
 
+class Stage(BaseModel):
+    """What one stage of a run changes in two of its sections; it begins with the weights that the one before found."""
+
+    model_config = _STRICT
+
+    training: dict[str, Any] = {}
+    augmentation: dict[str, Any] = {}
+
+
 class Recipe(BaseModel):
     """A whole run."""
 
@@ -78,6 +89,26 @@ class Recipe(BaseModel):
     model: ModelSection = Field(default_factory=lambda: ModelSection())
     training: TrainingSection = Field(default_factory=TrainingSection)
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
+    stages: list[Stage] = []
+
+    @pydantic.model_validator(mode="after")
+    def _stages_can_be(self) -> Recipe:
+        """Refuse a wrong key or value of a stage before the first one has trained."""
+        for number in range(1, len(self.stages) + 1):
+            self.stage(number)
+        return self
+
+    def stage(self, number: int) -> Recipe:
+        """The recipe of one stage, counted from 1, as if it were a run of its own.
+
+        Raises:
+            InputError: if a key, type or range in it is wrong.
+        """
+        changes = self.stages[number - 1]
+        content = self.model_dump(mode="json", exclude={"stages"})
+        for section in ("training", "augmentation"):
+            content[section] |= getattr(changes, section)
+        return recipe_of(content, f"Stage {number} of the recipe")
 
 
 def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
@@ -206,13 +237,17 @@ def _groups(dataset: Dataset) -> str:
 def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = "auto") -> Model:
     """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
 
+    A recipe in stages has a folder below `out` for each; the model of the last one is the run's.
+
     Args:
         recipe: what to do.
         out: folder for everything that is written.
-        resume: go on from the last checkpoint in `out`.
+        resume: go on from the last checkpoint in `out`; stages that were finished are kept.
         device: as `attractor.prediction.image.choose_device` has it.
     """
-    dataset = open_dataset(recipe.data.train)
+    if recipe.stages:
+        return _run_stages(recipe, Path(out), resume=resume, device=device)
+    dataset = _opened(recipe.data.train, recipe.data.classes)
     training, validation = _parts(recipe, dataset)
     _check_names(recipe.model.classes, dataset.class_names, "model.classes")
     _check_names(list(validation.class_names), dataset.class_names, "data.validation")
@@ -245,11 +280,36 @@ def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = 
     )
 
 
+def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str) -> Model:
+    """Train one stage after another."""
+    _make_folder(out, recipe, resume, begun=out / "recipe.toml")
+    write_recipe(out / "recipe.toml", recipe)
+    start = recipe.model.start
+    for number in range(1, len(recipe.stages) + 1):
+        folder = out / f"stage_{number}"
+        own = recipe.stage(number)
+        own = own.model_copy(update={"model": own.model.model_copy(update={"start": start})})
+        start = str(folder / "model.safetensors")
+        if resume and Path(start).exists():
+            continue
+        logger.warning("Stage %d of %d: %s", number, len(recipe.stages), folder)
+        run(own, folder, resume=resume and (folder / "last.ckpt").exists(), device=device)
+    model = Model.load(str(start))
+    model.save(out / "model.safetensors", scores=model.description.scores)
+    return model
+
+
+def _opened(path: str, classes: list[str] | None) -> Dataset:
+    """A data set, or those of its classes that are to be learned."""
+    dataset = open_dataset(path)
+    return dataset if classes is None else with_classes(dataset, classes)
+
+
 def _parts(recipe: Recipe, dataset: Dataset) -> tuple[Dataset, Dataset]:
     if isinstance(recipe.data.validation, str):
         if recipe.data.split_by is not None:
             raise InputError("data.split_by says how to split data.train, but data.validation names its own images.")
-        return dataset, open_dataset(recipe.data.validation)
+        return dataset, _opened(recipe.data.validation, recipe.data.classes)
     return split(dataset, recipe.data.validation, recipe.data.split_seed, recipe.data.split_by)
 
 
@@ -273,11 +333,12 @@ def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) ->
         )
 
 
-def _make_folder(out: Path, recipe: Recipe, resume: bool) -> None:
-    if not resume and (out / "last.ckpt").exists():
+def _make_folder(out: Path, recipe: Recipe, resume: bool, begun: Path | None = None) -> None:
+    begun = begun or out / "last.ckpt"
+    if not resume and begun.exists():
         raise InputError(f"{out}: a training was begun here; add --resume to go on with it, or give another --out.")
     if resume:
-        if not (out / "last.ckpt").exists():
+        if not begun.exists():
             raise InputError(f"{out}: there is nothing to resume; start the training without --resume.")
         if changed := _differences(read_recipe(out / "recipe.toml"), recipe):
             raise InputError(
@@ -293,7 +354,8 @@ def _make_folder(out: Path, recipe: Recipe, resume: bool) -> None:
 def _differences(old: Recipe, new: Recipe) -> list[str]:
     """Keys whose values differ."""
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    return [f"{s}.{key}" for s in after for key in after[s] if before[s].get(key) != after[s][key]]
+    stages = ["stages"] if before.pop("stages") != after.pop("stages") else []
+    return [f"{s}.{key}" for s in after for key in after[s] if before[s].get(key) != after[s][key]] + stages
 
 
 def _load_encoder(model: Model, path: str) -> None:
@@ -325,8 +387,13 @@ def _begin_with(model: Model, start: Model) -> None:
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """Write a recipe as TOML; reading it gives the same recipe."""
     lines: list[str] = []
-    for section, values in recipe.model_dump(mode="json").items():
-        lines.append(f"[{section}]")
+    content = recipe.model_dump(mode="json")
+    stages = content.pop("stages")
+    for title, values in [
+        *((f"[{section}]", content[section]) for section in content),
+        *(("[[stages]]", s) for s in stages),
+    ]:
+        lines.append(title)
         lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
         lines.append("")
     with atomic(path) as temporary:
