@@ -21,6 +21,7 @@ from attractor.images import (
     atomic,
     find_images,
     image_suffix,
+    pixel_size,
     read_image,
     read_labels,
     write_image,
@@ -345,6 +346,85 @@ def test_any_number_of_channels_written_comes_back(tmp_path, channels):
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), image)
 
 
+MICRO = ["\u00b5m", "\u03bcm"]  # the micro sign, and the Greek letter
+
+
+@pytest.mark.parametrize(
+    ("unit", "micrometres"),
+    [*((unit, 1) for unit in MICRO), (None, 1), ("nm", 1e-3), ("mm", 1e3), ("\u00c5", 1e-4), ("cm", 1e4), ("m", 1e6)],
+)
+def test_ome_says_how_large_a_pixel_is(tmp_path, unit, micrometres):
+    units = {} if unit is None else {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+    sides = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+    save(tmp_path / "a.tif", GREY, ome=True, metadata=sides | units)
+    assert pixel_size(tmp_path / "a.tif") == pytest.approx((0.5 * micrometres, 0.25 * micrometres))
+
+
+@pytest.mark.parametrize(
+    ("unit", "micrometres"), [("um", 1), ("micron", 1), ("\\u00B5m", 1), ("nm", 1e-3), ("mm", 1e3), ("inch", 25400)]
+)
+def test_imagej_says_how_large_a_pixel_is(tmp_path, unit, micrometres):
+    save(tmp_path / "a.tif", GREY, imagej=True, resolution=(4, 2), metadata={"unit": unit})
+    assert pixel_size(tmp_path / "a.tif") == pytest.approx((0.5 * micrometres, 0.25 * micrometres))
+
+
+def test_imagej_may_have_another_unit_along_the_columns(tmp_path):
+    save(tmp_path / "a.tif", GREY, imagej=True, resolution=(4, 2), metadata={"unit": "um", "yunit": "nm"})
+    assert pixel_size(tmp_path / "a.tif") == pytest.approx((0.0005, 0.25))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"resolution": (300, 300), "resolutionunit": "INCH"},
+        {"resolution": (4, 4), "resolutionunit": "CENTIMETER"},
+        {"imagej": True},
+        {"imagej": True, "resolution": (4, 4)},
+        {"imagej": True, "resolution": (4, 4), "metadata": {"unit": "pixel"}},
+        {"imagej": True, "resolution": (0, 4), "metadata": {"unit": "um"}},
+        {"ome": True},
+        {"ome": True, "metadata": {"axes": "YX", "PhysicalSizeX": 0.5}},
+        {"ome": True, "metadata": {"axes": "YX", "PhysicalSizeX": 0.0, "PhysicalSizeY": 0.5}},
+        {"description": "<OME><Image></OME>", "metadata": None},
+        {"description": "<OME><Image/></OME>", "metadata": None},
+        {"description": "<OME><Pixels PhysicalSizeX='a' PhysicalSizeY='1'/></OME>", "metadata": None},
+        {"description": "<OME><Pixels PhysicalSizeX='1' PhysicalSizeY='inf'/></OME>", "metadata": None},
+        {
+            "description": "<OME><Pixels PhysicalSizeX='1' PhysicalSizeXUnit='pixel' PhysicalSizeY='1'/></OME>",
+            "metadata": None,
+        },
+    ],
+)
+def test_a_resolution_for_printing_or_none_is_no_pixel_size(tmp_path, options):
+    assert pixel_size(save(tmp_path / "a.tif", GREY, **options)) is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_only_tiff_is_trusted_with_the_size_of_a_pixel(tmp_path, suffix):
+    assert pixel_size(save(tmp_path / f"a{suffix}", GREY, dpi=(96, 96))) is None
+
+
+def test_a_pixel_size_of_no_file_or_a_damaged_one_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        pixel_size(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(b"II*\0\1")
+    with pytest.raises(InputError, match=r"a\.tif: is damaged or cut short"):
+        pixel_size(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("options", [{"ome": True}, {"imagej": True, "metadata": {"unit": "um"}}])
+def test_a_damaged_note_gives_a_size_or_none_or_an_input_error(tmp_path, options):
+    whole = np.frombuffer(save(tmp_path / "a.tif", GREY[:4, :4], resolution=(2, 2), **options).read_bytes(), np.uint8)
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        damaged = whole.copy()
+        damaged[generator.integers(0, len(whole), 6)] = generator.integers(0, 256, 6)
+        (tmp_path / "damaged.tif").write_bytes(damaged.tobytes())
+        with suppress(InputError):
+            pixel_size(tmp_path / "damaged.tif")
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ""])
 def test_a_format_that_would_lose_something_is_refused(tmp_path, suffix):
     with pytest.raises(InputError, match=r"3 channels of uint16 cannot be written as .*name it \.tif"):
@@ -439,7 +519,16 @@ def test_what_is_written_has_the_permissions_of_any_new_file(tmp_path):
 
 
 def test_folders_are_expanded_without_our_own_outputs(tmp_path):
-    for name in ("b.png", "a.TIF", "a_labels.tif", "a_overlay.png", "a_objects.csv", ".hidden.png", "notes.txt"):
+    for name in (
+        "b.png",
+        "a.TIF",
+        "a_labels.tif",
+        "a_overlay.png",
+        "a_objects.csv",
+        "a_coco.json",
+        ".hidden.png",
+        "notes.txt",
+    ):
         (tmp_path / name).touch()
     (tmp_path / "deeper.png").mkdir()
     assert find_images([tmp_path]) == [tmp_path / "a.TIF", tmp_path / "b.png"]

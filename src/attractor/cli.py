@@ -130,6 +130,7 @@ def segment(
     """Find the objects of images: label image, picture with outlines, and table of objects for each."""
     from attractor.images import find_images
     from attractor.prediction.folder import segment_files
+    from attractor.prediction.formats import DEFAULT_FORMATS
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
     size = _sides(pixel_size)
@@ -142,14 +143,25 @@ def segment(
             if outcome.problem is not None:
                 _complain(outcome.problem, console)
 
-        maps = {"tta": tta, "object_size": object_size, "tile": tile}
-        outcomes = segment_files(segmenter, files, out, **maps, formats=chosen, pixel_size=size, report=report)
+        outcomes = segment_files(
+            segmenter,
+            files,
+            out,
+            tta=tta,
+            object_size=object_size,
+            tile=tile,
+            formats=chosen,
+            pixel_size=size,
+            report=report,
+        )
     done = [outcome for outcome in outcomes if outcome.problem is None]
     n_objects = sum(outcome.n_objects for outcome in done)
     if done:
         found = f"Found {_many(n_objects, 'object')} in {_many(len(done), 'image')}"
-        written = "labels, overlays and tables are" if chosen == list(DEFAULT_FORMATS) else f"{', '.join(chosen)} written to"
-        _say(f"{found}; labels, overlays and tables are in {out}.")
+        is_usual = tuple(chosen) == DEFAULT_FORMATS
+        _say(
+            f"{found}; {'labels, overlays and tables' if is_usual else 'results as ' + ', '.join(chosen)} are in {out}."
+        )
     if len(done) < len(outcomes):
         _complain(f"{len(outcomes) - len(done)} of {_many(len(outcomes), 'image')} could not be segmented.")
         raise typer.Exit(1)
@@ -160,8 +172,8 @@ def _sides(size: str | None) -> tuple[float, float] | None:
     if size is None:
         return None
     try:
-        height, *width = (float(side) for side in size.lower().split("x"))
-        (width,) = width or (height,)
+        sides = [float(side) for side in size.lower().split("x")]
+        height, width = sides if len(sides) > 1 else sides * 2
     except ValueError as error:
         raise InputError(
             f"--pixel-size {size}: give micrometres a pixel, as in 0.5, or 0.5x0.25 for row and column."
@@ -550,7 +562,7 @@ def demo(
     image = out / "immunohistochemistry.png"
     write_image(image, picture)
     found = segmenter.segment(rgb2hed(picture)[..., 0], tta=True)
-    write_result(picture, found, segmenter.class_names, out, image.stem)
+    write_result(picture, found, segmenter.class_names, out, image.name)
     stem = out / image.stem
     _say(f"Found {len(found)} nuclei in {image}, a section of colon from scikit-image, by their blue stain.")
     _say(f"  {stem}_overlay.png   the picture with an outline around each\n  {stem}_labels.tif    the label image")

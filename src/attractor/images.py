@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -30,10 +31,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from attractor.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
-OUTPUT_ENDINGS = ("_labels.tif", "_overlay.png", "_objects.csv")  # what `attractor segment` writes beside an image
+OUTPUT_ENDINGS = (  # what `attractor segment` writes beside an image
+    "_labels.tif", "_overlay.png", "_objects.csv", "_objects.parquet", "_coco.json", "_objects.geojson", "_rois.zip",
+)  # fmt: skip
 
 MOST_PIXELS = 1 << 30  # a PNG header that promises more is an attack or belongs into OME-Zarr
 MOST_PIXELS_FOR_PILLOW = 1 << 26  # a little below where Pillow begins to warn of decompression bombs
+MICROMETRES = {  # in the units of length of OME and ImageJ
+    **dict.fromkeys(("\u00b5m", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    "\u00c5": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, **dict.fromkeys(("in", "inch"), 25400.0),
+}  # fmt: skip
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow and scikit-image have it
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -147,6 +154,25 @@ def write_image(path: str | Path, image: Shaped[np.ndarray, "h w c"]) -> None:
             f"{path}: {image.shape[2]} channels of {image.dtype} cannot be written as "
             f"{path.suffix or 'a file without suffix'}; name it .tif."
         )
+
+
+def pixel_size(path: str | Path) -> tuple[float, float] | None:
+    """Micrometres along a pixel's height and width, where the file says so in a way that can be trusted.
+
+    That is OME-TIFF (`PhysicalSizeY`, `PhysicalSizeX` and their units) and ImageJ's TIFF (resolution with a unit of
+    length). The resolution in other TIFF files, PNG and JPEG is one for printing, most often a program's default, and
+    is passed over; so is a size that is no number above 0 or has an unknown unit. Gives None then.
+
+    Raises:
+        InputError: if the file is missing or a damaged TIFF.
+    """
+    path = _existing(path)
+    with _decoding(path):
+        if not _first_bytes(path).startswith(_TIFF):
+            return None
+        with tifffile.TiffFile(path) as tiff:
+            sides = _ome_sides(tiff) if tiff.is_ome else _imagej_sides(tiff) if tiff.is_imagej else (0.0, 0.0)
+    return sides if all(np.isfinite(side) and side > 0 for side in sides) else None
 
 
 # --- label images -----------------------------------------------------------------------------------------------------
@@ -446,6 +472,38 @@ def _read_tiff(path: Path) -> _Tiff:
         if alpha and array.shape[2] == page.samplesperpixel > len(alpha):
             array = array[..., : -len(alpha)]
         return _Tiff(array, int(page.photometric), int(page.compression), page.colormap)
+
+
+def _ome_sides(tiff: Any) -> tuple[float, float]:
+    """Height and width of a pixel of the first image in micrometres; 0 where OME does not say."""
+    try:
+        elements = ElementTree.fromstring(tiff.ome_metadata).iter()
+        pixels = next(element for element in elements if element.tag.rpartition("}")[2] == "Pixels")
+        height, width = (
+            float(pixels.get(f"PhysicalSize{axis}", 0)) * _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "um"))
+            for axis in "YX"
+        )
+    except (ElementTree.ParseError, StopIteration, ValueError):
+        return 0.0, 0.0
+    return height, width
+
+
+def _imagej_sides(tiff: Any) -> tuple[float, float]:
+    """Height and width of a pixel in micrometres; 0 where ImageJ's image is not calibrated."""
+    notes, tags = tiff.imagej_metadata or {}, tiff.pages[0].tags
+    unit = notes.get("unit", "pixel")
+    sides = []
+    for axis, own in (("Y", notes.get("yunit", unit)), ("X", unit)):
+        tag = tags.get(f"{axis}Resolution")
+        resolution = tag.value if tag is not None else None  # pixels, and over how many units
+        pixels, length = resolution if isinstance(resolution, tuple) and len(resolution) == 2 else (0, 0)
+        sides.append(_micrometres(str(own)) * length / pixels if pixels else 0.0)
+    return sides[0], sides[1]
+
+
+def _micrometres(unit: str) -> float:
+    """How many there are in a unit of length; 0 for a unit that is none."""
+    return MICROMETRES.get(unit.strip().replace("\\u00B5", "\u00b5").replace("\u03bc", "\u00b5"), 0.0)
 
 
 def _refuse_cut_chain(file: Any, layout: Any, path: Path) -> None:

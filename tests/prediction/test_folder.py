@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -9,13 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from skimage.measure import regionprops_table
 
 import attractor
 from attractor.errors import InputError
 from attractor.images import read_image, read_labels
-from attractor.instances import Instances
-from attractor.prediction.folder import object_table, segment_files
+from attractor.prediction.folder import segment_files
+from attractor.prediction.formats import FORMATS, Format, Result
 
 RANDOM = np.random.default_rng(0)
 
@@ -51,37 +51,6 @@ def test_an_image_gives_labels_overlay_and_table(segmenter, tmp_path):
     assert [int(row["area"]) for row in rows] == np.bincount(labels.ravel())[1:].tolist()
     assert {row["class"] for row in rows} == {"object"}
     assert all(0 < float(row["score"]) < 1 for row in rows)
-
-
-@pytest.mark.parametrize("n_channels", [1, 3])
-def test_the_table_says_what_scikit_image_measures(n_channels):
-    labels = np.kron(np.arange(12).reshape(3, 4), np.ones((5, 6), int)).astype(np.int32)
-    labels[RANDOM.random(labels.shape) < 0.3] = 0
-    image = RANDOM.integers(0, 60000, (*labels.shape, n_channels), np.uint16)
-    found = Instances(labels, np.tile([1, 2], 6)[:11], np.linspace(1, 0, 11))
-    table = object_table(image, found, ("round", "long, thin"))
-    expected = regionprops_table(labels, image, ["label", "area", "centroid", "bbox", "intensity_mean"])
-    ours = ["label", "area", "centroid_row", "centroid_column", "min_row", "min_column", "max_row", "max_column"]
-    ours += ["mean_intensity"] if n_channels == 1 else [f"mean_intensity_{c}" for c in range(n_channels)]
-    assert set(table) == {*ours, "class", "score"}
-    for name, (theirs, values) in zip(ours, expected.items(), strict=True):
-        np.testing.assert_allclose(np.array(table[name], float), values, rtol=1e-5, atol=0.006, err_msg=theirs)
-    assert table["class"][:2] == ["round", "long, thin"]
-
-
-def test_an_object_that_others_hide_has_no_row():
-    labels = np.zeros((4, 4), np.int32)
-    labels[1:3, 1:3] = 2
-    found = Instances(labels, np.ones(2, int), np.array([0.5, 0.25]))
-    table = object_table(np.ones((4, 4, 1), np.uint8), found, ("object",))
-    assert (table["label"], table["area"], table["score"], table["min_row"]) == ([2], [4], ["0.2500"], [1])
-
-
-def test_a_table_without_objects_has_its_head():
-    found = Instances.from_labels(np.zeros((4, 4), np.int32))
-    table = object_table(np.ones((4, 4, 1), np.uint8), found, ("object",))
-    assert list(table)[:3] == ["label", "class", "score"]
-    assert not any(table.values())
 
 
 def test_a_folder_is_segmented_and_its_results_are_not(segmenter, tmp_path):
@@ -141,6 +110,48 @@ def test_a_folder_in_the_way_of_a_result_is_named(segmenter, tmp_path):
     assert names(tmp_path / "out") == ["a_overlay.png"]
 
 
+def test_the_formats_asked_for_are_written_and_no_others(segmenter, tmp_path):
+    image = picture(tmp_path / "cells.png")
+    (outcome,) = segment_files(segmenter, [image], tmp_path / "out", formats=["coco", "csv", "coco"])
+    assert names(tmp_path / "out") == ["cells_coco.json", "cells_objects.csv"]
+    document = json.loads((tmp_path / "out/cells_coco.json").read_text())
+    assert document["images"][0]["file_name"] == "cells.png"
+    assert len(document["annotations"]) == outcome.n_objects
+
+
+def test_a_format_of_a_folder_is_written_with_the_files_or_not_at_all(segmenter, tmp_path, monkeypatch):
+    def write(folder: Path, result: Result) -> None:
+        if result.name == "b.png":
+            raise InputError(f"{folder / result.stem}: no.")
+        folder.mkdir(exist_ok=True)
+        (folder / result.stem).touch()
+
+    monkeypatch.setitem(FORMATS, "shared", Format("shared/", write=write))
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    outcomes = segment_files(segmenter, [tmp_path], tmp_path / "out", formats=["shared", "csv"])
+    assert [outcome.problem for outcome in outcomes] == [None, f"{tmp_path / 'out/shared/b'}: no."]
+    assert names(tmp_path / "out") == ["a_objects.csv", "shared"]
+    assert names(tmp_path / "out/shared") == ["a"]
+
+
+def test_pixels_have_the_size_that_is_given_or_else_the_files_own(segmenter, tmp_path):
+    pixels = RANDOM.integers(0, 255, (40, 50), np.uint8)
+    tifffile.imwrite(tmp_path / "own.tif", pixels, imagej=True, resolution=(4, 4), metadata={"unit": "um"})
+    tifffile.imwrite(tmp_path / "none.tif", pixels)
+    for out, size in [("by_file", None), ("given", (2.0, 1.0))]:
+        segment_files(segmenter, [tmp_path], tmp_path / out, formats=["csv"], pixel_size=size)
+
+    def area(file: str) -> float | None:
+        with (tmp_path / file).open(newline="") as table:
+            row = next(csv.DictReader(table))
+        return float(row["area_um2"]) / float(row["area"]) if "area_um2" in row else None
+
+    assert area("by_file/own_objects.csv") == pytest.approx(1 / 16)
+    assert area("by_file/none_objects.csv") is None
+    assert area("given/own_objects.csv") == area("given/none_objects.csv") == 2
+
+
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")]
 )
@@ -170,6 +181,9 @@ def test_an_error_of_our_own_is_not_hidden(segmenter, tmp_path, monkeypatch):
         ({"tile": 100}, "A tile has 100 pixels a side .* multiples of 8"),
         ({"tile": 0}, "A tile has 0 pixels"),
         ({"object_size": -1.0}, "The object size is -1.0; .* above 0"),
+        ({"formats": ["labels", "xls"]}, "There is no format 'xls'; the formats are labels, overlay, csv"),
+        ({"formats": []}, "No format is given"),
+        ({"pixel_size": (0.0, 1.0)}, "The pixel size is 0 x 1 micrometres; give numbers above 0"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_before_anything_is_read(segmenter, tmp_path, options, message):
@@ -185,3 +199,44 @@ def test_options_reach_the_model(segmenter, tmp_path):
     expected = segmenter.segment(read_image(image), **options)
     np.testing.assert_array_equal(read_labels(tmp_path / "out/a_labels.tif"), expected.labels)
     assert outcome.n_objects == len(expected)
+
+
+# --- as a command -----------------------------------------------------------------------------------------------------
+
+
+def test_formats_and_pixel_size_are_given_on_the_command_line(attractor_command, tiny_model, tmp_path):
+    image = picture(tmp_path / "a.png")
+    call = ["segment", image, "--model", tiny_model, "--device", "cpu", "--out", tmp_path / "out"]
+    answer = attractor_command(*call, "--format", "csv, geojson", "--pixel-size", "0.5x0.25")
+    assert (answer.code, answer.error) == (0, "")
+    assert answer.out.endswith(f"results as csv, geojson are in {tmp_path / 'out'}.\n")
+    assert names(tmp_path / "out") == ["a_objects.csv", "a_objects.geojson"]
+    with (tmp_path / "out/a_objects.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["area_um2"]) == pytest.approx(int(row["area"]) / 8)
+    assert float(row["centroid_row_um"]) == pytest.approx(float(row["centroid_row"]) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "xls"], "There is no format 'xls'; the formats are"),
+        (["--format", ","], "No format is given; the formats are"),
+        (["--format", "cityscapes"], "The format cityscapes has no class 'object'"),
+        (
+            ["--pixel-size", "0,5"],
+            "--pixel-size 0,5: give micrometres a pixel, as in 0.5, or 0.5x0.25 for row and column.",
+        ),
+        (["--pixel-size", "1x2x3"], "--pixel-size 1x2x3: give micrometres"),
+        (["--pixel-size", "0"], "The pixel size is 0 x 0 micrometres; give numbers above 0"),
+    ],
+)
+def test_a_wrong_format_or_pixel_size_is_answered_in_one_line(
+    attractor_command, tiny_model, tmp_path, options, message
+):
+    image, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    answer = attractor_command("segment", image, "--model", tiny_model, "--device", "cpu", "--out", out, *options)
+    assert (answer.code, answer.out) == (2, "")
+    assert message in answer.error
+    assert answer.error.count("\n") == 1
+    assert not out.exists()
