@@ -195,6 +195,11 @@ def summarise(images: Sequence[ImageScores], *, seed: int = 0) -> Summary:
     )
 
 
+def mean_average_precision(images: Sequence[ImageScores]) -> float:
+    """AP by image, mean over the thresholds, without its interval."""
+    return float(np.mean([image.average_precision.mean() for image in images]))
+
+
 def paired_difference(a: Sequence[ImageScores], b: Sequence[ImageScores], *, seed: int = 0) -> Difference:
     """AP by image of `a` less that of `b`; above 0, `a` is better. Images are paired by name.
 

@@ -1,0 +1,456 @@
+"""COCO's average precision and recall of masks, the twelve numbers that pycocotools prints.
+
+**What counts.** Each class of each image is matched on its own, and of the objects found there the 100 with the highest
+scores. Equal scores keep their order: that of the objects in an image, and of the images as they are given, which for
+equality with pycocotools must be that of their ids. A found object without a pixel is wrong like any other.
+
+**Matching.** IoU thresholds are .50, .55, …, .95, each on its own. Found objects choose in the order of their scores:
+each takes the true object that it fits best of those that are still free and fit at least as well as the threshold
+says, of two that fit alike the later. True objects that count come first; only if none of them will do, one that does
+not count is taken, and then neither of the two has any effect. What takes none is wrong.
+
+**Crowds.** A crowd is a region of several objects of its class. It does not count, and any number of found objects may
+take it; they fit it by the part of their own pixels that lies in it, not by IoU.
+
+**Size.** Small is an area of up to 32 x 32 pixels, medium from there to 96 x 96, large from there on; an area on a
+border counts on both sides. Within a range of sizes, true objects outside do not count, and neither do found objects
+outside that take none. A true object's area is what its annotation says; a found one's is its mask's. (pycocotools
+takes the area of the box where a results file has boxes, too; delete them there to compare.)
+
+**Average precision.** All images' found objects of a class, in the order of their scores: after each one there is a
+precision (right of all so far that have an effect) and a recall (right of all true objects that count). AP is the mean,
+over 101 recalls from 0 to 1, of the highest precision at this recall or above, and 0 at recalls that are never reached.
+Average recall is the recall in the end, with 1, 10 or 100 found objects an image and class. Both are meaned over
+thresholds and classes. A class without a true object that counts is left out, and what is left out in every class is
+NaN, where pycocotools prints -1.
+
+**Not in COCO.** Void pixels are taken from every object; a true object that loses all its pixels there is left out, and
+a found one that loses more than half has no effect if it takes none. Each number has a 95 % bootstrap interval over
+images, of 500 samples, as every one of them sorts out all objects anew; samples without a class are without it.
+
+pycocotools has one mistake that is not repeated: whoever takes the annotation of id 0 is wrong there.
+
+Source: `pycocotools.cocoeval.COCOeval` with iouType "segm"; Lin et al. 2014 (doi:10.1007/978-3-319-10602-1_48).
+
+Shapes: `h` rows, `w` columns, `k` true objects, `d` found objects, `a` ranges of area, `t` thresholds, `i` images,
+`s` bootstrap samples, `n` runs of pixels, `r` rows of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int8, Shaped
+
+from attractor.errors import InputError
+from attractor.instances import Annotations, Instances
+from attractor.metrics.bootstrap import Interval, bootstrap_weights, paired_by_name
+
+# By linspace, as pycocotools: its 0.35 is a little more, and a recall of 7/20 does not reach it.
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # all, small, medium, large; both ends count
+LIMITS = (1, 10, 100)  # found objects of an image and class
+ROWS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+N_SAMPLES = 500
+CHUNK = 1 << 21  # bootstrap weights of found objects at a time: 16 MB
+
+
+@dataclass(frozen=True)
+class CocoScores:
+    """What became of one image's objects, in each range of area and at each threshold."""
+
+    name: str
+    truth_classes: Int[np.ndarray, " k"]
+    truth_counts: Bool[np.ndarray, "a k"]  # crowds never do
+    found_classes: Int[np.ndarray, " d"]  # at most 100 of each class, best first within it
+    ranks: Int[np.ndarray, " d"]  # place in the class, from 0
+    scores: Float[np.ndarray, " d"]
+    outcome: Int8[np.ndarray, "a t d"]  # 1 right, -1 wrong, 0 without effect
+    n_truth: int  # without crowds
+    n_found: int  # all that there were, also beyond 100 of a class
+
+
+@dataclass(frozen=True)
+class CocoRows:
+    """The twelve numbers by the names they have in papers; NaN where there is nothing of the kind."""
+
+    AP: Interval  # over IoU .50 to .95
+    AP50: Interval
+    AP75: Interval
+    APs: Interval  # small, up to 32 x 32 pixels
+    APm: Interval
+    APl: Interval  # large, from 96 x 96 on
+    AR1: Interval  # with one found object an image and class
+    AR10: Interval
+    AR100: Interval
+    ARs: Interval
+    ARm: Interval
+    ARl: Interval
+
+
+@dataclass(frozen=True)
+class CocoSummary(CocoRows):
+    """The scores of a data set."""
+
+    by_class: dict[int, dict[str, float]]  # number of each class with a true object -> name of the row -> value
+    n_truth: int  # without crowds
+    n_found: int
+    n_images: int
+
+
+@dataclass(frozen=True)
+class CocoDifference(CocoRows):
+    """Scores of one result less those of another on the same images, with paired intervals."""
+
+    n_images: int
+
+
+def score_image(truth: Annotations, found: Instances, *, name: str) -> CocoScores:
+    """Match the objects of one image; whole masks are compared where found objects overlap.
+
+    Args:
+        truth: objects as annotated, with crowds.
+        found: classes are numbered as in the truth; scores may be any numbers.
+        name: the image's stem.
+
+    Raises:
+        InputError: if sizes differ, or the runs of a true mask do not fill the image.
+    """
+    _check(truth, found, name)
+    kept = _kept_pixels(truth.void)
+    masks = [_mask(runs, kept) for runs in truth.masks]
+    is_gone = np.array(
+        [runs[1::2].any() and not mask.area for runs, mask in zip(truth.masks, masks, strict=True)], bool
+    )
+    chosen, ranks = _ranked(found)
+    spans = _spans(found, chosen)
+    areas, spans = spans.areas(len(chosen)), spans.without_void(kept)
+    areas_left = spans.areas(len(chosen))
+    counts = _within(truth.areas) & ~truth.is_crowd & ~is_gone
+    has_effect = _within(areas) & (2 * areas_left >= areas)
+    outcome = np.empty((len(AREAS), len(THRESHOLDS), len(chosen)), np.int8)
+    for number in np.unique(found.classes[chosen]):
+        own, true = found.classes[chosen] == number, np.flatnonzero((truth.classes == number) & ~is_gone)
+        fit = _fit(spans.of(own), areas_left[own], [masks[k] for k in true], truth.is_crowd[true])
+        outcome[..., own] = _match(fit, truth.is_crowd[true], counts[:, true], has_effect[:, own])
+    return CocoScores(
+        name,
+        truth.classes[~is_gone],
+        counts[:, ~is_gone],
+        found.classes[chosen],
+        ranks,
+        found.scores[chosen].astype(np.float64),
+        outcome,
+        int((~truth.is_crowd & ~is_gone).sum()),
+        len(found),
+    )
+
+
+def summarise(images: Sequence[CocoScores], *, seed: int = 0) -> CocoSummary:
+    """Scores of a data set with 95 % bootstrap intervals over its images, the same for the same seed.
+
+    Raises:
+        InputError: if there is no image.
+    """
+    pools = _pools(images)
+    by_class = _rows_by_class(pools, np.ones((1, len(images))))[:, 0]  # (c, r)
+    samples = _rows(pools, bootstrap_weights(len(images), seed)[:N_SAMPLES])
+    return CocoSummary(
+        **_intervals(_mean_of_known(by_class), samples),
+        by_class={
+            pool.class_number: dict(zip(ROWS, values.tolist(), strict=True))
+            for pool, values in zip(pools, by_class, strict=True)
+        },
+        n_truth=sum(image.n_truth for image in images),
+        n_found=sum(image.n_found for image in images),
+        n_images=len(images),
+    )
+
+
+def paired_difference(a: Sequence[CocoScores], b: Sequence[CocoScores], *, seed: int = 0) -> CocoDifference:
+    """Scores of `a` less those of `b`; above 0, `a` is better. Images are paired by name.
+
+    Raises:
+        InputError: if there is no image, or the two are not of the same images, each there once.
+    """
+    pairs = paired_by_name(a, b)
+    of_a, of_b = _pools([one for one, _ in pairs]), _pools([other for _, other in pairs])
+    once, often = np.ones((1, len(pairs))), bootstrap_weights(len(pairs), seed)[:N_SAMPLES]
+    value = _rows(of_a, once) - _rows(of_b, once)
+    return CocoDifference(**_intervals(value[0], _rows(of_a, often) - _rows(of_b, often)), n_images=len(pairs))
+
+
+# --- one image --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """Runs of pixels down the columns, each of one found object."""
+
+    start: Int[np.ndarray, " n"]
+    end: Int[np.ndarray, " n"]  # one past the last
+    owner: Int[np.ndarray, " n"]  # counted from 0
+
+    def areas(self, n: int) -> Float[np.ndarray, " n"]:
+        """Pixels of each of n objects."""
+        return _sums(self.owner, self.end - self.start, n)
+
+    def without_void(self, kept: Int[np.ndarray, " _"] | None) -> _Spans:
+        """The same where void pixels are left out of the count."""
+        return self if kept is None else _Spans(kept[self.start], kept[self.end], self.owner)
+
+    def of(self, keep: Bool[np.ndarray, " d"]) -> _Spans:
+        """Those of some of the objects, which are counted anew."""
+        number = np.cumsum(keep) - 1
+        own = keep[self.owner]
+        return _Spans(self.start[own], self.end[own], number[self.owner[own]])
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """One true object."""
+
+    bounds: Int[np.ndarray, " n"]  # first pixel of each run, and one past the last; every other run is the object's
+    before: Int[np.ndarray, " n"]  # pixels of the object before each of these
+
+    @property
+    def area(self) -> int:
+        """All its pixels."""
+        return int(self.before[-1])
+
+    def covers(self, places: Int[np.ndarray, "*x"]) -> Int[np.ndarray, "*x"]:
+        """How many of its pixels lie before each place."""
+        run = np.searchsorted(self.bounds, places, side="right") - 1
+        return self.before[run] + np.where(run % 2 == 1, places - self.bounds[run], 0)
+
+
+def _mask(runs: Int[np.ndarray, " _"], kept: Int[np.ndarray, " _"] | None) -> _Mask:
+    """An object from its run lengths, void pixels left out."""
+    bounds = np.concatenate([[0], np.cumsum(runs)])
+    if kept is not None:
+        bounds = kept[bounds]
+    lengths = np.diff(bounds)
+    lengths[::2] = 0  # the gaps
+    return _Mask(bounds, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _check(truth: Annotations, found: Instances, name: str) -> None:
+    """Refuse images that differ in size."""
+    if truth.void.shape != found.labels.shape:
+        raise InputError(
+            f"{name}: the images to compare differ in shape: truth {truth.void.shape}, found {found.labels.shape}."
+        )
+    for k, mask in enumerate(truth.masks):
+        if mask.sum() != truth.void.size or (mask < 0).any():
+            raise InputError(
+                f"{name}: the runs of true object {k + 1} cover {mask.sum()} pixels, but the image has "
+                f"{truth.void.shape[0]} x {truth.void.shape[1]}."
+            )
+
+
+def _ranked(found: Instances) -> tuple[Int[np.ndarray, " d"], Int[np.ndarray, " d"]]:
+    """The objects that take part, class by class and best first, and each one's place in its class."""
+    order = np.lexsort((-found.scores, found.classes))
+    classes = found.classes[order]
+    ranks = np.arange(len(order)) - np.searchsorted(classes, classes)
+    return order[ranks < LIMITS[-1]], ranks[ranks < LIMITS[-1]]
+
+
+def _kept_pixels(void: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " _"] | None:
+    """For each pixel down the columns, and their end, how many before it are not void; None where none is."""
+    return np.concatenate([[0], np.cumsum(~void.ravel(order="F"))]) if void.any() else None
+
+
+def _spans(found: Instances, chosen: Int[np.ndarray, " d"]) -> _Spans:
+    """The pixels of the chosen objects, counted in this order."""
+    if found.masks is not None:
+        bounds = [np.cumsum(found.masks[k]) for k in chosen]
+        ends = [each[1::2] for each in bounds]
+        starts = [each[0::2][: len(end)] for each, end in zip(bounds, ends, strict=True)]
+        owner = np.repeat(np.arange(len(chosen)), [len(end) for end in ends])
+        nothing = np.zeros(0, np.int64)
+        return _Spans(np.concatenate([nothing, *starts]), np.concatenate([nothing, *ends]), owner)
+    flat = found.labels.ravel(order="F")
+    start = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
+    end = np.append(start[1:], flat.size)
+    place = np.full(len(found) + 1, -1)
+    place[chosen + 1] = np.arange(len(chosen))
+    owner = place[flat[start]]
+    return _Spans(start[owner >= 0], end[owner >= 0], owner[owner >= 0])
+
+
+def _within(areas: Float[np.ndarray, " _"]) -> Bool[np.ndarray, "a _"]:
+    """Whether areas lie in each of the ranges."""
+    return (areas >= AREAS[:, :1]) & (areas <= AREAS[:, 1:])
+
+
+def _fit(
+    spans: _Spans, areas: Float[np.ndarray, " d"], masks: list[_Mask], is_crowd: Bool[np.ndarray, " k"]
+) -> Float[np.ndarray, "d k"]:
+    """IoU of each found object with each true one; with a crowd, the part of the found one that lies in it."""
+    shared = np.zeros((len(areas), len(masks)))
+    for column, mask in zip(shared.T, masks, strict=True):
+        if mask.area:
+            near = (spans.end > mask.bounds[1]) & (spans.start < mask.bounds[-1])
+            start, end = mask.covers(np.stack([spans.start[near], spans.end[near]]))
+            column[:] = _sums(spans.owner[near], end - start, len(areas))
+    true_areas = np.array([mask.area for mask in masks], float)
+    whole = np.where(is_crowd, areas[:, None], areas[:, None] + true_areas - shared)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
+
+
+def _sums(owner: Int[np.ndarray, " x"], values: Shaped[np.ndarray, " x"], n: int) -> Float[np.ndarray, " n"]:
+    """Sum of the values of each of n owners."""
+    return np.bincount(owner, values, n).astype(np.float64)  # whole numbers where there is none
+
+
+def _match(
+    fit: Float[np.ndarray, "d k"],
+    is_crowd: Bool[np.ndarray, " k"],
+    counts: Bool[np.ndarray, "a k"],
+    has_effect: Bool[np.ndarray, "a d"],
+) -> Int8[np.ndarray, "a t d"]:
+    """What becomes of each found object, best first."""
+    outcome = np.repeat(-has_effect.astype(np.int8)[:, None], len(THRESHOLDS), axis=1)
+    is_free = np.ones((len(AREAS), len(THRESHOLDS), fit.shape[1]), bool)
+    for k in np.flatnonzero(fit.max(axis=1, initial=0) >= THRESHOLDS[0]):
+        near = np.flatnonzero(fit[k] >= THRESHOLDS[0])[::-1]  # from behind, so that argmax gives the later of equals
+        possible = is_free[..., near] & (fit[k, near] >= THRESHOLDS[:, None])  # (a, t, near)
+        counted = possible & counts[:, None, near]
+        best = np.where(np.where(counted.any(-1, keepdims=True), counted, possible), fit[k, near], 0).argmax(-1)
+        area, level = np.nonzero(possible.any(-1))
+        taken = near[best[area, level]]
+        outcome[area, level, k] = counts[area, taken]
+        is_free[area, level, taken] = is_crowd[taken]
+    return outcome
+
+
+# --- all images -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All images' objects of one class, those found by score."""
+
+    class_number: int
+    image: Int[np.ndarray, " d"]  # index of each found object's image
+    outcome: Int8[np.ndarray, "a t d"]
+    right: Float[np.ndarray, "i m"]  # of each image, meaned over thresholds, in the order of the rows from AR1 on
+    n_truth: Float[np.ndarray, "i a"]  # true objects that count
+
+
+def _pools(images: Sequence[CocoScores]) -> list[_Pool]:
+    """A pool for each class with a true object."""
+    if not images:
+        raise InputError("There is no image to score: a data set needs at least one.")
+    of_truth = np.repeat(np.arange(len(images)), [len(image.truth_classes) for image in images])
+    of_found = np.repeat(np.arange(len(images)), [len(image.found_classes) for image in images])
+    truth_classes = np.concatenate([image.truth_classes for image in images])
+    truth_counts = np.concatenate([image.truth_counts for image in images], axis=1)
+    found_classes = np.concatenate([image.found_classes for image in images])
+    ranks = np.concatenate([image.ranks for image in images])
+    outcome = np.concatenate([image.outcome for image in images], axis=2)
+    scores = np.concatenate([image.scores for image in images])
+    pools = []
+    for number in np.unique(truth_classes[truth_counts[0]]):
+        own = np.flatnonzero(found_classes == number)
+        own = own[np.argsort(-scores[own], kind="stable")]
+        true = truth_classes == number
+        pools.append(
+            _Pool(
+                int(number),
+                of_found[own],
+                outcome[..., own],
+                _right(of_found[own], outcome[..., own], ranks[own], len(images)),
+                np.stack([_sums(of_truth[true], c[true], len(images)) for c in truth_counts], 1),
+            )
+        )
+    return pools
+
+
+def _right(
+    image: Int[np.ndarray, " d"], outcome: Int8[np.ndarray, "a t d"], ranks: Int[np.ndarray, " d"], n_images: int
+) -> Float[np.ndarray, "i m"]:
+    """Right ones of each image, meaned over thresholds: of the first 1, 10 and 100, and of small, medium and large."""
+    is_right = (outcome == 1).mean(axis=1)  # (a, d)
+    kinds = [is_right[0] * (ranks < limit) for limit in LIMITS] + list(is_right[1:])
+    return np.stack([_sums(image, kind, n_images) for kind in kinds], 1)
+
+
+def _rows(pools: list[_Pool], weights: Float[np.ndarray, "s i"]) -> Float[np.ndarray, "s r"]:
+    """The twelve numbers, meaned over the classes that have them."""
+    return _mean_of_known(_rows_by_class(pools, weights))
+
+
+def _rows_by_class(pools: list[_Pool], weights: Float[np.ndarray, "s i"]) -> Float[np.ndarray, "c s r"]:
+    """The twelve numbers of each class with images so often; NaN without a true object that counts."""
+    parts = [np.concatenate([_precisions(pool, weights), _recalls(pool, weights)], axis=1) for pool in pools]
+    return np.array(parts).reshape(len(pools), len(weights), len(ROWS))
+
+
+def _mean_of_known(values: Float[np.ndarray, "c *rest"]) -> Float[np.ndarray, "*rest"]:
+    """Means over the classes without those that are NaN; NaN where all are."""
+    known = ~np.isnan(values)
+    return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0))
+
+
+def _ratio(part: Float[np.ndarray, "*x"], whole: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "*x"]:
+    """Quotients; NaN for 0 / 0."""
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _precisions(pool: _Pool, weights: Float[np.ndarray, "s i"]) -> Float[np.ndarray, "s 6"]:
+    """The six APs of one class."""
+    n_truth = weights @ pool.n_truth  # (s, a)
+    precision = np.full((len(weights), len(AREAS), len(THRESHOLDS)), np.nan)
+    size = max(1, CHUNK // max(1, len(pool.image)))
+    for part in (slice(first, first + size) for first in range(0, len(weights), size)):
+        often = weights[part][:, pool.image]
+        for area in np.flatnonzero(pool.n_truth.any(axis=0)):
+            for level, outcome in enumerate(pool.outcome[area]):
+                precision[part, area, level] = _average_precision(outcome, often, n_truth[part, area])
+    whole, small, medium, large = np.moveaxis(precision.mean(axis=2), 1, 0)
+    return np.stack([whole, precision[:, 0, 0], precision[:, 0, 5], small, medium, large], 1)
+
+
+def _recalls(pool: _Pool, weights: Float[np.ndarray, "s i"]) -> Float[np.ndarray, "s 6"]:
+    """The six ARs of one class."""
+    return _ratio(weights @ pool.right, weights @ pool.n_truth[:, [0, 0, 0, 1, 2, 3]])
+
+
+def _average_precision(
+    outcome: Int8[np.ndarray, " d"], often: Float[np.ndarray, "s d"], n_truth: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, " s"]:
+    """Mean precision over recalls of found objects, best first, each there so often; NaN where nothing is there.
+
+    Precision is looked at where an object is right: it is lower at any other, and recall the same.
+    """
+    has_effect = np.flatnonzero(outcome)
+    right = np.flatnonzero(outcome[has_effect] == 1)
+    often = often[:, has_effect[: right[-1] + 1 if len(right) else 0]]
+    hits, seen = np.cumsum(often[:, right], axis=1), np.cumsum(often, axis=1)[:, right]
+    precision = hits / np.maximum(seen, 1)  # a sample may have none of the images so far
+    highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    place = _first_to_reach(hits / np.maximum(n_truth, 1)[:, None])
+    reached = np.take_along_axis(np.pad(highest, ((0, 0), (0, 1))), place, axis=1)
+    return np.where(n_truth > 0, reached.mean(axis=1), np.nan)
+
+
+def _first_to_reach(recall: Float[np.ndarray, "s p"]) -> Int[np.ndarray, "s q"]:
+    """Place in each ascending row of the first that is at least as high as each of RECALLS; p if none is."""
+    row = np.arange(len(recall))[:, None]
+    steps = (recall + 2 * row).ravel(), (RECALLS + 2 * row).ravel()  # one ascending row of all
+    return np.searchsorted(*steps).reshape(len(recall), -1) - row * recall.shape[1]
+
+
+def _intervals(values: Float[np.ndarray, " r"], samples: Float[np.ndarray, "s r"]) -> dict[str, Interval]:
+    """Each row with the middle 95 % of its samples that are known."""
+    intervals = {}
+    for name, value, sample in zip(ROWS, values.tolist(), samples.T, strict=True):
+        known = sample[~np.isnan(sample)]
+        low, high = np.quantile(known, (0.025, 0.975)).tolist() if len(known) else (np.nan, np.nan)
+        intervals[name] = Interval(value, low, high)
+    return intervals
