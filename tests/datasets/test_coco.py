@@ -1,6 +1,12 @@
 """COCO: polygons and run lengths against pycocotools, and what is said of files that cannot be used."""
 
+import contextlib
+import io
 import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as official
+from pycocotools.coco import COCO
 
-from attractor.datasets import Sample, open_dataset
-from attractor.datasets.coco import Coco, compress_runs, expand_runs, fill_polygon, write_coco
+from attractor.datasets import Sample, coco, open_dataset
+from attractor.datasets.coco import (
+    Coco,
+    compress_runs,
+    expand_runs,
+    fill_polygon,
+    polygon_runs_as_coco,
+    read_coco_results,
+    write_coco,
+    write_coco_results,
+)
 from attractor.errors import InputError
-from attractor.instances import encode_mask
+from attractor.instances import Annotations, Instances, decode_mask, encode_mask
 
 SQUARE = [1, 1, 4, 1, 4, 4, 1, 4]  # x, y: columns and rows 1 to 3
 
@@ -124,6 +140,235 @@ def test_runs_of_nothing_are_no_object(tmp_path):
     assert len(Coco(tmp_path)[0].classes) == 0
 
 
+# --- masks as pycocotools draws them
+
+
+def official_counts(points: np.ndarray, shape: tuple[int, int]) -> str:
+    """Compressed runs of a polygon."""
+    return official.frPyObjects([points.ravel().tolist()], *shape)[0]["counts"].decode()
+
+
+@pytest.mark.parametrize("extent", [2, 20, 60, 400])
+@pytest.mark.parametrize("step", [0, 0.1, 0.5, 1])  # coordinates are multiples of it, or any numbers
+def test_polygons_are_those_of_pycocotools_to_the_pixel(extent, step):
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        shape = int(generator.integers(1, 70)), int(generator.integers(1, 70))
+        middle = generator.uniform(-20, 80, 2) * (generator.random() < 0.7)
+        points = middle + generator.uniform(-0.5 * extent, extent, (int(generator.integers(3, 12)), 2))
+        points = np.round(points / step) * step if step else points
+        runs = polygon_runs_as_coco(points, shape)
+        assert compress_runs(runs) == official_counts(points, shape)
+
+
+def test_polygons_that_reach_far_out_are_those_of_pycocotools():
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        points = generator.uniform(-40_000, 40_000, (5, 2))
+        assert compress_runs(polygon_runs_as_coco(points, (50, 60))) == official_counts(points, (50, 60))
+    assert polygon_runs_as_coco(np.array([[-9e6, -9e6], [9e6, -9e6], [0, 9e6]]), (2, 3)).tolist() == [0, 6]
+
+
+def test_a_polygon_without_a_pixel_has_one_run():
+    for points in ([[2, 2], [2, 2], [2, 2]], [[2, 2], [2.3, 2.1], [2.1, 2.4]], [[-9, 1], [-4, 1], [-4, 4]]):
+        assert polygon_runs_as_coco(np.array(points, float), (6, 8)).tolist() == [48]
+
+
+def test_several_polygons_are_united_as_in_pycocotools(tmp_path):
+    generator = np.random.default_rng(0)
+    for _ in range(30):
+        polygons = [
+            np.round(generator.uniform(-3, 10, (int(generator.integers(3, 6)), 2)), 1).ravel().tolist()
+            for _ in range(generator.integers(1, 5))
+        ]
+        truth = annotated(write(tmp_path, [annotation(outline=polygons)]))
+        merged = official.merge(official.frPyObjects(polygons, 6, 8))
+        assert compress_runs(truth.masks[0]) == merged["counts"].decode()
+        assert truth.areas.tolist() == [official.area(merged)]
+
+
+# --- annotations
+
+
+def annotated(path: Path) -> Annotations:
+    """What is annotated in the one image of a data set."""
+    sample = Coco(path)[0]
+    assert sample.annotate is not None
+    return sample.annotate()
+
+
+def test_every_annotation_is_there_whole(tmp_path):
+    runs = {"size": [6, 8], "counts": [0, 48]}
+    truth = annotated(
+        write(
+            tmp_path,
+            [
+                annotation(3, area=7.5),
+                annotation(1, category=3, outline=runs, iscrowd=1, area=40),
+                annotation(2, outline=[[2, 2, 3, 2, 3, 3, 2, 3], [5, 5, 7, 5, 7, 6, 5, 6, 5, 5.5]]),
+            ],
+        )
+    )
+    assert truth.classes.tolist() == [2, 1, 2]
+    assert truth.is_crowd.tolist() == [False, True, False]
+    assert truth.areas.tolist() == [7.5, 40, 3]  # the last one's is that of its mask
+    assert [decode_mask(mask, (6, 8)).sum() for mask in truth.masks] == [9, 48, 3]
+    assert np.isnan(truth.distances).all()
+    assert truth.void.shape == (6, 8)
+    assert not truth.void.any()
+
+
+def test_annotations_are_drawn_when_asked_for(tmp_path, monkeypatch):
+    drawn = []
+    plain = coco.polygon_runs_as_coco
+    monkeypatch.setattr(coco, "polygon_runs_as_coco", lambda *given: drawn.append(1) or plain(*given))
+    sample = Coco(write(tmp_path, [annotation()]))[0]
+    assert sample.annotate is not None
+    assert not drawn
+    sample.annotate()
+    assert drawn
+
+
+def test_a_sample_goes_to_another_process_without_its_data_set(tmp_path):
+    write(tmp_path, [annotation()])
+    sample = pickle.loads(pickle.dumps(Coco(tmp_path)[0]))
+    assert sample.annotate().areas.tolist() == [9]
+    assert len(pickle.dumps(sample)) < 3000
+
+
+def test_an_image_without_annotations_has_none(tmp_path):
+    truth = annotated(write(tmp_path, []))
+    assert (truth.masks, len(truth.classes), truth.void.shape) == ((), 0, (6, 8))
+
+
+def test_an_object_outside_of_the_image_is_annotated_but_in_no_label_image(tmp_path):
+    outside = [value + 100 for value in SQUARE]
+    write(tmp_path, [annotation(1, outline=[outside], area=9), annotation(2)])
+    assert Coco(tmp_path)[0].classes.tolist() == [2]
+    truth = annotated(tmp_path)  # pycocotools counts it as missed
+    assert truth.areas.tolist() == [9, 9]
+    assert truth.masks[0].tolist() == [48]
+
+
+# --- results
+
+
+def found(*masks: np.ndarray, scores: list[float], classes: list[int]) -> Instances:
+    return Instances.from_masks(list(masks), np.array(classes, np.int32), np.array(scores), (6, 8))
+
+
+LEFT, RIGHT = (np.arange(8) < 5) & np.ones((6, 1), bool), (np.arange(8) >= 3) & np.ones((6, 1), bool)
+
+
+def test_results_written_come_back(tmp_path):
+    images = [{"id": number, "file_name": "a.png"} for number in (12,)]
+    dataset = Coco(write(tmp_path, [], images=images))
+    given = found(LEFT, RIGHT, scores=[0.1, 1 / 3], classes=[1, 2])
+    write_coco_results(tmp_path / "found.json", [(12, given)], dataset.category_ids)
+    (read,) = read_coco_results(tmp_path / "found.json", dataset)
+    for part in ("labels", "classes", "scores"):
+        np.testing.assert_array_equal(getattr(read, part), getattr(given, part))
+    np.testing.assert_array_equal(read.mask(1), LEFT)
+    np.testing.assert_array_equal(read.mask(2), RIGHT)
+
+
+def test_results_are_what_pycocotools_loads(tmp_path):
+    dataset = Coco(write(tmp_path, [annotation()]))
+    labels = np.array([[1, 2, 2, 0, 0, 0, 0, 0]] * 6, np.int32)
+    flat = Instances(labels, np.array([2, 1], np.int32), np.array([0.5, 0.25], np.float32))
+    write_coco_results(tmp_path / "found.json", [(1, flat)], dataset.category_ids)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(tmp_path / "annotations.json"))
+        results = truth.loadRes(str(tmp_path / "found.json"))
+    entries = results.loadAnns(results.getAnnIds())
+    assert [(entry["category_id"], entry["score"], entry["area"]) for entry in entries] == [(7, 0.5, 6), (3, 0.25, 12)]
+    for k, entry in enumerate(entries, 1):
+        np.testing.assert_array_equal(results.annToMask(entry), labels == k)
+
+
+def test_no_results_are_an_empty_list(tmp_path):
+    dataset = Coco(write(tmp_path, []))
+    write_coco_results(tmp_path / "found.json", [], dataset.category_ids)
+    assert json.loads((tmp_path / "found.json").read_text()) == []
+    (read,) = read_coco_results(tmp_path / "found.json", dataset)
+    assert (len(read), read.labels.shape) == (0, (6, 8))
+
+
+def test_results_that_fail_halfway_leave_no_file(tmp_path):
+    def results() -> Iterator[tuple[int, Instances]]:
+        yield 1, found(LEFT, scores=[0.5], classes=[1])
+        yield 1, found(LEFT, scores=[0.5], classes=[3])
+
+    with pytest.raises(InputError, match="Image 1: objects have the classes 3 to 3, but there are 2 category ids"):
+        write_coco_results(tmp_path / "found.json", results(), (3, 7))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_in_any_order_go_to_their_images(tmp_path):
+    images = [{"id": number, "file_name": f"{number}.png"} for number in (1, 2, 3)]
+    for entry in images:
+        Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / entry["file_name"])
+    dataset = Coco(write(tmp_path, [], images=images))
+    entries = [result(image_id=3, score=0.1), result(image_id=1, score=0.2), result(image_id=3, score=0.9, bbox=[])]
+    (tmp_path / "found.json").write_text(json.dumps(entries))
+    read = list(read_coco_results(tmp_path / "found.json", dataset))
+    assert [one.scores.tolist() for one in read] == [[0.2], [], [0.1, 0.9]]
+    assert set(np.unique(read[2].labels)) == {0, 2}  # the better hides the other
+
+
+def result(**changed: Any) -> dict[str, Any]:
+    """One entry of a results file; a polygon will do for a mask."""
+    return {"image_id": 1, "category_id": 7, "segmentation": [SQUARE], "score": 0.5, **changed}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (result(image_id=5), "result 1: its image_id 5 is not in the data set"),
+        (result(image_id=[1]), r"result 1: its image_id \[1\] is not in the data set"),
+        (result(category_id=8), "result 1: its category_id 8 is not in the data set, which has 3, 7"),
+        (result(score=None), "result 1: its score None is no number"),
+        (result(score=float("nan")), "result 1: its score nan is no number"),
+        (result(score=True), "result 1: its score True is no number"),
+        (result(segmentation={"size": [8, 6], "counts": [48]}), "result 1: its runs fill 8 x 6 pixels, but its image"),
+        (result(segmentation=None), "result 1: it has no outline"),
+        (17, "result 1: must be an object of image_id, category_id, segmentation and score"),
+    ],
+)
+def test_a_result_that_cannot_be_used_is_named(tmp_path, wrong, message):
+    dataset = Coco(write(tmp_path, []))
+    (tmp_path / "found.json").write_text(json.dumps([result(), wrong]))
+    with pytest.raises(InputError, match=rf"found\.json: {message}"):
+        read_coco_results(tmp_path / "found.json", dataset)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [("o", "its runs are cut short"), ([40], "its runs cover 40 pixels, but its image has 6 x 8")],
+)
+def test_a_result_whose_runs_do_not_fill_the_image_is_named_when_its_turn_comes(tmp_path, counts, message):
+    dataset = Coco(write(tmp_path, []))
+    entry = result(segmentation={"size": [6, 8], "counts": counts})
+    (tmp_path / "found.json").write_text(json.dumps([entry]))
+    with pytest.raises(InputError, match=rf"found\.json: result 0: {message}"):
+        next(read_coco_results(tmp_path / "found.json", dataset))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"image_id": 1', "is cut short or not JSON"),
+        (b"\x80\x81[", "is not JSON; give a JSON of results"),
+        (b"{}", "is no list of results; give objects of image_id, category_id, segmentation and score in a list"),
+    ],
+)
+def test_a_file_without_results_is_refused(tmp_path, content, message):
+    dataset = Coco(write(tmp_path, []))
+    (tmp_path / "found.json").write_bytes(content)
+    with pytest.raises(InputError, match=rf"found\.json: {message}"):
+        read_coco_results(tmp_path / "found.json", dataset)
+
+
 # --- samples
 
 
@@ -203,6 +448,86 @@ def test_a_json_by_any_name_is_found_if_it_is_the_only_one(tmp_path):
     assert len(open_dataset(tmp_path / "train.json")) == 1
 
 
+def downloaded(folder: Path, *parts: str) -> Path:
+    """COCO's folder with some of its parts, each of one image."""
+    (folder / "annotations").mkdir()
+    for part in parts:
+        (folder / part).mkdir()
+        write(folder / part, [annotation()])
+        (folder / part / "annotations.json").rename(folder / "annotations" / f"instances_{part}.json")
+    return folder
+
+
+def test_coco_is_read_as_it_is_downloaded(tmp_path):
+    downloaded(tmp_path, "val2017")
+    (tmp_path / "annotations" / "captions_val2017.json").touch()
+    (tmp_path / "annotations" / "person_keypoints_val2017.json").touch()
+    for path in (tmp_path, tmp_path / "annotations" / "instances_val2017.json"):
+        dataset = open_dataset(path)
+        assert dataset.names == ("a",)
+        assert (dataset[0].labels > 0).sum() == 9
+
+
+def test_of_several_parts_one_has_to_be_chosen(tmp_path):
+    downloaded(tmp_path, "train2017", "val2017")
+    assert Coco.recognises(tmp_path)
+    choice = r"annotations.instances_train2017\.json, annotations.instances_val2017\.json"
+    with pytest.raises(InputError, match=f"holds 2 JSON files; give the one to read.* It holds {choice}"):
+        open_dataset(tmp_path)
+    assert len(open_dataset(tmp_path / "annotations" / "instances_train2017.json")) == 1
+
+
+def test_a_folder_of_other_annotations_is_not_coco(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "captions_val2017.json").touch()
+    assert not Coco.recognises(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("json_file", "folder"),
+    [
+        ("instances_train2017.json", "train2017"),
+        ("train.json", "train"),
+        ("annotations/train.json", "images"),
+        ("annotations/a_train.json", "train"),
+    ],
+)
+def test_images_lie_in_a_folder_named_as_the_json_or_beside_it(tmp_path, json_file, folder):
+    (tmp_path / folder / "x").mkdir(parents=True)
+    (tmp_path / folder / "y").mkdir()
+    (tmp_path / json_file).parent.mkdir(exist_ok=True)
+    document = (write(tmp_path, []) / "annotations.json").read_text().replace('"a.png"', '"x/a.png"')
+    (tmp_path / "a.png").rename(tmp_path / folder / "x" / "a.png")
+    (tmp_path / "annotations.json").unlink()
+    (tmp_path / json_file).write_text(document)
+    assert Coco(tmp_path / json_file)[0].name == "a"
+    twice = json.loads(document)
+    twice["images"].append({"id": 2, "file_name": "y/a.png"})
+    (tmp_path / folder / "y" / "a.png").write_bytes((tmp_path / folder / "x" / "a.png").read_bytes())
+    (tmp_path / json_file).write_text(json.dumps(twice))
+    assert Coco(tmp_path / json_file).names == (f"{folder}_x_a", f"{folder}_y_a")
+
+
+def test_ids_are_kept_and_order_the_images(tmp_path):
+    names = {30: "c.png", 4: "b.png", 17: "ä ö.png"}
+    for name in names.values():
+        Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / name)
+    dataset = Coco(write(tmp_path, [], images=[{"id": k, "file_name": name} for k, name in names.items()]))
+    assert dataset.image_ids == (4, 17, 30)
+    assert dataset.names == ("b", "ä ö", "c")
+    assert dataset.category_ids == (3, 7)
+    images = [{"id": "30", "file_name": "c.png"}, {"id": 4, "file_name": "b.png"}]
+    assert Coco(write(tmp_path, [], images=images)).image_ids == ("30", 4)
+
+
+def test_file_names_with_spaces_and_letters_of_any_alphabet_are_read(tmp_path):
+    folder = tmp_path / "наборы данных"
+    folder.mkdir()
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(folder / "細胞 Größe 1.png")
+    dataset = Coco(write(folder, [annotation()], images=[{"id": 1, "file_name": "細胞 Größe 1.png"}]))
+    assert dataset[0].name == "細胞 Größe 1"
+
+
 @pytest.mark.parametrize("in_folder", [True, False])
 def test_samples_written_come_back(tmp_path, in_folder):
     generator = np.random.default_rng(0)
@@ -262,6 +587,11 @@ def test_two_samples_of_one_name_or_a_folder_that_cannot_be_made_are_refused(tmp
         (annotation(4, outline=[[1, 1, 2, 2]]), "annotation 4: it has a polygon with fewer than three points"),
         (annotation(4, outline=[[1, 1, 2, 2, 3, 3, 4]]), "odd number of coordinates"),
         (annotation(4, outline=[[1, 1, 2, 2, 3, "x"]]), "coordinates that are no numbers"),
+        (annotation(4, outline=[[1, 1, 2, 2, 3, 10**400]]), "coordinates that are no numbers"),
+        (annotation(4, area="9"), "annotation 4: its area '9' is no number of pixels"),
+        (annotation(4, area=-1), "annotation 4: its area -1 is no number of pixels"),
+        (annotation(4, area=float("inf")), "annotation 4: its area inf is no number of pixels"),
+        (annotation(4, area=10**400), "annotation 4: its area 10+ is no number of pixels"),
         (annotation(4, outline=[[1, 1, 2, 2, 3, float("nan")]]), "no numbers or far outside"),
         ({"id": 4, "image_id": 1, "category_id": 7, "bbox": [1, 1, 2, 2]}, "no outline .segmentation.; boxes alone"),
         (
@@ -337,6 +667,14 @@ def test_categories_that_cannot_be_used_are_named(tmp_path, categories, message)
         Coco(tmp_path)
 
 
+def test_annotations_that_share_an_id_are_named(tmp_path):
+    write(tmp_path, [annotation(4), annotation(5), annotation(4, category=3)])
+    with pytest.raises(InputError, match="annotation 4: its id is there twice; number the annotations anew"):
+        Coco(tmp_path)
+    without = [{key: value for key, value in annotation().items() if key != "id"}] * 2
+    assert Coco(write(tmp_path, without)).object_count(0) == 2
+
+
 def test_of_many_problems_three_are_named(tmp_path):
     write(tmp_path, [annotation(k, image=9) for k in range(5)])
     with pytest.raises(InputError, match=r"(?s)annotation 0.*annotation 2.*and 2 more like these"):
@@ -381,3 +719,31 @@ def test_a_json_that_cannot_be_opened_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", forbidden)
     with pytest.raises(InputError, match=r"annotations\.json: cannot be read: Permission denied"):
         Coco(tmp_path)
+
+
+READ_ALL = """
+import resource, sys
+from attractor.datasets import open_dataset
+dataset = open_dataset(sys.argv[1])
+print(sum(len(dataset[index].annotate().masks) for index in range(len(dataset))))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+@pytest.mark.slow
+def test_fifty_thousand_annotations_fit_into_memory(tmp_path):
+    pytest.importorskip("resource")
+    generator = np.random.default_rng(0)
+    angles = np.linspace(0, 2 * np.pi, 30)
+    images, annotations = [], []
+    for number in range(2500):
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 64})
+        for x, y in generator.uniform(5, 60, (20, 2)):
+            outline = np.stack([x + 5 * np.cos(angles), y + 5 * np.sin(angles)], 1).ravel().tolist()
+            annotations.append(annotation(len(annotations), image=number, outline=[outline], area=78.5))
+    write(tmp_path, annotations, images=images)
+    call = [sys.executable, "-c", READ_ALL, str(tmp_path)]
+    n, most = subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()
+    assert int(n) == 50_000
+    assert int(most) < 1 << 30  # all of the process

@@ -11,9 +11,16 @@ from typing import Any, runtime_checkable
 
 import numpy as np
 
+from attractor.datasets.cityscapes import Cityscapes
 from attractor.datasets.coco import Coco
 from attractor.datasets.crops import Crops, cropped
+from attractor.datasets.cvppp import Cvppp
+from attractor.datasets.dsb2018 import Dsb2018
+from attractor.datasets.geojson import GeoJson
+from attractor.datasets.imagej import ImageJ
 from attractor.datasets.label_images import LabelImages
+from attractor.datasets.labelme import Labelme
+from attractor.datasets.pascal_voc import PascalVoc
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 
@@ -21,7 +28,17 @@ __all__ = ["DATASETS", "Crops", "Dataset", "Sample", "Subset", "cropped", "layou
 
 runtime_checkable(Dataset)  # so that the checked signatures in tests can ask whether something is one
 
-DATASETS: dict[str, Any] = {"label-images": LabelImages, "coco": Coco}
+DATASETS: dict[str, Any] = {
+    "pascal-voc": PascalVoc,
+    "cvppp": Cvppp,
+    "dsb2018": Dsb2018,
+    "cityscapes": Cityscapes,
+    "label-images": LabelImages,
+    "geojson": GeoJson,
+    "labelme": Labelme,
+    "coco": Coco,
+    "imagej": ImageJ,
+}
 
 
 def layout_of(path: str | Path) -> str:

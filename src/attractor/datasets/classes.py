@@ -31,17 +31,18 @@ class WithClasses:
             class_names: of the classes that there will be.
             numbers: for each class of `dataset`, the number of one of these, from 1; 0 leaves its objects out.
         """
-        self._dataset, self._numbers = dataset, np.array([0, *numbers], np.int32)
+        self.whole, self.numbers = dataset, tuple(numbers)
+        self._numbers = np.array([0, *numbers], np.int32)
         self.class_names = tuple(class_names)
         self.names, self.columns = dataset.names, dataset.columns
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._dataset)
+        return len(self.whole)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample."""
-        sample = self._dataset[index]
+        sample = self.whole[index]
         classes = self._numbers[sample.classes]
         kept = classes > 0
         table = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)

@@ -1,0 +1,147 @@
+"""Any data set as any other: what is read in one layout is written in another, and what that cannot hold is said.
+
+Nothing is there under its name before all of it is written.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from attractor.datasets.cityscapes import write_cityscapes
+from attractor.datasets.coco import write_coco
+from attractor.datasets.cvppp import write_cvppp
+from attractor.datasets.dsb2018 import write_dsb2018
+from attractor.datasets.geojson import write_geojson
+from attractor.datasets.imagej import write_rois
+from attractor.datasets.label_images import write_label_images
+from attractor.datasets.labelme import write_labelme
+from attractor.datasets.pascal_voc import write_pascal_voc
+from attractor.datasets.sample import Dataset, Sample
+from attractor.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layout is written, and what it can hold of what a data set knows."""
+
+    write: Callable[[Path, Iterator[Sample], Dataset], None]  # the data set says names and columns
+    classes: bool = True
+    ignore: bool = False  # pixels that are neither object nor background
+    overlaps: bool = False  # pixels of two objects
+    columns: bool = False  # of images.csv
+
+
+def _by_classes(write: Callable[..., None]) -> Callable[[Path, Iterator[Sample], Dataset], None]:
+    """A writer that takes the names of the classes."""
+    return lambda path, samples, dataset: write(path, samples, dataset.class_names)
+
+
+def _label_images(path: Path, samples: Iterator[Sample], dataset: Dataset) -> None:
+    write_label_images(path, samples, columns=dataset.columns)
+
+
+LAYOUTS = {
+    "label-images": Layout(_label_images, classes=False, columns=True),
+    "coco": Layout(_by_classes(write_coco), ignore=True, overlaps=True),
+    "cityscapes": Layout(_by_classes(write_cityscapes), ignore=True),
+    "pascal-voc": Layout(_by_classes(write_pascal_voc), ignore=True),
+    "cvppp": Layout(_by_classes(write_cvppp), classes=False),
+    "dsb2018": Layout(_by_classes(write_dsb2018), classes=False),
+    "geojson": Layout(_by_classes(write_geojson)),
+    "labelme": Layout(_by_classes(write_labelme)),
+    "imagej": Layout(_by_classes(write_rois), classes=False),
+}
+
+
+def convert(
+    dataset: Dataset, out: str | Path, layout: str, *, report: Callable[[], None] = lambda: None
+) -> tuple[str, ...]:
+    """Write a data set in another layout; what could not be kept comes back, in sentences.
+
+    Args:
+        dataset: what to read; one image at a time is in memory.
+        out: folder to write, which must not be there yet or be empty.
+        layout: a name in LAYOUTS.
+        report: called after each image.
+
+    Raises:
+        InputError: if there is no such layout, `out` is in use, an image cannot be read, or the layout cannot hold
+            what must be kept, such as a class that it has no number for. Nothing is written then.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f'There is no layout "{layout}" to write; there are: {", ".join(LAYOUTS)}.')
+    out, target = Path(out), LAYOUTS[layout]
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{out}: is there already; give a folder that is new or empty.")
+    lost = _Lost(target)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as unfinished:
+            part = Path(unfinished) / out.name
+            part.mkdir()
+            target.write(part, lost.watched(dataset, report), dataset)
+            if out.is_dir():
+                out.rmdir()
+            part.chmod(0o777 & ~_umask())
+            os.rename(part, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another folder.") from error
+    return tuple(lost.sentences(dataset))
+
+
+def _umask() -> int:
+    """The permissions that new files lack; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@dataclass
+class _Lost:
+    """What went by that the layout cannot hold."""
+
+    layout: Layout
+    ignored: int = 0  # images
+    overlapping: int = 0  # images
+    covered: int = 0  # objects without a pixel of their own
+
+    def watched(self, dataset: Dataset, report: Callable[[], None]) -> Iterator[Sample]:
+        """The samples as they are, looked at."""
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            self._look_at(sample)
+            yield sample
+            report()
+
+    def _look_at(self, sample: Sample) -> None:
+        if not self.layout.ignore:
+            self.ignored += bool(sample.ignore.any())
+        if not self.layout.overlaps and sample.annotate is not None:
+            annotations = sample.annotate()
+            covered = int((~annotations.is_crowd).sum()) - len(sample.classes)
+            objects = [mask for mask, crowd in zip(annotations.masks, annotations.is_crowd, strict=True) if not crowd]
+            claimed = sum(int(mask[1::2].sum()) for mask in objects)
+            self.covered += max(covered, 0)
+            self.overlapping += claimed > int((sample.labels > 0).sum())
+
+    def sentences(self, dataset: Dataset) -> Iterator[str]:
+        """What could not be kept."""
+        if not self.layout.classes and len(dataset.class_names) > 1:
+            yield f"{len(dataset.class_names)} classes became one: {', '.join(dataset.class_names)}."
+        if self.overlapping or self.covered:
+            left_out = (
+                f"; {_many(self.covered, 'object')} without a pixel of their own left out" if self.covered else ""
+            )
+            yield f"{_many(self.overlapping, 'image')} with pixels of two objects, which became nobody's{left_out}."
+        if self.ignored:
+            yield f"{_many(self.ignored, 'image')} with ignored pixels, which became background."
+        if not self.layout.columns and dataset.columns:
+            yield f"The columns {', '.join(dataset.columns)} of the images are not kept."
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

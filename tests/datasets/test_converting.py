@@ -1,0 +1,95 @@
+"""Every layout is written so that it reads the same again, and what it cannot hold is said."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from attractor.datasets import DATASETS, layout_of, open_dataset
+from attractor.datasets.coco import write_coco
+from attractor.datasets.converting import LAYOUTS, convert
+from attractor.datasets.label_images import write_label_images
+from attractor.datasets.sample import Sample
+from attractor.errors import InputError
+
+
+def sample(name="first image é", classes=(1, 2, 1)):
+    labels = np.zeros((12, 16), np.int32)
+    labels[1:5, 1:6] = 1
+    labels[5:9, 2:6] = 2  # touches the first
+    labels[2:11, 9:15] = 3
+    labels[4:6, 11:13] = 0  # a hole
+    image = np.random.default_rng(0).integers(0, 255, (12, 16, 3)).astype(np.uint8)
+    return Sample(name, image, labels, np.array(classes, np.int32), np.zeros(labels.shape, bool))
+
+
+@pytest.fixture
+def street(tmp_path):
+    """A data set in COCO's form of two images, the second without an object."""
+    empty = np.zeros((12, 16), np.int32)
+    second = dataclasses.replace(sample("second"), labels=empty, classes=np.zeros(0, np.int32))
+    write_coco(tmp_path / "coco", [sample(), second], ["car", "bus"])
+    return open_dataset(tmp_path / "coco")
+
+
+def objects(one):
+    """The objects of a sample as sets of pixels, which have no order."""
+    return {tuple(np.flatnonzero(one.labels == k + 1).tolist()) for k in range(len(one.classes))}
+
+
+def test_every_layout_that_is_read_is_written():
+    assert LAYOUTS.keys() == DATASETS.keys()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_converted_reads_the_same(layout, street, tmp_path):
+    convert(street, tmp_path / "out", layout)
+    assert layout_of(tmp_path / "out") == layout
+    found = open_dataset(tmp_path / "out")
+    assert len(found) == 2
+    first, second = sorted((found[i] for i in range(2)), key=lambda one: -len(one.classes))
+    assert objects(first) == objects(sample())
+    assert np.array_equal(first.image, sample().image)
+    assert (len(second.classes), second.ignore.any()) == (0, False)
+    if LAYOUTS[layout].classes:
+        names = {found.class_names[number - 1] for number in first.classes}
+        assert names == {"car", "bus"}
+
+
+@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if not layout.classes])
+def test_classes_that_become_one_are_named(layout, street, tmp_path):
+    assert "2 classes became one: car, bus." in convert(street, tmp_path / "out", layout)
+
+
+def test_a_layout_that_keeps_everything_says_nothing(street, tmp_path):
+    assert convert(street, tmp_path / "out", "coco") == ()
+
+
+def test_ignored_pixels_and_columns_that_are_lost_are_said(tmp_path):
+    ignore = np.zeros((12, 16), bool)
+    ignore[0, 0] = True
+    write_coco(tmp_path / "coco", [dataclasses.replace(sample(), ignore=ignore)], ["car", "bus"])
+    lost = convert(open_dataset(tmp_path / "coco"), tmp_path / "out", "label-images")
+    assert "1 image with ignored pixels, which became background." in lost
+    write_label_images(tmp_path / "labels", [sample("a")], columns={"kind": {"a": "day"}})
+    lost = convert(open_dataset(tmp_path / "labels"), tmp_path / "coco out", "coco")
+    assert lost == ("The columns kind of the images are not kept.",)
+    assert convert(open_dataset(tmp_path / "labels"), tmp_path / "labels out", "label-images") == ()
+
+
+def test_an_error_leaves_nothing_behind(tmp_path):
+    write_coco(tmp_path / "coco", [sample()], ["car", "spaceship"])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match="spaceship"):
+        convert(open_dataset(tmp_path / "coco"), tmp_path / "out", "cityscapes")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_there_is_not_replaced(street, tmp_path):
+    with pytest.raises(InputError, match="is there already; give a folder that is new or empty"):
+        convert(street, tmp_path / "coco", "coco")
+
+
+def test_a_layout_that_is_not_there(street, tmp_path):
+    with pytest.raises(InputError, match='There is no layout "yolo" to write; there are: label-images, coco'):
+        convert(street, tmp_path / "out", "yolo")
