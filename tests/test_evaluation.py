@@ -65,6 +65,10 @@ def test_json_holds_plain_numbers():
     assert json.loads(text)["groups"]["x"]["by_image"]["value"][0] == 1.0
 
 
+def test_json_has_null_where_there_is_no_number():
+    assert as_json(evaluate([(sample("a", TWO), found(TWO))], metric="coco"))["summary"]["APl"]["value"] is None
+
+
 class Listed(list):
     """Samples in memory, as a data set."""
 
@@ -123,7 +127,8 @@ def test_tuning_keeps_what_cannot_be_bettered():
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_scores_images_groups_and_differences(metric):
-    pairs = [(sample("a", TWO), found(TWO)), (sample("b", TWO), found(ONE)), (sample("c", TWO), found(ONE))]
+    two, one = (np.kron(labels, np.ones((12, 12), int)) for labels in (TWO, ONE))  # some leave out small objects
+    pairs = [(sample("a", two), found(two)), (sample("b", two), found(one)), (sample("c", two), found(one))]
     evaluation = evaluate(pairs, by={"a": "easy", "b": "hard", "c": "hard"}, metric=metric)
     assert [image.name for image in evaluation.images] == ["a", "b", "c"]
     assert (evaluation.summary.n_images, evaluation.summary.n_truth) == (3, 6)
@@ -133,7 +138,8 @@ def test_every_metric_scores_images_groups_and_differences(metric):
     assert METRICS[metric].paired_difference(evaluation.images, evaluation.images).n_images == 3
 
 
-@pytest.mark.parametrize("metric", METRICS)
+# the official script of Cityscapes has void where no object is, and takes nothing from objects
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != "cityscapes"])
 def test_ignored_pixels_count_for_no_metric(metric):
     given, smaller = sample("a", TWO), sample("a", ONE)
     given.ignore[:, 3] = smaller.ignore[:, 3] = True
@@ -157,7 +163,7 @@ def test_images_without_truth_say_nothing_of_recall():
 
 
 def test_a_metric_that_is_not_there():
-    with pytest.raises(InputError, match=r'no metric "ap"; there are: average_precision, cvppp, average_recall\.'):
+    with pytest.raises(InputError, match='There is no metric "ap"; there are: average_precision, '):
         metric_named("ap")
     with pytest.raises(InputError, match='no metric "ap"'):
         evaluate([(sample("a", TWO), found(TWO))], metric="ap")

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+METRIC_NAMES = (
+    "average_precision (of microscopy: AP over IoU, by image and pooled), coco, cityscapes, pascal_voc, panoptic (PQ), "
+    "aji, boundary (F), cvppp (best Dice and counts, of leaves), average_recall (of the best n proposals)"
+)
+
 app = typer.Typer(
     name="attractor",
     help="Segment every single object of an image: nuclei, cells, leaves, cars.",
@@ -252,16 +257,30 @@ def evaluate(
         Path | None, typer.Argument(metavar="DATASET", help="Annotated images.", show_default=False)
     ] = None,
     found: Annotated[
-        Path | None, typer.Option(help="Score the label images in this folder instead of a model.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Score this instead of a model: a folder of label images, a COCO results JSON, a Cityscapes results "
+            "folder, a Data Science Bowl submission.",
+        ),
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Annotated images, with --found.")] = None,
-    metric: Annotated[
-        str,
+    metric: Annotated[str, typer.Option(metavar="NAME", help=f"How to score: {METRIC_NAMES}.")] = "average_precision",
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Score these classes alone, commas between; all else is background."),
+    ] = None,
+    ignore_classes: Annotated[
+        bool, typer.Option("--ignore-classes", help="Leave classes out of account: every object is of one class.")
+    ] = False,
+    results: Annotated[
+        Path | None,
         typer.Option(
-            help="How to score: average_precision (AP over IoU); cvppp (symmetric best Dice and counts, of leaves); "
-            "average_recall (of the best n proposals, for methods that offer some)."
+            metavar="PATH",
+            help="Also write what was found as the official tool reads it: a JSON for COCO, a folder for Cityscapes, a "
+            "CSV for the Data Science Bowl.",
         ),
-    ] = "average_precision",
+    ] = None,
     by: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
     ] = None,
@@ -271,9 +290,15 @@ def evaluate(
     device: Device = "auto",
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for all numbers.")] = Path("evaluation.json"),
 ) -> None:
-    """Score a model, or label images made elsewhere (--found DIR --truth DATASET), on annotated images."""
+    """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
     if found is None and (model is None or dataset is None or truth is not None):
-        raise InputError("Give a model and a data set, or --found with label images and --truth with a data set.")
+        raise InputError("Give a model and a data set, or --found with results and --truth with a data set.")
+    if classes is not None and ignore_classes:
+        raise InputError(
+            "--classes chooses classes, --ignore-classes leaves them out of account; give one or the other."
+        )
+    if results is not None and (crop is not None or found is not None):
+        raise InputError("--results writes what a model found in whole images; leave out --crop and --found.")
     if found is not None and (truth is None or model is not None or tta):
         raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
     from attractor import evaluation, tables
@@ -284,36 +309,56 @@ def evaluate(
     if not out.resolve().parent.is_dir():
         raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
     path = Path(truth or dataset or "")
-    images = _images(path, crop, max_objects)
+    images = _images(path, crop, max_objects, classes, ignore_classes)
     groups = _column(images, by, path)
+    write = None if results is None else _writer(results, images)
     pairs = _files(found, images) if found is not None else _predictions(str(model), images, metric, tta, device)
-    result = evaluation.evaluate(_shown("scoring", pairs, len(images)), by=groups, metric=metric)
+    result = evaluation.evaluate(_shown("scoring", pairs, len(images)), by=groups, metric=metric, results=write)
     _print(*tables.TABLES[metric](result, by, images.class_names))
     if n_left_out := len(images) - len(result.images):
         _say(f"{_many(n_left_out, 'image')} without a true object left out.")
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
     cut = {} if crop is None else {"crop": crop, "max_objects": max_objects}
-    _write_json(out, {"attractor": attractor.__version__, "call": call | cut, **evaluation.as_json(result)})
+    chosen = {"classes": classes, "ignore_classes": ignore_classes, "class_names": list(images.class_names)}
+    _write_json(out, {"attractor": attractor.__version__, "call": call | cut | chosen, **evaluation.as_json(result)})
+    if results is not None:
+        _say(f"What was found is in {results}.")
     _say(f"All numbers are in {out}.")
 
 
-def _images(path: Path, crop: int | None, max_objects: int | None) -> Dataset:
-    """The data set at a path, or its crops, of which one line then says how many there are."""
+def _images(
+    path: Path, crop: int | None, max_objects: int | None, classes: str | None = None, ignore_classes: bool = False
+) -> Dataset:
+    """The data set at a path with the classes asked for, or its crops, of which one line then says how many."""
     from attractor.datasets import Crops, cropped, open_dataset
+    from attractor.datasets.classes import as_one_class, with_classes
 
-    images = cropped(open_dataset(path), crop, max_objects)
+    dataset = open_dataset(path)
+    if classes is not None:
+        dataset = with_classes(dataset, [name.strip() for name in classes.split(",") if name.strip()])
+    elif ignore_classes:
+        dataset = as_one_class(dataset)
+    images = cropped(dataset, crop, max_objects)
     if isinstance(images, Crops):
         _say(images.in_words())
     return images
 
 
-def _files(folder: Path, images: Dataset) -> Iterator[tuple[Sample, Instances]]:
-    """The true objects with those in label images."""
+def _writer(path: Path, images: Dataset) -> Callable[[Iterable[tuple[str, Instances]]], None]:
+    """What writes results to a path; that it can is found out before the first image is computed."""
+    from attractor import evaluation
+
+    evaluation.check_results(path, images)
+    return lambda found: evaluation.write_results(path, found, images)
+
+
+def _files(path: Path, images: Dataset) -> Iterator[tuple[Sample, Instances]]:
+    """The true objects with those in somebody's results."""
     from attractor.evaluation import found_in
 
-    if len(images.class_names) > 1:
+    if len(images.class_names) > 1 and path.is_dir() and next(path.rglob("*.txt"), None) is None:
         _complain("Note: label images hold no classes, so those of the data set are left out of account.")
-    return found_in(folder, images)
+    return found_in(path, images)
 
 
 def _predictions(
@@ -325,15 +370,29 @@ def _predictions(
     scoring = metric_named(metric)
     segmenter = attractor.load(model, device=device)
     segmenter.check_options(tta=tta, n_proposals=scoring.n_proposals)
-    own, true = segmenter.class_names, images.class_names
-    if not scoring.has_classes and max(len(own), len(true)) > 1:
-        _complain(f"Note: {metric} knows no classes, so they are left out of account.")
-    elif own != true and max(len(own), len(true)) > 1:
-        _complain(
-            f"Note: the model's classes are {', '.join(own)}, those of the data set {', '.join(true)}; they are "
-            "compared in this order."
-        )
+    if note := _note_on_classes(segmenter.class_names, images.class_names, scoring.has_classes, metric):
+        _complain(f"Note: {note}")
     return scored_by(metric, segmenter, images, tta=tta)
+
+
+def _note_on_classes(own: Sequence[str], true: Sequence[str], has_classes: bool, metric: str) -> str:
+    """What to know where the classes of a model and a data set differ, or the metric knows none."""
+    if max(len(own), len(true)) == 1 or (has_classes and tuple(own) == tuple(true)):
+        return ""
+    if not has_classes:
+        return f"{metric} knows no classes, so they are left out of account."
+    if len(true) == 1 and true[0] not in own:
+        return "objects of all the model's classes are scored as one."
+    if not set(own) & set(true):
+        return (
+            f"the model's classes are {', '.join(own)}, those of the data set {', '.join(true)}; they are compared in "
+            "this order."
+        )
+    lacking = [name for name in true if name not in own]
+    extra = [name for name in own if name not in true]
+    parts = [f"the model lacks {', '.join(lacking)}, of which nothing can be found"] if lacking else []
+    parts += [f"what it finds of {', '.join(extra)} is left out"] if extra else []
+    return "; ".join(parts) + "." if parts else ""
 
 
 def _column(dataset: Dataset, by: str | None, path: Path) -> dict[str, str] | None:
@@ -447,7 +506,7 @@ def _side_by_side(result: Comparison) -> Table:
     return table
 
 
-# --- check, models, demo ----------------------------------------------------------------------------------------------
+# --- check, convert, models, demo -------------------------------------------------------------------------------------
 
 
 @app.command()
@@ -505,6 +564,33 @@ def _holds(description: Description, of_data: tuple[str, ...]) -> tuple[tuple[st
 
     described = dataclasses.replace(description, class_names=description.class_names or of_data)
     return described.class_names, getattr(Model(described).method, "max_instances", None)
+
+
+@app.command()
+def convert(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Annotated images.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write, new or empty.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="LAYOUT",
+            help="label-images, coco, cityscapes, pascal-voc, cvppp, dsb2018, geojson (QuPath), labelme or imagej.",
+            show_default=False,
+        ),
+    ],
+    classes: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Keep these classes alone, commas between.")
+    ] = None,
+) -> None:
+    """Write a data set in another layout, and say what that cannot keep."""
+    from attractor.datasets import converting
+
+    images = _images(dataset, None, None, classes)
+    with _progress("converting", len(images)) as (advance, _):
+        lost = converting.convert(images, out, to, report=advance)
+    _say(f"{_many(len(images), 'image')} written to {out} as {to}.")
+    for sentence in lost:
+        _say(f"Not kept: {sentence}")
 
 
 @app.command()

@@ -6,7 +6,8 @@ the tables to print.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,10 +15,16 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from attractor.evaluation import Evaluation
+    from attractor.metrics.aji import AjiSummary
     from attractor.metrics.average_precision import Summary
     from attractor.metrics.average_recall import RecallSummary
     from attractor.metrics.bootstrap import Interval
+    from attractor.metrics.boundary import BoundarySummary
+    from attractor.metrics.cityscapes import CityscapesSummary, Precisions
+    from attractor.metrics.coco import CocoSummary
     from attractor.metrics.cvppp import LeafSummary
+    from attractor.metrics.panoptic import PanopticSummary
+    from attractor.metrics.pascal_voc import ClassPrecision, VocSummary
 
 
 def _precision_tables(result: Evaluation, by: str | None, class_names: Sequence[str]) -> list[Table]:
@@ -100,10 +107,138 @@ def _recall_tables(result: Evaluation, by: str | None, class_names: Sequence[str
     return [_grouped(title, result, by, ["objects", *names], cells), pooled]
 
 
+def _coco_tables(result: Evaluation, by: str | None, class_names: Sequence[str]) -> list[Table]:
+    """The six precisions and six recalls, and AP by class."""
+
+    def cells(summary: CocoSummary, rows: Sequence[str]) -> list[str]:
+        return [with_interval(getattr(summary, row)) for row in rows]
+
+    summary: CocoSummary = result.summary
+    precisions = _grouped(
+        f"COCO's AP of masks, 95 % intervals; {summary.n_truth} true, {summary.n_found} found objects",
+        result,
+        by,
+        ["AP", "AP50", "AP75", "APs", "APm", "APl"],
+        lambda summary: cells(summary, ["AP", "AP50", "AP75", "APs", "APm", "APl"]),
+    )
+    recalls = _grouped(
+        "Average recall of 1, 10 and 100 objects an image and class",
+        result,
+        by,
+        ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"],
+        lambda summary: cells(summary, ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]),
+    )
+    rows = ("AP", "AP50", "AP75", "AR100")
+    values = {number: [own[row] for row in rows] for number, own in summary.by_class.items()}
+    return [precisions, recalls, *_by_class(values, rows, class_names)]
+
+
+def _cityscapes_tables(result: Evaluation, by: str | None, class_names: Sequence[str]) -> list[Table]:
+    """The four precisions, and the same by class."""
+
+    def intervals(values: Precisions) -> list[Interval]:
+        return [
+            values.average_precision,
+            values.average_precision_50,
+            values.average_precision_100m,
+            values.average_precision_50m,
+        ]
+
+    summary: CityscapesSummary = result.summary
+    columns = ("AP", "AP50", "AP100m", "AP50m")
+    means = _grouped(
+        f"Cityscapes' AP, means over classes, 95 % intervals; {summary.n_truth} true, {summary.n_found} found objects",
+        result,
+        by,
+        columns,
+        lambda summary: [with_interval(value) for value in intervals(summary)],
+    )
+    values = {number: [value.value for value in intervals(own)] for number, own in summary.by_class.items()}
+    return [means, *_by_class(values, columns, class_names)]
+
+
+def _panoptic_tables(result: Evaluation, by: str | None, class_names: Sequence[str]) -> list[Table]:
+    """The three qualities, PQ by image, and the qualities by class."""
+
+    def cells(summary: PanopticSummary) -> list[str]:
+        pooled = (summary.panoptic_quality, summary.segmentation_quality, summary.recognition_quality)
+        return [str(summary.n_truth), *(with_interval(value) for value in (*pooled, summary.by_image))]
+
+    summary: PanopticSummary = result.summary
+    title = "Panoptic quality, means over classes, 95 % intervals; and by image"
+    means = _grouped(title, result, by, ["objects", "PQ", "SQ", "RQ", "PQ by image"], cells)
+    values = {
+        number: [own.panoptic_quality.value, own.segmentation_quality.value, own.recognition_quality.value]
+        for number, own in summary.by_class.items()
+    }
+    # a model may find classes that the data set has no name for
+    names = [*class_names, *(f"class {n}" for n in range(len(class_names) + 1, max(values, default=0) + 1))]
+    return [means, *_by_class(values, ("PQ", "SQ", "RQ"), names)]
+
+
+def _aji_tables(result: Evaluation, by: str | None, class_names: Sequence[str]) -> list[Table]:
+    """AJI and AJI+, means over images and pooled."""
+
+    def cells(summary: AjiSummary) -> list[str]:
+        values = (summary.aji, summary.aji_plus, summary.pooled_aji, summary.pooled_aji_plus)
+        return [str(summary.n_truth), *(with_interval(value) for value in values)]
+
+    title = "Aggregated Jaccard index, by image and pooled, 95 % intervals"
+    return [_grouped(title, result, by, ["objects", "AJI", "AJI+", "pooled AJI", "pooled AJI+"], cells)]
+
+
+def _boundary_tables(result: Evaluation, by: str | None, class_names: Sequence[str]) -> list[Table]:
+    """Boundary F, precision and recall."""
+
+    def cells(summary: BoundarySummary) -> list[str]:
+        values = (summary.boundary_f, summary.precision, summary.recall)
+        return [str(summary.n_truth), *(with_interval(value) for value in values)]
+
+    title = "Boundaries within 0.75 % of the diagonal, by image, 95 % intervals"
+    return [_grouped(title, result, by, ["objects", "F", "precision", "recall"], cells)]
+
+
+def _voc_tables(result: Evaluation, by: str | None, class_names: Sequence[str]) -> list[Table]:
+    """AP at three thresholds and over all of them, and the same by class."""
+    shown = (0.5, 0.7, 0.9)
+
+    def values(own: VocSummary | ClassPrecision) -> list[Interval]:
+        return [*(own.average_precision.at(summary.index(threshold)) for threshold in shown), own.volume]
+
+    def cells(summary: VocSummary) -> list[str]:
+        return [str(summary.n_truth), *(with_interval(value) for value in values(summary))]
+
+    summary: VocSummary = result.summary
+    columns = [*(f"AP {three(t)[:-1]}" for t in shown), "AP vol"]
+    title = "Pascal VOC's AP of masks, 95 % intervals; vol is over IoU .1 to .9"
+    means = _grouped(title, result, by, ["objects", *columns], cells)
+    by_class = {number: [value.value for value in values(own)] for number, own in summary.by_class.items()}
+    return [means, *_by_class(by_class, columns, class_names)]
+
+
+def _by_class(values: Mapping[int, Sequence[float]], columns: Sequence[str], class_names: Sequence[str]) -> list[Table]:
+    """A row for each class that occurs; nothing where there is but one."""
+    if len(class_names) < 2:
+        return []
+    table = plain_table("By class")
+    table.add_column("", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, own in values.items():
+        table.add_row(class_names[number - 1], *(three(value) for value in own))
+    return [table]
+
+
 TABLES: dict[str, Callable[[Evaluation, str | None, Sequence[str]], list[Table]]] = {
     "average_precision": _precision_tables,
     "cvppp": _leaf_tables,
     "average_recall": _recall_tables,
+    "coco": _coco_tables,
+    "cityscapes": _cityscapes_tables,
+    "panoptic": _panoptic_tables,
+    "aji": _aji_tables,
+    "boundary": _boundary_tables,
+    "pascal_voc": _voc_tables,
 }
 
 
@@ -115,7 +250,9 @@ def plain_table(title: str | None = None) -> Table:
 
 
 def with_interval(interval: Interval) -> str:
-    """A score, and its interval below."""
+    """A score, and its interval below; a dash where there is nothing to score."""
+    if math.isnan(interval.value):
+        return "-"
     return f"{three(interval.value)}\n[dim]{three(interval.low)}-{three(interval.high)}[/]"
 
 
@@ -125,5 +262,7 @@ def count_with_interval(interval: Interval) -> str:
 
 
 def three(value: float) -> str:
-    """A share in four characters, as in .812 and 1.00."""
+    """A share in four characters, as in .812 and 1.00; a dash where there is none."""
+    if math.isnan(value):
+        return "-"
     return f"{value:.3f}".removeprefix("0")[:4]

@@ -27,7 +27,7 @@ from torch import Tensor
 from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
-from attractor.evaluation import SHOWN, predicted, score_pair, tune
+from attractor.evaluation import SHOWN, headline_of, predicted, score_pair, tune
 from attractor.images import as_channels
 from attractor.metrics.average_precision import THRESHOLDS
 from attractor.model import Model
@@ -53,6 +53,7 @@ class Settings:
     around_objects: float = 0.8  # share of the crops that have an object near their middle
     freeze_normalisation: bool = False  # keep the batch normalisation's statistics: for large crops, few in a batch
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
+    metric: str = "average_precision"  # by which the best epoch and the thresholds are chosen; or coco, cityscapes
     validate_every: int = 1  # epochs; the last one is always validated
     patience: int = 0  # epochs without a better score after which training ends; 0: never early
     workers: int = 1  # processes that make crops beside the training; the crops do not depend on it
@@ -82,6 +83,7 @@ class Settings:
             raise InputError(f"training.weight_decay is {self.weight_decay}; it must be at least 0.")
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
+        headline_of(self.metric)
         if not self.steps_per_epoch:
             raise InputError(
                 f"training.batch_size is {self.batch_size}, more than the {self.crops_per_epoch} crops of an epoch "
@@ -264,8 +266,8 @@ def train(
         trainer.fit(run, loader, ckpt_path=_checkpoint(out) if resume else None, weights_only=True)
     best = Model.load(out / "best.safetensors")
     segmenter = Segmenter(best, device=device)
-    tune(segmenter, validation)
-    scores = _scores(segmenter, validation)
+    tune(segmenter, validation, metric=settings.metric)
+    scores = _scores(segmenter, validation, settings.metric)
     best.save(out / "model.safetensors", scores=best.description.scores | {"validation": scores})
     return best
 
@@ -356,13 +358,14 @@ class _Run(lightning.LightningModule):
             return
         self.model.eval()
         segmenter = Segmenter(self.model, device=self.device.type)
-        tune(segmenter, self.validation, rounds=1)
-        scores = _scores(segmenter, self.validation)
+        tune(segmenter, self.validation, rounds=1, metric=self.settings.metric)
+        scores = _scores(segmenter, self.validation, self.settings.metric)
         self.model.train()
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
-        self.log("score", scores["mean"], prog_bar=True, logger=False)
-        if scores["mean"] > self.best or not self.best:  # while nothing is found, the latest is as good as any
-            self.best, self.best_epoch = scores["mean"], self.current_epoch
+        score = scores["mean" if self.settings.metric == "average_precision" else self.settings.metric]
+        self.log("score", score, prog_bar=True, logger=False)
+        if score > self.best or not self.best:  # while nothing is found, the latest is as good as any
+            self.best, self.best_epoch = score, self.current_epoch
             self.model.save(self.out / "best.safetensors")
         if self._out_of_patience(self.current_epoch):
             self.trainer.should_stop = True
@@ -386,12 +389,19 @@ class _WholeCheckpoints(TorchCheckpointIO):
         os.replace(f"{path}.part", path)
 
 
-def _scores(segmenter: Segmenter, validation: Dataset) -> dict[str, float]:
-    """Mean over the validation images of TP / (TP + FP + FN), over IoU .50 to .95 and at some of them."""
-    images = [score_pair(*pair) for pair in predicted(segmenter, validation)]
+def _scores(segmenter: Segmenter, validation: Dataset, metric: str) -> dict[str, float]:
+    """Mean over the validation images of TP / (TP + FP + FN), over IoU .50 to .95 and at some of them.
+
+    Where another metric chooses, its number stands under its name.
+    """
+    images, others = [], []
+    for pair in predicted(segmenter, validation):
+        images.append(score_pair(*pair))
+        if metric != "average_precision":
+            others.append(score_pair(*pair, metric=metric))
     by_image = np.mean([image.average_precision for image in images], 0)
     shown = {f"ap{100 * t:.0f}": float(by_image[THRESHOLDS.index(t)]) for t in SHOWN}
-    return {"mean": float(by_image.mean())} | shown
+    return {"mean": float(by_image.mean())} | shown | ({metric: headline_of(metric)(others)} if others else {})
 
 
 def _crowded(truth: Truth, most: int | None) -> int:
