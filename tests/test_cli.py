@@ -1,6 +1,7 @@
 """The commands as a user types them."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import skimage.data
 
 import attractor
 from attractor import cli
+from attractor.datasets import open_dataset
+from attractor.datasets.coco import write_coco
 from attractor.images import read_image, read_labels, write_image, write_labels
 from attractor.methods import METHODS
 from attractor.model import Model, read_description
@@ -211,7 +214,7 @@ def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_comm
         (["m", "squares", "--found", "x", "--truth", "squares"], "With --found goes --truth"),
         (["nothing", "squares"], "nothing: there is no such model"),
         (["--found", "squares/labels", "--truth", "nowhere"], "nowhere: no such data set"),
-        (["--found", "nowhere", "--truth", "squares"], "nowhere: no such folder"),
+        (["--found", "nowhere", "--truth", "squares"], "nowhere: no such file or folder"),
         (["--found", "squares/labels", "--truth", "squares", "--by", "colour"], "no column 'colour' .* columns: kind"),
         (["--found", "squares/labels", "--truth", "squares", "--metric", "ap"], 'no metric "ap"; .* average_precision'),
         (["nothing", "nowhere", "--metric", "ap"], 'no metric "ap"; .* average_precision'),
@@ -221,6 +224,10 @@ def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_comm
         ),
         (["m", "squares", "--max-objects", "3"], "give their size, too, as in --crop 128"),
         (["m", "squares", "--crop", "0"], "size of crops is 0"),
+        (["m", "squares", "--classes", "car"], "has no class 'car'; its classes: object"),
+        (["m", "squares", "--classes", "object", "--ignore-classes"], "--ignore-classes leaves them out .* one or the"),
+        (["m", "squares", "--results", "found.json"], "results files are known for Coco, Cityscapes, Dsb2018, not for"),
+        (["--found", "x", "--truth", "squares", "--results", "y"], "leave out --crop and --found"),
         (
             ["--found", "squares/labels", "--truth", "squares", "--out", "a/b.json"],
             r"a/b\.json: there is no such folder",
@@ -232,6 +239,91 @@ def test_a_wrong_evaluation_is_answered_in_one_line(attractor_command, annotated
     assert answer.code == 2
     assert answer.error.count("\n") == 1
     assert re.search(message, answer.error)
+
+
+@pytest.fixture
+def doors(annotated):
+    """The squares in COCO's form, of two classes."""
+    squares = open_dataset(annotated)
+    samples = (dataclasses.replace(squares[k], classes=np.array([1, 2, 2], np.int32)) for k in range(len(squares)))
+    write_coco("doors", samples, ["door", "window"])
+    return Path("doors")
+
+
+def test_results_made_for_coco_score_there_as_here(attractor_command, doors, tiny_model):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    answer = attractor_command("evaluate", tiny_model, doors, "--ignore-classes", "--metric", "coco")
+    assert answer.code == 0
+    answer = attractor_command("evaluate", tiny_model, doors, "--metric", "coco", "--results", "found.json")
+    assert answer.code == 0, answer.error
+    assert "What was found is in found.json." in answer.out
+    assert ["all", "5"] in [line.split()[:2] for line in answer.out.splitlines()]
+    summary = json.loads(Path("evaluation.json").read_text())["summary"]
+    truth = COCO("doors/annotations.json")
+    official = COCOeval(truth, truth.loadRes("found.json"), "segm")
+    official.evaluate()
+    official.accumulate()
+    official.summarize()
+    rows = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    ours = [-1 if summary[row]["value"] is None else summary[row]["value"] for row in rows]
+    assert ours == pytest.approx(official.stats.tolist(), abs=1e-12)
+    answer = attractor_command("evaluate", "--found", "found.json", "--truth", doors, "--metric", "coco")
+    assert answer.code == 0, answer.error
+    assert json.loads(Path("evaluation.json").read_text())["summary"] == summary
+
+
+def test_a_model_of_other_classes_is_told_apart_by_name(attractor_command, doors, tiny_model):
+    answer = attractor_command("evaluate", tiny_model, doors, "--classes", "window", "--metric", "panoptic")
+    assert (answer.code, answer.error) == (0, "")  # one class each
+    answer = attractor_command("evaluate", tiny_model, doors, "--metric", "aji")
+    assert answer.error == "Note: aji knows no classes, so they are left out of account.\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "true", "note"),
+    [
+        (["a"], ["b"], ""),
+        (["a", "b"], ["a", "b"], ""),
+        (["a", "b"], ["object"], "objects of all the model's classes are scored as one."),
+        (["a", "b"], ["b", "c"], "the model lacks c, of which nothing can be found; what it finds of a is left out."),
+        (["a", "b"], ["b"], "what it finds of a is left out."),
+    ],
+)
+def test_what_is_said_of_classes(own, true, note):
+    assert cli._note_on_classes(own, true, True, "coco") == note
+
+
+# --- convert ----------------------------------------------------------------------------------------------------------
+
+
+def test_convert_says_what_is_lost(attractor_command, doors):
+    answer = attractor_command("convert", doors, "labels", "--to", "label-images")
+    assert (answer.code, answer.error) == (0, "")
+    assert "5 images written to labels as label-images." in answer.out
+    assert "Not kept: 2 classes became one: door, window." in answer.out
+    answer = attractor_command("convert", doors, "windows", "--to", "geojson", "--classes", "window")
+    assert answer.code == 0, answer.error
+    assert open_dataset("windows").class_names == ("window",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["squares", "out", "--to", "yolo"], 'no layout "yolo" to write; there are: label-images'),
+        (["squares", "squares", "--to", "coco"], "squares: is there already; give a folder that is new or empty"),
+        (["nowhere", "out", "--to", "coco"], "nowhere: no such data set"),
+        (["squares", "out", "--to", "cityscapes"], "object"),
+        (["squares", "out", "--to", "coco", "--classes", "car"], "has no class 'car'"),
+    ],
+)
+def test_a_wrong_conversion_is_answered_in_one_line(attractor_command, annotated, arguments, message):
+    answer = attractor_command("convert", *arguments)
+    assert answer.code == 2
+    assert answer.error.count("\n") == 1
+    assert re.search(message, answer.error)
+    assert not Path("out").exists()
 
 
 def test_leaves_have_a_table_of_their_own(attractor_command, annotated):

@@ -68,7 +68,7 @@ def class_numbers(own: Sequence[str], true: Sequence[str]) -> tuple[int, ...] | 
     A single class that the model does not know is that of all its objects. None where numbers are taken to mean the
     same: one class on both sides, or no name that both have.
     """
-    if len(true) == 1 and true[0] not in own:
+    if len(true) == 1 < len(own) and true[0] not in own:
         return (1,) * len(own)
     if len(own) == len(true) == 1 or not set(own) & set(true):
         return None

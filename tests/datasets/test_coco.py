@@ -736,10 +736,10 @@ def test_fifty_thousand_annotations_fit_into_memory(tmp_path):
     generator = np.random.default_rng(0)
     angles = np.linspace(0, 2 * np.pi, 30)
     images, annotations = [], []
-    for number in range(2500):
+    for number in range(500):
         Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 64})
-        for x, y in generator.uniform(5, 60, (20, 2)):
+        for x, y in generator.uniform(5, 60, (100, 2)):
             outline = np.stack([x + 5 * np.cos(angles), y + 5 * np.sin(angles)], 1).ravel().tolist()
             annotations.append(annotation(len(annotations), image=number, outline=[outline], area=78.5))
     write(tmp_path, annotations, images=images)

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,18 +230,16 @@ def test_bytes_changed_anywhere_do_no_more_than_an_input_error(form, tmp_path):
         place(tmp_path, "a" + form.ending, bytes(changed))
         dataset, _ = DATASETS[form.layout].salvage(tmp_path)
         for index in range(len(dataset)):
-            try:
+            with suppress(InputError):
                 assert dataset[index].labels.shape == (12, 16)
                 dataset[index].annotate()
-            except InputError as error:
-                assert str(error)
 
 
 def test_a_folder_without_a_usable_image_is_refused(form, tmp_path):
     layout = DATASETS[form.layout]
     with pytest.raises(InputError, match="nowhere: no such folder; give a folder with images and"):
         layout(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="holds no (annotated )?image"):
+    with pytest.raises(InputError, match=r"holds no (annotated )?image"):
         layout(tmp_path)
     Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "a.png")
     assert not layout.recognises(tmp_path)

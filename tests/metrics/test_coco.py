@@ -212,6 +212,19 @@ def test_nothing_there_or_nothing_found_equals_pycocotools(true, found):
     compare([(annotated(true), detected(found, [0.5] * len(found)))], 2)
 
 
+@pytest.mark.usefixtures("few_samples")
+def test_the_annotation_of_id_zero_counts_here_though_not_in_pycocotools():
+    pair = annotated([part(0, 4)]), detected([part(0, 4)], [0.5])
+    dataset, results = documents([pair], 1)
+    dataset["annotations"][0]["id"] = 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = dataset
+        truth.createIndex()
+    assert official(truth, results).stats[0] == 0
+    assert summary_of(pair).AP.value == 1
+
+
 # --- from files
 
 

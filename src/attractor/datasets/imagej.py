@@ -47,7 +47,7 @@ from attractor.images import IMAGE_SUFFIXES
 from attractor.instances import Instances
 
 ENDINGS = (".roi", ".zip", "_rois.zip", "_RoiSet.zip")
-MOST_BYTES = 1 << 30  # of a zip's entries together; 50,000 cells are some 30 MB
+MOST_BYTES = 1 << 30  # of a zip's entries together; 50,000 cells are some 13 MB
 MOST_ENTRIES = 1_000_000
 MOST_RATIO, SMALL = 200, 1 << 20  # an entry that grows so much, and beyond so much, is an attack
 RECTANGLE, OVAL = 1, 2

@@ -26,7 +26,9 @@ NaN, where pycocotools prints -1.
 
 **Not in COCO.** Void pixels are taken from every object; a true object that loses all its pixels there is left out, and
 a found one that loses more than half has no effect if it takes none. Each number has a 95 % bootstrap interval over
-images, of 500 samples, as every one of them sorts out all objects anew; samples without a class are without it.
+images, of 500 samples, as precision is worked out anew for every one; samples without an object of a class are without
+the class. A sample has fewer different objects than the data set, which raises AP where a class has few, so there an
+interval may begin above its value.
 
 pycocotools has one mistake that is not repeated: whoever takes the annotation of id 0 is wrong there.
 
