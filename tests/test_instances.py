@@ -16,6 +16,7 @@ from attractor.instances import (
     centres,
     decode_mask,
     encode_mask,
+    encode_masks,
     outlines,
     overlap,
     relabel,
@@ -234,3 +235,11 @@ def unchecked(labels: np.ndarray, classes: np.ndarray, scores: np.ndarray, masks
     for name, value in {"labels": labels, "classes": classes, "scores": scores, "masks": masks}.items():
         object.__setattr__(instances, name, value)
     return instances
+
+
+@given(LABELS)
+def test_masks_of_all_labels_are_those_of_each(labels):
+    runs = encode_masks(labels, 7)  # one label more than there can be
+    assert len(runs) == 7
+    for k, own in enumerate(runs, 1):
+        assert np.array_equal(decode_mask(own, labels.shape), labels == k)

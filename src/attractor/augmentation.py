@@ -49,7 +49,9 @@ class Augmentation:
     stretch: float = 1.1  # the two axes are magnified differently by up to this factor
     rotate: bool = True  # by any angle; False leaves quarter turns
     flip: bool = True  # flips and quarter turns
-    upright: bool = False  # for photographs, which have an above: mirrored, but not upside down, and turned by 5 degrees
+    upright: bool = (
+        False  # for photographs, which have an above: mirrored, but not upside down, and turned by 5 degrees
+    )
     brightness: float = 0.1  # added, in units of the normalised range
     contrast: float = 0.3  # factor between 1 - this and 1 + this
     gamma: float = 0.3  # exponent between 1 / (1 + this) and 1 + this

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
@@ -90,7 +91,7 @@ class Annotations:
     @classmethod
     def of(cls, truth: Instances, void: Bool[np.ndarray, "h w"]) -> Annotations:
         """Those of a data set that says no more than which objects there are and where nothing counts."""
-        masks = tuple(truth.masks or (encode_mask(truth.labels == k + 1) for k in range(len(truth))))
+        masks = tuple(truth.masks if truth.masks is not None else encode_masks(truth.labels, len(truth)))
         areas = np.array([mask[1::2].sum() for mask in masks], float)
         return cls(masks, truth.classes, np.zeros(len(masks), bool), areas, np.full(len(masks), np.nan), void)
 
@@ -166,6 +167,22 @@ def encode_mask(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " r"]:
     bounds = np.concatenate([[0], edges, [flat.size]])
     lengths = np.diff(bounds)
     return np.concatenate([[0], lengths]) if flat.size and flat[0] else lengths
+
+
+def encode_masks(labels: Int32[np.ndarray, "h w"], n: int) -> list[Int[np.ndarray, "_"]]:
+    """The run lengths of labels 1 to n, as `encode_mask` has them, in one pass over the image."""
+    flat = labels.ravel(order="F")
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
+    ends = np.append(starts[1:], flat.size)
+    owner = flat[starts]
+    order = np.argsort(owner, kind="stable")  # runs of each label together, in the image's order
+    bounds = np.searchsorted(owner[order], np.arange(1, n + 2))
+    found = []
+    for first, last in pairwise(bounds):
+        own = order[first:last]
+        edges = np.stack([starts[own], ends[own]], 1).ravel()
+        found.append(np.diff(np.concatenate([[0], edges, [flat.size]])))  # a last run of 0 zeros is allowed
+    return found
 
 
 def decode_mask(runs: Int[np.ndarray, " r"], shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:

@@ -11,6 +11,7 @@ from attractor.datasets.converting import LAYOUTS, convert
 from attractor.datasets.label_images import write_label_images
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
+from attractor.instances import Annotations, Instances, decode_mask
 
 
 def sample(name="first image é", classes=(1, 2, 1)):
@@ -75,6 +76,40 @@ def test_ignored_pixels_and_columns_that_are_lost_are_said(tmp_path):
     lost = convert(open_dataset(tmp_path / "labels"), tmp_path / "coco out", "coco")
     assert lost == ("The columns kind of the images are not kept.",)
     assert convert(open_dataset(tmp_path / "labels"), tmp_path / "labels out", "label-images") == ()
+
+
+def overlapping(folder):
+    """Two cars of which one covers a part of the other, and a third that lies within the second."""
+    boxes = [(1, 1, 6, 8), (4, 5, 10, 14), (5, 9, 7, 12)]
+    masks = [np.zeros((12, 16), bool) for _ in boxes]
+    for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    truth = Instances.from_masks(masks, np.ones(3, np.int32), np.ones(3, np.float32), (12, 16))
+    given = dataclasses.replace(
+        sample("one", (1, 1)),
+        labels=np.where(sum(mask.astype(int) for mask in masks) == 1, np.minimum(truth.labels, 2), 0).astype(np.int32),
+        annotate=lambda: Annotations.of(truth, np.zeros((12, 16), bool)),
+        ignore=sum(mask.astype(int) for mask in masks) > 1,
+    )
+    write_coco(folder, [given], ["car"])
+    return masks
+
+
+@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if layout.overlaps])
+def test_objects_that_overlap_stay_whole(layout, tmp_path):
+    masks = overlapping(tmp_path / "coco")
+    assert convert(open_dataset(tmp_path / "coco"), tmp_path / "out", layout) == ()
+    annotations = open_dataset(tmp_path / "out")[0].annotate()
+    found = {decode_mask(runs, (12, 16)).tobytes() for runs in annotations.masks}
+    assert found == {mask.tobytes() for mask in masks}
+    assert not annotations.is_crowd.any()
+
+
+@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if not layout.overlaps])
+def test_overlaps_that_are_lost_are_said(layout, tmp_path):
+    overlapping(tmp_path / "coco")
+    said = "1 image with pixels of two objects, which became nobody's; 1 object without a pixel of their own left out."
+    assert said in convert(open_dataset(tmp_path / "coco"), tmp_path / "out", layout)
 
 
 def test_an_error_leaves_nothing_behind(tmp_path):

@@ -40,12 +40,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 from scipy import ndimage
 
-from attractor.datasets.coco import _runs_of
 from attractor.datasets.polygons import Box, encode_in_box
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.images import atomic, image_suffix, read_image, read_labels, write_image, write_labels
-from attractor.instances import Annotations, Instances, relabel
+from attractor.instances import Annotations, Instances, encode_masks, relabel
 
 LABELS = {"person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33}
 VOID = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)  # "ignoreInEval" of the official table
@@ -317,7 +316,7 @@ def _annotations(files: _Files) -> Annotations:
     own = np.zeros(len(numbers), np.int32)
     own[order] = np.arange(1, len(order) + 1)
     regions = own[places]
-    masks = tuple(_runs_of(regions, len(order)))
+    masks = tuple(encode_masks(regions, len(order)))
     return Annotations(
         masks,
         classes[order],

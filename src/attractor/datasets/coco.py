@@ -29,7 +29,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,7 +38,7 @@ from jaxtyping import Bool, Float, Int, Int32, UInt16
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.images import atomic, image_suffix, read_image, write_image
-from attractor.instances import Annotations, Instances, decode_mask, relabel
+from attractor.instances import Annotations, Instances, decode_mask, encode_mask, encode_masks, relabel
 
 FARTHEST = 1e7  # coordinates beyond this are mistakes
 
@@ -290,7 +289,7 @@ def _result_entries(image_id: int | str, found: Instances, category_ids: Sequenc
             f"{len(category_ids)} category ids; give one for each class."
         )
     size = [int(side) for side in found.labels.shape]
-    masks = _runs_of(found.labels, len(found)) if found.masks is None else found.masks
+    masks = encode_masks(found.labels, len(found)) if found.masks is None else found.masks
     for runs, class_number, score in zip(masks, found.classes.tolist(), found.scores.tolist(), strict=True):
         yield {
             "image_id": image_id,
@@ -834,37 +833,30 @@ def compress_runs(runs: Int[np.ndarray, " r"]) -> str:
 
 
 def _entries_of(sample: Sample) -> Iterator[dict[str, Any]]:
-    """The annotations of one sample: each object's runs, and what is ignored as a crowd."""
+    """The annotations of one sample, whole where they overlap, and what is ignored besides as a crowd."""
     size = [int(side) for side in sample.labels.shape]
-    masks = [
-        (int(number), 0, runs)
-        for number, runs in zip(sample.classes, _runs_of(sample.labels, len(sample.classes)), strict=True)
-    ]
-    masks += [(1, 1, runs) for runs in _runs_of(sample.ignore.astype(np.int32), 1) if sample.ignore.any()]
-    for class_number, is_crowd, runs in masks:
+    for class_number, is_crowd, area, runs in _regions(sample):
         mask, (rows, columns) = _decode_columns(runs, (size[0], size[1]))
         used = np.flatnonzero(mask.any(axis=1))
         top, height = (int(used[0]), int(used[-1] - used[0] + 1)) if len(used) else (0, 0)
         yield {
-            "category_id": class_number,
+            "category_id": int(class_number),
             "segmentation": {"size": size, "counts": compress_runs(runs)},
-            "area": int(mask.sum()),
+            "area": int(area) if float(area).is_integer() else float(area),
             "bbox": [columns.start, rows.start + top, columns.stop - columns.start, height],
-            "iscrowd": is_crowd,
+            "iscrowd": int(is_crowd),
         }
 
 
-def _runs_of(labels: Int32[np.ndarray, "h w"], n: int) -> list[Int[np.ndarray, " r"]]:
-    """The run lengths of labels 1 to n, in one pass over the image."""
-    flat = labels.ravel(order="F")
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
-    ends = np.append(starts[1:], flat.size)
-    owner = flat[starts]
-    order = np.argsort(owner, kind="stable")  # runs of each label together, in the image's order
-    bounds = np.searchsorted(owner[order], np.arange(1, n + 2))
-    found = []
-    for first, last in pairwise(bounds):
-        own = order[first:last]
-        edges = np.stack([starts[own], ends[own]], 1).ravel()
-        found.append(np.diff(np.concatenate([[0], edges, [flat.size]])))  # a last run of 0 zeros is allowed
-    return found
+def _regions(sample: Sample) -> Iterator[tuple[int, bool, float, Int[np.ndarray, "_"]]]:
+    """Class, whether it is a crowd, area and runs of each object and crowd; void is a crowd of the first class."""
+    if sample.annotate is not None:
+        given = sample.annotate()
+        yield from zip(given.classes, given.is_crowd, given.areas, given.masks, strict=True)
+        void = given.void
+    else:
+        masks = encode_masks(sample.labels, len(sample.classes))
+        yield from ((number, False, runs[1::2].sum(), runs) for number, runs in zip(sample.classes, masks, strict=True))
+        void = sample.ignore
+    if void.any():
+        yield 1, True, float(void.sum()), encode_mask(void)

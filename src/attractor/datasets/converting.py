@@ -20,7 +20,7 @@ from attractor.datasets.imagej import write_rois
 from attractor.datasets.label_images import write_label_images
 from attractor.datasets.labelme import write_labelme
 from attractor.datasets.pascal_voc import write_pascal_voc
-from attractor.datasets.sample import Dataset, Sample
+from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
 
 
@@ -50,10 +50,10 @@ LAYOUTS = {
     "cityscapes": Layout(_by_classes(write_cityscapes), ignore=True),
     "pascal-voc": Layout(_by_classes(write_pascal_voc), ignore=True),
     "cvppp": Layout(_by_classes(write_cvppp), classes=False),
-    "dsb2018": Layout(_by_classes(write_dsb2018), classes=False),
-    "geojson": Layout(_by_classes(write_geojson)),
-    "labelme": Layout(_by_classes(write_labelme)),
-    "imagej": Layout(_by_classes(write_rois), classes=False),
+    "dsb2018": Layout(_by_classes(write_dsb2018), classes=False, overlaps=True),
+    "geojson": Layout(_by_classes(write_geojson), ignore=True, overlaps=True),
+    "labelme": Layout(_by_classes(write_labelme), ignore=True, overlaps=True),
+    "imagej": Layout(_by_classes(write_rois), classes=False, overlaps=True),
 }
 
 
@@ -119,7 +119,8 @@ class _Lost:
 
     def _look_at(self, sample: Sample) -> None:
         if not self.layout.ignore:
-            self.ignored += bool(sample.ignore.any())
+            _, ignored = whole(sample) if self.layout.overlaps else (None, sample.ignore)
+            self.ignored += bool(ignored.any())
         if not self.layout.overlaps and sample.annotate is not None:
             annotations = sample.annotate()
             covered = int((~annotations.is_crowd).sum()) - len(sample.classes)

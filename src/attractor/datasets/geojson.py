@@ -30,7 +30,6 @@ from attractor.datasets.outlined import (
     OutlinedImages,
     Picture,
     Problems,
-    as_instances,
     objects_of,
     read_json,
     visible,
@@ -38,7 +37,7 @@ from attractor.datasets.outlined import (
     write_outlined,
 )
 from attractor.datasets.polygons import Part, Polygon, as_points, rings
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, whole
 from attractor.errors import InputError
 from attractor.instances import Instances
 
@@ -72,15 +71,15 @@ class GeoJson(OutlinedImages):
 
 
 def write_geojson(folder: str | Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
-    """Write samples as images and, beside each, NAME.geojson; ignored pixels become an annotation "Ignore*".
+    """Write samples as images and, beside each, NAME.geojson, every object whole; ignored pixels become "Ignore*".
 
     Raises:
         InputError: if a file cannot be written, two samples have one name, or a class has none.
     """
 
     def encode(sample: Sample, _: str) -> bytes:
-        features = [*_features(as_instances(sample), class_names), *_ignored_feature(sample.ignore)]
-        return _collection(features)
+        objects, ignored = whole(sample)
+        return _collection([*_features(objects, class_names), *_ignored_feature(ignored)])
 
     write_outlined(folder, samples, ENDING, encode)
 

@@ -33,7 +33,6 @@ from attractor.datasets.outlined import (
     OutlinedImages,
     Picture,
     Problems,
-    as_instances,
     leads_out,
     objects_of,
     visible,
@@ -41,7 +40,7 @@ from attractor.datasets.outlined import (
     write_outlined,
 )
 from attractor.datasets.polygons import Ellipse, Part, Polygon, Ring, as_points
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, whole
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES
 from attractor.instances import Instances
@@ -103,7 +102,7 @@ def write_rois(folder: str | Path, samples: Iterable[Sample], class_names: Seque
         InputError: if a file cannot be written, two samples have one name, a class has none, or roifile is missing.
     """
     _roifile()
-    write_outlined(folder, samples, "_rois.zip", lambda sample, _: encode_rois(as_instances(sample), class_names))
+    write_outlined(folder, samples, "_rois.zip", lambda sample, _: encode_rois(whole(sample)[0], class_names))
 
 
 def encode_rois(found: Instances, class_names: Sequence[str]) -> bytes:

@@ -38,14 +38,13 @@ from attractor.datasets.outlined import (
     OutlinedImages,
     Picture,
     Problems,
-    as_instances,
     objects_of,
     read_json,
     visible,
     write_outlined,
 )
 from attractor.datasets.polygons import Box, Ellipse, Part, Polygon, Ring, as_coordinates, as_points, fill, rings
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, whole
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, OUTPUT_ENDINGS, read_image
 from attractor.instances import Instances
@@ -142,7 +141,7 @@ class Labelme(OutlinedImages):
 
 
 def write_labelme(folder: str | Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
-    """Write samples as images and, beside each, NAME.json; ignored pixels become shapes of the label `__ignore__`.
+    """Write samples as images and, beside each, NAME.json; what is ignored has the label `__ignore__`.
 
     Raises:
         InputError: if a file cannot be written, two samples have one name, or a class has none.
@@ -150,8 +149,9 @@ def write_labelme(folder: str | Path, samples: Iterable[Sample], class_names: Se
 
     def encode(sample: Sample, image_name: str) -> bytes:
         shape = sample.labels.shape[0], sample.labels.shape[1]
-        shapes = list(_shapes(as_instances(sample), class_names))
-        if parts := rings(sample.ignore):
+        objects, ignored = whole(sample)
+        shapes = list(_shapes(objects, class_names))
+        if parts := rings(ignored):
             shapes += _shapes_of(IGNORED, parts, len(sample.classes) + 1)
         return _document(shapes, image_name, shape)
 

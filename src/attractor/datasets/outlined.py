@@ -342,8 +342,3 @@ def write_outlined(
         write_image(image, sample.image)
         with atomic(folder / (sample.name + ending)) as temporary:
             temporary.write_bytes(encode(sample, image.name))
-
-
-def as_instances(sample: Sample) -> Instances:
-    """A sample's objects, each with score 1."""
-    return Instances(sample.labels, sample.classes, np.ones(len(sample.classes), np.float32))

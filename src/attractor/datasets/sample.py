@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Shaped
 
-from attractor.instances import Annotations
+from attractor.instances import Annotations, Instances, decode_mask
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,18 @@ class Dataset(Protocol):
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample."""
+
+
+def whole(sample: Sample) -> tuple[Instances, Bool[np.ndarray, "h w"]]:
+    """The objects, each with all of its pixels also where several claim one, and what else is ignored.
+
+    Crowds are no objects. Scores are 1.
+    """
+    annotations = sample.annotate() if sample.annotate is not None else None
+    kept = [] if annotations is None else np.flatnonzero(~annotations.is_crowd).tolist()
+    if annotations is None or (len(kept) == len(sample.classes) and not sample.ignore.any()):
+        return Instances(sample.labels, sample.classes, np.ones(len(sample.classes), np.float32)), sample.ignore
+    masks = [decode_mask(annotations.masks[k], sample.labels.shape) for k in kept]
+    scores = np.ones(len(kept), np.float32)
+    found = Instances.from_masks(masks, annotations.classes[kept], scores, sample.labels.shape)
+    return found, sample.ignore & (found.labels == 0)

@@ -83,7 +83,14 @@ METRICS = {
         counts_annotations=True,
         headline=cityscapes.mean_average_precision,
     ),
-    "coco": Metric(coco.score_image, coco.summarise, coco.paired_difference, has_classes=True, counts_annotations=True),
+    "coco": Metric(
+        coco.score_image,
+        coco.summarise,
+        coco.paired_difference,
+        has_classes=True,
+        counts_annotations=True,
+        headline=coco.mean_average_precision,
+    ),
     "cvppp": Metric(_leaves, cvppp.summarise, cvppp.paired_difference),
     "average_recall": Metric(
         _recall,

@@ -172,6 +172,12 @@ def summarise(images: Sequence[CocoScores], *, seed: int = 0) -> CocoSummary:
     )
 
 
+def mean_average_precision(images: Sequence[CocoScores]) -> float:
+    """AP, without its interval; 0 where nothing counts."""
+    value = _rows(_pools(images), np.ones((1, len(images))))[0, 0]
+    return 0.0 if np.isnan(value) else float(value)
+
+
 def paired_difference(a: Sequence[CocoScores], b: Sequence[CocoScores], *, seed: int = 0) -> CocoDifference:
     """Scores of `a` less those of `b`; above 0, `a` is better. Images are paired by name.
 
