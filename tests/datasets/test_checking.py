@@ -153,7 +153,12 @@ def test_truth_claimed_twice_and_lost_is_warned_of(tmp_path):
     assert report.warnings[1].startswith("1 annotated object left out, having no pixel that no other claims: b (1)")
     assert report.warnings[2] == "2 classes without an object: vessel, leaf."
     text = "\n".join(report.lines())
-    assert "classes: cell 3, vessel 0, leaf 0" in text
+    assert [line.split() for line in text.splitlines() if line.startswith("  ")][:4] == [
+        ["class", "objects", "images", "of", "all", "pixels", "median", "area"],
+        ["cell", "3", "2", "1.23%", "100"],
+        ["vessel", "0", "0", "0.00%", "-"],
+        ["leaf", "0", "0", "0.00%", "-"],
+    ]
     assert "ignored: 0.4% of all pixels, in 2 images" in text
 
 

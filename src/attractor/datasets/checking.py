@@ -320,7 +320,7 @@ class _Findings:
             f"{np.median(per_image):g} in the median one"
         )
         if len(class_names) > 1:
-            yield "classes: " + ", ".join(f"{name} {self.classes[k]}" for k, name in enumerate(class_names, 1))
+            yield from self._by_class(statistics, class_names)
         if statistics.count:
             share = statistics.area_percentiles
             yield f"area: {share[50]:.0f} pixels in the median, {share[5]:.0f} to {share[95]:.0f} for nine in ten"
@@ -328,8 +328,22 @@ class _Findings:
             yield f"extent: 95 % of objects reach over at most {rows:.0f} rows and {columns:.0f} columns"
         if any(self.ignored):
             touched = sum(share > 0 for share in self.ignored)
-            where = f"{_many(touched, 'image')} (crowds, and what two objects claim)"
+            where = f"{_many(touched, 'image')} (crowds, void, and what two objects claim)"
             yield f"ignored: {np.mean(self.ignored):.1%} of all pixels, in {where}"
+
+    def _by_class(self, statistics: ObjectStatistics, class_names: tuple[str, ...]) -> Iterator[str]:
+        """A table with a row for each class."""
+        images = Counter(number for _, _, classes in self.measured for number in set(classes.tolist()))
+        rows = [("class", "objects", "images", "of all pixels", "median area")]
+        for number, name in enumerate(class_names, 1):
+            own = statistics.areas[statistics.classes == number]
+            share = statistics.class_shares[number - 1]
+            area = f"{np.median(own):.0f}" if len(own) else "-"
+            rows.append((name, str(self.classes[number]), str(images[number]), f"{share:.2%}", area))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for name, *numbers in rows:
+            cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+            yield "  ".join([f"  {name.ljust(widths[0])}", *cells])
 
     def _kinds(self) -> str:
         """The images by channels and type."""
