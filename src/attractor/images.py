@@ -260,6 +260,19 @@ def encode_labels(labels: Integer[np.ndarray, "h w"]) -> bytes:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+def made(folder: str | Path) -> Path:
+    """The folder, which is there now.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from error
+    return Path(folder)
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path in the same folder and with the same suffix, which becomes `path` when the block ends well.

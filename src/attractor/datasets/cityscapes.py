@@ -43,7 +43,7 @@ from scipy import ndimage
 from attractor.datasets.polygons import Box, encode_in_box
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
-from attractor.images import atomic, image_suffix, read_image, read_labels, write_image, write_labels
+from attractor.images import atomic, image_suffix, made, read_image, read_labels, write_image, write_labels
 from attractor.instances import Annotations, Instances, encode_masks, relabel
 
 LABELS = {"person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33}
@@ -208,8 +208,8 @@ def write_cityscapes(path: str | Path, samples: Iterable[Sample], class_names: S
                 "Cityscapes are PNG: grey or RGB of 8 bits, or grey of 16; turn it into one of these."
             )
         numbers = _numbers_of(sample, labels, path)
-        write_image(_made(path / _PICTURES / "train" / city) / (stem + _PICTURE_ENDING), sample.image)
-        write_labels(_made(path / "gtFine" / "train" / city) / f"{stem}_gtFine_instanceIds.png", numbers)
+        write_image(made(path / _PICTURES / "train" / city) / (stem + _PICTURE_ENDING), sample.image)
+        write_labels(made(path / "gtFine" / "train" / city) / f"{stem}_gtFine_instanceIds.png", numbers)
 
 
 # --- finding the files ------------------------------------------------------------------------------------------------
@@ -425,15 +425,6 @@ def _numbers_of(sample: Sample, labels: Int[np.ndarray, " n"], path: Path) -> In
     return np.where(sample.ignore, 0, numbers[sample.labels])
 
 
-def _made(folder: Path) -> Path:
-    """The folder, which is there now."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from error
-    return folder
-
-
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
@@ -457,7 +448,7 @@ def write_cityscapes_results(folder: str | Path, name: str, found: Instances, cl
         raise InputError(
             f"{folder}: an image is named {name!r}; results can name no file with a space or slash: rename it."
         )
-    masks, lines = _made(folder / "masks"), []
+    masks, lines = made(folder / "masks"), []
     for k, (class_number, score) in enumerate(zip(found.classes, found.scores, strict=True)):
         file = masks / f"{name}_{k}.png"
         write_image(file, found.mask(k + 1)[..., None] * np.uint8(255))

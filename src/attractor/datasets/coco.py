@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt16
 
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, distinct, refuse
 from attractor.errors import InputError
-from attractor.images import atomic, image_suffix, read_image, write_image
+from attractor.images import atomic, image_suffix, made, read_image, write_image
 from attractor.instances import Annotations, Instances, decode_mask, encode_mask, encode_masks, relabel
 
 FARTHEST = 1e7  # coordinates beyond this are mistakes
@@ -83,7 +83,7 @@ class Coco:
         Raises:
             InputError: if the JSON cannot be read or anything in it cannot be used; the first three are named.
         """
-        _refuse(self._open(Path(path), None if images is None else Path(images)))
+        refuse(self._open(Path(path), None if images is None else Path(images)))
         if not self.names:
             raise InputError(f"{self._file}: names no image; `images` must have one entry for each.")
 
@@ -193,22 +193,13 @@ def write_coco(path: str | Path, samples: Iterable[Sample], class_names: Sequenc
     """
     path = Path(path)
     file = path if path.suffix.lower() == ".json" else path / "annotations.json"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{file.parent}: cannot be made: {error.strerror}.") from error
+    made(file.parent)
     document: dict[str, list[dict[str, Any]]] = {
         "images": [],
         "annotations": [],
         "categories": [{"id": k, "name": name} for k, name in enumerate(class_names, 1)],
     }
-    written: set[str] = set()
-    for number, sample in enumerate(samples, 1):
-        if sample.name in written:
-            raise InputError(
-                f"{file}: two images are named {sample.name!r}; rename one, as the second would replace the first."
-            )
-        written.add(sample.name)
+    for number, sample in enumerate(distinct(samples, file), 1):
         image = file.parent / (sample.name + image_suffix(sample.image))
         write_image(image, sample.image)
         height, width = sample.labels.shape
@@ -269,7 +260,7 @@ def read_coco_results(path: str | Path, dataset: Coco) -> Iterator[Instances]:
             found[index].append(_read_found(entry, position, size, dataset.category_ids))
         except InputError as error:
             problems.add(f"result {position}", str(error))
-    _refuse(problems.sentences)
+    refuse(problems.sentences)
     return (_instances(own, dataset.shape(index), file) for index, own in enumerate(found))
 
 
@@ -352,13 +343,6 @@ class _Problems:
     def add(self, what: str, wrong: str) -> None:
         """Note that `what` is wrong."""
         self.sentences.append(f"{self.file}: {what}: {wrong}.")
-
-
-def _refuse(problems: list[str]) -> None:
-    """Raise the first three of many problems."""
-    if problems:
-        more = f"\nand {len(problems) - 3} more like these" if len(problems) > 3 else ""
-        raise InputError("\n".join(problems[:3]) + more)
 
 
 def _json_files(folder: Path) -> list[Path]:

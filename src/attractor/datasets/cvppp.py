@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from PIL import Image
 
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, distinct, refuse
 from attractor.errors import InputError
-from attractor.images import atomic, image_suffix, read_image, read_labels, write_image, write_labels
+from attractor.images import atomic, image_suffix, made, read_image, read_labels, write_image, write_labels
 from attractor.instances import relabel
 
 _SUFFIXES = (".png", ".tif")  # the challenge has PNG alone; TIFF holds images that PNG cannot
@@ -56,9 +56,7 @@ class Cvppp:
             InputError: if there is no image, or files have no partner; the first three are named.
         """
         problems = self._open(Path(path))
-        if problems:
-            more = f"\nand {len(problems) - 3} more like these" if len(problems) > 3 else ""
-            raise InputError("\n".join(problems[:3]) + more)
+        refuse(problems)
 
     @classmethod
     def salvage(cls, path: str | Path) -> tuple[Cvppp, list[str]]:
@@ -121,17 +119,8 @@ def write_cvppp(folder: str | Path, samples: Iterable[Sample], class_names: Sequ
     Raises:
         InputError: if a file cannot be written, two samples have one name, or an image has more than 65,535 objects.
     """
-    folder, written = Path(folder), set[str]()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from error
-    for sample in samples:
-        if sample.name in written:
-            raise InputError(
-                f"{folder}: two images are named {sample.name!r}; rename one, as the second would replace the first."
-            )
-        written.add(sample.name)
+    folder = made(folder)
+    for sample in distinct(samples, folder):
         write_image(folder / f"{sample.name}_rgb{image_suffix(sample.image)}", sample.image)
         _write_indices(folder / f"{sample.name}_label.png", sample.labels)
         is_plant = (sample.labels > 0) | sample.ignore

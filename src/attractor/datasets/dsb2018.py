@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, distinct, refuse
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, read_image, write_image
+from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, made, read_image, write_image
 from attractor.instances import Annotations, Instances, decode_mask, encode_mask, relabel
 
 _LONGEST_FIELD = 2**31 - 1  # the csv module's own limit, 128 KiB, is less than a large object's runs need
@@ -103,9 +103,7 @@ class Dsb2018:
             InputError: if there is no image, or some have neither masks nor a row in a table; three are named.
         """
         problems = self._open(Path(path))
-        if problems:
-            more = f"\nand {len(problems) - 3} more like these" if len(problems) > 3 else ""
-            raise InputError("\n".join(problems[:3]) + more)
+        refuse(problems)
         if not self.names:
             raise InputError(f"{path}: holds no annotated image. Accepted is {Dsb2018.layout}.")
 
@@ -183,13 +181,8 @@ def write_dsb2018(folder: str | Path, samples: Iterable[Sample], class_names: Se
     Raises:
         InputError: if a file cannot be written, two samples have one name, or a folder has masks of before.
     """
-    folder, written = Path(folder), set[str]()
-    for sample in samples:
-        if sample.name in written:
-            raise InputError(
-                f"{folder}: two images are named {sample.name!r}; rename one, as the second would replace the first."
-            )
-        written.add(sample.name)
+    folder = Path(folder)
+    for sample in distinct(samples, folder):
         for part in ("images", "masks"):
             _make_empty(folder / sample.name / part)
         write_image(folder / sample.name / "images" / (sample.name + image_suffix(sample.image)), sample.image)
@@ -397,9 +390,6 @@ def _encode(labels: Int32[np.ndarray, "h w"]) -> list[str]:
 
 def _make_empty(folder: Path) -> None:
     """Make a folder; one with images in it is refused, as those would be taken for this image's."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from error
+    made(folder)
     if files := _images(folder):
         raise InputError(f"{folder}: holds {files[0].name} already; remove the folder, or write to another one.")

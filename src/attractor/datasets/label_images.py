@@ -13,9 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, distinct
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, read_image, read_labels, write_image, write_labels
+from attractor.images import (
+    IMAGE_SUFFIXES,
+    atomic,
+    image_suffix,
+    made,
+    read_image,
+    read_labels,
+    write_image,
+    write_labels,
+)
 from attractor.instances import relabel
 
 
@@ -98,15 +107,8 @@ def write_label_images(
     """
     folder, names = Path(folder), []
     for part in ("images", "labels"):
-        try:
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder / part}: cannot be made: {error.strerror}.") from error
-    for sample in samples:
-        if sample.name in names:
-            raise InputError(
-                f"{folder}: two images are named {sample.name!r}; rename one, as the second would replace the first."
-            )
+        made(folder / part)
+    for sample in distinct(samples, folder):
         names.append(sample.name)
         write_image(folder / "images" / (sample.name + image_suffix(sample.image)), sample.image)
         suffix = ".png" if sample.labels.max(initial=0) <= 65535 else ".tif"

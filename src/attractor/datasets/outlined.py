@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Bool, Int32, Shaped
 
 from attractor.datasets.polygons import Box, Part, encode_in_box, joined, label_rings, rings
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, distinct, refuse
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, images_in, read_image, write_image
+from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, images_in, made, read_image, write_image
 from attractor.instances import Annotations, Instances, relabel
 
 CLASS = "object"  # of objects whose file names none
@@ -84,9 +84,7 @@ class OutlinedImages:
             InputError: if a file cannot be read, has no partner or holds what cannot be used; three are named.
         """
         problems = self._open(Path(path), shown=3)
-        if problems:
-            more = f"\nand {len(problems) - 3} more like these" if len(problems) > 3 else ""
-            raise InputError("\n".join(problems[:3]) + more)
+        refuse(problems)
         if not self.names:
             raise InputError(f"{path}: holds no annotated image; give {self.layout}.")
 
@@ -327,17 +325,8 @@ def write_outlined(
     Raises:
         InputError: if a file cannot be written, or two samples have one name.
     """
-    folder, written = Path(folder), set[str]()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from error
-    for sample in samples:
-        if sample.name in written:
-            raise InputError(
-                f"{folder}: two images are named {sample.name!r}; rename one, as the second would replace the first."
-            )
-        written.add(sample.name)
+    folder = made(folder)
+    for sample in distinct(samples, folder):
         image = folder / (sample.name + image_suffix(sample.image))
         write_image(image, sample.image)
         with atomic(folder / (sample.name + ending)) as temporary:

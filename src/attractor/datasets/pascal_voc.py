@@ -28,9 +28,9 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, Shaped, UInt8
 from PIL import Image
 
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Sample, distinct, refuse
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, read_image, read_labels, write_image
+from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, made, read_image, read_labels, write_image
 from attractor.instances import relabel
 
 VOC_CLASSES = (
@@ -89,9 +89,7 @@ class PascalVoc:
             InputError: if a list cannot be read, or an image or its annotations are missing; the first three are named.
         """
         problems = self._open(Path(path))
-        if problems:
-            more = f"\nand {len(problems) - 3} more like these" if len(problems) > 3 else ""
-            raise InputError("\n".join(problems[:3]) + more)
+        refuse(problems)
         if not self.names:
             raise InputError(f"{path}: names no image; a list has one stem on each line, such as 2007_000032.")
 
@@ -159,15 +157,8 @@ def write_pascal_voc(
         raise InputError(f"{folder}: {len(names)} classes; the palette images of Pascal VOC hold {VOID - 1} at most.")
     numbers = np.array([0, *(names.index(name) + 1 for name in class_names)])
     for part in (_VOC.images, *(name for name, _ in _VOC.truth), _VOC.lists):
-        try:
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder / part}: cannot be made: {error.strerror}.") from error
-    for sample in samples:
-        if sample.name in written:
-            raise InputError(
-                f"{folder}: two images are named {sample.name!r}; rename one, as the second would replace the first."
-            )
+        made(folder / part)
+    for sample in distinct(samples, folder):
         _write_sample(folder, sample, numbers)
         written.append(sample.name)
     colours = [":".join([name, ",".join(map(str, _palette()[k])), "", ""]) for k, name in enumerate(names, 1)]

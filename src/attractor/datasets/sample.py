@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Shaped
 
+from attractor.errors import InputError
 from attractor.instances import Annotations, Instances, decode_mask
 
 
@@ -54,3 +56,26 @@ def whole(sample: Sample) -> tuple[Instances, Bool[np.ndarray, "h w"]]:
     scores = np.ones(len(kept), np.float32)
     found = Instances.from_masks(masks, annotations.classes[kept], scores, sample.labels.shape)
     return found, sample.ignore & (found.labels == 0)
+
+
+def distinct(samples: Iterable[Sample], where: Path) -> Iterator[Sample]:
+    """The samples, one after another, for a writer to whom two of one name would be one.
+
+    Raises:
+        InputError: at the second of a name; the message begins with `where`.
+    """
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.name in seen:
+            raise InputError(
+                f"{where}: two images are named {sample.name!r}; rename one, as the second would replace the first."
+            )
+        seen.add(sample.name)
+        yield sample
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise the first three of what is wrong with a data set, if anything is."""
+    if problems:
+        more = f"\nand {len(problems) - 3} more like these" if len(problems) > 3 else ""
+        raise InputError("\n".join(problems[:3]) + more)
