@@ -25,6 +25,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.grouping
 	$(BIN)/python -m benchmarks.mean_shift
 	$(BIN)/python -m benchmarks.loss
+	$(BIN)/python -m benchmarks.cityscapes_metric
 
 clean:
 	rm -rf .venv

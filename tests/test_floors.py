@@ -32,6 +32,7 @@ def test_a_wrong_number_type_is_caught():
         "attractor.instances",
         "attractor.datasets",
         "attractor.metrics",
+        "attractor.measurements",
         "attractor.overlays",
         "attractor.plots",
     ],
