@@ -10,6 +10,7 @@ import torch
 from tests.test_training import sample
 
 from attractor import recipe as recipe_module
+from attractor.datasets import open_dataset
 from attractor.datasets.coco import write_coco
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
@@ -240,6 +241,28 @@ def test_classes_in_another_order_are_refused(folder, tmp_path):
     recipe = recipe_for(folder, [*SMALL, 'model.classes=["a", "b"]'])
     with pytest.raises(InputError, match=r"model.classes has the classes a, b, the training data object; they must be"):
         run(recipe, tmp_path / "out", device="cpu")
+
+
+def test_classes_of_the_validation_images_are_matched_by_name(tmp_path):
+    samples = [dataclasses.replace(sample(f"i{k}", seed=k), classes=np.array([1, 2, 2])) for k in range(2)]
+    training = {"epochs": 1, "crops_per_epoch": 2, "batch_size": 2, "crop_size": 32, "workers": 0}
+    write_coco(tmp_path / "train", samples, ["cell", "bubble"])
+    write_coco(tmp_path / "turned", samples, ["bubble", "cell"])
+    write_coco(tmp_path / "other", samples, ["cell", "grain"])
+
+    def content(validation, **more):
+        data = {"train": str(tmp_path / "train"), "validation": str(tmp_path / validation), **more}
+        return recipe_of({"data": data, "model": {"channels": 1}, "training": training})
+
+    validated = recipe_module._matched(open_dataset(tmp_path / "turned"), ("cell", "bubble"), None)
+    assert validated.class_names == ("cell", "bubble")
+    assert validated[0].classes.tolist() == [2, 1, 1]
+    run(content("turned"), tmp_path / "run", device="cpu")
+    with pytest.raises(
+        InputError, match=r"has the classes grain, which the training data has not .it has cell, bubble."
+    ):
+        run(content("other"), tmp_path / "run2", device="cpu")
+    run(content("other", classes=["cell"]), tmp_path / "run3", device="cpu")
 
 
 def test_split_of_images_that_are_not_split(folder, tmp_path):

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from attractor.augmentation import Augmentation
 from attractor.datasets import Crops, Dataset, open_dataset, split
 from attractor.datasets.checking import ObjectStatistics, object_statistics
-from attractor.datasets.classes import with_classes
+from attractor.datasets.classes import WithClasses, with_classes
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.methods import METHODS
@@ -250,7 +250,6 @@ def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = 
     dataset = _opened(recipe.data.train, recipe.data.classes)
     training, validation = _parts(recipe, dataset)
     _check_names(recipe.model.classes, dataset.class_names, "model.classes")
-    _check_names(list(validation.class_names), dataset.class_names, "data.validation")
     description = Description(
         method=recipe.model.method,
         network=recipe.model.network,
@@ -309,8 +308,22 @@ def _parts(recipe: Recipe, dataset: Dataset) -> tuple[Dataset, Dataset]:
     if isinstance(recipe.data.validation, str):
         if recipe.data.split_by is not None:
             raise InputError("data.split_by says how to split data.train, but data.validation names its own images.")
-        return dataset, _opened(recipe.data.validation, recipe.data.classes)
+        return dataset, _matched(open_dataset(recipe.data.validation), dataset.class_names, recipe.data.classes)
     return split(dataset, recipe.data.validation, recipe.data.split_seed, recipe.data.split_by)
+
+
+def _matched(validation: Dataset, names: tuple[str, ...], chosen: list[str] | None) -> Dataset:
+    """The images to validate on with the training data's classes, by name; single classes are the same by any name."""
+    own = validation.class_names
+    if own == names or (chosen is None and len(own) == len(names) == 1):
+        return validation
+    unknown = [name for name in own if name not in names]
+    if unknown and chosen is None:
+        raise InputError(
+            f"data.validation has the classes {', '.join(unknown)}, which the training data has not (it has "
+            f"{', '.join(names)}); give both the same names, or choose some by data.classes."
+        )
+    return WithClasses(validation, names, [names.index(name) + 1 if name in names else 0 for name in own])
 
 
 def _crops(validation: Dataset, data: Data, most: int | None) -> Dataset:
@@ -325,7 +338,7 @@ def _crops(validation: Dataset, data: Data, most: int | None) -> Dataset:
 
 
 def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) -> None:
-    """Classes are told apart by their number, so several names must come in the order of the data."""
+    """A model's classes are told apart by number, so several names must come in the order of the data."""
     if names is not None and tuple(names) != of_data and (len(of_data) > 1 or len(names) > 1):
         raise InputError(
             f"{key} has the classes {', '.join(names)}, the training data {', '.join(of_data)}; they must be the same, "

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attractor.datasets import DATASETS, layout_of, open_dataset
+from attractor.datasets.checking import check
 from attractor.datasets.coco import write_coco
 from attractor.datasets.converting import LAYOUTS, convert
 from attractor.datasets.label_images import write_label_images
@@ -55,6 +56,15 @@ def test_what_is_converted_reads_the_same(layout, street, tmp_path):
     if LAYOUTS[layout].classes:
         names = {found.class_names[number - 1] for number in first.classes}
         assert names == {"car", "bus"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_checked(layout, street, tmp_path):
+    convert(street, tmp_path / "out", layout)
+    report = check(tmp_path / "out")
+    assert report.errors == ()
+    assert report.facts[0].startswith(f"{tmp_path / 'out'}: {layout}, 2 readable images")
+    assert report.counts["objects"] == 3
 
 
 @pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if not layout.classes])
