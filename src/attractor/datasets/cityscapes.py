@@ -31,6 +31,7 @@ import json
 import math
 import os
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
+from PIL import Image
 from scipy import ndimage
 
 from attractor.datasets.polygons import Box, encode_in_box
@@ -451,10 +453,16 @@ def write_cityscapes_results(folder: str | Path, name: str, found: Instances, cl
     masks, lines = made(folder / "masks"), []
     for k, (class_number, score) in enumerate(zip(found.classes, found.scores, strict=True)):
         file = masks / f"{name}_{k}.png"
-        write_image(file, found.mask(k + 1)[..., None] * np.uint8(255))
+        _write_mask(file, found.mask(k + 1))
         lines.append(f"{masks.name}/{file.name} {labels[class_number]} {float(score)!r}\n")
     with atomic(folder / f"{name}_pred.txt") as temporary:  # last, so that its masks are there
         temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _write_mask(file: Path, mask: Bool[np.ndarray, "h w"]) -> None:
+    """A mask as 0 and 255. Runs are all that there is to find in it: looking for them alone takes half the time."""
+    with atomic(file) as temporary:
+        Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", compress_type=zlib.Z_RLE)
 
 
 def read_cityscapes_results(folder: str | Path, dataset: Cityscapes) -> Iterator[Instances]:
