@@ -150,6 +150,7 @@ def test_a_model_and_the_files_it_wrote_score_alike(attractor_command, annotated
     assert a.pop("call") == {
         "model": str(tiny_model), "dataset": "squares", "found": None,
         "metric": "average_precision", "by": "kind", "tta": False,
+        "classes": None, "ignore_classes": False, "class_names": ["object"],
     }  # fmt: skip
     assert b.pop("call")["found"] == "out"
     assert a == b
@@ -201,6 +202,7 @@ def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_comm
     assert answer.code == 0
     assert answer.error == "Note: label images hold no classes, so those of the data set are left out of account.\n"
     assert ["all", "1", "2", *["1.00"] * 4] in [line.split() for line in answer.out.splitlines()]
+    assert json.loads(Path("evaluation.json").read_text())["call"]["class_names"] == ["any class"]
     answer = attractor_command("evaluate", tiny_model, truth)
     assert answer.code == 0
     assert answer.error.startswith("Note: the model's classes are object, those of the data set door, window; they are")
@@ -272,6 +274,14 @@ def test_results_made_for_coco_score_there_as_here(attractor_command, doors, tin
     answer = attractor_command("evaluate", "--found", "found.json", "--truth", doors, "--metric", "coco")
     assert answer.code == 0, answer.error
     assert json.loads(Path("evaluation.json").read_text())["summary"] == summary
+
+
+def test_results_and_numbers_are_two_files(attractor_command, doors, tiny_model):
+    answer = attractor_command("evaluate", tiny_model, doors, "--metric", "coco", "--results", "evaluation.json")
+    assert (answer.code, answer.error) == (
+        2,
+        "evaluation.json: is the file for all numbers, too; give --results or --out another name.\n",
+    )
 
 
 def test_a_model_of_other_classes_is_told_apart_by_name(attractor_command, doors, tiny_model):

@@ -265,6 +265,47 @@ def test_classes_of_the_validation_images_are_matched_by_name(tmp_path):
     run(content("other", classes=["cell"]), tmp_path / "run3", device="cpu")
 
 
+def test_a_recipe_for_some_classes_is_made_from_their_objects(tmp_path):
+    samples = [dataclasses.replace(sample(f"i{k}", seed=k), classes=np.array([1, 2, 3])) for k in range(2)]
+    write_coco(tmp_path / "data", samples, ["cell", "bubble", "grain"])
+    recipe = recipe_for(tmp_path / "data", ['data.classes=["grain", "cell"]'])
+    assert len(recipe.model.options["foreground_weight"]) == 2
+    assert "foreground_weight" not in recipe_for(tmp_path / "data", ['data.classes=["cell"]']).model.options
+
+
+def test_validation_images_without_any_of_the_classes_are_refused(tmp_path):
+    write_coco(tmp_path / "train", [sample("a")], ["cell"])
+    write_coco(tmp_path / "other", [dataclasses.replace(sample("a"), classes=np.array([1, 2, 2]))], ["x", "y"])
+    with pytest.raises(InputError, match="has the classes x, y, and the training data cell, grain: none is in both"):
+        recipe_module._matched(open_dataset(tmp_path / "other"), ("cell", "grain"), ["cell", "grain"])
+    one = open_dataset(tmp_path / "train")
+    assert recipe_module._matched(one, ("nucleus",), ["nucleus"]) is one
+
+
+def test_a_change_that_every_stage_overrides_is_refused(tmp_path):
+    write_recipe(tmp_path / "r.toml", recipe_of(MINIMAL | {"stages": STAGES}))
+    with pytest.raises(InputError, match=r"--set training.crop_size=32: would change nothing, as each of the 2 stages"):
+        read_recipe(tmp_path / "r.toml", ["training.crop_size=32"])
+    assert read_recipe(tmp_path / "r.toml", ["training.learning_rate=1e-4"]).stage(2).training.learning_rate == 1e-4
+
+
+def test_a_wrong_path_leaves_no_trace_of_a_run_in_stages(tmp_path):
+    content = {"data": {"train": str(tmp_path / "nowhere")}, "stages": STAGES}
+    with pytest.raises(InputError, match="no such data set"):
+        run(recipe_of(content), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_is_resumed_in_a_folder_that_was_moved():
+    before, after = (
+        recipe_of(MINIMAL | {"model": {"start": start}})
+        for start in ("runs/a/stage_1/model.safetensors", "/b/stage_1/model.safetensors")
+    )
+    assert recipe_module._differences(before, after) == []
+    other = recipe_of(MINIMAL | {"model": {"start": "/b/model.safetensors"}})
+    assert recipe_module._differences(before, other) == ["model.start"]
+
+
 def test_split_of_images_that_are_not_split(folder, tmp_path):
     recipe = recipe_for(folder, [*SMALL, f"data.validation={folder}", "data.split_by=kind"])
     with pytest.raises(InputError, match=r"data.validation names its own images"):

@@ -1,6 +1,5 @@
 """Results as the official tools read them: written from what was found, read back, and scored as the model is."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -80,6 +79,14 @@ def test_a_layout_without_an_official_form_has_no_results_file(tmp_path):
         check_results(tmp_path / "found.json", open_dataset(tmp_path / "data"))
 
 
+def test_results_go_into_what_the_official_tool_reads(dataset, tmp_path):
+    layout, images = dataset
+    (tmp_path / "file").write_text("")
+    wrong = tmp_path / {"coco": "found.txt", "cityscapes": "file", "dsb2018": "found.json"}[layout]
+    with pytest.raises(InputError, match=r"results for a data set in the layout .* are a "):
+        check_results(wrong, images)
+
+
 def test_a_folder_that_is_not_there_is_refused_before_anything_is_computed(dataset, tmp_path):
     layout, images = dataset
     with pytest.raises(InputError, match="there is no such folder; make it"):
@@ -108,6 +115,8 @@ def test_a_file_of_another_benchmark_is_refused(dataset, tmp_path):
         (["car", "bus"], ["car"], (1, 0)),
         (["car", "bus"], ["object"], (1, 1)),
         (["a", "b"], ["car", "bus"], None),
+        (["a", "b", "c"], ["car", "bus"], (1, 2, 0)),
+        (["object", "b"], ["any class"], (1, 1)),
     ],
 )
 def test_classes_are_compared_by_name(own, true, numbers):
@@ -121,5 +130,11 @@ def test_objects_of_a_class_that_is_left_out_are_gone():
     kept = renumbered(given, (0, 1))
     assert (kept.labels.tolist(), kept.classes.tolist()) == ([[0, 1, 0]], [1])
     assert kept.scores.tolist() == pytest.approx([0.6])
-    whole = dataclasses.replace(given, masks=tuple(np.array([k, 1, 2 - k]) for k in range(3)))
-    assert [mask.tolist() for mask in renumbered(whole, (1, 0)).masks] == [[0, 1, 2], [2, 1, 0]]
+
+
+def test_what_an_object_that_is_left_out_hid_comes_to_light():
+    masks = [np.array([[True, True, True]]), np.array([[False, True, True]])]
+    given = Instances.from_masks(masks, np.array([1, 2]), np.array([0.5, 0.9], np.float32), (1, 3))
+    assert given.labels.tolist() == [[1, 2, 2]]
+    assert renumbered(given, (1, 0)).labels.tolist() == [[1, 1, 1]]
+    assert renumbered(given, (2, 1)).labels.tolist() == [[1, 2, 2]]

@@ -114,7 +114,7 @@ def test_what_a_run_leaves_behind(folder, tmp_path):
 def test_patience_ends_a_run_that_no_longer_improves(folder, tmp_path, monkeypatch):
     validations = []
 
-    def worse_and_worse(segmenter, validation):
+    def worse_and_worse(*_):
         validations.append(1)
         return {"mean": 1 / len(validations), "ap50": 0.0, "ap75": 0.0}
 
@@ -133,7 +133,7 @@ def test_validation_can_be_rarer_but_comes_at_the_end(folder, tmp_path, monkeypa
 
 
 def test_while_nothing_is_found_the_latest_model_is_kept(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_scores", lambda segmenter, validation: {"mean": 0.0})
+    monkeypatch.setattr(training, "_scores", lambda *_: {"mean": 0.0})
     final = run(folder, tmp_path / "out", epochs=3, patience=1)
     kept = Model.load(tmp_path / "out" / "best.safetensors").state_dict()
     assert same(kept, final)
@@ -141,7 +141,7 @@ def test_while_nothing_is_found_the_latest_model_is_kept(folder, tmp_path, monke
 
 def test_a_run_whose_patience_had_ended_is_not_continued(folder, tmp_path, monkeypatch):
     scores = iter([{"mean": 0.5}, {"mean": 0.4}, {"mean": 0.4}, {"mean": 0.4}])
-    monkeypatch.setattr(training, "_scores", lambda segmenter, validation: next(scores))
+    monkeypatch.setattr(training, "_scores", lambda *_: next(scores))
     ended = run(folder, tmp_path / "out", epochs=9, patience=1)
     assert same(run(folder, tmp_path / "out", epochs=9, patience=1, resume=True), ended)
 
@@ -152,13 +152,24 @@ def test_a_hot_pixel_does_not_overflow():
     hot = dataclasses.replace(
         sample("hot"), image=image, labels=np.zeros((8, 8), np.int32), ignore=np.zeros((8, 8), bool)
     )
-    assert torch.isfinite(training._normalised(new_model(), hot)).all()
+    assert torch.isfinite(training._normalised(new_model().description, hot)).all()
 
 
 def test_many_images_reach_the_worker(folder):
     """A tensor an image would cost a file descriptor each, of which there may be only a thousand."""
     crops = Crops(new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation())
-    assert not any(isinstance(image, torch.Tensor) for image in crops.images)
+    assert not any(isinstance(image, torch.Tensor) for image, _ in crops.held)
+
+
+def test_images_that_are_too_many_to_hold_are_read_when_asked_for(folder, monkeypatch, caplog):
+    given = new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation()
+    held = Crops(*given)
+    monkeypatch.setattr(training, "HELD_PIXELS", 3 * 40 * 40)
+    read = Crops(*given)
+    assert (held.held is None, read.held is None) == (False, True)
+    assert "too many to hold" in caplog.text
+    for place in [(0, 0), (0, 1), (3, 2)]:
+        assert all(torch.equal(a, b) for a, b in zip(held[place][:3], read[place][:3], strict=True))
 
 
 def test_a_loss_that_is_not_finite_names_the_image(folder, tmp_path, monkeypatch):
@@ -213,7 +224,7 @@ def test_images_without_any_object_teach_nothing(tmp_path):
 def test_class_that_the_model_lacks():
     s = dataclasses.replace(sample("street"), classes=np.array([1, 2, 1], np.int32))
     with pytest.raises(InputError, match="street: has class car, but the model knows object only"):
-        training._check_classes([s], ("window", "car"), new_model())
+        training._check_classes(s, ("window", "car"), new_model().description)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +236,11 @@ def test_class_that_the_model_lacks():
         ({"around_objects": 1.5}, "training.around_objects is 1.5; it is a share from 0 to 1"),
         ({"precision": "fp8"}, 'training.precision is "fp8"; it can be "auto"'),
         ({"crops_per_epoch": 4}, "training.batch_size is 8, more than the 4 crops of an epoch"),
+        ({"metric": "foo"}, 'training.metric: There is no metric "foo"; there are: average_precision'),
+        (
+            {"metric": "average_recall"},
+            'training.metric: Nothing can be chosen by the metric "average_recall"; by these',
+        ),
         ({"learning_rate": 0.0}, "training.learning_rate is 0.0; it must be above 0"),
     ],
 )
@@ -235,12 +251,12 @@ def test_settings_that_cannot_be(changes, message):
 
 def test_rare_images_are_drawn_more_often_but_not_as_often_as_all_others(folder):
     dataset = open_dataset(folder)
-    samples = [dataset[i] for i in range(4)]
-    assert image_weights(dataset, samples, Settings(crop_size=32)).tolist() == pytest.approx([0.25] * 4)
-    balanced = image_weights(dataset, samples, Settings(crop_size=32, balance="kind"))
+    sizes = [dataset[i].labels.size for i in range(4)]
+    assert image_weights(dataset, sizes, Settings(crop_size=32)).tolist() == pytest.approx([0.25] * 4)
+    balanced = image_weights(dataset, sizes, Settings(crop_size=32, balance="kind"))
     assert balanced[0] / balanced[1:].sum() == pytest.approx(1 / np.sqrt(3))
     with pytest.raises(InputError, match=r'training.balance is "modality", but images.csv has kind'):
-        image_weights(dataset, samples, Settings(balance="modality"))
+        image_weights(dataset, sizes, Settings(balance="modality"))
 
 
 def test_crops_depend_on_seed_epoch_and_index_alone(folder):

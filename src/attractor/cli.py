@@ -302,6 +302,7 @@ def evaluate(
     if found is not None and (truth is None or model is not None or tta):
         raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
     from attractor import evaluation, tables
+    from attractor.datasets.classes import as_one_class
 
     scoring = evaluation.metric_named(metric)
     if found is not None and scoring.n_proposals:
@@ -309,10 +310,19 @@ def evaluate(
     if not out.resolve().parent.is_dir():
         raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
     path = Path(truth or dataset or "")
+    if results is not None and results.resolve() == out.resolve():
+        raise InputError(f"{out}: is the file for all numbers, too; give --results or --out another name.")
     images = _images(path, crop, max_objects, classes, ignore_classes)
+    if found is not None and len(images.class_names) > 1 and evaluation.holds_no_classes(found, images):
+        _complain("Note: label images hold no classes, so those of the data set are left out of account.")
+        images = as_one_class(images)
     groups = _column(images, by, path)
     write = None if results is None else _writer(results, images)
-    pairs = _files(found, images) if found is not None else _predictions(str(model), images, metric, tta, device)
+    pairs = (
+        evaluation.found_in(found, images)
+        if found is not None
+        else _predictions(str(model), images, metric, tta, device)
+    )
     result = evaluation.evaluate(_shown("scoring", pairs, len(images)), by=groups, metric=metric, results=write)
     _print(*tables.TABLES[metric](result, by, images.class_names))
     if n_left_out := len(images) - len(result.images):
@@ -350,15 +360,6 @@ def _writer(path: Path, images: Dataset) -> Callable[[Iterable[tuple[str, Instan
 
     evaluation.check_results(path, images)
     return lambda found: evaluation.write_results(path, found, images)
-
-
-def _files(path: Path, images: Dataset) -> Iterator[tuple[Sample, Instances]]:
-    """The true objects with those in somebody's results."""
-    from attractor.evaluation import found_in
-
-    if len(images.class_names) > 1 and path.is_dir() and next(path.rglob("*.txt"), None) is None:
-        _complain("Note: label images hold no classes, so those of the data set are left out of account.")
-    return found_in(path, images)
 
 
 def _predictions(
@@ -545,12 +546,13 @@ def _described(model: str) -> Description:
     _need_for_training()
     from attractor.recipe import read_recipe
 
-    section = read_recipe(model).model
+    recipe = read_recipe(model)
+    section = recipe.model
     return Description(
         method=section.method,
         network=section.network,
         channels=section.channels,
-        class_names=tuple(section.classes or ()),
+        class_names=tuple(section.classes or recipe.data.classes or ()),
         options=section.options,
         network_options=section.network_options,
     )

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from attractor.datasets.coco import Coco, read_coco_results, write_coco_results
 from attractor.datasets.dsb2018 import Dsb2018, read_dsb_submission, write_dsb_submission
 from attractor.errors import InputError
 from attractor.images import read_labels
-from attractor.instances import Annotations, Instances
+from attractor.instances import Annotations, Instances, decode_mask
 from attractor.metrics import METRICS, Metric
 from attractor.prediction.image import Segmenter
 
@@ -65,12 +66,14 @@ def scored_by(
 def class_numbers(own: Sequence[str], true: Sequence[str]) -> tuple[int, ...] | None:
     """For each class of a model, the number of the data set's class of the same name; 0 where it has none.
 
-    A single class that the model does not know is that of all its objects. None where numbers are taken to mean the
-    same: one class on both sides, or no name that both have.
+    A single class that the model does not know is that of all its objects. Where no name is on both sides, numbers are
+    taken to mean the same; None where they do.
     """
     if len(true) == 1 < len(own) and true[0] not in own:
         return (1,) * len(own)
-    if len(own) == len(true) == 1 or not set(own) & set(true):
+    if not set(own) & set(true):
+        return None if len(own) <= len(true) else tuple(n if n <= len(true) else 0 for n in range(1, len(own) + 1))
+    if len(own) == len(true) == 1:
         return None
     return tuple(true.index(name) + 1 if name in true else 0 for name in own)
 
@@ -80,8 +83,11 @@ def renumbered(found: Instances, numbers: Sequence[int]) -> Instances:
     classes = np.array([0, *numbers], np.int32)[found.classes]
     kept = classes > 0
     table = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
-    masks = None if found.masks is None else tuple(mask for mask, keep in zip(found.masks, kept, strict=True) if keep)
-    return Instances(table[found.labels], classes[kept], found.scores[kept], masks)
+    if found.masks is None or kept.all():
+        return Instances(table[found.labels], classes[kept], found.scores[kept], found.masks)
+    shape = found.labels.shape  # what an object that is left out hid comes to light
+    masks = [decode_mask(mask, shape) for mask, keep in zip(found.masks, kept, strict=True) if keep]
+    return Instances.from_masks(masks, classes[kept], found.scores[kept], (shape[0], shape[1]))
 
 
 def predicted(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> Iterator[tuple[Sample, Instances]]:
@@ -142,6 +148,12 @@ def _reader(path: Path, dataset: Dataset) -> Callable[[Path, Any], Iterator[Inst
     )
 
 
+def holds_no_classes(path: Path, dataset: Dataset) -> bool:
+    """Whether somebody's results are label images, which say nothing of classes."""
+    whole = dataset.whole if isinstance(dataset, WithClasses) else dataset
+    return path.is_dir() and _reader(path, whole) is None
+
+
 def _label_images_in(folder: Path, dataset: Dataset) -> Iterator[tuple[Sample, Instances]]:
     files = [_found_file(folder, name) for name in dataset.names]
     missing = [name for name, file in zip(dataset.names, files, strict=True) if file is None]
@@ -168,7 +180,10 @@ def check_results(path: str | Path, dataset: Dataset) -> None:
             f"{path}: results files are known for {forms}, not for a data set in the layout {type(whole).__name__}; "
             "`attractor segment` writes label images and other forms."
         )
-    if not Path(path).resolve().parent.is_dir():
+    path = Path(path)
+    if not benchmark.takes(path):
+        raise InputError(f"{path}: results for a data set in the layout {type(whole).__name__} are {benchmark.form}.")
+    if not path.resolve().parent.is_dir():
         raise InputError(f"{path}: there is no such folder; make it, or give another path for the results.")
     if isinstance(dataset, WithClasses) and len({n for n in dataset.numbers if n}) < sum(map(bool, dataset.numbers)):
         raise InputError(f"{path}: results have classes, which --ignore-classes leaves out; give one or the other.")
@@ -200,6 +215,7 @@ class Results:
     """How a benchmark's official tool takes what was found."""
 
     form: str  # in words
+    takes: Callable[[Path], bool]  # whether such a path can be written
     recognises: Callable[[Path], bool]
     read: Callable[[Path, Any], Iterator[Instances]]
     write: Callable[[Path, Iterable[tuple[str, Instances]], Any], None]
@@ -217,23 +233,30 @@ def _write_cityscapes(path: Path, found: Iterable[tuple[str, Instances]], datase
 
 def _read_dsb(path: Path, dataset: Dsb2018) -> Iterator[Instances]:
     sizes = {name: dataset[index].labels.shape for index, name in enumerate(dataset.names)}
-    found = read_dsb_submission(path, sizes)
+    found = read_dsb_submission(path, sizes, unscored=dataset.unscored)
     return (found[name] for name in dataset.names)
 
 
 def _write_dsb(path: Path, found: Iterable[tuple[str, Instances]], dataset: Dsb2018) -> None:
-    write_dsb_submission(path, found)
+    nothing = Instances.from_labels(np.zeros((1, 1), np.int32))
+    write_dsb_submission(path, itertools.chain(found, ((name, nothing) for name in dataset.unscored)))
+
+
+def _is_file(suffix: str) -> Callable[[Path], bool]:
+    """Whether a path is, or can become, a file of this kind."""
+    return lambda path: path.suffix.lower() == suffix and not path.is_dir()
 
 
 RESULTS: dict[type, Results] = {
-    Coco: Results("a results JSON", lambda path: path.suffix.lower() == ".json", read_coco_results, _write_coco),
+    Coco: Results("a results JSON, FILE.json", _is_file(".json"), _is_file(".json"), read_coco_results, _write_coco),
     Cityscapes: Results(
         "a folder of *_pred.txt and masks",
-        lambda path: path.is_dir() and next(path.rglob("*.txt"), None) is not None,
+        lambda path: not path.is_file(),
+        lambda path: any(re.match(r"[^_]+_\d+_\d+", file.name) for file in path.rglob("*.txt")),
         read_cityscapes_results,
         _write_cityscapes,
     ),
-    Dsb2018: Results("a submission CSV", lambda path: path.suffix.lower() == ".csv", _read_dsb, _write_dsb),
+    Dsb2018: Results("a submission CSV, FILE.csv", _is_file(".csv"), _is_file(".csv"), _read_dsb, _write_dsb),
 }
 
 
@@ -378,14 +401,15 @@ def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything in it as plain numbers and lists."""
+    """Everything in it as plain numbers and lists, but for what a record says is too much for a file."""
     return plain(evaluation)
 
 
 def plain(value: Any) -> Any:
     """Records as dictionaries, arrays as lists, and what is no number as None, however deep."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        shown = (field.name for field in dataclasses.fields(value) if field.metadata.get("json", True))
+        return {name: plain(getattr(value, name)) for name in shown}
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

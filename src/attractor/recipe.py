@@ -125,7 +125,26 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path}: the recipe is not TOML: {error}.") from error
     for change in changes:
         _set(content, change)
+        _refuse_without_effect(content, change)
     return recipe_of(content, str(path))
+
+
+def _refuse_without_effect(content: dict[str, Any], change: str) -> None:
+    """Refuse a change of what every stage says for itself."""
+    section, _, key = change.partition("=")[0].strip().partition(".")
+    stages = content.get("stages")
+    if (
+        isinstance(stages, list)
+        and stages
+        and all(
+            isinstance(stage, dict) and isinstance(stage.get(section), dict) and key in stage[section]
+            for stage in stages
+        )
+    ):
+        raise InputError(
+            f"--set {change}: would change nothing, as each of the {len(stages)} stages has its own {section}.{key}; "
+            "change the recipe, or all stages by --set 'stages=[…]'."
+        )
 
 
 def recipe_of(content: dict[str, Any], name: str = "The recipe") -> Recipe:
@@ -148,15 +167,17 @@ def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: str |
         changes: keys to set, as in "training.epochs=2".
         start: name or file of a model to begin with, whose method, channels and normalisation are kept.
     """
-    opened = open_dataset(dataset)
+    chosen: dict[str, Any] = {}
+    for change in changes:
+        _set(chosen, change)
+    data = chosen.get("data")
+    classes = data.get("classes") if isinstance(data, dict) else None
+    opened = _opened(str(dataset), classes if isinstance(classes, list) else None)
     statistics = object_statistics(opened)
     if not statistics.count:
         raise InputError(
             f"{dataset}: none of the {statistics.images} images has an object, so there is nothing to learn."
         )
-    chosen: dict[str, Any] = {}
-    for change in changes:
-        _set(chosen, change)
     begun = None if start is None else read_description(find_model(start))
     section = chosen.get("model", {})
     method = begun.method if begun else ModelSection().method
@@ -281,6 +302,7 @@ def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = 
 
 def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str) -> Model:
     """Train one stage after another."""
+    _parts(recipe, _opened(recipe.data.train, recipe.data.classes))  # an error in the data leaves no trace
     _make_folder(out, recipe, resume, begun=out / "recipe.toml")
     write_recipe(out / "recipe.toml", recipe)
     start = recipe.model.start
@@ -315,8 +337,13 @@ def _parts(recipe: Recipe, dataset: Dataset) -> tuple[Dataset, Dataset]:
 def _matched(validation: Dataset, names: tuple[str, ...], chosen: list[str] | None) -> Dataset:
     """The images to validate on with the training data's classes, by name; single classes are the same by any name."""
     own = validation.class_names
-    if own == names or (chosen is None and len(own) == len(names) == 1):
+    if own == names or len(own) == len(names) == 1:
         return validation
+    if not set(own) & set(names):
+        raise InputError(
+            f"data.validation has the classes {', '.join(own)}, and the training data {', '.join(names)}: none is in "
+            "both; give them the same names."
+        )
     unknown = [name for name in own if name not in names]
     if unknown and chosen is None:
         raise InputError(
@@ -368,6 +395,10 @@ def _differences(old: Recipe, new: Recipe) -> list[str]:
     """Keys whose values differ."""
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     stages = ["stages"] if before.pop("stages") != after.pop("stages") else []
+    for content in (before, after):  # a stage begins with the one before, wherever their folder is
+        start = Path(content["model"]["start"] or "").parts[-2:]
+        if start and start[0].startswith("stage_"):
+            content["model"]["start"] = "/".join(start)
     return [f"{s}.{key}" for s in after for key in after[s] if before[s].get(key) != after[s][key]] + stages
 
 
@@ -466,6 +497,9 @@ def _keys(place: Sequence[str]) -> list[str]:
     """Names of the keys in a section."""
     kind: Any = Recipe
     for part in place:
+        if part.isdigit():
+            kind = Stage
+            continue
         kind = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else Any
     if hasattr(kind, "model_fields"):
         return list(kind.model_fields)

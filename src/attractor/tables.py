@@ -225,7 +225,8 @@ def _by_class(values: Mapping[int, Sequence[float]], columns: Sequence[str], cla
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for number, own in values.items():
-        table.add_row(class_names[number - 1], *(three(value) for value in own))
+        name = class_names[number - 1] if number <= len(class_names) else f"class {number}"
+        table.add_row(name, *(three(value) for value in own))
     return [table]
 
 

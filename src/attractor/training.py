@@ -18,7 +18,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Float16, Int32
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -30,11 +30,14 @@ from attractor.errors import InputError
 from attractor.evaluation import SHOWN, headline_of, predicted, score_pair, tune
 from attractor.images import as_channels
 from attractor.metrics.average_precision import THRESHOLDS
-from attractor.model import Model
+from attractor.model import Description, Model
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.truth import Objects, Truth
 
 logger = logging.getLogger(__name__)
+
+
+HELD_PIXELS = 1 << 28  # of the training images: 3 GB of them with their labels, and as much in each worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,10 @@ class Settings:
             raise InputError(f"training.weight_decay is {self.weight_decay}; it must be at least 0.")
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
-        headline_of(self.metric)
+        try:
+            headline_of(self.metric)
+        except InputError as error:
+            raise InputError(f"training.metric: {error}") from error
         if not self.steps_per_epoch:
             raise InputError(
                 f"training.batch_size is {self.batch_size}, more than the {self.crops_per_epoch} crops of an epoch "
@@ -114,18 +120,36 @@ class Crops(torch.utils.data.Dataset):
     """Random crops of the training images; (seed, epoch, index) decides each."""
 
     def __init__(self, model: Model, dataset: Dataset, settings: Settings, augmentation: Augmentation) -> None:
-        """Read and normalise all images once."""
+        """Read all images once; they are held normalised, or if they are too many for that, read when asked for."""
         self.settings, self.augmentation = settings, augmentation
-        samples = [dataset[i] for i in range(len(dataset))]
-        _check_classes(samples, dataset.class_names, model)
+        self.dataset, self.description = dataset, model.description
+        self.held: list[tuple[Float16[np.ndarray, "c h w"], Sample]] | None = []
+        sizes, n_objects = [], 0
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            _check_classes(sample, dataset.class_names, self.description)
+            sizes.append(sample.labels.size)
+            n_objects += len(sample.classes)
+            if self.held is not None:
+                self.held.append(self._prepared(sample))
+            if self.held is not None and sum(sizes) > HELD_PIXELS:
+                self.held = None
+        if not n_objects:
+            raise InputError("None of the training images has an object, so there is nothing to learn from.")
+        if self.held is None:
+            logger.warning(
+                "The training images have %d million pixels, too many to hold: each crop reads its image again. More "
+                "training.workers may keep up with the network (now %d).",
+                *(sum(sizes) // 10**6, settings.workers),
+            )
+        self.weights = torch.from_numpy(image_weights(dataset, sizes, settings))
+
+    def _prepared(self, sample: Sample) -> tuple[Float16[np.ndarray, "c h w"], Sample]:
+        """The image as the network will see it, and its sample without pixels, which need not be held twice."""
         # arrays, since each tensor would cost the worker a file descriptor
-        self.images = [_normalised(model, sample).numpy() for sample in samples]
-        nothing = np.empty((0,), np.uint8)
-        self.samples = [  # without their pixels, which need not be held twice
-            dataclasses.replace(sample, image=nothing.reshape(*sample.labels.shape, 0), annotate=None)
-            for sample in samples
-        ]
-        self.weights = torch.from_numpy(image_weights(dataset, self.samples, settings))
+        image = _normalised(self.description, sample).numpy()
+        nothing = np.empty((*sample.labels.shape, 0), np.uint8)
+        return image, dataclasses.replace(sample, image=nothing, annotate=None)
 
     def __len__(self) -> int:
         """Crops of an epoch."""
@@ -135,9 +159,9 @@ class Crops(torch.utils.data.Dataset):
         """The crop of an (epoch, index): image, labels, validity, and the sample it is from."""
         generator = torch.Generator().manual_seed(_seed(self.settings.seed, *place))
         i = int(torch.multinomial(self.weights, 1, generator=generator))
-        sample = self.samples[i]
+        image, sample = self.held[i] if self.held is not None else self._prepared(self.dataset[i])
         crop = self.augmentation.crop(
-            torch.from_numpy(self.images[i]).float(),
+            torch.from_numpy(image).float(),
             torch.from_numpy(sample.labels),
             torch.from_numpy(~sample.ignore),
             self._centre(sample, generator),
@@ -180,12 +204,12 @@ def _freeze_statistics(model: torch.nn.Module) -> None:
             module.eval()
 
 
-def image_weights(dataset: Dataset, samples: Sequence[Sample], settings: Settings) -> Float[np.ndarray, " m"]:
+def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) -> Float[np.ndarray, " m"]:
     """How often each image is drawn: by the square root of the crops it holds, and of its group's rarity.
 
     With `settings.balance`, a group of images that is n times as large as another is drawn sqrt(n) times as often.
     """
-    crops = np.array([max(1.0, sample.labels.size / settings.crop_size**2) for sample in samples])
+    crops = np.array([max(1.0, size / settings.crop_size**2) for size in sizes])
     weights = np.sqrt(crops)
     if settings.balance:
         if settings.balance not in dataset.columns:
@@ -193,7 +217,7 @@ def image_weights(dataset: Dataset, samples: Sequence[Sample], settings: Setting
                 f'training.balance is "{settings.balance}", but images.csv has '
                 f"{', '.join(dataset.columns) or 'no columns (is it there?)'}; name one of them, or leave it out."
             )
-        groups = np.array([dataset.columns[settings.balance].get(sample.name, "") for sample in samples])
+        groups = np.array([dataset.columns[settings.balance].get(name, "") for name in dataset.names])
         for group in np.unique(groups):
             weights[groups == group] /= np.sqrt(weights[groups == group].sum())
     return weights / weights.sum()
@@ -437,22 +461,18 @@ def _processor_has_bf16() -> bool:
     return True
 
 
-def _normalised(model: Model, sample: Sample) -> Float[Tensor, "c h w"]:
+def _normalised(description: Description, sample: Sample) -> Float[Tensor, "c h w"]:
     """The image as the network will see it, in half precision to save memory."""
-    pixels = as_channels(sample.image, model.description.channels, sample.name)
-    return torch.from_numpy(model.description.normalisation(pixels)).permute(2, 0, 1).clamp(-6e4, 6e4).half()
+    pixels = as_channels(sample.image, description.channels, sample.name)
+    return torch.from_numpy(description.normalisation(pixels)).permute(2, 0, 1).clamp(-6e4, 6e4).half()
 
 
-def _check_classes(samples: Sequence[Sample], class_names: tuple[str, ...], model: Model) -> None:
-    known = len(model.description.class_names)
-    for sample in samples:
-        if len(sample.classes) and sample.classes.max() > known:
-            raise InputError(
-                f"{sample.name}: has class {class_names[sample.classes.max() - 1]}, but the model knows "
-                f"{', '.join(model.description.class_names)} only; train a model for all classes of the data."
-            )
-    if not any(len(sample.classes) for sample in samples):
-        raise InputError("None of the training images has an object, so there is nothing to learn from.")
+def _check_classes(sample: Sample, class_names: tuple[str, ...], description: Description) -> None:
+    if len(sample.classes) and sample.classes.max() > len(description.class_names):
+        raise InputError(
+            f"{sample.name}: has class {class_names[sample.classes.max() - 1]}, but the model knows "
+            f"{', '.join(description.class_names)} only; train a model for all classes of the data."
+        )
 
 
 def _seed(*numbers: int) -> int:

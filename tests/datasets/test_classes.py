@@ -1,5 +1,7 @@
 """Some classes of a data set, or all as one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from attractor.instances import Annotations, Instances
 
 
 class Street:
-    """One image: a car, a tram and another car, and a crowd of trams."""
+    """One image: a car, a crowd of trams and another car."""
 
     class_names = ("car", "tram", "bicycle")
     names = ("street",)
@@ -20,17 +22,15 @@ class Street:
         return 1
 
     def __getitem__(self, index):
-        labels = np.array([[1, 2, 3, 0, 0]], np.int32)
-        classes = np.array([1, 2, 1], np.int32)
-        ignore = np.array([[False, False, False, False, True]])
-        truth = Instances(labels, classes, np.ones(3, np.float32))
+        masks = [np.arange(5)[None] == column for column in (0, 1, 2)]
+        whole = Instances.from_masks(masks, np.array([1, 2, 1]), np.ones(3, np.float32), (1, 5))
+        void = np.array([[False, False, False, False, True]])
 
         def annotate():
-            own = Annotations.of(truth, ignore)
-            crowd = np.array([False, True, False])
-            return Annotations(own.masks, classes, crowd, own.areas, own.distances, own.void)
+            return dataclasses.replace(Annotations.of(whole, void), is_crowd=np.array([False, True, False]))
 
-        return Sample("street", np.zeros((1, 5, 3), np.uint8), labels, classes, ignore, annotate)
+        labels, ignore = np.array([[1, 0, 2, 0, 0]], np.int32), np.array([[False, True, False, False, True]])
+        return Sample("street", np.zeros((1, 5, 3), np.uint8), labels, np.array([1, 1]), ignore, annotate)
 
 
 def test_objects_of_other_classes_are_background():
@@ -43,7 +43,9 @@ def test_objects_of_other_classes_are_background():
 def test_classes_are_numbered_in_the_order_given():
     dataset = with_classes(Street(), ["tram", "car"])
     assert dataset.class_names == ("tram", "car")
-    assert dataset[0].classes.tolist() == [2, 1, 2]
+    assert dataset[0].classes.tolist() == [2, 2]
+    assert dataset[0].ignore.tolist() == [[False, True, False, False, True]]
+    assert dataset[0].annotate().classes.tolist() == [2, 1, 2]
 
 
 def test_annotations_keep_the_same_classes():
@@ -53,10 +55,28 @@ def test_annotations_keep_the_same_classes():
     assert annotations.void.sum() == 1
 
 
+def test_what_a_class_that_is_left_out_covered_is_shown_again():
+    class Covered(Street):
+        def __getitem__(self, index):
+            masks = [np.array([[True, True, False, False, False]]), np.array([[False, True, True, False, False]])]
+            truth = Instances.from_masks(masks, np.array([1, 2]), np.ones(2, np.float32), (1, 5))
+            ignore = np.array([[False, True, False, False, True]])
+            labels = np.array([[1, 0, 2, 0, 0]], np.int32)
+            void = np.array([[False, False, False, False, True]])
+            return Sample(
+                "a", np.zeros((1, 5, 3), np.uint8), labels, truth.classes, ignore, lambda: Annotations.of(truth, void)
+            )
+
+    sample = with_classes(Covered(), ["car"])[0]
+    assert sample.labels.tolist() == [[1, 1, 0, 0, 0]]
+    assert sample.ignore.tolist() == [[False, False, False, False, True]]
+    assert len(sample.annotate().masks) == 1
+
+
 def test_all_classes_as_one():
     dataset = as_one_class(Street())
-    assert dataset.class_names == ("object",)
-    assert dataset[0].classes.tolist() == [1, 1, 1]
+    assert dataset.class_names == ("any class",)
+    assert dataset[0].classes.tolist() == [1, 1]
     assert dataset[0].annotate().classes.tolist() == [1, 1, 1]
 
 

@@ -122,10 +122,56 @@ def test_overlaps_that_are_lost_are_said(layout, tmp_path):
     assert said in convert(open_dataset(tmp_path / "coco"), tmp_path / "out", layout)
 
 
+def with_a_crowd(folder):
+    """A car, and a crowd of buses in a corner."""
+    crowd = np.zeros((12, 16), bool)
+    crowd[:, 12:] = True
+    car = np.zeros((12, 16), bool)
+    car[2:7, 3:9] = True
+    truth = Instances.from_masks([car, crowd], np.array([1, 2], np.int32), np.ones(2, np.float32), (12, 16))
+    given = dataclasses.replace(Annotations.of(truth, np.zeros((12, 16), bool)), is_crowd=np.array([False, True]))
+    one = dataclasses.replace(sample("one", (1,)), labels=car.astype(np.int32), ignore=crowd, annotate=lambda: given)
+    write_coco(folder, [one], ["car", "bus"])
+
+
+@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if layout.crowds])
+def test_crowds_keep_their_class(layout, tmp_path):
+    with_a_crowd(tmp_path / "coco")
+    assert convert(open_dataset(tmp_path / "coco"), tmp_path / "out", layout) == ()
+    found = open_dataset(tmp_path / "out")
+    (crowd,) = np.flatnonzero(found[0].annotate().is_crowd)
+    assert found.class_names[found[0].annotate().classes[crowd] - 1] == "bus"
+    assert np.array_equal(found[0].ignore[:, 12:], np.ones((12, 4), bool))
+
+
+@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if not layout.crowds])
+def test_crowds_that_are_lost_are_said(layout, tmp_path):
+    with_a_crowd(tmp_path / "coco")
+    became = "ignored pixels without a class" if LAYOUTS[layout].ignore else "background"
+    assert f"1 image with crowds, which became {became}." in convert(
+        open_dataset(tmp_path / "coco"), tmp_path / "out", layout
+    )
+
+
+def test_void_is_a_crowd_of_every_class(tmp_path):
+    ignore = np.zeros((12, 16), bool)
+    ignore[0] = True
+    write_coco(tmp_path / "coco", [dataclasses.replace(sample(), ignore=ignore)], ["car", "bus"])
+    annotations = open_dataset(tmp_path / "coco")[0].annotate()
+    assert annotations.classes[annotations.is_crowd].tolist() == [1, 2]
+
+
+def test_polygons_that_touch_do_not_count_as_overlapping(tmp_path):
+    write_coco(tmp_path / "coco", [sample()], ["car", "bus"])
+    assert not any(
+        "pixels of two" in said for said in convert(open_dataset(tmp_path / "coco"), tmp_path / "o", "cvppp")
+    )
+
+
 def test_an_error_leaves_nothing_behind(tmp_path):
     write_coco(tmp_path / "coco", [sample()], ["car", "spaceship"])
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match="spaceship"):
+    with pytest.raises(InputError, match=rf"^{tmp_path / 'out'}: 'spaceship' cannot be written"):
         convert(open_dataset(tmp_path / "coco"), tmp_path / "out", "cityscapes")
     assert sorted(tmp_path.iterdir()) == before
 

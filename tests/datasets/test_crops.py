@@ -1,5 +1,6 @@
 """Crops as a data set: where they lie, what is in them, and which are left out."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from attractor.datasets import Crops, Dataset, Sample, cropped, open_dataset
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
+from attractor.instances import Annotations, Instances, decode_mask
 
 LABELS = np.array(
     [
@@ -127,3 +129,23 @@ def test_what_cannot_be_cut_is_refused():
         Crops(Listed(LABELS), 2, max_objects=0)
     with pytest.raises(InputError, match="No crop of 2 pixels is left of 1 image: 6 have too few objects and 0"):
         Crops(Listed(np.zeros_like(LABELS)), 2)
+
+
+def test_a_crop_has_its_part_of_the_annotations():
+    class Annotated(Listed):
+        def __getitem__(self, index):
+            masks = [np.zeros((4, 8), bool) for _ in range(3)]
+            masks[0][0:2, 0:2], masks[1][1:3, 1:6], masks[2][:, 6:] = True, True, True
+            truth = Instances.from_masks(masks, np.array([1, 2, 2]), np.ones(3, np.float32), (4, 8))
+            given = Annotations.of(truth, np.zeros((4, 8), bool))
+            crowd = np.array([False, False, True])
+            areas = np.array([4.5, 10.0, 8.0])
+            given = dataclasses.replace(given, is_crowd=crowd, areas=areas)
+            sample = super().__getitem__(index)
+            return dataclasses.replace(sample, labels=truth.labels, classes=truth.classes, annotate=lambda: given)
+
+    crops = Crops(Annotated(np.zeros((4, 8), np.int32)), 4)
+    left, right = (crops[k].annotate() for k in range(2))
+    assert [decode_mask(mask, (4, 4)).sum() for mask in left.masks] == [4, 6]
+    assert (left.classes.tolist(), left.areas.tolist()) == ([1, 2], [4.5, 6.0])  # whole, and cut
+    assert (right.classes.tolist(), right.is_crowd.tolist()) == ([2, 2], [False, True])

@@ -368,3 +368,15 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 def test_dsb2018_is_listed():
     assert DATASETS["dsb2018"] is Dsb2018
+
+
+def test_a_submission_may_name_images_that_were_never_scored(solved, tmp_path):
+    dataset = open_dataset(solved)
+    assert (dataset.names, dataset.unscored) == (("a", "b"), ("c",))
+    rows = "ImageId,EncodedPixels\na,1 2\nb,\nc,1 1\n"
+    (tmp_path / "mine.csv").write_text(rows)
+    sizes = {"a": (3, 4), "b": (3, 4)}
+    with pytest.raises(InputError, match="has rows for other images: c"):
+        read_dsb_submission(tmp_path / "mine.csv", sizes)
+    found = read_dsb_submission(tmp_path / "mine.csv", sizes, unscored=dataset.unscored)
+    assert {name: len(one) for name, one in found.items()} == {"a": 1, "b": 0}

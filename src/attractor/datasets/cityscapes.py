@@ -46,7 +46,7 @@ from attractor.datasets.polygons import Box, encode_in_box
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.images import atomic, image_suffix, made, read_image, read_labels, write_image, write_labels
-from attractor.instances import Annotations, Instances, encode_masks, relabel
+from attractor.instances import Annotations, Instances, decode_mask, encode_masks, relabel
 
 LABELS = {"person": 24, "rider": 25, "car": 26, "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33}
 VOID = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)  # "ignoreInEval" of the official table
@@ -424,7 +424,12 @@ def _numbers_of(sample: Sample, labels: Int[np.ndarray, " n"], path: Path) -> In
     for class_number in np.unique(sample.classes):
         own = 1 + np.flatnonzero(sample.classes == class_number)
         numbers[own] = 1000 * numbers[own] + np.arange(1, len(own) + 1)
-    return np.where(sample.ignore, 0, numbers[sample.labels])
+    found = np.where(sample.ignore, 0, numbers[sample.labels])
+    if sample.annotate is not None:
+        given = sample.annotate()
+        for k in np.flatnonzero(given.is_crowd):  # a group has the number of its label
+            found[decode_mask(given.masks[k], found.shape) & (sample.labels == 0)] = labels[given.classes[k]]
+    return found
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
-from attractor.instances import Annotations
+from attractor.instances import Annotations, decode_mask, relabel
 
 
 class WithClasses:
@@ -43,6 +43,8 @@ class WithClasses:
     def __getitem__(self, index: int) -> Sample:
         """Read one sample."""
         sample = self.whole[index]
+        if sample.annotate is not None and sample.ignore.any() and 0 in self.numbers:
+            return self._redrawn(sample)  # what a class that is left out claimed may be another object's alone now
         classes = self._numbers[sample.classes]
         kept = classes > 0
         table = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
@@ -51,6 +53,25 @@ class WithClasses:
             labels=table[sample.labels],
             classes=classes[kept],
             annotate=sample.annotate and partial(self._annotations, sample),
+        )
+
+    def _redrawn(self, sample: Sample) -> Sample:
+        """The sample with its pixels given out again among the objects that are kept."""
+        annotations = self._annotations(sample)
+        drawn, claims = np.zeros(sample.labels.shape, np.int32), np.zeros(sample.labels.shape, np.uint16)
+        crowd = np.zeros(sample.labels.shape, bool)
+        for k, runs in enumerate(annotations.masks):
+            mask = decode_mask(runs, sample.labels.shape)
+            if annotations.is_crowd[k]:
+                crowd |= mask
+            else:
+                drawn[mask] = k + 1
+                claims += mask
+        labels, ids = relabel(np.where(claims == 1, drawn, 0))
+        ignore = (claims > 1) | ((crowd | annotations.void) & (claims == 0))
+        annotate = partial(self._annotations, sample)
+        return dataclasses.replace(
+            sample, labels=labels, classes=annotations.classes[ids - 1], ignore=ignore, annotate=annotate
         )
 
     def _annotations(self, sample: Sample) -> Annotations:
@@ -88,6 +109,6 @@ def with_classes(dataset: Dataset, names: Sequence[str]) -> WithClasses:
     return WithClasses(dataset, names, [1 + names.index(n) if n in names else 0 for n in dataset.class_names])
 
 
-def as_one_class(dataset: Dataset, name: str = "object") -> WithClasses:
-    """The data set with every object of one class."""
+def as_one_class(dataset: Dataset, name: str = "any class") -> WithClasses:
+    """The data set with every object of one class, whose name no model's class should have."""
     return WithClasses(dataset, [name], [1] * len(dataset.class_names))

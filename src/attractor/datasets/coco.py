@@ -186,7 +186,7 @@ class Coco:
 def write_coco(path: str | Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
     """Write samples to a folder, or beside a path that ends in .json: images, and their objects as compressed runs.
 
-    Ignored pixels become one crowd region an image, of the first class.
+    Objects that overlap are whole, and crowds keep their class; other ignored pixels become a crowd of each class.
 
     Raises:
         InputError: if a file cannot be written, or two samples have one name.
@@ -204,7 +204,7 @@ def write_coco(path: str | Path, samples: Iterable[Sample], class_names: Sequenc
         write_image(image, sample.image)
         height, width = sample.labels.shape
         document["images"].append({"id": number, "file_name": image.name, "width": width, "height": height})
-        for entry in _entries_of(sample):
+        for entry in _entries_of(sample, len(class_names)):
             document["annotations"].append({"id": len(document["annotations"]) + 1, "image_id": number, **entry})
     with atomic(file) as temporary:
         temporary.write_text(json.dumps(document), encoding="utf-8")
@@ -816,10 +816,10 @@ def compress_runs(runs: Int[np.ndarray, " r"]) -> str:
     return bytes(characters).decode("ascii")
 
 
-def _entries_of(sample: Sample) -> Iterator[dict[str, Any]]:
-    """The annotations of one sample, whole where they overlap, and what is ignored besides as a crowd."""
+def _entries_of(sample: Sample, n_classes: int) -> Iterator[dict[str, Any]]:
+    """The annotations of one sample, whole where they overlap, and what is ignored besides as crowds."""
     size = [int(side) for side in sample.labels.shape]
-    for class_number, is_crowd, area, runs in _regions(sample):
+    for class_number, is_crowd, area, runs in _regions(sample, n_classes):
         mask, (rows, columns) = _decode_columns(runs, (size[0], size[1]))
         used = np.flatnonzero(mask.any(axis=1))
         top, height = (int(used[0]), int(used[-1] - used[0] + 1)) if len(used) else (0, 0)
@@ -832,8 +832,8 @@ def _entries_of(sample: Sample) -> Iterator[dict[str, Any]]:
         }
 
 
-def _regions(sample: Sample) -> Iterator[tuple[int, bool, float, Int[np.ndarray, "_"]]]:
-    """Class, whether it is a crowd, area and runs of each object and crowd; void is a crowd of the first class."""
+def _regions(sample: Sample, n_classes: int) -> Iterator[tuple[int, bool, float, Int[np.ndarray, "_"]]]:
+    """Class, whether it is a crowd, area and runs of each object and crowd; void is a crowd of every class."""
     if sample.annotate is not None:
         given = sample.annotate()
         yield from zip(given.classes, given.is_crowd, given.areas, given.masks, strict=True)
@@ -843,4 +843,4 @@ def _regions(sample: Sample) -> Iterator[tuple[int, bool, float, Int[np.ndarray,
         yield from ((number, False, runs[1::2].sum(), runs) for number, runs in zip(sample.classes, masks, strict=True))
         void = sample.ignore
     if void.any():
-        yield 1, True, float(void.sum()), encode_mask(void)
+        yield from ((number, True, float(void.sum()), encode_mask(void)) for number in range(1, n_classes + 1))

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from attractor.datasets.cityscapes import write_cityscapes
 from attractor.datasets.coco import write_coco
 from attractor.datasets.cvppp import write_cvppp
@@ -22,6 +25,7 @@ from attractor.datasets.labelme import write_labelme
 from attractor.datasets.pascal_voc import write_pascal_voc
 from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
+from attractor.instances import decode_mask
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Layout:
     classes: bool = True
     ignore: bool = False  # pixels that are neither object nor background
     overlaps: bool = False  # pixels of two objects
+    crowds: bool = False  # regions of several objects, with their class
     columns: bool = False  # of images.csv
 
 
@@ -46,8 +51,8 @@ def _label_images(path: Path, samples: Iterator[Sample], dataset: Dataset) -> No
 
 LAYOUTS = {
     "label-images": Layout(_label_images, classes=False, columns=True),
-    "coco": Layout(_by_classes(write_coco), ignore=True, overlaps=True),
-    "cityscapes": Layout(_by_classes(write_cityscapes), ignore=True),
+    "coco": Layout(_by_classes(write_coco), ignore=True, overlaps=True, crowds=True),
+    "cityscapes": Layout(_by_classes(write_cityscapes), ignore=True, crowds=True),
     "pascal-voc": Layout(_by_classes(write_pascal_voc), ignore=True),
     "cvppp": Layout(_by_classes(write_cvppp), classes=False),
     "dsb2018": Layout(_by_classes(write_dsb2018), classes=False, overlaps=True),
@@ -74,7 +79,7 @@ def convert(
     """
     if layout not in LAYOUTS:
         raise InputError(f'There is no layout "{layout}" to write; there are: {", ".join(LAYOUTS)}.')
-    out, target = Path(out), LAYOUTS[layout]
+    out, target = Path(out).resolve(), LAYOUTS[layout]
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out}: is there already; give a folder that is new or empty.")
     lost = _Lost(target)
@@ -83,7 +88,10 @@ def convert(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as unfinished:
             part = Path(unfinished) / out.name
             part.mkdir()
-            target.write(part, lost.watched(dataset, report), dataset)
+            try:
+                target.write(part, lost.watched(dataset, report), dataset)
+            except InputError as error:  # the user knows nothing of the folder in between
+                raise InputError(str(error).replace(str(part), str(out))) from error
             if out.is_dir():
                 out.rmdir()
             part.chmod(0o777 & ~_umask())
@@ -108,6 +116,7 @@ class _Lost:
     ignored: int = 0  # images
     overlapping: int = 0  # images
     covered: int = 0  # objects without a pixel of their own
+    crowded: int = 0  # images
 
     def watched(self, dataset: Dataset, report: Callable[[], None]) -> Iterator[Sample]:
         """The samples as they are, looked at."""
@@ -125,9 +134,10 @@ class _Lost:
             annotations = sample.annotate()
             covered = int((~annotations.is_crowd).sum()) - len(sample.classes)
             objects = [mask for mask, crowd in zip(annotations.masks, annotations.is_crowd, strict=True) if not crowd]
-            claimed = sum(int(mask[1::2].sum()) for mask in objects)
             self.covered += max(covered, 0)
-            self.overlapping += claimed > int((sample.labels > 0).sum())
+            self.overlapping += _overlap(objects, sample.labels.shape)
+        if not self.layout.crowds and sample.annotate is not None:
+            self.crowded += bool(sample.annotate().is_crowd.any())
 
     def sentences(self, dataset: Dataset) -> Iterator[str]:
         """What could not be kept."""
@@ -138,10 +148,24 @@ class _Lost:
                 f"; {_many(self.covered, 'object')} without a pixel of their own left out" if self.covered else ""
             )
             yield f"{_many(self.overlapping, 'image')} with pixels of two objects, which became nobody's{left_out}."
+        if self.crowded:
+            became = "ignored pixels without a class" if self.layout.ignore else "background"
+            yield f"{_many(self.crowded, 'image')} with crowds, which became {became}."
         if self.ignored:
             yield f"{_many(self.ignored, 'image')} with ignored pixels, which became background."
         if not self.layout.columns and dataset.columns:
             yield f"The columns {', '.join(dataset.columns)} of the images are not kept."
+
+
+def _overlap(masks: list[Int[np.ndarray, "_"]], shape: tuple[int, ...]) -> bool:
+    """Whether two of these masks, given as run lengths, share a pixel."""
+    seen = np.zeros(shape, bool)
+    for runs in masks:
+        mask = decode_mask(runs, shape)
+        if (seen & mask).any():
+            return True
+        seen |= mask
+    return False
 
 
 def _many(n: int, noun: str) -> str:

@@ -6,13 +6,15 @@ not used. Crops of one image resemble each other, so intervals over crops are na
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
-from attractor.instances import relabel
+from attractor.instances import Annotations, decode_mask, encode_mask, relabel
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Crops:
             labels,
             sample.classes[ids - 1],
             sample.ignore[window].copy(),
+            sample.annotate and partial(_cut, sample.annotate, window),
         )
 
     def in_words(self) -> str:
@@ -112,6 +115,23 @@ class Crops:
         if self._last is None or self._last[0] != index:
             self._last = index, self._dataset[index]
         return self._last[1]
+
+
+def _cut(annotate: Callable[[], Annotations], window: tuple[slice, slice]) -> Annotations:
+    """What of an image's annotations lies in a window; an object that is cut has the area of what is left of it."""
+    whole = annotate()
+    masks = [decode_mask(runs, whole.void.shape) for runs in whole.masks]
+    kept = [k for k, mask in enumerate(masks) if mask[window].any()]
+    cut = [encode_mask(masks[k][window]) for k in kept]
+    areas = [whole.areas[k] if masks[k][window].sum() == masks[k].sum() else masks[k][window].sum() for k in kept]
+    return Annotations(
+        tuple(cut),
+        whole.classes[kept],
+        whole.is_crowd[kept],
+        np.array(areas, float),
+        whole.distances[kept],
+        whole.void[window].copy(),
+    )
 
 
 def cropped(dataset: Dataset, size: int | None, max_objects: int | None) -> Dataset:

@@ -19,7 +19,7 @@ Shapes: `h` rows, `w` columns, `n` pixels, `k` nuclei, `r` runs.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,7 @@ class Dsb2018:
         """Find the files; what is wrong is returned, and left out."""
         if path.suffix.lower() == ".zip" and not path.is_dir():
             raise InputError(f"{path}: is a zip file; unpack it first, and give the folder.")
-        problems: list[str] = []
+        problems, unscored = list[str](), list[str]()
         tables: dict[str, _Rows] | None = None  # read when the first image without masks is met
         self._entries: list[tuple[Path, _Files | _Rows]] = []
         for folder in _folders(path):
@@ -136,9 +136,12 @@ class Dsb2018:
                 rows = tables.get(folder.name)
                 if rows is None:
                     problems.append(_without_truth(folder, path))
-                elif rows.usages != {"Ignored"}:
+                elif rows.usages == {"Ignored"}:
+                    unscored.append(folder.name)
+                else:
                     self._entries.append((images[0], rows))
         self.names = tuple(image.parent.parent.name for image, _ in self._entries)
+        self.unscored = tuple(unscored)  # images that a submission names and that never counted
         self.columns: dict[str, dict[str, str]] = {}
         return problems
 
@@ -214,19 +217,25 @@ def write_dsb_submission(path: str | Path, results: Iterable[tuple[str, Instance
             writer.writerows([name, runs] for runs in _encode(found.labels) or [""])
 
 
-def read_dsb_submission(path: str | Path, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Instances]:
+def read_dsb_submission(
+    path: str | Path, sizes: Mapping[str, tuple[int, int]], *, unscored: Collection[str] = ()
+) -> dict[str, Instances]:
     """The objects of each image in a submission, each with score 1; where masks overlap, the earlier row has the pixel.
 
     Args:
         path: the CSV file.
         sizes: rows and columns of each image, by ID: the file does not have them.
+        unscored: IDs whose rows are passed over.
 
     Raises:
         InputError: if the file cannot be read, images are missing in it or unknown, or runs leave an image.
     """
     path = Path(path)
     rows = _read_table(path)
-    for names, what in ((sizes.keys() - rows, "has no row for"), (rows.keys() - sizes, "has rows for other images:")):
+    for names, what in (
+        (sizes.keys() - rows, "has no row for"),
+        (rows.keys() - sizes.keys() - set(unscored), "has rows for other images:"),
+    ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise InputError(

@@ -41,7 +41,7 @@ Shapes: `h` rows, `w` columns, `k` true objects, `d` found objects, `a` ranges o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, Shaped
@@ -70,7 +70,7 @@ class CocoScores:
     found_classes: Int[np.ndarray, " d"]  # at most 100 of each class, best first within it
     ranks: Int[np.ndarray, " d"]  # place in the class, from 0
     scores: Float[np.ndarray, " d"]
-    outcome: Int8[np.ndarray, "a t d"]  # 1 right, -1 wrong, 0 without effect
+    outcome: Int8[np.ndarray, "a t d"] = field(metadata={"json": False})  # 1 right, -1 wrong, 0 without effect
     n_truth: int  # without crowds
     n_found: int  # all that there were, also beyond 100 of a class
 
