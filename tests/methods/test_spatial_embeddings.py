@@ -386,3 +386,16 @@ def test_suggested_class_weights_come_one_a_class_also_without_objects():
     )
     options = SpatialEmbeddings.suggestions(statistics)["model"]["options"]
     assert options["foreground_weight"] == [10.0, 14.9, 14.9]
+
+
+def test_what_another_class_leaves_of_an_object_must_be_large_enough_too():
+    """A square of class 1 with 36 pixels, of which a better one of class 2 takes all but a column of six."""
+    labels = np.zeros((10, 10), np.int32)
+    labels[2:8, 2:8] = 1
+    maps = perfect_maps(labels, classes=[1], n_classes=2)
+    maps.seed[0, 1] = maps.seed[0, 0]
+    maps.seed[0, 1, :, 2] = -20  # but for that column
+    maps.seed[0, 1] += 0.5 * (maps.seed[0, 1] > 0)
+    for min_size, sizes in ((5, {6, 30}), (6, {30})):
+        (found,) = method(n_classes=2, min_size=min_size).group(maps)
+        assert set(np.bincount(found.labels.ravel())[1:].tolist()) == sizes

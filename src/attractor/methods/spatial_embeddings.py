@@ -300,7 +300,8 @@ class SpatialEmbeddings(nn.Module):
     def group(self, maps: Maps) -> list[Instances]:
         """Objects of each image, class by class, the best seed first.
 
-        Where two classes claim a pixel the higher seed score wins.
+        Where two classes claim a pixel the higher seed score wins; what is left of an object that loses some must be
+        larger than `min_size`, too.
         """
         decoded = (x.float().cpu() if x.dtype != torch.float64 else x.cpu() for x in self.decode(maps))
         return [self._group_image(*(x.numpy() for x in image)) for image in zip(*decoded, strict=True)]
@@ -323,6 +324,8 @@ class SpatialEmbeddings(nn.Module):
             labels[wins] = found[wins] + len(classes)
             best = np.concatenate([best, scores])
             classes = np.concatenate([classes, np.full(len(scores), c + 1, np.int32)])
+        if self.n_classes > 1:
+            labels[np.bincount(labels.ravel())[labels] <= self.thresholds["min_size"]] = 0
         labels, kept = relabel(labels)  # objects that lost all their pixels are no more
         return Instances(labels, classes[kept - 1], best[kept].astype(np.float32))
 
