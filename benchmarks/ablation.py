@@ -80,7 +80,7 @@ ROWS = {
     "elliptical-learnable": Row("elliptical", "learnable", 40.5),
 }
 BEST = "elliptical-learnable"
-TRAINING = {"epochs": 7, "crops_per_epoch": 1600, "crop_size": 128, "batch_size": 8, "learning_rate": 1e-3}
+TRAINING = {"epochs": 10, "crops_per_epoch": 1600, "crop_size": 128, "batch_size": 8, "learning_rate": 1e-3}
 VALIDATION = 0.15  # of the training images
 WAYS = {"seeded": "seeded by the truth", "own": "by its own grouping"}
 SHOWN = {"ap50": "AP .50", "ap75": "AP .75", "mean": "mean AP"}  # the mean is over .50 to .95
