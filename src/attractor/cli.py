@@ -48,7 +48,8 @@ app = typer.Typer(
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto takes the first of cuda, mps and cpu.")]
 Views = Annotated[
-    bool, typer.Option("--tta", help="Average over eight views of the image: better, eight times slower.")
+    bool,
+    typer.Option("--tta", help="Average over eight views of the image (two of a photograph): better, but slower."),
 ]
 Crop = Annotated[
     int | None, typer.Option(help="Score crops of this side in pixels, cut from the images, instead of the images.")

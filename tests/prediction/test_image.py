@@ -67,6 +67,19 @@ def test_views_are_averaged(segmenter, squares):
         torch.testing.assert_close(vars(averaged)[name], value, msg=name)
 
 
+def test_a_model_of_upright_pictures_sees_none_upside_down():
+    recipe = {"augmentation": {"upright": True}}
+    model = Model(
+        Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), recipe=recipe)
+    )
+    seen = []
+    model.method.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    upright = Segmenter(model, device="cpu")
+    image = torch.arange(64.0).view(1, 1, 8, 8)
+    upright.maps(image, tta=True)
+    assert [x.tolist() for x in seen] == [image.tolist(), image.flip(-1).tolist()]
+
+
 @pytest.mark.parametrize("tile", [8, 16, 64])
 def test_tiles_give_the_maps_of_the_whole(segmenter, squares, tile):
     image = segmenter.prepared(squares)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from attractor.augmentation import VIEWS
+from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
 from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
@@ -59,6 +59,12 @@ class Segmenter:
         """Whether labels are numbered in the order in which the objects were found."""
         return getattr(self.model.method, "ordered", False)
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The ways to lay an image that test-time augmentation averages: those that the model has seen in training."""
+        augmentation = self.model.description.recipe.get("augmentation", {})
+        return UPRIGHT_VIEWS if augmentation.get("upright") else VIEWS
+
     def segment(
         self,
         image: Shaped[np.ndarray, "h w *c"],
@@ -72,7 +78,8 @@ class Segmenter:
 
         Args:
             image: (h, w) or (h, w, c), of bool, any integer or float; it is not modified.
-            tta: average over the eight ways to lay the image (test-time augmentation): better, eight times slower.
+            tta: average over the eight ways to lay the image (test-time augmentation): better, eight times slower; over
+                the image and its mirror image for a model of upright photographs.
             object_size: typical diameter of the objects in this image, in pixels. The image is rescaled so that
                 they have the size the model was trained on, and the labels are scaled back.
             tile: side in pixels of the tiles to compute one after another, for images too large for the memory.
@@ -138,7 +145,7 @@ class Segmenter:
             return predict(image)
         self._check_views()
         method = self.model.method
-        return method.averaged([method.turned(predict(view.apply(image)), view) for view in VIEWS])
+        return method.averaged([method.turned(predict(view.apply(image)), view) for view in self.views])
 
     def check_options(
         self,
