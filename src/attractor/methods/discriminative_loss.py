@@ -27,6 +27,7 @@ from attractor.instances import Instances
 from attractor.kernels import parts
 from attractor.kernels.mean_shift import mean_shift
 from attractor.losses import cross_entropy
+from attractor.networks.positions import positions
 from attractor.semantics import group_by_class, likeliest_classes
 from attractor.truth import Objects, Truth
 
@@ -165,7 +166,7 @@ class DiscriminativeLoss(nn.Module):
     def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
         """Raw maps of a batch of normalised images."""
         if self.coordinates == "input":
-            images = torch.cat([images, _positions(images)], 1)
+            images = torch.cat([images, positions(images)], 1)
         return Maps(*self.network(images).split([self.dimension, self.n_classes + 1], 1))
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b _ h w"]]:
@@ -369,13 +370,6 @@ def squared_distance(embedding: Float[Tensor, "d n"], mean: Float[Tensor, " d"])
     for values, m in zip(embedding, mean, strict=True):
         total = total + (values - m) * (values - m)
     return total
-
-
-def _positions(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b 2 h w"]:
-    """Row and column of each pixel, from -1 to 1."""
-    h, w = images.shape[-2:]
-    rows, columns = (torch.linspace(-1, 1, n, dtype=images.dtype, device=images.device) for n in (h, w))
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(images), 2, h, w)
 
 
 def _check(dimension: int, pull_margin: float, push_margin: float, norm: int, reach: float | None) -> None:

@@ -27,6 +27,7 @@ from attractor.errors import InputError, check_choice, check_thresholds
 from attractor.instances import Instances, relabel
 from attractor.kernels import parts
 from attractor.losses import soft_iou_cost
+from attractor.networks.positions import positions
 from attractor.truth import Truth
 
 SKIPS = ("concat", "sum", "mul", "none")
@@ -279,9 +280,11 @@ class Decoder(nn.Module):
         self.classes = nn.Linear(sum(sizes), n_classes + 1)
         self.stop = nn.Linear(sum(sizes), 1)
 
-    def forward(self, pyramid: Sequence[Float[Tensor, "b _ _ _"]], size: Sequence[int], steps: int) -> Maps:
+    def forward(
+        self, pyramid: Sequence[Float[Tensor, "b _ _ _"]], size: Sequence[int | torch.SymInt], steps: int
+    ) -> Maps:
         """What each of so many steps says, with masks of the image's size."""
-        finest_first = [_with_positions(x) if self.coordinates else x for x in pyramid]
+        finest_first = [torch.cat([x, positions(x)], 1) if self.coordinates else x for x in pyramid]
         skips = [tap(x) for tap, x in zip(self.taps, reversed(finest_first), strict=True)]
         masks, classes, stops = self.run(skips, steps, ahead=self.skip == "concat")
         stride = 2  # of the finest features
@@ -354,7 +357,7 @@ class ConvLSTM(nn.Module):
     def forward(self, x: Float[Tensor, "b _ h w"], state: State | None) -> State:
         """Output and memory after one step; without a state, both were 0."""
         if state is None:
-            zeros = x.new_zeros(len(x), self.hidden, *x.shape[-2:])
+            zeros = x.new_zeros(x.shape[0], self.hidden, *x.shape[-2:])
             state = zeros, zeros
         h, c = state
         return _remembered(self.gates(torch.cat([x, h], 1)), c)
@@ -369,7 +372,7 @@ class ConvLSTM(nn.Module):
         """As `forward` of the input and the skip that was prepared, concatenated; the coarsest has a skip alone."""
         fixed, weight = prepared
         if state is None:
-            zeros = fixed.new_zeros(len(fixed), self.hidden, *fixed.shape[-2:])
+            zeros = fixed.new_zeros(fixed.shape[0], self.hidden, *fixed.shape[-2:])
             state = zeros, zeros
         h, c = state
         varying = h if x is None else torch.cat([x, h], 1)
@@ -394,10 +397,3 @@ def match(cost: Float[Tensor, "t k"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " 
     """
     step, target = linear_sum_assignment(cost.detach().nan_to_num(1.0).cpu().numpy())
     return torch.from_numpy(step).to(cost.device), torch.from_numpy(target).to(cost.device)
-
-
-def _with_positions(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b _ h w"]:
-    """Features, and row and column of each pixel from -1 to 1."""
-    h, w = x.shape[-2:]
-    rows, columns = (torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in (h, w))
-    return torch.cat([x, torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), 2, h, w)], 1)
