@@ -43,5 +43,5 @@ $(BIN)/python:
 	touch $@
 
 .venv/installed-dev: .venv/torch
-	$(PIP) -e '.[train,report,formats,dev]' -c constraints.txt
+	$(PIP) -e '.[train,report,formats,export,openvino,dev]' -c constraints.txt
 	touch $@

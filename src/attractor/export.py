@@ -1,0 +1,317 @@
+"""Models for programs without attractor, or without torch: ONNX, OpenVINO and torch.export.
+
+The graph takes images as they are in the file, as float32, and gives the method's raw maps by name; batch, height and
+width are free. Normalisation by percentiles and padding to the network's stride are inside. Outside stay what is no
+arithmetic on one array: grey made of colour or colour of grey, rescaling to the size of objects that the model was
+trained on, averaging over views, and grouping, for which the file holds all numbers as JSON. An image of one value
+everywhere has no objects, whatever the maps say.
+
+Shapes: `b` images, `c` channels, `h` rows, `w` columns, `n` pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.util
+import inspect
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Float64
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as shapes
+
+import attractor
+from attractor.errors import InputError, check_choice
+from attractor.images import atomic
+from attractor.model import SAMPLE, Model, Normalisation
+
+KEY = "attractor"  # under which a file holds what is known of the model
+INPUT = "images"
+SIDES = ("batch", "height", "width")
+
+
+# -------------------------------------------------------------------- the graph
+
+
+class Exportable(nn.Module):
+    """A model from images as they are to its raw maps, all in operations that other programs have."""
+
+    def __init__(self, model: Model) -> None:
+        """Copy the method; the model stays as it is."""
+        super().__init__()
+        self.normalisation = Normalised(model.description.normalisation)
+        self.method = copy.deepcopy(model.method).cpu().eval().requires_grad_(False)
+        self.method.network = Padded(self.method.network)
+
+    def forward(self, images: Float32[Tensor, "b c h w"]) -> dict[str, Tensor]:
+        """The raw maps by name, without those that have no channel."""
+        maps = vars(self.method(self.normalisation(images)))
+        return {name: values for name, values in maps.items() if values.shape[1] != 0}
+
+
+class Normalised(nn.Module):
+    """`Normalisation` of a batch, each image on its own."""
+
+    def __init__(self, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.percentiles = normalisation.low, normalisation.high
+
+    def forward(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
+        """The images in units of their percentiles."""
+        flat = images.flatten(2)
+        n = flat.shape[2]
+        step = torch.sym_max(1, n // SAMPLE)
+        sample = flat.index_select(2, torch.arange(0, n, step, device=flat.device))
+        low, high = (percentile(sample, p) for p in self.percentiles)
+        is_range = high > low
+        low = torch.where(is_range, low, flat.amin(2, True).double())
+        high = torch.where(is_range, high, flat.amax(2, True).double())
+        scale = torch.where(high > low, high - low, torch.inf).float()
+        return (images - low.float()[..., None]) / scale[..., None]
+
+
+def percentile(values: Float32[Tensor, "b c n"], percent: float) -> Float64[Tensor, "b c 1"]:
+    """As `numpy.percentile` with linear interpolation, over the last axis, however many values there are.
+
+    No more values are sorted than lie beyond the percentile. Places are whole numbers over a whole number, because n
+    is no number yet when the graph is made.
+    """
+    share = Fraction(str(percent)) / 100
+    place, unit = share.numerator * (values.shape[2] - 1), share.denominator
+    below, above = place // unit, (place + unit - 1) // unit
+    if share > Fraction(1, 2):
+        last = values.shape[2] - 1
+        ordered = values.topk(values.shape[2] - below, 2).values
+        below, above = last - below, last - above
+    else:
+        ordered = values.topk(above + 1, 2, largest=False).values
+    low, high = (ordered.index_select(2, _number(i, values).long()[None]).double() for i in (below, above))
+    return low + (high - low) * (_number(place % unit, values).double() / unit)
+
+
+def _number(n: Any, like: Tensor) -> Tensor:
+    """A number, which may depend on the image's size, as a tensor."""
+    return torch.full((), n, dtype=torch.int64, device=like.device)
+
+
+class Padded(nn.Module):
+    """A network that is shown images padded as `attractor.networks.padding` does, for sides that are no numbers yet.
+
+    The network inside then finds nothing left to pad.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b _ h w"]:
+        """The network's maps at the image's size."""
+        h, w = images.shape[-2:]
+        maps = self.network(self._padded(images))
+        rows, columns = (torch.arange(n, device=images.device) for n in (h, w))
+        return maps.index_select(2, rows).index_select(3, columns)
+
+    def pyramid(self, images: Float32[Tensor, "b c h w"]) -> list[Float32[Tensor, "b _ _ _"]]:
+        """The network's features of the padded image."""
+        pyramid: Any = self.network.pyramid
+        return pyramid(self._padded(images))
+
+    def _padded(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c _ _"]:
+        strides: Any = self.network.strides
+        stride = strides[-1]
+        lengths = images.shape[-2:]
+        wanted = [(n + stride - 1) // stride * stride for n in lengths]
+        h, w, rows, columns = (_number(n, images) for n in (*lengths, *wanted))
+        reflects = (rows < 2 * h) & (columns < 2 * w)
+        places = []
+        for n, to in zip(lengths, wanted, strict=True):
+            place = torch.arange(to, device=images.device)
+            beyond = torch.where(reflects, 2 * (n - 1) - place, n - 1)
+            places.append(torch.where(place < n, place, beyond))
+        return images.index_select(2, places[0]).index_select(3, places[1])
+
+
+def program_of(model: Model) -> ExportedProgram:
+    """The model's graph, in which batch, height and width can be any number from 1."""
+    images = torch.zeros(2, model.description.channels, 67, 53)  # no length twice, and none a multiple of a stride
+    free = {axis: Dim(name, min=1) for axis, name in zip((0, 2, 3), SIDES, strict=True)}
+    # Without this, torch takes lengths of 1 for a case of its own, and then refuses features of one row.
+    with torch.no_grad(), _quiet(), shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(Exportable(model), (images,), dynamic_shapes=(free,), strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    return program
+
+
+def described(model: Model) -> dict[str, Any]:
+    """What there is to know of an exported model, as JSON has it.
+
+    `options` are all arguments of the method, among them all numbers that grouping takes; `thresholds` are those of
+    them that validation has tuned.
+    """
+    description, method = model.described(), model.method
+    parameters = inspect.signature(type(method)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "n_classes"}
+    learned = {"kappa": method.kappa} if hasattr(method, "kappa") else {}
+    return {
+        "attractor": attractor.__version__,
+        "method": description.method,
+        "channels": description.channels,
+        "class_names": list(description.class_names),
+        "object_size": description.object_size,
+        "normalisation": dataclasses.asdict(description.normalisation),
+        "thresholds": method.thresholds,
+        "options": defaults | description.options | learned,
+        "about": description.about,
+    }
+
+
+# -------------------------------------------------------------------- the files
+
+
+def write_torch(program: ExportedProgram, about: str, path: Path) -> None:
+    """A .pt2 file for `torch.export.load`, with the description in its extra file `attractor.json`."""
+    file = io.BytesIO()  # given a path, it would keep the temporary name in the file
+    with _quiet():
+        torch.export.save(program, file, extra_files={f"{KEY}.json": about})
+    with atomic(path) as temporary:
+        temporary.write_bytes(file.getvalue())
+
+
+def write_onnx(program: ExportedProgram, about: str, path: Path) -> None:
+    """An ONNX file with the description in its metadata."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(_as_onnx(program, about))
+
+
+def write_openvino(program: ExportedProgram, about: str, path: Path) -> None:
+    """An .xml file with the description in its runtime information, and the weights in a .bin file beside it.
+
+    It goes by way of ONNX: OpenVINO's own way from torch does not know arithmetic on sizes.
+    """
+    import openvino
+
+    model = openvino.Core().read_model(_as_onnx(program, about))
+    model.set_rt_info(about, KEY)
+    with atomic(path) as structure, atomic(path.with_suffix(".bin")) as weights:
+        openvino.serialize(model, structure, weights)
+
+
+def _as_onnx(program: ExportedProgram, about: str) -> bytes:
+    with _quiet():
+        exported: Any = torch.onnx.export(
+            program, (), dynamo=True, verbose=False, input_names=[INPUT], output_names=_names_of_maps(program)
+        )
+    graph = exported.model.graph
+    for part in (exported.model, graph, *graph.inputs, *graph.outputs, *graph):
+        part.metadata_props.clear()  # paths of this machine
+    for values in (*graph.inputs, *graph.outputs):
+        _name_sides(values.shape)
+    exported.model.metadata_props[KEY] = about
+    return exported.model_proto.SerializeToString()
+
+
+def _names_of_maps(program: ExportedProgram) -> list[str]:
+    """Names of the outputs, in their order."""
+    out_spec: Any = program.call_spec.out_spec
+    return list(out_spec.context)
+
+
+def _name_sides(shape: Any) -> None:
+    """Call the free sides of an input or output by what they are."""
+    names = SIDES[:1] if len(shape) < 4 else (SIDES[0], None, *SIDES[1:])
+    for axis, name in enumerate(names):
+        if name is not None:
+            shape[axis] = name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what torch's exporter says of itself: nobody who exports a model can mend it."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+# -------------------------------------------------------------------- the formats
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a model is written, and what must be installed for it."""
+
+    suffix: str
+    write: Callable[[ExportedProgram, str, Path], None]
+    packages: tuple[str, ...] = ()
+    extra: str = ""  # of attractor, that brings the packages
+
+
+FORMATS = {
+    "onnx": Format(".onnx", write_onnx, ("onnx", "onnxscript"), "export"),
+    "openvino": Format(".xml", write_openvino, ("openvino", "onnx", "onnxscript"), "openvino"),
+    "torch-export": Format(".pt2", write_torch),
+}
+
+
+def export(model: Model, path: str | Path, *, target: str = "onnx") -> list[str]:
+    """Write a model in another format; gives the names of its maps.
+
+    Args:
+        model: made or loaded.
+        path: the file, with the suffix of the format.
+        target: one of `FORMATS`.
+
+    Raises:
+        InputError: as `check_export` does, or if the file cannot be written.
+    """
+    path = Path(path)
+    check_export(path, target=target)
+    program = program_of(model)
+    FORMATS[target].write(program, json.dumps(described(model)), path)
+    return _names_of_maps(program)
+
+
+def suffix_of(target: str) -> str:
+    """What the files of a format end in.
+
+    Raises:
+        InputError: if there is no such format.
+    """
+    check_choice("format", target, tuple(FORMATS))
+    return FORMATS[target].suffix
+
+
+def check_export(path: Path, *, target: str) -> None:
+    """Raise what `export` would raise before it computes.
+
+    Raises:
+        InputError: if there is no such format, what writes it is not installed, or the file cannot be there.
+    """
+    suffix, wanted = suffix_of(target), FORMATS[target]
+    if missing := [name for name in wanted.packages if importlib.util.find_spec(name) is None]:
+        raise InputError(
+            f"Writing {target} needs {' and '.join(missing)}, not installed here: "
+            f'pip install "attractor[{wanted.extra}]".'
+        )
+    if path.suffix != suffix:
+        raise InputError(f"{path}: files of the format {target} end in {suffix}; name it {path.stem}{suffix}.")
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"{path}: there is no such folder; make it, or give another --out.")
