@@ -51,6 +51,8 @@ def objects_of(maps, options):
         wins = (found > 0) & (np.append(-1, scores)[found] > best[labels])
         labels[wins] = found[wins] + len(best) - 1
         best, classes = np.append(best, scores), np.append(classes, np.full(len(scores), c + 1))
+    if len(seed) > 1:  # what another class leaves of an object must be large enough, too
+        labels[np.bincount(labels.ravel())[labels] <= options["min_size"]] = 0
     kept = np.unique(labels[labels > 0])  # objects that lost all their pixels are no more
     return np.searchsorted(kept, labels, side="right").astype(np.int32), classes[kept], best[kept]
 
