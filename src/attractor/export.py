@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
-import attractor
 from attractor.errors import InputError, check_choice
 from attractor.images import atomic
 from attractor.model import SAMPLE, Model, Normalisation
@@ -166,7 +166,7 @@ def described(model: Model) -> dict[str, Any]:
     defaults = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "n_classes"}
     learned = {"kappa": method.kappa} if hasattr(method, "kappa") else {}
     return {
-        "attractor": attractor.__version__,
+        "attractor": metadata.version("attractor"),
         "method": description.method,
         "channels": description.channels,
         "class_names": list(description.class_names),
