@@ -292,27 +292,19 @@ def evaluate(
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for all numbers.")] = Path("evaluation.json"),
 ) -> None:
     """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
-    if found is None and (model is None or dataset is None or truth is not None):
-        raise InputError("Give a model and a data set, or --found with results and --truth with a data set.")
+    _check_what_is_scored(model, dataset, found, truth, tta)
+    _check_files(out, results, whole=crop is None and found is None)
     if classes is not None and ignore_classes:
         raise InputError(
             "--classes chooses classes, --ignore-classes leaves them out of account; give one or the other."
         )
-    if results is not None and (crop is not None or found is not None):
-        raise InputError("--results writes what a model found in whole images; leave out --crop and --found.")
-    if found is not None and (truth is None or model is not None or tta):
-        raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
     from attractor import evaluation, tables
     from attractor.datasets.classes import as_one_class
 
     scoring = evaluation.metric_named(metric)
     if found is not None and scoring.n_proposals:
         raise InputError(f"{metric} ranks a model's proposals, which label images do not hold; give a model instead.")
-    if not out.resolve().parent.is_dir():
-        raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
     path = Path(truth or dataset or "")
-    if results is not None and results.resolve() == out.resolve():
-        raise InputError(f"{out}: is the file for all numbers, too; give --results or --out another name.")
     images = _images(path, crop, max_objects, classes, ignore_classes)
     if found is not None and len(images.class_names) > 1 and evaluation.holds_no_classes(found, images):
         _complain("Note: label images hold no classes, so those of the data set are left out of account.")
@@ -335,6 +327,26 @@ def evaluate(
     if results is not None:
         _say(f"What was found is in {results}.")
     _say(f"All numbers are in {out}.")
+
+
+def _check_what_is_scored(
+    model: str | None, dataset: Path | None, found: Path | None, truth: Path | None, tta: bool
+) -> None:
+    """Refuse anything but a model and a data set, or somebody's results and the truth."""
+    if found is None and (model is None or dataset is None or truth is not None):
+        raise InputError("Give a model and a data set, or --found with results and --truth with a data set.")
+    if found is not None and (truth is None or model is not None or tta):
+        raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
+
+
+def _check_files(out: Path, results: Path | None, *, whole: bool) -> None:
+    """Refuse files that cannot be written, or results of anything but what a model found in whole images."""
+    if results is not None and not whole:
+        raise InputError("--results writes what a model found in whole images; leave out --crop and --found.")
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
+    if results is not None and results.resolve() == out.resolve():
+        raise InputError(f"{out}: is the file for all numbers, too; give --results or --out another name.")
 
 
 def _images(
