@@ -35,6 +35,7 @@ from attractor.metrics.overlaps import (
     checked_thresholds,
     mostly_ignored,
     overlapping_pairs,
+    place_of,
     without,
 )
 
@@ -87,10 +88,7 @@ class Summary:
         Raises:
             InputError: if nothing was measured at this threshold.
         """
-        near = np.flatnonzero(np.isclose(self.thresholds, threshold, rtol=0, atol=1e-9))
-        if not len(near):
-            raise InputError(f"Nothing was measured at IoU {threshold}; there is {self.thresholds.tolist()}.")
-        return int(near[0])
+        return place_of(threshold, self.thresholds)
 
 
 @dataclass(frozen=True)

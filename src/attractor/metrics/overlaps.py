@@ -60,6 +60,18 @@ def check_shapes(
         raise InputError(f"{name}: the images to compare differ in shape: {shapes}.")
 
 
+def place_of(threshold: float, thresholds: Float[np.ndarray, " t"]) -> int:
+    """Place of a threshold among those that were measured.
+
+    Raises:
+        InputError: if nothing was measured at it.
+    """
+    near = np.flatnonzero(np.isclose(thresholds, threshold, rtol=0, atol=1e-9))
+    if not len(near):
+        raise InputError(f"Nothing was measured at IoU {threshold}; there is {thresholds.tolist()}.")
+    return int(near[0])
+
+
 def checked_thresholds(thresholds: Sequence[float]) -> Float[np.ndarray, " t"]:
     """Thresholds of IoU, rounded, so that those of np.arange do, too."""
     if not len(thresholds) or not all(0 < t <= 1 for t in thresholds):

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, Int
 from attractor.errors import InputError
 from attractor.instances import Instances, areas, relabel
 from attractor.metrics.bootstrap import Estimate, Interval, bootstrap_weights, estimate, paired_by_name
-from attractor.metrics.overlaps import Pairs, check_shapes, checked_thresholds, without
+from attractor.metrics.overlaps import Pairs, check_shapes, checked_thresholds, place_of, without
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 NUMBERS_AT_ONCE = 1 << 20  # of the arrays that bootstrap samples are computed in; larger ones are slower
@@ -80,10 +80,7 @@ class VocSummary:
         Raises:
             InputError: if nothing was measured at this threshold.
         """
-        near = np.flatnonzero(np.isclose(self.thresholds, threshold, rtol=0, atol=1e-9))
-        if not len(near):
-            raise InputError(f"Nothing was measured at IoU {threshold}; there is {self.thresholds.tolist()}.")
-        return int(near[0])
+        return place_of(threshold, self.thresholds)
 
 
 @dataclass(frozen=True)
