@@ -25,7 +25,12 @@ __version__ = "0.1.0"
 
 
 def load(
-    name_or_path: str | Path = "nuclei", *, device: str = "auto", thresholds: dict[str, float] | None = None
+    name_or_path: str | Path = "nuclei",
+    *,
+    device: str = "auto",
+    thresholds: dict[str, float] | None = None,
+    engine: str = "torch",
+    precision: str = "auto",
 ) -> Segmenter:
     """A model that is ready to be shown images.
 
@@ -33,14 +38,19 @@ def load(
         name_or_path: a model that comes with the package, a model file, or the folder of a training.
         device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
         thresholds: to use instead of those tuned for the model's own kind of image, as {"seed_threshold": 0.6}.
+        engine: what computes the network: "torch"; "compiled", by torch and for each size of images, some seconds to a
+            minute at first; or "openvino", on a processor.
+        precision: of the network: "float32", "bfloat16", or "auto" for bfloat16 where the device is found to be much
+            faster with it.
 
     Raises:
-        InputError: if there is no such model, device or threshold, or the file is not a model.
+        InputError: if there is no such model, device, engine or threshold, or the file is not a model.
     """
     from attractor.model import Model
     from attractor.prediction.image import Segmenter
 
-    return Segmenter(Model.load(name_or_path), device=device, thresholds=thresholds)
+    model = Model.load(name_or_path)
+    return Segmenter(model, device=device, thresholds=thresholds, engine=engine, precision=precision)
 
 
 def __getattr__(name: str) -> Any:

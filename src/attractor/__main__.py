@@ -2,6 +2,6 @@
 
 import sys
 
-from attractor.cli import main
+from attractor.cli import run
 
-sys.exit(main())
+sys.exit(run())

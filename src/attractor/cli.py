@@ -7,6 +7,7 @@ imported inside the commands, so that `attractor --help` is there at once.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import shlex
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from attractor.instances import Instances
     from attractor.model import Description
     from attractor.prediction.folder import Outcome
+    from attractor.prediction.image import Segmenter
 
 T = TypeVar("T")
 
@@ -47,6 +49,19 @@ app = typer.Typer(
 )
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto takes the first of cuda, mps and cpu.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What computes the network: torch, compiled (by torch, for each size of images: slow at first, then "
+        "faster), or openvino (on a processor)."
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of the network: float32, bfloat16, or auto for bfloat16 where the device is found to be much faster so."
+    ),
+]
 Views = Annotated[
     bool,
     typer.Option("--tta", help="Average over eight views of the image (two of a photograph): better, but slower."),
@@ -57,6 +72,18 @@ Crop = Annotated[
 MaxObjects = Annotated[
     int | None, typer.Option(metavar="N", help="With --crop: leave out crops with more objects than this.")
 ]
+
+
+def run() -> int:
+    """The command line as a process of its own; gives the exit code.
+
+    Python's collector would look again and again at the libraries while they are loaded, and once more at the end:
+    nearly half the time of a short call.
+    """
+    gc.set_threshold(100_000)
+    code = main()
+    gc.freeze()
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,6 +133,8 @@ def segment(
     ] = "nuclei",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
     device: Device = "auto",
+    engine: Engine = "torch",
+    precision: Precision = "auto",
     object_size: Annotated[float | None, typer.Option(help="Typical diameter of your objects in pixels.")] = None,
     tile: Annotated[
         int | None, typer.Option(help="Compute in tiles of this side, a multiple of 8, to save memory.")
@@ -141,7 +170,9 @@ def segment(
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
     size = _sides(pixel_size)
     files = find_images(images)
-    segmenter = attractor.load(model, device=device, thresholds=_numbers(thresholds or ()))
+    segmenter = attractor.load(
+        model, device=device, thresholds=_numbers(thresholds or ()), engine=engine, precision=precision
+    )
     with _progress("segmenting", len(files)) as (advance, console):
 
         def report(outcome: Outcome) -> None:
@@ -289,6 +320,8 @@ def evaluate(
     max_objects: MaxObjects = None,
     tta: Views = False,
     device: Device = "auto",
+    engine: Engine = "torch",
+    precision: Precision = "float32",
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for all numbers.")] = Path("evaluation.json"),
 ) -> None:
     """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
@@ -311,16 +344,15 @@ def evaluate(
         images = as_one_class(images)
     groups = _column(images, by, path)
     write = None if results is None else _writer(results, images)
-    pairs = (
-        evaluation.found_in(found, images)
-        if found is not None
-        else _predictions(str(model), images, metric, tta, device)
-    )
+    segmenter = model and attractor.load(model, device=device, engine=engine, precision=precision)
+    pairs = _predictions(segmenter, images, metric, tta) if segmenter else evaluation.found_in(str(found), images)
     result = evaluation.evaluate(_shown("scoring", pairs, len(images)), by=groups, metric=metric, results=write)
     _print(*tables.TABLES[metric](result, by, images.class_names))
     if n_left_out := len(images) - len(result.images):
         _say(f"{_many(n_left_out, 'image')} without a true object left out.")
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
+    if segmenter:
+        call |= {"device": segmenter.device.type, "engine": segmenter.engine, "precision": segmenter.precision}
     cut = {} if crop is None else {"crop": crop, "max_objects": max_objects}
     chosen = {"classes": classes, "ignore_classes": ignore_classes, "class_names": list(images.class_names)}
     _write_json(out, {"attractor": attractor.__version__, "call": call | cut | chosen, **evaluation.as_json(result)})
@@ -375,14 +407,11 @@ def _writer(path: Path, images: Dataset) -> Callable[[Iterable[tuple[str, Instan
     return lambda found: evaluation.write_results(path, found, images)
 
 
-def _predictions(
-    model: str, images: Dataset, metric: str, tta: bool, device: str
-) -> Iterator[tuple[Sample, Instances]]:
+def _predictions(segmenter: Segmenter, images: Dataset, metric: str, tta: bool) -> Iterator[tuple[Sample, Instances]]:
     """The true objects with those that a model finds or proposes."""
     from attractor.evaluation import metric_named, scored_by
 
     scoring = metric_named(metric)
-    segmenter = attractor.load(model, device=device)
     segmenter.check_options(tta=tta, n_proposals=scoring.n_proposals)
     if note := _note_on_classes(segmenter.class_names, images.class_names, scoring.has_classes, metric):
         _complain(f"Note: {note}")

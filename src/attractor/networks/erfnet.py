@@ -34,11 +34,13 @@ class Down(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
         """Features at half the resolution; both sides must be even."""
-        return F.relu(self.norm(torch.cat([self.conv(x), F.max_pool2d(x, 2)], 1)))
+        return F.relu(self.norm(torch.cat([self.conv(x), F.max_pool2d(x, 2)], 1)), inplace=True)
 
 
 class NonBottleneck1D(nn.Module):
     """A residual block of two 3x3 convolutions, each split into 3x1 and 1x3."""
+
+    normalised = (("conv_1x3_a", "norm_a"), ("conv_1x3_b", "norm_b"))
 
     def __init__(self, channels: int, dropout: float, dilation: int) -> None:
         super().__init__()
@@ -53,15 +55,17 @@ class NonBottleneck1D(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The features, refined; the shape stays."""
-        y = F.relu(self.conv_3x1_a(x))
-        y = F.relu(self.norm_a(self.conv_1x3_a(y)))
-        y = F.relu(self.conv_3x1_b(y))
+        y = F.relu(self.conv_3x1_a(x), inplace=True)
+        y = F.relu(self.norm_a(self.conv_1x3_a(y)), inplace=True)
+        y = F.relu(self.conv_3x1_b(y), inplace=True)
         y = self.dropout(self.norm_b(self.conv_1x3_b(y)))
-        return F.relu(y + x)
+        return F.relu(y + x, inplace=True)
 
 
 class Up(nn.Module):
     """Double the resolution by a transposed convolution."""
+
+    normalised = (("conv", "norm"),)
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -70,7 +74,7 @@ class Up(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
         """Features at twice the resolution."""
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
 class Decoder(nn.Sequential):

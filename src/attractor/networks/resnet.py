@@ -45,6 +45,7 @@ class Basic(nn.Module):
     """A residual block of two 3x3 convolutions, the first with the stride."""
 
     expansion = 1
+    normalised = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(self, channels_in: int, width: int, stride: int, dilation: int, dilation_after: int) -> None:
         super().__init__()
@@ -64,6 +65,7 @@ class Bottleneck(nn.Module):
     """A residual block of 1x1, 3x3 and 1x1 convolutions, the 3x3 with the stride; it gives four times its width."""
 
     expansion = 4
+    normalised = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(self, channels_in: int, width: int, stride: int, dilation: int, dilation_after: int) -> None:
         super().__init__()  # nothing spatial comes after the 3x3, so that `dilation_after` has no use here
@@ -102,6 +104,8 @@ def _layer(
 
 class ResNet(nn.Module):
     """Features of an image at five depths; `channels` and `strides` are theirs, from fine to coarse."""
+
+    normalised = (("conv1", "bn1"),)
 
     def __init__(self, channels_in: int, depth: int = 18, *, stride: int = 32, width: int = 64) -> None:
         """Build the layers.

@@ -5,8 +5,9 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
+import copy
 import logging
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
 from attractor.model import Model
+from attractor.prediction.engines import check_engine, dtype_of, engine_of
 from attractor.prediction.tiles import check_tile, tiled_maps
 
 logger = logging.getLogger(__name__)
@@ -30,16 +32,27 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 class Segmenter:
     """A model on a device, ready to be shown images."""
 
-    def __init__(self, model: Model, *, device: str = "auto", thresholds: dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "auto",
+        thresholds: dict[str, float] | None = None,
+        engine: str = "torch",
+        precision: str = "float32",
+    ) -> None:
         """Move the model to the device.
 
         Args:
             model: made or loaded.
             device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
             thresholds: to set in the model, by name.
+            engine: what computes the network: "torch", "compiled" or "openvino".
+            precision: of the network: "float32", "bfloat16", or "auto" for bfloat16 where the device is found to be
+                much faster with it.
 
         Raises:
-            InputError: if that device is not there, or the method has no such threshold, or not of this value.
+            InputError: if the device or engine is not there, or the method has no such threshold, or not of this value.
         """
         known = model.method.thresholds
         if unknown := [name for name in thresholds or {} if name not in known]:
@@ -47,7 +60,23 @@ class Segmenter:
         check_thresholds(thresholds or {}, model.method.threshold_ranges)
         known.update(thresholds or {})
         self.device = choose_device(device)
+        check_engine(engine, precision, self.device)
+        self.engine, self._precision = engine, precision
         self.model = model.to(self.device)
+
+    @cached_property
+    def precision(self) -> str:
+        """That of the network, "float32" or "bfloat16"."""
+        return str(dtype_of(self._precision, self.device)).removeprefix("torch.")
+
+    @cached_property
+    def _method(self) -> Any:
+        """The model's method, with its network as the engine computes it."""
+        method = self.model.eval().method
+        twin = copy.copy(method)  # it shares all else, thresholds among it
+        network = engine_of(method.network, name=self.engine, precision=self.precision, device=self.device)
+        twin._modules = method._modules | {"network": network}
+        return twin
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -137,10 +166,9 @@ class Segmenter:
     @torch.inference_mode()
     def maps(self, image: Float[Tensor, "1 c h w"], *, tta: bool = False, tile: int | None = None) -> Any:
         """The method's raw maps of a normalised image, averaged over its views with `tta`."""
-        self.model.eval()
         if tile is not None:
             self._check_tile(tile)
-        predict = self.model.method if tile is None else partial(tiled_maps, self.model.method, tile=tile)
+        predict = self._method if tile is None else partial(tiled_maps, self._method, tile=tile)
         if not tta:
             return predict(image)
         self._check_views()

@@ -1,0 +1,41 @@
+"""Batch normalisation folded into the convolutions before it: in prediction both are one linear map.
+
+Source: the definition of batch normalisation (Ioffe & Szegedy 2015); torch.nn.utils.fusion does the arithmetic.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy of the network for prediction, without those normalisations that directly follow a convolution.
+
+    Blocks name their pairs of convolution and normalisation in `normalised`; in an `nn.Sequential` they are neighbours.
+    """
+    twin = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in list(twin.modules()):
+        for conv, norm in _pairs(module):
+            convolution: Any = module.get_submodule(conv)
+            is_transposed = isinstance(convolution, nn.ConvTranspose2d)
+            both = fuse_conv_bn_eval(convolution, module.get_submodule(norm), is_transposed)  # type: ignore[arg-type]
+            setattr(module, conv, both.requires_grad_(False))
+            setattr(module, norm, nn.Identity())
+    return twin
+
+
+def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of each convolution in a module, and of the normalisation that follows it."""
+    yield from getattr(module, "normalised", ())
+    if type(module) is nn.Sequential:
+        for (first, conv), (second, norm) in itertools.pairwise(module.named_children()):
+            if isinstance(conv, CONVOLUTIONS) and isinstance(norm, nn.BatchNorm2d):
+                yield first, second

@@ -1,0 +1,230 @@
+"""How a network is computed: what runs it, and in which precision.
+
+Whatever runs it, normalisations are folded into the convolutions and channels lie last in memory where that is faster.
+`float32` gives what training saw but for rounding; `bfloat16` keeps eight bits of each number between layers, which
+processors with instructions for it compute several times faster. Maps come out as float32.
+
+Shapes: `b` images, `c` channels, `h` rows, `w` columns.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attractor.errors import InputError, check_choice
+from attractor.networks.folding import folded
+from attractor.networks.padding import padded
+
+ENGINES = ("torch", "compiled", "openvino")
+PRECISIONS = ("auto", "float32", "bfloat16")
+WORTH_IT = 1.3  # bfloat16 must be so many times as fast as float32 to be taken unasked
+MOST_GRAPHS = 4  # sizes of images for which a CUDA graph is kept
+
+
+class Engine(nn.Module):
+    """A network in the form in which torch computes it fastest; like the network, but for prediction alone."""
+
+    def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
+        """Copy the network; it stays as it is."""
+        super().__init__()
+        self.strides: Any = getattr(network, "strides", (8,))
+        self.precision = precision
+        self.network = self._laid_out(folded(network))
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
+        """The maps of all decoders, at the image's size."""
+        return self._plain(self.network(self._laid_out(images)))
+
+    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The encoder's features, from fine to coarse."""
+        features: Any = self.network.pyramid
+        return [self._plain(x) for x in features(self._laid_out(images))]
+
+    def _laid_out(self, values: Any) -> Any:
+        return values.to(dtype=self.precision, memory_format=torch.channels_last)
+
+    @staticmethod
+    def _plain(values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return values.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+class Compiled(Engine):
+    """Compiled by torch for each size of images: a minute at first, and then the fastest that torch has."""
+
+    def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
+        """Copy the network; nothing is compiled until images come."""
+        super().__init__(network, precision)
+        self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
+        self.pyramid = torch.compile(self.pyramid, dynamic=False)  # type: ignore[method-assign]
+
+
+class Graphed(nn.Module):
+    """An engine on CUDA that launches all its kernels at once where an image's size comes again."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Wrap the engine."""
+        super().__init__()
+        self.engine = engine
+        self._seen: set[torch.Size] = set()
+        self._graphs: OrderedDict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = OrderedDict()
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
+        """The maps of all decoders, at the image's size."""
+        size = images.shape
+        if size not in self._graphs:
+            if size not in self._seen:  # recording takes as long as several images
+                self._seen.add(size)
+                return self.engine(images)
+            self._graphs[size] = self._recorded(images)
+            if len(self._graphs) > MOST_GRAPHS:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(size)
+        graph, given, maps = self._graphs[size]
+        given.copy_(images)
+        graph.replay()
+        return maps.clone()
+
+    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The encoder's features, from fine to coarse."""
+        return self.engine.pyramid(images)
+
+    def _recorded(self, images: Float[Tensor, "b c h w"]) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        given = images.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries choose their kernels before the recording
+            for _ in range(3):
+                self.engine(given)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            maps = self.engine(given)
+        return graph, given, maps
+
+
+class OpenVino(nn.Module):
+    """A network computed by OpenVINO, on the processor."""
+
+    def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
+        """Convert the network: a second or two."""
+        super().__init__()
+        import openvino
+
+        plain: Any = folded(network)
+        self.strides: Sequence[int] = plain.strides
+        example = torch.zeros(1, _channels_in(plain), *(2 * (self.strides[-1],)))
+        whole = plain if plain.decoders else Pyramid(plain)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the way of the example through the code is what is converted
+            traced = torch.jit.trace(whole, example, check_trace=False)
+            model = openvino.convert_model(traced, example_input=example)
+        model.reshape([-1, example.shape[1], -1, -1])
+        settings = {
+            "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
+        """The maps of all decoders, at the image's size."""
+        h, w = images.shape[-2:]
+        (maps,) = self.pyramid(images)
+        return maps[..., :h, :w].contiguous()
+
+    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The network's features, from fine to coarse; its maps, not cropped, where it has decoders."""
+        answers = self._compiled(padded(images, self.strides[-1]).numpy())
+        return [torch.from_numpy(answers[n]) for n in range(len(answers))]
+
+
+class Pyramid(nn.Module):
+    """The encoder of a network as a module of its own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+        """The features, from fine to coarse."""
+        features: Any = self.network.pyramid
+        return tuple(features(images))
+
+
+def _channels_in(network: nn.Module) -> int:
+    """Channels of the images that a network is shown, those of positions included."""
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return first.in_channels
+
+
+def engine_of(network: nn.Module, *, name: str, precision: str, device: torch.device) -> nn.Module:
+    """The network, which is on the device, as the engine of that name computes it; see `check_engine`."""
+    kind = dtype_of(precision, device)
+    if name == "openvino":
+        return OpenVino(network, kind)
+    engine = (Compiled if name == "compiled" else Engine)(network, kind)
+    return Graphed(engine) if device.type == "cuda" else engine
+
+
+def check_engine(name: str, precision: str, device: torch.device) -> None:
+    """Refuse an engine that is not there, or does not compute on this device.
+
+    Raises:
+        InputError: if it is so, or there is no engine or precision of that name.
+    """
+    check_choice("engine", name, ENGINES)
+    check_choice("precision", precision, PRECISIONS)
+    if name == "openvino" and device.type != "cpu":
+        raise InputError(f"The engine openvino computes on a processor, not on {device.type}; add --device cpu.")
+    if name == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise InputError('The engine openvino is not installed here: pip install "attractor[openvino]".')
+
+
+def dtype_of(precision: str, device: torch.device) -> torch.dtype:
+    """The type of a precision; "auto" is bfloat16 where the device was found to be faster with it."""
+    if precision == "auto":
+        precision = "bfloat16" if prefers_bfloat16(device.type, torch.get_num_threads()) else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+@functools.cache
+def prefers_bfloat16(device: str, threads: int) -> bool:
+    """Whether a convolution like those of the networks is much faster in bfloat16 on this device: it is tried.
+
+    Args:
+        device: its type.
+        threads: of torch; part of the question because the answer is kept.
+    """
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        try:
+            seconds[dtype] = _seconds_of_convolution(dtype, device)
+        except RuntimeError:  # not every device has the type
+            return False
+    return seconds[torch.float32] > WORTH_IT * seconds[torch.bfloat16]
+
+
+@torch.inference_mode()
+def _seconds_of_convolution(dtype: torch.dtype, device: str) -> float:
+    """The shortest of several times, since others may be using the machine."""
+    layer = nn.Conv2d(64, 64, (3, 1), padding=(1, 0), device=device, dtype=dtype)
+    layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.ones(1, 64, 128, 128, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        layer(x)
+        wait()
+        times.append(time.perf_counter() - start)
+    return min(times)
