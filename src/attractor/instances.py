@@ -109,9 +109,12 @@ def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], I
     highest = int(labels.max(initial=0))
     if highest <= max(4 * labels.size, 1 << 16):  # a table is faster than sorting all pixels
         present = np.zeros(highest + 1, bool)
-        present[labels.ravel()] = True
+        for row in labels:  # not all at once: places take twice the memory of labels
+            present[row] = True
         present[0] = False
         ids = np.flatnonzero(present)
+        if len(ids) == highest:  # nothing is missing
+            return labels.astype(np.int32), ids
         table = np.zeros(highest + 1, np.int32)
         table[ids] = np.arange(1, len(ids) + 1)
         return table[labels], ids

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32, Float64, Shaped
 from torch import nn
 
 from attractor.errors import InputError
@@ -46,12 +46,28 @@ class Normalisation:
         Where both percentiles agree, as with few bright pixels on black, the range from least to greatest is
         used. Large images are judged by an evenly spread sample of pixels.
         """
+        low, scale = self.limits(image)
+        return (image - low) / scale
+
+    def limits(self, image: Shaped[np.ndarray, "h w c"]) -> tuple[Float32[np.ndarray, " c"], Float32[np.ndarray, " c"]]:
+        """What is subtracted from each channel, and what it is then divided by: infinity for one value only."""
         flat = image.reshape(-1, image.shape[-1])
         sample = flat[:: max(1, len(flat) // SAMPLE)]
-        low, high = np.percentile(sample, [self.low, self.high], axis=0)
-        low, high = np.where(high > low, [low, high], [flat.min(0), flat.max(0)])
+        low, high = np.stack([_percentiles(channel, (self.low, self.high)) for channel in sample.T], 1)
+        if not (high > low).all():
+            low, high = np.where(high > low, [low, high], [flat.min(0), flat.max(0)])
         scale = np.where(high > low, high - low, np.inf)
-        return ((image - low.astype(np.float32)) / scale.astype(np.float32)).astype(np.float32)
+        return low.astype(np.float32), scale.astype(np.float32)
+
+
+def _percentiles(values: Shaped[np.ndarray, " n"], shares: tuple[float, float]) -> Float64[np.ndarray, "2"]:
+    """As `numpy.percentile`; whole numbers of 8 or 16 bits are counted instead of sorted."""
+    if values.dtype.kind != "u" or values.dtype.itemsize > 2:
+        return np.percentile(np.ascontiguousarray(values), shares).astype(np.float64)
+    up_to = np.bincount(values).cumsum()
+    place = np.array(shares) / 100 * (len(values) - 1)
+    below, above = (np.searchsorted(up_to, x, side="right") for x in (np.floor(place), np.ceil(place)))
+    return below + (above - below) * (place - np.floor(place))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 import attractor
 from attractor.errors import InputError
 from attractor.images import read_image, read_labels
+from attractor.prediction import folder
 from attractor.prediction.folder import segment_files
 from attractor.prediction.formats import FORMATS, Format, Result
 
@@ -30,8 +32,8 @@ def picture(path: Path, *shape: int) -> Path:
     return path
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir())
+def names(out: Path) -> list[str]:
+    return sorted(file.name for file in out.iterdir())
 
 
 def test_an_image_gives_labels_overlay_and_table(segmenter, tmp_path):
@@ -156,21 +158,77 @@ def test_pixels_have_the_size_that_is_given_or_else_the_files_own(segmenter, tmp
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")]
 )
 def test_an_image_beyond_the_memory_is_named(segmenter, tmp_path, monkeypatch, error):
-    def segment(self, image, **options):
+    def begin(self, image, **options):
         raise error
 
-    monkeypatch.setattr(type(segmenter), "segment", segment)
+    monkeypatch.setattr(type(segmenter), "begin", begin)
     (outcome,) = segment_files(segmenter, [picture(tmp_path / "a.png")], tmp_path / "out", object_size=2.0)
     assert "a.png: needs more memory than there is" in outcome.problem
-    assert "--tile" in outcome.problem
-    assert "--object-size" in outcome.problem
+    assert "cut it into parts, or give a larger --object-size" in outcome.problem
+
+
+@pytest.mark.parametrize("stage", ["begin", "group"])
+def test_images_after_one_that_fails_are_there(segmenter, tmp_path, monkeypatch, stage):
+    begin = type(segmenter).begin
+
+    def fail():
+        raise MemoryError
+
+    def failing(self, image, *, name, **options):
+        if "b.png" not in name:
+            return begin(self, image, name=name, **options)
+        return fail() if stage == "begin" else fail
+
+    monkeypatch.setattr(type(segmenter), "begin", failing)
+    monkeypatch.setattr(folder, "ROOM", 1)  # each goes alone, and waits for the one before
+    paths = [picture(tmp_path / f"{name}.png") for name in "abcd"]
+    reported = []
+    outcomes = segment_files(segmenter, paths, tmp_path / "out", report=reported.append)
+    assert [outcome.image for outcome in outcomes] == paths
+    assert reported == outcomes
+    assert [outcome.problem is None for outcome in outcomes] == [True, False, True, True]
+    assert not list((tmp_path / "out").glob("b_*"))
+
+
+def test_the_next_image_is_computed_while_the_last_is_written(segmenter, tmp_path, monkeypatch):
+    second_began = threading.Event()
+    begin, write = type(segmenter).begin, folder.write_files
+
+    def noting(self, image, *, name, **options):
+        if "b.png" in name:
+            second_began.set()
+        return begin(self, image, name=name, **options)
+
+    def waiting(result, *arguments):
+        if result.name == "a.png":
+            assert second_began.wait(60)
+        write(result, *arguments)
+
+    monkeypatch.setattr(type(segmenter), "begin", noting)
+    monkeypatch.setattr(folder, "write_files", waiting)
+    outcomes = segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "ab"], tmp_path / "out")
+    assert [outcome.problem for outcome in outcomes] == [None, None]
+
+
+def test_large_images_wait_until_those_before_are_done():
+    room = folder._Room(10)
+    room.enter(6)
+    room.enter(4)
+    entered = threading.Event()
+    thread = threading.Thread(target=lambda: (room.enter(20), entered.set()))
+    thread.start()
+    room.leave(6)
+    assert not entered.wait(0.05)
+    room.leave(4)
+    assert entered.wait(60)
+    thread.join()
 
 
 def test_an_error_of_our_own_is_not_hidden(segmenter, tmp_path, monkeypatch):
-    def segment(self, image, **options):
+    def begin(self, image, **options):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(type(segmenter), "segment", segment)
+    monkeypatch.setattr(type(segmenter), "begin", begin)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         segment_files(segmenter, [picture(tmp_path / "a.png")], tmp_path / "out")
 

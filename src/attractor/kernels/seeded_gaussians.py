@@ -25,19 +25,7 @@ RUN = 64  # the most pixels of a run
 RUNS_PER_BIN = 4  # runs hold many pixels, so that a run tested in vain costs more than a bin
 
 
-def seeded_gaussians(
-    embedding,
-    precision,
-    seed,
-    *,
-    foreground_threshold,
-    seed_threshold,
-    min_size,
-    min_foreground,
-    min_free,
-    count_seed,
-    overwrite,
-):
+def seeded_gaussians(embedding, precision, seed, *, foreground_threshold, **grouping):
     """Group the pixels of one image and class.
 
     `embedding` (2, h, w) is where each pixel points, `precision` (2, h, w) is 1 / (2 sigma^2) along x and y, `seed`
@@ -47,13 +35,46 @@ def seeded_gaussians(
         labels: (h, w) int32. A label has no pixel where later objects took them all.
         scores: (k,) float, the seed value each object grew from.
     """
-    labels = np.zeros(seed.shape, np.int32)
-    pixels = _group(
-        np.ascontiguousarray(embedding).reshape(2, -1),
-        np.ascontiguousarray(precision).reshape(2, -1),
-        np.ascontiguousarray(seed).ravel(),
-        seed.dtype.type(foreground_threshold),
-        seed.dtype.type(seed_threshold),
+    pixel, score = foreground(seed, foreground_threshold)
+    return seeded_points(pixel, score, at(embedding, pixel), at(precision, pixel), seed.shape, **grouping)
+
+
+def foreground(seed, threshold):
+    """Pixels of an (h, w) map of seed scores that are above the threshold, counted row by row, and their scores."""
+    return _above(np.ascontiguousarray(seed).ravel(), seed.dtype.type(threshold))
+
+
+def at(values, pixel):
+    """The values of a (c, h, w) map at these pixels, (c, n)."""
+    return _at(np.ascontiguousarray(values).reshape(len(values), -1), pixel)
+
+
+def seeded_points(
+    pixel,
+    score,
+    embedding,
+    precision,
+    shape,
+    *,
+    seed_threshold,
+    min_size,
+    min_foreground,
+    min_free,
+    count_seed,
+    overwrite,
+):
+    """Group the foreground of one image and class.
+
+    `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (2, n)
+    and `precision` (2, n) are theirs. Options and result are those of `seeded_gaussians`.
+    """
+    labels = np.zeros(shape, np.int32)
+    found = _group(
+        pixel,
+        score,
+        *np.ascontiguousarray(embedding),
+        np.ascontiguousarray(precision),
+        score.dtype.type(seed_threshold),
         embedding.dtype.type(math.log(2)),
         min_size,
         min_foreground,
@@ -62,15 +83,16 @@ def seeded_gaussians(
         overwrite,
         labels.ravel(),
     )
-    return labels, seed.ravel()[pixels]
+    return labels, score[found]
 
 
 @njit(cache=True, nogil=True)
 def _group(
-    embedding,
+    pixel,
+    score,
+    x,
+    y,
     precision,
-    seed,
-    foreground_threshold,
     seed_threshold,
     limit,
     min_size,
@@ -80,14 +102,12 @@ def _group(
     overwrite,
     labels,
 ):
-    """Write labels, and return the pixel that each object grew from."""
-    pixel, score = _above(seed, foreground_threshold)
+    """Write labels, and return the foreground pixel that each object grew from, by its place in `pixel`."""
     n = n_free = pixel.size  # foreground pixels are known by their place in `pixel`
     found = np.empty(n, np.int32)
     if n <= max(min_foreground, 0):
         return found[:0]
-    x, y = _at(embedding, pixel)
-    width = _typical_margin(precision, pixel, limit) / 2
+    width = _typical_margin(precision, limit) / 2
     runs = _runs(x, y, width)
     begin, end = runs[:2]
     all_near = np.empty(begin.size + 1, np.int32)
@@ -101,12 +121,12 @@ def _group(
             if not count_seed:
                 owner[p] = TAKEN
                 n_free -= 1
-            gaussian = x[p], y[p], precision[0, pixel[p]], precision[1, pixel[p]], limit
+            gaussian = x[p], y[p], precision[0, p], precision[1, p], limit
             near = all_near[: _near(gaussian, runs, width, all_near)]
             size, new = _count(gaussian, near, begin, end, x, y, owner)
             emitted = size > min_size and 2 * new > size
             if emitted:
-                found[n_found] = pixel[p]
+                found[n_found] = p
                 n_found += 1
             label, below = (n_found, ANY if overwrite else TAKEN + 1) if emitted else (TAKEN, TAKEN)
             _claim(gaussian, near, begin, end, x, y, owner, label, below)
@@ -116,7 +136,7 @@ def _group(
                 n_free -= 1
     for p in range(n):
         labels[pixel[p]] = max(owner[p], TAKEN)
-    return found[:n_found]
+    return found[:n_found].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -143,21 +163,22 @@ def _above(seed, threshold):
 
 
 @njit(cache=True, nogil=True)
-def _at(embedding, pixel):
-    """Where pixels point."""
-    x, y = np.empty(pixel.size, embedding.dtype), np.empty(pixel.size, embedding.dtype)
-    for p in range(pixel.size):
-        x[p], y[p] = embedding[0, pixel[p]], embedding[1, pixel[p]]
-    return x, y
+def _at(values, pixel):
+    """The values at pixels, channel by channel."""
+    there = np.empty((values.shape[0], pixel.size), values.dtype)
+    for c in range(values.shape[0]):
+        for p in range(pixel.size):
+            there[c, p] = values[c, pixel[p]]
+    return there
 
 
 @njit(cache=True, nogil=True)
-def _typical_margin(precision, pixel, limit):
+def _typical_margin(precision, limit):
     """Geometric mean of the smaller margin over a sample of the pixels, without those that are 0 or infinite."""
     total = 0.0
     n = 0
-    for i in pixel[:: pixel.size // 1000 + 1]:
-        largest = max(precision[0, i], precision[1, i])
+    for p in range(0, precision.shape[1], precision.shape[1] // 1000 + 1):
+        largest = max(precision[0, p], precision[1, p])
         if 0 < largest < math.inf:
             total += (math.log(limit) - math.log(largest)) / 2  # a quotient could overflow
             n += 1

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Float, Int, Int32
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ from attractor.errors import InputError, check_choice
 from attractor.instances import Instances, relabel
 from attractor.kernels.lovasz_gaussians import lovasz_gaussians
 from attractor.kernels.medoids import medoids
-from attractor.kernels.seeded_gaussians import seeded_gaussians
+from attractor.kernels.seeded_gaussians import at, foreground, seeded_points
 from attractor.losses import lovasz_hinge
 from attractor.truth import Objects, Truth
 
@@ -46,6 +46,23 @@ class Maps:
     offset: Float[Tensor, "b 2 h w"]  # tanh gives grid units
     sigma: Float[Tensor, "b s h w"]  # s: 0, 1 or 2; exp(10 sigma) is the precision, 1 / (2 sigma^2)
     seed: Float[Tensor, "b c h w"]  # sigmoid gives the seed score of each class
+
+
+@dataclass(frozen=True)
+class Points:
+    """The foreground pixels of one class, row by row: all that grouping needs to know."""
+
+    pixel: Int32[np.ndarray, " n"]  # place in the image, counted row by row
+    score: Float[np.ndarray, " n"]
+    embedding: Float[np.ndarray, "2 n"]
+    precision: Float[np.ndarray, "2 n"]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Points]) -> Points:
+        """The pixels of strips of an image, from the first to the last."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts], -1) for field in fields(cls)))
 
 
 class SpatialEmbeddings(nn.Module):
@@ -188,8 +205,8 @@ class SpatialEmbeddings(nn.Module):
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b 2 h w"], Float[Tensor, "b c h w"]]:
         """Embedding and precision in grid units, and seed score, of each pixel."""
-        embedding = self.coordinates(maps.offset) + torch.tanh(maps.offset)
-        return embedding, torch.exp(10 * self._full_sigma(maps)), torch.sigmoid(maps.seed)
+        embedding = _embedding(self.coordinates(maps.offset), maps.offset)
+        return embedding, _precision(self._full_sigma(maps)), torch.sigmoid(maps.seed)
 
     def coordinates(self, like: Float[Tensor, "b _ h w"]) -> Float[Tensor, "2 h w"]:
         """Position (x, y) of each pixel in grid units."""
@@ -303,31 +320,60 @@ class SpatialEmbeddings(nn.Module):
         Where two classes claim a pixel the higher seed score wins; what is left of an object that loses some must be
         larger than `min_size`, too.
         """
-        decoded = (x.float().cpu() if x.dtype != torch.float64 else x.cpu() for x in self.decode(maps))
-        return [self._group_image(*(x.numpy() for x in image)) for image in zip(*decoded, strict=True)]
+        height, width = maps.offset.shape[-2:]
+        images = [Maps(*image) for image in zip(*(x.split(1) for x in vars(maps).values()), strict=True)]
+        return [self.group_gathered([self.gathered(image)], (height, width)) for image in images]
 
-    def _group_image(
-        self,
-        embedding: Float[np.ndarray, "2 h w"],
-        precision: Float[np.ndarray, "2 h w"],
-        seed: Float[np.ndarray, "c h w"],
-    ) -> Instances:
-        labels = np.zeros(seed.shape[1:], np.int32)
-        best = np.zeros(1, seed.dtype)  # score of each label, background first
-        classes = np.zeros(0, np.int32)
-        for c in range(self.n_classes):
-            found, scores = seeded_gaussians(embedding, precision, seed[c], **self.thresholds, **self.grouping)
-            if self.objective == "regression":
-                found = _nearest(embedding, seed[c] > self.thresholds["foreground_threshold"], found)
-            of_found = np.concatenate([[-1], scores]).astype(seed.dtype)
-            wins = (found > 0) & (of_found[found] > best[labels])
-            labels[wins] = found[wins] + len(classes)
+    @torch.no_grad()
+    def gathered(self, maps: Maps, *, top: int = 0) -> list[Points]:
+        """Of each class, the pixels above the foreground threshold.
+
+        Args:
+            maps: of one image, or of some rows of it.
+            top: the first of these rows.
+        """
+        offset, sigma, scores = (_numpy(x[0]) for x in (maps.offset, self._full_sigma(maps), torch.sigmoid(maps.seed)))
+        width = scores.shape[-1]
+        of_classes = []
+        for seed in scores:
+            pixel, score = foreground(seed, self.thresholds["foreground_threshold"])
+            place = np.stack([pixel % width, pixel // width + top]).astype(offset.dtype)
+            position = torch.from_numpy(place) * torch.tensor(self.grid_step[::-1], dtype=maps.offset.dtype)[:, None]
+            embedding = _embedding(position, torch.from_numpy(at(offset, pixel)))
+            precision = _precision(torch.from_numpy(at(sigma, pixel)))
+            of_classes.append(Points(pixel + np.int32(top * width), score, embedding.numpy(), precision.numpy()))
+        return of_classes
+
+    def group_gathered(self, parts: Sequence[list[Points]], shape: tuple[int, int]) -> Instances:
+        """Objects of an image of this shape, by what was gathered of all its rows, from the first to the last."""
+        labels = np.zeros(shape, np.int32)
+        best, classes = np.full(1, -1.0), np.zeros(1, np.int32)  # score and class of each label, background first
+        for number, of_class in enumerate(zip(*parts, strict=True), 1):
+            points = Points.joined(of_class)
+            found, scores = self._group_class(points, shape)
+            claimed = points.pixel[found.ravel()[points.pixel] > 0]
+            own = found.ravel()[claimed]
+            wins = scores[own - 1] > best[labels.ravel()[claimed]]
+            labels.ravel()[claimed[wins]] = own[wins] + len(best) - 1
             best = np.concatenate([best, scores])
-            classes = np.concatenate([classes, np.full(len(scores), c + 1, np.int32)])
+            classes = np.concatenate([classes, np.full(len(scores), number, np.int32)])
         if self.n_classes > 1:
             labels[np.bincount(labels.ravel())[labels] <= self.thresholds["min_size"]] = 0
         labels, kept = relabel(labels)  # objects that lost all their pixels are no more
-        return Instances(labels, classes[kept - 1], best[kept].astype(np.float32))
+        return Instances(labels, classes[kept], best[kept].astype(np.float32))
+
+    def _group_class(
+        self, points: Points, shape: tuple[int, int]
+    ) -> tuple[Int32[np.ndarray, "h w"], Float[np.ndarray, " k"]]:
+        """Labels of one class, and the score of each."""
+        rules = {name: value for name, value in self.thresholds.items() if name != "foreground_threshold"}
+        labels, scores = seeded_points(
+            points.pixel, points.score, points.embedding, points.precision, shape, **rules, **self.grouping
+        )
+        if self.objective == "regression":
+            owner = labels.ravel()[points.pixel]
+            labels.ravel()[points.pixel] = _nearest(points.embedding, owner)
+        return labels, scores
 
     @torch.no_grad()
     def group_seeded(self, maps: Maps, truth: Truth) -> list[Instances]:
@@ -361,6 +407,24 @@ class SpatialEmbeddings(nn.Module):
                 )
             )
         return results
+
+
+# -------------------------------------------------------------------- from raw to physical
+
+
+def _embedding(position: Float[Tensor, "*b 2 *n"], offset: Float[Tensor, "*b 2 *n"]) -> Float[Tensor, "*b 2 *n"]:
+    """Where pixels at a position point."""
+    return position + torch.tanh(offset)
+
+
+def _precision(sigma: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """1 / (2 sigma^2) of a raw sigma."""
+    return torch.exp(10 * sigma)
+
+
+def _numpy(values: Float[Tensor, "*n"]) -> Float[np.ndarray, "*n"]:
+    """On the processor, in at least single precision."""
+    return (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
 # -------------------------------------------------------------------- the definitions, plain
@@ -447,18 +511,14 @@ def instance_loss_plain(
     return torch.stack(losses) if losses else embedding.sum(1)[:0]
 
 
-def _nearest(
-    embedding: Float[np.ndarray, "2 h w"], foreground: Bool[np.ndarray, "h w"], labels: Int32[np.ndarray, "h w"]
-) -> Int32[np.ndarray, "h w"]:
+def _nearest(embedding: Float[np.ndarray, "2 n"], owner: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """Foreground pixels given to the object whose centroid their embedding is nearest to (section 3.1)."""
-    ids = np.unique(labels[labels > 0])
+    ids = np.unique(owner[owner > 0])
     if not len(ids):
-        return labels
-    owner = labels[labels > 0]
-    means = [np.bincount(owner, axis[labels > 0])[ids] / np.bincount(owner)[ids] for axis in embedding]
-    result = np.zeros_like(labels)
-    result[foreground] = ids[cKDTree(np.stack(means, 1)).query(embedding[:, foreground].T)[1]]
-    return result
+        return owner
+    size = np.bincount(owner)[ids]
+    means = [np.bincount(owner, axis)[ids] / size for axis in embedding]
+    return ids[cKDTree(np.stack(means, 1)).query(embedding.T)[1]]
 
 
 def class_weights(shares: Float[np.ndarray, " c"]) -> list[float]:

@@ -1,7 +1,7 @@
 """A folder of images in, files out: for each image its label image, a picture with outlines, and a table of objects.
 
 Other formats may be asked for. Of one image all files appear, each whole, or none. An image that cannot be used does
-not stop the others.
+not stop the others. While the network computes one image, the next is read, and the last is grouped and written.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """
@@ -9,11 +9,13 @@ Shapes: `h` rows, `w` columns, `c` channels.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Condition
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Shaped
@@ -25,6 +27,12 @@ from attractor.instances import Instances
 from attractor.measurements import check_pixel_size
 from attractor.prediction.formats import DEFAULT_FORMATS, FORMATS, Result, check_formats
 from attractor.prediction.image import Segmenter
+from attractor.prediction.memory import is_for_memory
+
+ROOM = 1 << 26  # values (pixels times channels) of the images under way at once: their maps take some ten times as much
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,23 +80,88 @@ def segment_files(
     images = find_images(paths)
     out = Path(out)
     make_writable(out)
+    room = _Room(ROOM)
+
+    def begin(path: Path, read: Future[Any]) -> Callable[[], int]:
+        image = read.result()
+        room.enter(image.size)
+        with ExitStack() as on_error:
+            on_error.callback(room.leave, image.size)
+            group = segmenter.begin(image, tta=tta, object_size=object_size, tile=tile, name=str(path))
+            size = pixel_size or pixel_size_in(path)
+            leave = on_error.pop_all()
+
+        def finish() -> int:
+            with leave:
+                found = group()
+                whole = Result(path.name, image, found, segmenter.class_names, size, segmenter.is_ordered)
+                write_files(whole, out, formats)
+                return len(found)
+
+        return finish
+
     outcomes = []
-    for image in images:
-        try:
-            result = _result_of(segmenter, image, pixel_size, tta=tta, object_size=object_size, tile=tile)
-            write_files(result, out, formats)
-            outcome = Outcome(image, len(result.found), None)
-        except InputError as error:
-            outcome = Outcome(image, 0, str(error))
-        except (MemoryError, RuntimeError) as error:
-            if not is_for_memory(error):
-                raise
-            cure = "compute in tiles, as by --tile 1024" if tile is None else f"compute in tiles smaller than {tile}"
-            cure += ", or give a larger --object-size" if object_size else ""
-            outcome = Outcome(image, 0, f"{image}: needs more memory than there is; {cure}.")
-        outcomes.append(outcome)
-        report(outcome)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        read = _ahead(reader, read_image, images)
+        begun = (_called(begin, path, image) for path, image in zip(images, read, strict=True))
+        for path, written in zip(images, _ahead(writer, lambda one: one.result()(), begun), strict=True):
+            outcomes.append(_outcome(path, written, object_size))
+            report(outcomes[-1])
     return outcomes
+
+
+class _Room:
+    """So many pixels may be under way at once; an image with more goes alone."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.taken, self.changed = most, 0, Condition()
+
+    def enter(self, n: int) -> None:
+        """Wait until there is room for n pixels, and take it."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.taken or self.taken + n <= self.most)
+            self.taken += n
+
+    def leave(self, n: int) -> None:
+        """Give up the room of n pixels."""
+        with self.changed:
+            self.taken -= n
+            self.changed.notify_all()
+
+
+def _ahead(pool: Executor, function: Callable[[S], T], items: Iterable[S]) -> Iterator[Future[T]]:
+    """What the function makes of each item, in another thread: of the next while the last is in use here."""
+    before: Future[T] | None = None
+    for item in items:
+        latest = pool.submit(function, item)
+        if before is not None:
+            yield before
+        before = latest
+    if before is not None:
+        yield before
+
+
+def _called(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """A call made at once, with its result or error kept for whoever asks."""
+    future: Future[T] = Future()
+    try:
+        future.set_result(function(*arguments))
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def _outcome(image: Path, written: Future[int], object_size: float | None) -> Outcome:
+    """What became of an image, once it is known."""
+    try:
+        return Outcome(image, written.result(), None)
+    except InputError as error:
+        return Outcome(image, 0, str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_for_memory(error):
+            raise
+        cure = "cut it into parts" + (", or give a larger --object-size" if object_size else "")
+        return Outcome(image, 0, f"{image}: needs more memory than there is, in small tiles, too; {cure}.")
 
 
 def make_writable(folder: Path) -> None:
@@ -104,14 +177,6 @@ def make_writable(folder: Path) -> None:
     except OSError as error:
         reason = "a file has this name" if isinstance(error, FileExistsError) else error.strerror
         raise InputError(f"{folder}: cannot be used as output folder: {reason}; choose another one.") from error
-
-
-def _result_of(segmenter: Segmenter, path: Path, pixel_size: tuple[float, float] | None, **options: Any) -> Result:
-    """What is found in one image file."""
-    image = read_image(path)
-    found = segmenter.segment(image, name=str(path), **options)
-    size = pixel_size or pixel_size_in(path)
-    return Result(path.name, image, found, segmenter.class_names, size, segmenter.is_ordered)
 
 
 def write_result(
@@ -142,9 +207,3 @@ def write_files(result: Result, out: Path, formats: Sequence[str] = DEFAULT_FORM
         for one in chosen:
             if one.write is not None:
                 one.write(out / one.ending, result)
-
-
-def is_for_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on whatever device; torch has no class of its own for the CPU's."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
+from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +22,44 @@ from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
 from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
-from attractor.model import Model
+from attractor.model import Model, Normalisation
 from attractor.prediction.engines import check_engine, dtype_of, engine_of
-from attractor.prediction.tiles import check_tile, tiled_maps
+from attractor.prediction.memory import chosen_tile, is_for_memory, smaller_tile
+from attractor.prediction.tiles import check_tile, strips, tiled_maps
 
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_PIXELS = 1 << 31  # of an image: places in it are 32-bit numbers
+
+T = TypeVar("T")
+
+
+class Normalised:
+    """An image (1, c, h, w) as the network wants it, of which parts are made when they are asked for."""
+
+    def __init__(self, pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation, device: torch.device) -> None:
+        """Look at the whole image; no part is made yet."""
+        self.pixels, self.device = pixels, device
+        self.limits = normalisation.limits(pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Batch, channels, rows and columns, as of a tensor."""
+        h, w, c = self.pixels.shape
+        return 1, c, h, w
+
+    def __getitem__(self, part: Any) -> Float[Tensor, "1 c i j"]:
+        """A part of the image: `[..., rows, columns]`, or `[:]` for all of it."""
+        rows, columns = part[-2:] if isinstance(part, tuple) else (part, slice(None))
+        pixels = self.pixels[rows, columns]
+        low, scale = self.limits
+        if self.device.type == "cpu":
+            normalised = torch.from_numpy((pixels - low) / scale)
+        else:  # as they are, for they are fewer bytes so; of uint16 torch knows little
+            raw = torch.tensor(pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels, device=self.device)
+            normalised = (raw - torch.tensor(low, device=self.device)) / torch.tensor(scale, device=self.device)
+        return normalised.permute(2, 0, 1)[None]
 
 
 class Segmenter:
@@ -62,6 +95,7 @@ class Segmenter:
         self.device = choose_device(device)
         check_engine(engine, precision, self.device)
         self.engine, self._precision = engine, precision
+        self._tried: int | None = None  # tiles for which memory was found to be enough, once it ran out
         self.model = model.to(self.device)
 
     @cached_property
@@ -111,22 +145,75 @@ class Segmenter:
                 the image and its mirror image for a model of upright photographs.
             object_size: typical diameter of the objects in this image, in pixels. The image is rescaled so that
                 they have the size the model was trained on, and the labels are scaled back.
-            tile: side in pixels of the tiles to compute one after another, for images too large for the memory.
+            tile: side in pixels of the tiles to compute one after another. By default the image is computed whole where
+                memory allows, and else in the largest tiles that it does allow.
             name: of the image, for messages.
 
         Raises:
-            InputError: if the image has not as many channels as the model, or NaN or infinite pixels.
+            InputError: if the image has not as many channels as the model, NaN or infinite pixels, or too many pixels.
+        """
+        return self.begin(image, tta=tta, object_size=object_size, tile=tile, name=name)()
+
+    def begin(
+        self,
+        image: Shaped[np.ndarray, "h w *c"],
+        *,
+        tta: bool = False,
+        object_size: float | None = None,
+        tile: int | None = None,
+        name: str = "The image",
+    ) -> Callable[[], Instances]:
+        """Compute the maps, and give what makes objects of them: another thread may do that.
+
+        Arguments and errors are those of `segment`.
         """
         pixels = self._pixels(image, name)
         shape = pixels.shape[:2]
-        if (pixels == pixels[0, 0]).all():  # nothing can be told apart
-            return Instances.from_labels(np.zeros(shape, np.int32))
-        tensor = _rescaled(self._tensor(pixels), self._magnification(object_size))
-        maps = self.maps(tensor, tta=tta, tile=tile)
-        (found,) = self.model.method.group(maps)
-        if (most := self.model.method.max_instances) is not None and self.model.method.is_full(maps)[0]:
+        if _is_constant(pixels):  # nothing can be told apart
+            return lambda: Instances.from_labels(np.zeros(shape, np.int32))
+        source: Any = Normalised(pixels, self.model.description.normalisation, self.device)
+        if (factor := self._magnification(object_size)) != 1:
+            source = _rescaled(source[:], factor)
+        group = self._within_memory(partial(self._begun, source, tta, name), source.shape[-2:], tile)
+
+        def objects() -> Instances:
+            found = group()
+            return found if found.labels.shape == shape else _resized(found, shape)
+
+        return objects
+
+    def _begun(self, source: Any, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
+        """Maps of a normalised image are computed; what makes objects of them is given."""
+        method = self.model.method
+        shape = tuple(source.shape[-2:])
+        if tile is not None and hasattr(method, "gathered"):  # no more than grouping needs is kept of each strip
+            self._check_tile(tile)
+            with torch.inference_mode():
+                parts = [method.gathered(maps, top=top) for top, maps in strips(self._predict(tta), source, tile)]
+            return partial(method.group_gathered, parts, shape)
+        maps = self.maps(source if tile is not None else source[:], tta=tta, tile=tile)
+        if (most := method.max_instances) is not None and method.is_full(maps)[0]:
             logger.warning("%s: this model finds at most %d objects in an image; there may be more.", name, most)
-        return found if found.labels.shape == shape else _resized(found, shape)
+        return lambda: method.group(maps)[0]
+
+    def _within_memory(self, compute: Callable[[int | None], T], shape: tuple[int, int], tile: int | None) -> T:
+        """What is computed in tiles of that side, or of the largest for which there is memory; None is the whole."""
+        is_tileable = getattr(self.model.method, "tileable", True)
+        if tile is None and is_tileable:
+            chosen = chosen_tile(*shape, self.model.method.network, self.device)
+            tile = min((side for side in (chosen, self._tried) if side is not None), default=None)
+        while True:
+            try:
+                return compute(tile)
+            except (MemoryError, RuntimeError) as error:
+                smaller = smaller_tile(tile, *shape)
+                if not is_for_memory(error) or not is_tileable or smaller is None:
+                    raise
+                if self._tried is None:
+                    logger.warning("Memory ran out on %s; large images are computed in tiles.", self.device.type)
+                self._tried = tile = smaller
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def propose(
         self, image: Shaped[np.ndarray, "h w *c"], n: int, *, tta: bool = False, name: str = "The image"
@@ -144,36 +231,47 @@ class Segmenter:
         """
         self._check_proposals()
         pixels = self._pixels(image, name)
-        if (pixels == pixels[0, 0]).all():  # nothing can be told apart
+        if _is_constant(pixels):
             return Instances.from_labels(np.zeros(pixels.shape[:2], np.int32))
-        (found,) = self.model.method.propose(self.maps(self._tensor(pixels), tta=tta), n)
+        source = Normalised(pixels, self.model.description.normalisation, self.device)
+        (found,) = self.model.method.propose(self.maps(source[:], tta=tta), n)
         return found
 
     def prepared(self, image: Shaped[np.ndarray, "h w *c"], *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
         """The image as the network wants it: normalised, a batch of one, on the device."""
-        return self._tensor(self._pixels(image, name))
+        return Normalised(self._pixels(image, name), self.model.description.normalisation, self.device)[:]
 
     def _pixels(self, image: Shaped[np.ndarray, "h w *c"], name: str) -> Shaped[np.ndarray, "h w c"]:
-        pixels = as_channels(as_image(image, name=name), self.model.description.channels, name)
-        if not min(pixels.shape[:2]):
-            raise InputError(f"{name} has {pixels.shape[0]} x {pixels.shape[1]} pixels; at least one is needed.")
-        return pixels
+        self._check_size(image.shape, name)
+        return as_channels(as_image(image, name=name), self.model.description.channels, name)
 
-    def _tensor(self, pixels: Shaped[np.ndarray, "h w c"]) -> Float[Tensor, "1 c h w"]:
-        normalised = torch.from_numpy(self.model.description.normalisation(pixels))
-        return normalised.permute(2, 0, 1)[None].to(self.device)
+    @staticmethod
+    def _check_size(shape: tuple[int, ...], name: str) -> None:
+        n_pixels = math.prod(shape[:2])
+        if not 0 < n_pixels < MOST_PIXELS:
+            raise InputError(
+                f"{name} has {' x '.join(map(str, shape[:2]))} pixels; at least one is needed, and fewer than "
+                f"{MOST_PIXELS:,} can be numbered. Cut it into parts."
+            )
 
     @torch.inference_mode()
-    def maps(self, image: Float[Tensor, "1 c h w"], *, tta: bool = False, tile: int | None = None) -> Any:
-        """The method's raw maps of a normalised image, averaged over its views with `tta`."""
-        if tile is not None:
-            self._check_tile(tile)
-        predict = self._method if tile is None else partial(tiled_maps, self._method, tile=tile)
+    def maps(self, image: Any, *, tta: bool = False, tile: int | None = None) -> Any:
+        """The method's raw maps of a normalised image (1, c, h, w), averaged over its views with `tta`.
+
+        With a `tile`, views are those of each tile, and the image may be what `strips` takes.
+        """
+        if tile is None:
+            return self._predict(tta)(image)
+        self._check_tile(tile)
+        return tiled_maps(self._predict(tta), image, tile)
+
+    def _predict(self, tta: bool) -> Callable[[Float[Tensor, "1 c h w"]], Any]:
+        """What gives the maps of an image, or of a part."""
+        method = self._method
         if not tta:
-            return predict(image)
+            return method
         self._check_views()
-        method = self.model.method
-        return method.averaged([method.turned(predict(view.apply(image)), view) for view in self.views])
+        return lambda image: method.averaged([method.turned(method(view.apply(image)), view) for view in self.views])
 
     def check_options(
         self,
@@ -234,6 +332,11 @@ def choose_device(name: str) -> torch.device:
             f"This machine has no {name} device that torch can use; leave the device to auto, or take cpu."
         )
     return torch.device(name)
+
+
+def _is_constant(pixels: Shaped[np.ndarray, "h w c"]) -> bool:
+    """Whether all pixels are alike; row by row, since most images differ in the first."""
+    return all((row == pixels[0, 0]).all() for row in pixels)
 
 
 def _rescaled(image: Float[Tensor, "1 c h w"], factor: float) -> Float[Tensor, "1 c i j"]:

@@ -2,6 +2,8 @@
 
 What a pixel says is relative to itself, so no object is cut at a seam and none has to be merged. Only the
 network's view is shorter at the edge of a tile than in the whole image, which the halo makes up for.
+
+Shapes: `c` channels, `h` rows, `w` columns, `r` rows of a strip.
 """
 
 from __future__ import annotations
@@ -15,34 +17,52 @@ from torch import Tensor
 
 from attractor.errors import InputError
 
-HALO = 128  # pixels; ERFNet sees about 600 far, but hardly uses what is further than this
+HALO = 192  # pixels; ERFNet sees about 600 far, but hardly uses what is further than this
 
 
-def tiled_maps(
-    predict: Callable[[Float[Tensor, "1 c _ _"]], Any], image: Float[Tensor, "1 c h w"], tile: int, *, halo: int = HALO
-) -> Any:
-    """The method's maps of an image, computed in tiles of `tile` pixels beside a halo on each side.
+def tiled_maps(predict: Callable[[Float[Tensor, "1 c _ _"]], Any], image: Any, tile: int, *, halo: int = HALO) -> Any:
+    """The method's maps of an image, computed in tiles; arguments are those of `strips`."""
+    h = image.shape[-2]
+    stitched: dict[str, Tensor] = {}
+    kind: Any = None
+    for top, maps in strips(predict, image, tile, halo=halo):
+        kind = type(maps)
+        for name, part in vars(maps).items():
+            if name not in stitched:
+                stitched[name] = part.new_empty((*part.shape[:-2], h, part.shape[-1]))
+            stitched[name][..., top : top + part.shape[-2], :] = part
+    return kind(**stitched)
+
+
+def strips(
+    predict: Callable[[Float[Tensor, "1 c _ _"]], Any], image: Any, tile: int, *, halo: int = HALO
+) -> Iterator[tuple[int, Any]]:
+    """The maps of strips of an image as wide as the image and as high as a tile, each with the row where it begins.
 
     Args:
         predict: maps of a batch of one.
-        image: normalised.
+        image: (1, c, h, w), normalised: a tensor, or what gives one for a part `image[..., rows, columns]`.
         tile: side of the part that each pass adds; a multiple of the network's stride, so that tiles lie on its grid.
         halo: pixels seen around it; a multiple of the stride, too.
+
+    Raises:
+        InputError: if tile or halo are not.
     """
     check_tile(tile, halo)
     h, w = image.shape[-2:]
-    stitched: dict[str, Tensor] = {}
-    kind: Any = None
-    for (top, bottom), (left, right) in ((r, c) for r in _spans(h, tile) for c in _spans(w, tile)):
-        above, before = max(top - halo, 0), max(left - halo, 0)
-        maps = predict(image[..., above : bottom + halo, before : right + halo])
-        kind = type(maps)
-        for field in fields(maps):
-            part = getattr(maps, field.name)[..., top - above : bottom - above, left - before : right - before]
-            if field.name not in stitched:
-                stitched[field.name] = part.new_empty((*part.shape[:-2], h, w))
-            stitched[field.name][..., top:bottom, left:right] = part
-    return kind(**stitched)
+    for top, bottom in _spans(h, tile):
+        stitched: dict[str, Tensor] = {}
+        kind: Any = None
+        for left, right in _spans(w, tile):
+            above, before = max(top - halo, 0), max(left - halo, 0)
+            maps = predict(image[..., above : bottom + halo, before : right + halo])
+            kind = type(maps)
+            for field in fields(maps):
+                part = getattr(maps, field.name)[..., top - above : bottom - above, left - before : right - before]
+                if field.name not in stitched:
+                    stitched[field.name] = part.new_empty((*part.shape[:-1], w))
+                stitched[field.name][..., left:right] = part
+        yield top, kind(**stitched)
 
 
 def check_tile(tile: int, halo: int = HALO, *, stride: int = 8) -> None:
