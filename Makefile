@@ -22,10 +22,7 @@ check: .venv/installed-dev
 	scripts/check
 
 bench: .venv/installed-dev
-	$(BIN)/python -m benchmarks.grouping
-	$(BIN)/python -m benchmarks.mean_shift
-	$(BIN)/python -m benchmarks.loss
-	$(BIN)/python -m benchmarks.cityscapes_metric
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv

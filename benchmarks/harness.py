@@ -1,16 +1,19 @@
-"""What every benchmark shares: maps of discs, the machine in words, times of repeated runs, a table."""
+"""What every benchmark shares: pictures and maps of discs, the machine in words, its limits, times, memory, a table."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numba
@@ -48,9 +51,24 @@ def scattered_discs(height: int, width: int, n: int, coverage: float, random: np
     return Discs(labels, coordinates, np.where(inside, to_centre, 0), radius)
 
 
-def options(description: str) -> argparse.Namespace:
-    """Options of the command line, the same for every benchmark."""
+def picture_of_cells(height: int, width: int, n: int, random: np.random.Generator) -> np.ndarray:
+    """A grey (h, w) uint8 picture of n bright discs of 9 to 13 pixels on a dark ground, each in its cell of a grid."""
+    picture = random.integers(10, 24, (height, width), dtype=np.uint8)
+    columns = max(1, round(math.sqrt(n * width / height)))
+    rows = math.ceil(n / columns)
+    y, x = np.mgrid[-13:14, -13:14]
+    for k in range(n):
+        row, column = ((np.array(divmod(k, columns)) + 0.5) * (height / rows, width / columns)).astype(int)
+        row, column = (np.array([row, column]) + random.integers(-4, 5, 2)).clip(13, (height - 14, width - 14))
+        picture[row - 13 : row + 14, column - 13 : column + 14][np.hypot(y, x) < random.uniform(9, 13)] += 130
+    return picture
+
+
+def options(description: str, *more: tuple[str, dict[str, object]]) -> argparse.Namespace:
+    """Options of the command line: `--json`, the same for every benchmark, and more of its own."""
     parser = argparse.ArgumentParser(description=description)
+    for name, how in more:
+        parser.add_argument(name, **how)
     parser.add_argument("--json", metavar="FILE", type=Path, help="keep the numbers in this file")
     return parser.parse_args()
 
@@ -104,7 +122,77 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def keep(path: Path | None, numbers: object) -> None:
+# --- the limits of the machine ----------------------------------------------------------------------------------------
+
+
+@cache
+def bandwidth() -> float:
+    """Bytes that one thread reads from memory in a second."""
+    values = np.ones(1 << 26, np.float32)
+    return values.nbytes / median_seconds(values.sum, 5)
+
+
+@cache
+def peak(dtype: torch.dtype) -> float:
+    """Operations a second of a large product of matrices on all threads: additions and multiplications count."""
+    n = 2048
+    a, b = (torch.ones(n, n, dtype=dtype) for _ in range(2))
+    return 2 * n**3 / median_seconds(lambda: a @ b, 5)
+
+
+def in_a_fresh_process(function: Callable[..., object], *arguments: object) -> object:
+    """The result of a function in a process that has done nothing else."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def memory_of_this_process(name: str) -> int:
+    """Bytes, as Linux tells them: VmRSS now, VmHWM at the peak."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> None:
+    """The peak counts from here (Linux only)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def tells_memory() -> bool:
+    """Whether this system says how much memory a process took."""
+    return Path("/proc/self/clear_refs").exists()
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One line of the table of all benchmarks; times are seconds."""
+
+    what: str
+    plain: float
+    fast: float
+    asked: str  # what the ratio or the time must be
+    floor: float | None = None
+
+
+def headline_table(headlines: Sequence[Headline]) -> list[dict[str, object]]:
+    """Rows to print."""
+    return [
+        {
+            "what": line.what,
+            "plain": milliseconds(line.plain),
+            "fast": milliseconds(line.fast),
+            "ratio": f"{line.plain / line.fast:.3g}x",
+            "floor": "" if line.floor is None else milliseconds(line.floor),
+            "asked": line.asked,
+        }
+        for line in headlines
+    ]
+
+
+def keep(path: Path | None, numbers: object, headlines: Sequence[Headline] = ()) -> None:
     """Write machine and numbers as JSON, if there is a file to write to."""
     if path is not None:
-        path.write_text(json.dumps({"machine": machine(), "results": numbers}, indent=2) + "\n")
+        content = {"machine": machine(), "results": numbers, "headlines": [asdict(line) for line in headlines]}
+        path.write_text(json.dumps(content, indent=2) + "\n")

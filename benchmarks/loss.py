@@ -8,10 +8,7 @@ forward and backward in a fresh process (Linux only).
 from __future__ import annotations
 
 import math
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -22,13 +19,18 @@ from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, instan
 from attractor.networks import ERFNet
 from attractor.truth import Truth
 from benchmarks.harness import (
+    Headline,
+    forget_peak,
+    in_a_fresh_process,
     keep,
     median_seconds,
+    memory_of_this_process,
     milliseconds,
     options,
     print_machine,
     print_table,
     scattered_discs,
+    tells_memory,
 )
 
 SIZE, BATCH = 512, 4
@@ -106,22 +108,10 @@ def peak_growth(form, n_objects):
     """Bytes by which the memory of this process grows over one call at its peak, once code is loaded and compiled."""
     call(form, *half_learned(2, size=32))
     maps, truth = half_learned(n_objects)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    forget_peak()
     before = memory_of_this_process("VmRSS")
     call(form, maps, truth)
     return memory_of_this_process("VmHWM") - before
-
-
-def memory_of_this_process(name):
-    """Bytes, as Linux tells them: VmRSS now, VmHWM at the peak."""
-    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
-    return int(line.split()[1]) * 1024
-
-
-def in_a_fresh_process(function, *arguments):
-    """The result of a function in a process that has done nothing else."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def main():
@@ -135,7 +125,7 @@ def main():
     ]
     print_table(f"Forward and backward, {BATCH} crops of {SIZE}x{SIZE} with 100 objects each, results equal", rows)
     memory = {}
-    if Path("/proc/self/clear_refs").exists():
+    if tells_memory():
         memory = {
             n: {x: in_a_fresh_process(peak_growth, x, n) for x in ("fast", "torch only")} for n in (10, 100, 1_000)
         }
@@ -143,7 +133,8 @@ def main():
             {"objects": n} | {x: f"{grown / 2**20:.0f} MiB" for x, grown in m.items()} for n, m in memory.items()
         ]
         print_table("Memory of one call at its peak", in_words)
-    keep(file, {"seconds": times, "bytes": memory})
+    headline = Headline("loss forward and backward, 4 crops of 512x512, 100 objects", times["plain"], times["fast"], "")
+    keep(file, {"seconds": times, "bytes": memory}, [headline])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 
 from attractor.kernels.mean_shift import mean_shift
 from benchmarks.harness import (
+    Headline,
     keep,
     median_seconds,
     milliseconds,
@@ -123,7 +124,17 @@ def main():
     scale = [fast_alone("discs", discs(n)) for n in (10, 100, 1_000)]
     scale += [fast_alone("discs", discs(n), objects_per_region=2) for n in (1_000, 5_000)]
     print_table("More objects, the same foreground", [row_of(r) for r in scale])
-    keep(file, {"against plain": plain, "more objects": scale})
+    headlines = [
+        Headline(
+            f"mean shift, {SIZE}x{SIZE}, {r['objects']} {r['layout']}, {r['regions']} regions",
+            r["plain"],
+            r["fast"],
+            "",
+            r["floor"],
+        )
+        for r in plain
+    ]
+    keep(file, {"against plain": plain, "more objects": scale}, headlines)
 
 
 if __name__ == "__main__":

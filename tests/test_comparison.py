@@ -84,7 +84,9 @@ def test_each_model_scores_as_in_an_evaluation(compared, models, folder):
 
     dataset = open_dataset(folder)
     for model, part in zip(models, compared.models, strict=True):
-        expected = evaluate(predicted(attractor.load(model, device="cpu", precision="float32"), dataset), by=dataset.columns["kind"])
+        expected = evaluate(
+            predicted(attractor.load(model, device="cpu", precision="float32"), dataset), by=dataset.columns["kind"]
+        )
         np.testing.assert_array_equal(part.summary.by_image.value, expected.summary.by_image.value)
         assert part.summary.n_found == expected.summary.n_found > 0
         assert part.groups.keys() == expected.groups.keys() == {"even", "odd"}

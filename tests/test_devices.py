@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from attractor.model import Description, Model
+from attractor.prediction.engines import dtype_of, engine_of
 from attractor.prediction.image import Segmenter
 from attractor.truth import Truth
 
@@ -43,3 +44,39 @@ def test_loss_and_gradients_agree():
         results[device] = torch.stack([*terms.values()]).detach().cpu(), gradient.cpu()
     for here, there in zip(*results.values(), strict=True):
         torch.testing.assert_close(there, here, atol=1e-3 * here.abs().max().item(), rtol=1e-3)
+
+
+def test_a_recorded_graph_gives_the_maps_of_each_image():
+    network = model().method.network.cuda()
+    plain, graphed = (engine_of(network, name="torch", precision="float32", device=torch.device("cuda")) for _ in "ab")
+    with torch.inference_mode():
+        for side in (64, 96, 64, 64, 96, 96):  # each size comes again, and is recorded then
+            image = torch.rand(1, 1, side, 72, device="cuda")
+            torch.testing.assert_close(graphed(image), plain.engine(image), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_images_are_normalised_alike(kind):
+    image = np.random.default_rng(0).integers(0, 250, (96, 128)).astype(kind)
+    here, there = (Segmenter(model(), device=device).prepared(image) for device in ("cpu", "cuda"))
+    torch.testing.assert_close(there.cpu(), here)
+
+
+def test_memory_that_runs_out_leads_to_tiles(monkeypatch, caplog):
+    there = Segmenter(model(), device="cuda")
+    image = np.random.default_rng(0).integers(0, 255, (600, 520)).astype(np.uint8)
+    tiled = there.segment(image, tile=256).labels
+    compute = Segmenter._begun
+
+    def with_little_memory(self, source, tta, name, tile):
+        if tile is None or tile > 256:
+            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+        return compute(self, source, tta, name, tile)
+
+    monkeypatch.setattr(Segmenter, "_begun", with_little_memory)
+    assert np.array_equal(there.segment(image).labels, tiled)
+    assert "Memory ran out on cuda" in caplog.text
+
+
+def test_precisions_are_tried_on_the_device():
+    assert dtype_of("auto", torch.device("cuda")) in (torch.float32, torch.bfloat16)

@@ -1,0 +1,134 @@
+"""From the array to `Instances`, and from a folder of files to a folder of results, by the model `nuclei`.
+
+`python -m benchmarks.end_to_end [--data DATASET] [--json FILE]`. One image: the plain network in float32, decoding of
+every pixel and the paper's loop, against `Segmenter.segment`. A folder: one step after the other, network in float32,
+against `segment_files`; of generated pictures, or of a data set that you have.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import attractor
+from attractor.images import find_images, read_image, write_image
+from attractor.methods.spatial_embeddings import group_plain
+from attractor.model import Model
+from attractor.prediction.folder import segment_files, write_result
+from benchmarks.harness import (
+    Headline,
+    keep,
+    median_seconds,
+    milliseconds,
+    options,
+    picture_of_cells,
+    print_machine,
+    print_table,
+)
+
+HEIGHT, WIDTH, N_CELLS = 1024, 2048, 200
+N_FILES, SIDE, CELLS_A_FILE = 40, 256, 30
+UNIT = 256 * 256  # pixels, in which speed is told
+
+
+@torch.inference_mode()
+def plainly(model, picture):
+    """Labels as the paper has them."""
+    method, description = model.method, model.description
+    colour = np.repeat(picture[..., None], description.channels, 2)
+    image = torch.from_numpy(description.normalisation(colour)).permute(2, 0, 1)[None]
+    embedding, precision, seed = method.decode(method(image))
+    return group_plain(embedding[0], precision[0], seed[0, 0], **method.thresholds, **method.grouping)
+
+
+def one_image():
+    """Seconds, plain and fast, and how many objects both find."""
+    picture = picture_of_cells(HEIGHT, WIDTH, N_CELLS, np.random.default_rng(0))
+    model = Model.load("nuclei").eval()
+    segmenter = attractor.load("nuclei", device="cpu")
+    found = {"plain": len(plainly(model, picture)[1]), "fast": len(segmenter.segment(picture))}
+    return {
+        "found": found,
+        "precision": segmenter.precision,
+        "plain": median_seconds(lambda: plainly(model, picture), 3, warm_up=False),
+        "fast": median_seconds(lambda: segmenter.segment(picture), 5),
+    }
+
+
+def one_after_the_other(segmenter, files, out):
+    """Read, segment and write each file before the next is read."""
+    for file in files:
+        picture = read_image(file)
+        write_result(picture, segmenter.segment(picture, name=str(file)), segmenter.class_names, out, file.name)
+
+
+def seconds(function, *arguments):
+    """Time of one call."""
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def folder(files, out):
+    """Seconds for all files, plain and fast, after both have warmed up on two of them."""
+    plain = attractor.load("nuclei", device="cpu", precision="float32")
+    fast = attractor.load("nuclei", device="cpu")
+    one_after_the_other(plain, files[:2], out)
+    segment_files(fast, files[:2], out)
+    shapes = [read_image(file).shape for file in files]
+    return {
+        "files": len(files),
+        "units": sum(h * w for h, w, _ in shapes) / UNIT,
+        "plain": seconds(one_after_the_other, plain, files, out),
+        "fast": seconds(segment_files, fast, files, out),
+    }
+
+
+def main():
+    """Print both tables."""
+    given = options(__doc__.splitlines()[0], ("--data", {"type": Path, "help": "annotated images, or just images"}))
+    print_machine()
+    single = one_image()
+    row = {
+        "size": f"{HEIGHT}x{WIDTH}",
+        "found, plain": single["found"]["plain"],
+        "found": single["found"]["fast"],
+        "plain": milliseconds(single["plain"]),
+        single["precision"]: milliseconds(single["fast"]),
+        "ratio": f"{single['plain'] / single['fast']:.1f}x",
+    }
+    print_table("One image, array to objects", [row])
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures, out = Path(scratch) / "in", Path(scratch) / "out"
+        pictures.mkdir()
+        out.mkdir()
+        if given.data is None:
+            for k in range(N_FILES):
+                picture = picture_of_cells(SIDE, SIDE, CELLS_A_FILE, np.random.default_rng(k))
+                write_image(pictures / f"{k}.png", picture[..., None])
+        else:
+            pictures = given.data / "images" if (given.data / "images").is_dir() else given.data
+        many = folder(find_images([pictures]), out)
+    cores = torch.get_num_threads()
+    row = {
+        "files": many["files"],
+        "plain": milliseconds(many["plain"]),
+        "fast": milliseconds(many["fast"]),
+        "ratio": f"{many['plain'] / many['fast']:.1f}x",
+        "a file": milliseconds(many["fast"] / many["files"]),
+        "256x256 a second and core": f"{many['units'] / many['fast'] / cores:.1f}",
+    }
+    print_table("A folder, files to labels, overlays and tables", [row])
+    headlines = [
+        Headline(f"one image of {HEIGHT}x{WIDTH}, array to objects", single["plain"], single["fast"], ""),
+        Headline(f"a folder of {many['files']} files", many["plain"], many["fast"], "5 of 256x256 a second and core"),
+    ]
+    keep(given.json, {"one image": single, "folder": many}, headlines)
+
+
+if __name__ == "__main__":
+    main()
