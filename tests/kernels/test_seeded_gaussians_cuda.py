@@ -1,5 +1,6 @@
 """The grouping for a GPU equals the plain one, pixel for pixel; without a GPU Triton's interpreter runs it."""
 
+import logging
 import math
 import os
 import subprocess
@@ -11,7 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kernels.test_seeded_gaussians import DEFAULTS, STEP, coordinates, disc_maps, random_maps
+from tests.methods.test_spatial_embeddings import method, perfect_maps
 
+from attractor.methods import spatial_embeddings
 from attractor.methods.spatial_embeddings import group_plain
 
 kernel = pytest.importorskip("attractor.kernels.seeded_gaussians_cuda", reason="needs Triton, which is for Linux")
@@ -302,6 +305,67 @@ attractor.load("nuclei", device="cpu").segment(image)
 sys.exit("triton" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -------------------------------------------------------------------- in the method
+
+
+def grouped_there(se, maps, monkeypatch):
+    """What the method finds where it takes the maps to be on a GPU."""
+    monkeypatch.setattr(spatial_embeddings, "_has_kernel", lambda device_type: True)
+    there = type(maps)(*(x.to(DEVICE) for x in vars(maps).values()))
+    with np.errstate(all="ignore"):
+        return se.group(there)[0]
+
+
+@pytest.mark.parametrize("n_classes", [1, 2])
+@pytest.mark.parametrize("min_size", [0, 12])
+def test_the_method_finds_the_same_objects_there(n_classes, min_size, monkeypatch):
+    labels = np.zeros((12, 16), np.int32)
+    labels[1:6, 1:6], labels[1:6, 8:13], labels[7:11, 3:7] = 1, 2, 3
+    maps = perfect_maps(labels, classes=[1, 2, 1] if n_classes == 2 else None, n_classes=n_classes)
+    torch.manual_seed(n_classes)
+    maps.seed.add_(2 * torch.randn(maps.seed.shape))
+    if n_classes == 2:
+        maps.seed[0, 1, 1:6, 1:4] = 7.0  # the other class takes a part of the first object
+    se = method(n_classes=n_classes, min_size=min_size)
+    (here,) = se.group(maps)
+    there = grouped_there(se, maps, monkeypatch)
+    assert len(here) >= 3
+    assert set(here.classes) == set(range(1, n_classes + 1))
+    np.testing.assert_array_equal(there.labels, here.labels)
+    np.testing.assert_array_equal(there.classes, here.classes)
+    np.testing.assert_allclose(there.scores, here.scores, rtol=1e-5)  # a GPU's sigmoid is its own
+
+
+def test_no_objects_are_found_there_either(monkeypatch):
+    found = grouped_there(method(n_classes=2), perfect_maps(np.zeros((4, 5), np.int32), n_classes=2), monkeypatch)
+    assert len(found) == 0
+    assert found.labels.shape == (4, 5)
+
+
+def test_regression_is_grouped_on_the_processor(monkeypatch):
+    monkeypatch.setattr(kernel, "seeded_gaussians_cuda", None)
+    labels = np.zeros((8, 24), np.int32)
+    labels[2:6, 1:11], labels[2:6, 12:22] = 1, 2
+    maps = perfect_maps(labels)
+    maps = type(maps)(maps.offset, maps.sigma[:, :0], maps.seed)
+    se = method(objective="regression", margin="fixed", centre="centroid", fixed_margin=6.0)
+    found = grouped_there(se, maps, monkeypatch)
+    assert np.array_equal(found.labels, labels)
+
+
+def test_without_a_compiler_objects_are_grouped_on_the_processor_and_that_is_said(monkeypatch, caplog):
+    has_kernel = spatial_embeddings._has_kernel.__wrapped__
+    assert not has_kernel("cpu")
+    monkeypatch.setenv("CC", "gcc")
+    monkeypatch.setattr(spatial_embeddings.Path, "exists", lambda path: True)
+    assert has_kernel("cuda")
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(spatial_embeddings, "which", lambda name: None)
+    with caplog.at_level(logging.WARNING):
+        assert not has_kernel("cuda")
+    assert "Triton needs a C compiler (found: none) and Python's header files (found: /" in caplog.text
 
 
 # -------------------------------------------------------------------- on a GPU
