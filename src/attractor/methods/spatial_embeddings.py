@@ -13,9 +13,16 @@ embedding, centre and precision are (x, y), as published; lengths are in grid un
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +40,8 @@ from attractor.kernels.medoids import medoids
 from attractor.kernels.seeded_gaussians import at, foreground, seeded_points
 from attractor.losses import lovasz_hinge
 from attractor.truth import Objects, Truth
+
+logger = logging.getLogger(__name__)
 
 N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
@@ -320,6 +329,9 @@ class SpatialEmbeddings(nn.Module):
         Where two classes claim a pixel the higher seed score wins; what is left of an object that loses some must be
         larger than `min_size`, too.
         """
+        if self.objective != "regression" and _has_kernel(maps.offset.device.type):
+            precise = Maps(*(x if x.dtype == torch.float64 else x.float() for x in vars(maps).values()))
+            return [self._group_on_device(*image) for image in zip(*self.decode(precise), strict=True)]
         height, width = maps.offset.shape[-2:]
         images = [Maps(*image) for image in zip(*(x.split(1) for x in vars(maps).values()), strict=True)]
         return [self.group_gathered([self.gathered(image)], (height, width)) for image in images]
@@ -375,6 +387,29 @@ class SpatialEmbeddings(nn.Module):
             labels.ravel()[points.pixel] = _nearest(points.embedding, owner)
         return labels, scores
 
+    def _group_on_device(
+        self, embedding: Float[Tensor, "2 h w"], precision: Float[Tensor, "2 h w"], seed: Float[Tensor, "c h w"]
+    ) -> Instances:
+        """Objects of one image by the rules of `group_gathered`, found where the maps are; only the objects leave."""
+        from attractor.kernels.seeded_gaussians_cuda import seeded_gaussians_cuda  # imports Triton
+
+        rules: dict[str, Any] = self.thresholds | self.grouping
+        labels = torch.zeros(seed.shape[1:], dtype=torch.int32, device=seed.device)
+        best, classes = seed.new_full((1,), -1), labels.new_zeros(1)  # of each label, background first
+        for number, of_class in enumerate(seed, 1):
+            found, scores = seeded_gaussians_cuda(embedding, precision, of_class, **rules)
+            wins = torch.cat([best[:1], scores])[found] > best[labels]
+            labels = torch.where(wins, found + (len(best) - 1), labels)
+            best = torch.cat([best, scores])
+            classes = torch.cat([classes, classes.new_full((len(scores),), number)])
+        size = torch.bincount(labels.flatten(), minlength=len(best))
+        is_kept = size > (self.thresholds["min_size"] if self.n_classes > 1 else 0)
+        is_kept[0] = False
+        number_of = torch.where(is_kept, is_kept.cumsum(0), 0).to(torch.int32)
+        return Instances(
+            number_of[labels].cpu().numpy(), classes[is_kept].cpu().numpy(), best[is_kept].float().cpu().numpy()
+        )
+
     @torch.no_grad()
     def group_seeded(self, maps: Maps, truth: Truth) -> list[Instances]:
         """Objects read off with the true centre, bandwidth and class: what the embedding alone can reach.
@@ -407,6 +442,24 @@ class SpatialEmbeddings(nn.Module):
                 )
             )
         return results
+
+
+@cache
+def _has_kernel(device_type: str) -> bool:
+    """Whether objects can be grouped where the maps are, beside the CPU: with CUDA and Triton, if that can compile."""
+    if device_type != "cuda" or find_spec("triton") is None:
+        return False
+    compiler = os.environ.get("CC") or which("gcc") or which("clang")
+    header = Path(sysconfig.get_config_h_filename()).with_name("Python.h")
+    if compiler and header.exists():
+        return True
+    logger.warning(
+        "Objects are grouped on the processor, with the same result, but more slowly. To group them on the GPU, Triton "
+        "needs a C compiler (found: %s) and Python's header files (found: %s).",
+        compiler or "none",
+        header if header.exists() else "none",
+    )
+    return False
 
 
 # -------------------------------------------------------------------- from raw to physical
