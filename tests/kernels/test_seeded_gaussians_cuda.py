@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.kernels.test_seeded_gaussians import DEFAULTS, STEP, coordinates, disc_maps, random_maps
 from tests.methods.test_spatial_embeddings import method, perfect_maps
 
+from attractor.kernels import devices
 from attractor.methods import spatial_embeddings
 from attractor.methods.spatial_embeddings import group_plain
 
@@ -312,7 +313,7 @@ sys.exit("triton" in sys.modules)
 
 def grouped_there(se, maps, monkeypatch):
     """What the method finds where it takes the maps to be on a GPU."""
-    monkeypatch.setattr(spatial_embeddings, "_has_kernel", lambda device_type: True)
+    monkeypatch.setattr(spatial_embeddings, "runs_triton", lambda device_type: True)
     there = type(maps)(*(x.to(DEVICE) for x in vars(maps).values()))
     with np.errstate(all="ignore"):
         return se.group(there)[0]
@@ -356,15 +357,15 @@ def test_regression_is_grouped_on_the_processor(monkeypatch):
 
 
 def test_without_a_compiler_objects_are_grouped_on_the_processor_and_that_is_said(monkeypatch, caplog):
-    has_kernel = spatial_embeddings._has_kernel.__wrapped__
-    assert not has_kernel("cpu")
+    runs_triton = devices.runs_triton.__wrapped__
+    assert not runs_triton("cpu")
     monkeypatch.setenv("CC", "gcc")
-    monkeypatch.setattr(spatial_embeddings.Path, "exists", lambda path: True)
-    assert has_kernel("cuda")
+    monkeypatch.setattr(devices.Path, "exists", lambda path: True)
+    assert runs_triton("cuda")
     monkeypatch.delenv("CC")
-    monkeypatch.setattr(spatial_embeddings, "which", lambda name: None)
+    monkeypatch.setattr(devices, "which", lambda name: None)
     with caplog.at_level(logging.WARNING):
-        assert not has_kernel("cuda")
+        assert not runs_triton("cuda")
     assert "Triton needs a C compiler (found: none) and Python's header files (found: /" in caplog.text
 
 

@@ -13,16 +13,9 @@ embedding, centre and precision are (x, y), as published; lengths are in grid un
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from shutil import which
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,13 +28,12 @@ from attractor.augmentation import View
 from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError, check_choice
 from attractor.instances import Instances, relabel
+from attractor.kernels.devices import runs_triton
 from attractor.kernels.lovasz_gaussians import lovasz_gaussians
 from attractor.kernels.medoids import medoids
 from attractor.kernels.seeded_gaussians import at, foreground, seeded_points
 from attractor.losses import lovasz_hinge
 from attractor.truth import Objects, Truth
-
-logger = logging.getLogger(__name__)
 
 N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
@@ -329,7 +321,7 @@ class SpatialEmbeddings(nn.Module):
         Where two classes claim a pixel the higher seed score wins; what is left of an object that loses some must be
         larger than `min_size`, too.
         """
-        if self.objective != "regression" and _has_kernel(maps.offset.device.type):
+        if self.objective != "regression" and runs_triton(maps.offset.device.type):
             precise = Maps(*(x if x.dtype == torch.float64 else x.float() for x in vars(maps).values()))
             return [self._group_on_device(*image) for image in zip(*self.decode(precise), strict=True)]
         height, width = maps.offset.shape[-2:]
@@ -442,24 +434,6 @@ class SpatialEmbeddings(nn.Module):
                 )
             )
         return results
-
-
-@cache
-def _has_kernel(device_type: str) -> bool:
-    """Whether objects can be grouped where the maps are, beside the CPU: with CUDA and Triton, if that can compile."""
-    if device_type != "cuda" or find_spec("triton") is None:
-        return False
-    compiler = os.environ.get("CC") or which("gcc") or which("clang")
-    header = Path(sysconfig.get_config_h_filename()).with_name("Python.h")
-    if compiler and header.exists():
-        return True
-    logger.warning(
-        "Objects are grouped on the processor, with the same result, but more slowly. To group them on the GPU, Triton "
-        "needs a C compiler (found: %s) and Python's header files (found: %s).",
-        compiler or "none",
-        header if header.exists() else "none",
-    )
-    return False
 
 
 # -------------------------------------------------------------------- from raw to physical
