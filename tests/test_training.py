@@ -161,6 +161,19 @@ def test_many_images_reach_the_worker(folder):
     assert not any(isinstance(image, torch.Tensor) for image, _ in crops.held)
 
 
+def test_crops_made_on_a_device_are_the_same(folder, monkeypatch):
+    given = new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation()
+    here, there = Crops(*given), Crops(*given, torch.device("cpu"))
+    assert here.there is None
+    assert there.there is not None
+    assert there.workers == 0
+    for place in ((0, 0), (0, 1), (3, 2)):
+        for a, b in zip(here[place][:3], there[place][:3], strict=True):
+            assert torch.equal(a, b)
+    monkeypatch.setattr(training, "free_memory", lambda device: 0)
+    assert Crops(*given, torch.device("cpu")).there is None  # no room
+
+
 def test_images_that_are_too_many_to_hold_are_read_when_asked_for(folder, monkeypatch, caplog):
     given = new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation()
     held = Crops(*given)

@@ -32,6 +32,7 @@ from attractor.images import as_channels
 from attractor.metrics.average_precision import THRESHOLDS
 from attractor.model import Description, Model
 from attractor.prediction.image import Segmenter, choose_device
+from attractor.prediction.memory import free_memory
 from attractor.truth import Objects, Truth
 
 logger = logging.getLogger(__name__)
@@ -119,8 +120,18 @@ class Batch:
 class Crops(torch.utils.data.Dataset):
     """Random crops of the training images; (seed, epoch, index) decides each."""
 
-    def __init__(self, model: Model, dataset: Dataset, settings: Settings, augmentation: Augmentation) -> None:
-        """Read all images once; they are held normalised, or if they are too many for that, read when asked for."""
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset,
+        settings: Settings,
+        augmentation: Augmentation,
+        device: torch.device | None = None,
+    ) -> None:
+        """Read all images once; they are held normalised, or if they are too many for that, read when asked for.
+
+        Those that are held lie on the device, if one is given that has room for them, and crops are made there.
+        """
         self.settings, self.augmentation = settings, augmentation
         self.dataset, self.description = dataset, model.description
         self.held: list[tuple[Float16[np.ndarray, "c h w"], Sample]] | None = []
@@ -143,6 +154,23 @@ class Crops(torch.utils.data.Dataset):
                 *(sum(sizes) // 10**6, settings.workers),
             )
         self.weights = torch.from_numpy(image_weights(dataset, sizes, settings))
+        n_bytes = sum(sizes) * (2 * model.description.channels + 5)
+        fits = device is not None and self.held is not None and 2 * n_bytes < free_memory(device)
+        self.there = [self._tensors(*held, device) for held in self.held or ()] if fits else None
+
+    @property
+    def workers(self) -> int:
+        """Processes to make crops in: none where they are made on a device."""
+        return 0 if self.there is not None else self.settings.workers
+
+    @staticmethod
+    def _tensors(
+        image: Float16[np.ndarray, "c h w"], sample: Sample, device: torch.device | None = None
+    ) -> tuple[Float16[Tensor, "c h w"], Int32[Tensor, "h w"], Bool[Tensor, "h w"]]:
+        """An image, its labels, and whether each pixel counts."""
+        arrays = image, sample.labels, ~sample.ignore
+        image_there, labels, valid = (torch.from_numpy(array).to(device or "cpu") for array in arrays)
+        return image_there, labels, valid
 
     def _prepared(self, sample: Sample) -> tuple[Float16[np.ndarray, "c h w"], Sample]:
         """The image as the network will see it, and its sample without pixels, which need not be held twice."""
@@ -160,14 +188,9 @@ class Crops(torch.utils.data.Dataset):
         generator = torch.Generator().manual_seed(_seed(self.settings.seed, *place))
         i = int(torch.multinomial(self.weights, 1, generator=generator))
         image, sample = self.held[i] if self.held is not None else self._prepared(self.dataset[i])
-        crop = self.augmentation.crop(
-            torch.from_numpy(image).float(),
-            torch.from_numpy(sample.labels),
-            torch.from_numpy(~sample.ignore),
-            self._centre(sample, generator),
-            self.settings.crop_size,
-            generator,
-        )
+        pixels, labels, valid = self._tensors(image, sample) if self.there is None else self.there[i]
+        centre = self._centre(sample, generator)
+        crop = self.augmentation.crop(pixels.float(), labels, valid, centre, self.settings.crop_size, generator)
         return *crop, sample
 
     def _centre(self, sample: Sample, generator: torch.Generator) -> tuple[float, float]:
@@ -256,7 +279,7 @@ def train(
     """
     out = Path(out)
     chosen = choose_device(device)
-    crops = Crops(model, training, settings, augmentation)
+    crops = Crops(model, training, settings, augmentation, chosen if chosen.type == "cuda" else None)
     places = _Places(settings.crops_per_epoch)
     steps = settings.steps_per_epoch
     run = _Run(model, settings, places, validation, out)
@@ -279,9 +302,9 @@ def train(
         sampler=places,
         collate_fn=collate,
         drop_last=True,
-        num_workers=settings.workers,
-        persistent_workers=settings.workers > 0,
-        multiprocessing_context="spawn" if settings.workers else None,  # numba and forked processes do not mix
+        num_workers=crops.workers,
+        persistent_workers=crops.workers > 0,
+        multiprocessing_context="spawn" if crops.workers else None,  # numba and forked processes do not mix
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
