@@ -66,14 +66,14 @@ def test_memory_that_runs_out_leads_to_tiles(monkeypatch, caplog):
     there = Segmenter(model(), device="cuda")
     image = np.random.default_rng(0).integers(0, 255, (600, 520)).astype(np.uint8)
     tiled = there.segment(image, tile=256).labels
-    compute = Segmenter._begun
+    compute = Segmenter._mapped
 
     def with_little_memory(self, source, tta, name, tile):
         if tile is None or tile > 256:
             torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
         return compute(self, source, tta, name, tile)
 
-    monkeypatch.setattr(Segmenter, "_begun", with_little_memory)
+    monkeypatch.setattr(Segmenter, "_mapped", with_little_memory)
     assert np.array_equal(there.segment(image).labels, tiled)
     assert "Memory ran out on cuda" in caplog.text
 

@@ -91,6 +91,9 @@ def _stretch(values: Shaped[np.ndarray, "h *rest"]) -> UInt8[np.ndarray, "h *res
     """Percentile 1 as 0 and 99.8 as 255; black where values are not finite or all the same."""
     low, high = _limits(values)
     scale = 255 / (high - low) if high > low else 0.0
+    if values.dtype == np.uint8 and values.size > 256:
+        table = np.rint(np.clip((np.arange(256) - low) * scale, 0, 255)).astype(np.uint8)
+        return table[values]
     stretched = np.empty(values.shape, np.uint8)
     for row, line in enumerate(values):  # line by line, for the sake of memory
         finite = np.where(np.isfinite(line), line, low)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 import attractor
@@ -158,28 +159,24 @@ def test_pixels_have_the_size_that_is_given_or_else_the_files_own(segmenter, tmp
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")]
 )
 def test_an_image_beyond_the_memory_is_named(segmenter, tmp_path, monkeypatch, error):
-    def begin(self, image, **options):
+    def segment(self, image, **options):
         raise error
 
-    monkeypatch.setattr(type(segmenter), "begin", begin)
+    monkeypatch.setattr(type(segmenter), "segment", segment)
     (outcome,) = segment_files(segmenter, [picture(tmp_path / "a.png")], tmp_path / "out", object_size=2.0)
     assert "a.png: needs more memory than there is" in outcome.problem
     assert "cut it into parts, or give a larger --object-size" in outcome.problem
 
 
-@pytest.mark.parametrize("stage", ["begin", "group"])
-def test_images_after_one_that_fails_are_there(segmenter, tmp_path, monkeypatch, stage):
-    begin = type(segmenter).begin
-
-    def fail():
-        raise MemoryError
+def test_images_after_one_that_fails_are_there(segmenter, tmp_path, monkeypatch):
+    segment = type(segmenter).segment
 
     def failing(self, image, *, name, **options):
-        if "b.png" not in name:
-            return begin(self, image, name=name, **options)
-        return fail() if stage == "begin" else fail
+        if "b.png" in name:
+            raise MemoryError
+        return segment(self, image, name=name, **options)
 
-    monkeypatch.setattr(type(segmenter), "begin", failing)
+    monkeypatch.setattr(type(segmenter), "segment", failing)
     monkeypatch.setattr(folder, "ROOM", 1)  # each goes alone, and waits for the one before
     paths = [picture(tmp_path / f"{name}.png") for name in "abcd"]
     reported = []
@@ -190,45 +187,65 @@ def test_images_after_one_that_fails_are_there(segmenter, tmp_path, monkeypatch,
     assert not list((tmp_path / "out").glob("b_*"))
 
 
-def test_the_next_image_is_computed_while_the_last_is_written(segmenter, tmp_path, monkeypatch):
-    second_began = threading.Event()
-    begin, write = type(segmenter).begin, folder.write_files
+@pytest.mark.parametrize("engine", ["torch", "compiled"])
+def test_an_image_is_computed_while_another_is_written(tiny_model, tmp_path, monkeypatch, engine):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    segmenter = attractor.load(tiny_model, device="cpu", engine=engine)
+    second_is_computed = threading.Event()
+    segment, write = type(segmenter).segment, folder.write_files
 
     def noting(self, image, *, name, **options):
+        found = segment(self, image, name=name, **options)
         if "b.png" in name:
-            second_began.set()
-        return begin(self, image, name=name, **options)
+            second_is_computed.set()
+        return found
 
     def waiting(result, *arguments):
         if result.name == "a.png":
-            assert second_began.wait(60)
+            assert second_is_computed.wait(60)
         write(result, *arguments)
 
-    monkeypatch.setattr(type(segmenter), "begin", noting)
+    monkeypatch.setattr(type(segmenter), "segment", noting)
     monkeypatch.setattr(folder, "write_files", waiting)
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     outcomes = segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "ab"], tmp_path / "out")
     assert [outcome.problem for outcome in outcomes] == [None, None]
+    assert threads == [1, 1, 2]  # a core for each of two images, and all again
+
+
+def test_large_images_go_alone_and_have_all_cores(segmenter, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(folder, "ROOM", 40 * 50)
+    segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "abcde"], tmp_path / "out")
+    assert threads == [4] * 6
 
 
 def test_large_images_wait_until_those_before_are_done():
     room = folder._Room(10)
-    room.enter(6)
-    room.enter(4)
     entered = threading.Event()
-    thread = threading.Thread(target=lambda: (room.enter(20), entered.set()))
-    thread.start()
-    room.leave(6)
-    assert not entered.wait(0.05)
-    room.leave(4)
+
+    def enter():
+        with room.taken(20):
+            entered.set()
+
+    with room.taken(4):
+        with room.taken(6):
+            thread = threading.Thread(target=enter)
+            thread.start()
+        assert not entered.wait(0.05)
     assert entered.wait(60)
     thread.join()
 
 
 def test_an_error_of_our_own_is_not_hidden(segmenter, tmp_path, monkeypatch):
-    def begin(self, image, **options):
+    def segment(self, image, **options):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(type(segmenter), "begin", begin)
+    monkeypatch.setattr(type(segmenter), "segment", segment)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         segment_files(segmenter, [picture(tmp_path / "a.png")], tmp_path / "out")
 

@@ -151,7 +151,7 @@ def test_smaller_tiles_are_taken_when_memory_runs_out_and_that_is_said_once(monk
     picture = np.random.default_rng(0).integers(0, 255, (600, 520)).astype(np.uint8)
     expected = segmenter.segment(picture, tile=256).labels
     asked = []
-    compute = type(segmenter)._begun
+    compute = type(segmenter)._mapped
 
     def with_little_memory(self, source, tta, name, tile):
         asked.append(tile)
@@ -159,7 +159,7 @@ def test_smaller_tiles_are_taken_when_memory_runs_out_and_that_is_said_once(monk
             raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
         return compute(self, source, tta, name, tile)
 
-    monkeypatch.setattr(type(segmenter), "_begun", with_little_memory)
+    monkeypatch.setattr(type(segmenter), "_mapped", with_little_memory)
     np.testing.assert_array_equal(segmenter.segment(picture).labels, expected)
     assert asked == [None, 512, 256]
     np.testing.assert_array_equal(segmenter.segment(picture).labels, expected)
@@ -175,7 +175,7 @@ def test_memory_that_is_not_enough_for_the_smallest_tiles_is_an_error(monkeypatc
     def never(self, *arguments):
         raise MemoryError
 
-    monkeypatch.setattr(type(segmenter), "_begun", never)
+    monkeypatch.setattr(type(segmenter), "_mapped", never)
     with pytest.raises(MemoryError):
         segmenter.segment(np.random.default_rng(0).integers(0, 255, (600, 520)).astype(np.uint8))
 

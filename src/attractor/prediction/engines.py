@@ -15,7 +15,8 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from threading import Lock
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,9 @@ from torch import Tensor, nn
 from attractor.errors import InputError, check_choice
 from attractor.networks.folding import folded
 from attractor.networks.padding import padded
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ENGINES = ("torch", "compiled", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -58,14 +62,26 @@ class Engine(nn.Module):
         return values.to(torch.float32, memory_format=torch.contiguous_format)
 
 
+def _one_at_a_time(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, for which threads wait in turn."""
+    lock = Lock()
+
+    @functools.wraps(function)
+    def called(*arguments: P.args, **options: P.kwargs) -> T:
+        with lock:
+            return function(*arguments, **options)
+
+    return called
+
+
 class Compiled(Engine):
     """Compiled by torch for each size of images: a minute at first, and then the fastest that torch has."""
 
     def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
         """Copy the network; nothing is compiled until images come."""
         super().__init__(network, precision)
-        self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
-        self.pyramid = torch.compile(self.pyramid, dynamic=False)  # type: ignore[method-assign]
+        self.forward = _one_at_a_time(torch.compile(self.forward, dynamic=False))  # type: ignore[method-assign]
+        self.pyramid = _one_at_a_time(torch.compile(self.pyramid, dynamic=False))  # type: ignore[method-assign]
 
 
 class Graphed(nn.Module):
@@ -76,6 +92,7 @@ class Graphed(nn.Module):
         super().__init__()
         self.engine = engine
         self._seen: set[torch.Size] = set()
+        self.forward = _one_at_a_time(self.forward)  # type: ignore[method-assign]
         self._graphs: OrderedDict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = OrderedDict()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
@@ -92,7 +109,7 @@ class Graphed(nn.Module):
         graph, given, maps = self._graphs[size]
         given.copy_(images)
         graph.replay()
-        return maps.clone()
+        return maps.clone()  # the next image overwrites them
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The encoder's features, from fine to coarse."""
@@ -107,7 +124,7 @@ class Graphed(nn.Module):
                 self.engine(given)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread may be grouping
             maps = self.engine(given)
         return graph, given, maps
 
@@ -134,7 +151,7 @@ class OpenVino(nn.Module):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._compute = _one_at_a_time(openvino.Core().compile_model(model, "CPU", settings))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
         """The maps of all decoders, at the image's size."""
@@ -144,7 +161,7 @@ class OpenVino(nn.Module):
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The network's features, from fine to coarse; its maps, not cropped, where it has decoders."""
-        answers = self._compiled(padded(images, self.strides[-1]).numpy())
+        answers = self._compute(padded(images, self.strides[-1]).numpy())
         return [torch.from_numpy(answers[n]) for n in range(len(answers))]
 
 

@@ -1,7 +1,8 @@
 """A folder of images in, files out: for each image its label image, a picture with outlines, and a table of objects.
 
 Other formats may be asked for. Of one image all files appear, each whole, or none. An image that cannot be used does
-not stop the others. While the network computes one image, the next is read, and the last is grouped and written.
+not stop the others. Several images are under way at once: on a processor each on a core of its own, which is faster
+than all cores on one; else one is read and another written while the network computes a third.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """
@@ -9,15 +10,17 @@ Shapes: `h` rows, `w` columns, `c` channels.
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Condition
-from typing import Any, TypeVar
+from threading import Condition, Lock
+from typing import TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Shaped
 
 from attractor.errors import InputError
@@ -30,6 +33,7 @@ from attractor.prediction.image import Segmenter
 from attractor.prediction.memory import is_for_memory
 
 ROOM = 1 << 26  # values (pixels times channels) of the images under way at once: their maps take some ten times as much
+STAGES = 3  # images under way where they share one device: one is read, one computed, one written
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -80,33 +84,31 @@ def segment_files(
     images = find_images(paths)
     out = Path(out)
     make_writable(out)
-    room = _Room(ROOM)
+    room, reading = _Room(ROOM), Lock()
 
-    def begin(path: Path, read: Future[Any]) -> Callable[[], int]:
-        image = read.result()
-        room.enter(image.size)
-        with ExitStack() as on_error:
-            on_error.callback(room.leave, image.size)
-            group = segmenter.begin(image, tta=tta, object_size=object_size, tile=tile, name=str(path))
+    def one(path: Path) -> int:
+        with ExitStack() as leaving:
+            with reading:  # no more than one image waits for room
+                image = read_image(path)
+                leaving.enter_context(room.taken(image.size))
+            n_threads = n_cores // n_workers if image.size <= ROOM // n_workers else n_cores
+            torch.set_num_threads(max(1, n_threads))
+            found = segmenter.segment(image, tta=tta, object_size=object_size, tile=tile, name=str(path))
             size = pixel_size or pixel_size_in(path)
-            leave = on_error.pop_all()
-
-        def finish() -> int:
-            with leave:
-                found = group()
-                whole = Result(path.name, image, found, segmenter.class_names, size, segmenter.is_ordered)
-                write_files(whole, out, formats)
-                return len(found)
-
-        return finish
+            whole = Result(path.name, image, found, segmenter.class_names, size, segmenter.is_ordered)
+            write_files(whole, out, formats)
+            return len(found)
 
     outcomes = []
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        read = _ahead(reader, read_image, images)
-        begun = (_called(begin, path, image) for path, image in zip(images, read, strict=True))
-        for path, written in zip(images, _ahead(writer, lambda one: one.result()(), begun), strict=True):
-            outcomes.append(_outcome(path, written, object_size))
-            report(outcomes[-1])
+    n_cores = torch.get_num_threads()
+    n_workers = min(len(images), n_cores if segmenter.computes_side_by_side else STAGES)
+    try:
+        with ThreadPoolExecutor(n_workers) as pool:
+            for path, written in zip(images, _ahead(pool, one, images, n_workers), strict=True):
+                outcomes.append(_outcome(path, written, object_size))
+                report(outcomes[-1])
+    finally:
+        torch.set_num_threads(n_cores)
     return outcomes
 
 
@@ -114,41 +116,30 @@ class _Room:
     """So many pixels may be under way at once; an image with more goes alone."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.taken, self.changed = most, 0, Condition()
+        self.most, self.used, self.changed = most, 0, Condition()
 
-    def enter(self, n: int) -> None:
-        """Wait until there is room for n pixels, and take it."""
+    @contextmanager
+    def taken(self, n: int) -> Iterator[None]:
+        """Room for n pixels, as soon as there is so much."""
         with self.changed:
-            self.changed.wait_for(lambda: not self.taken or self.taken + n <= self.most)
-            self.taken += n
+            self.changed.wait_for(lambda: not self.used or self.used + n <= self.most)
+            self.used += n
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.used -= n
+                self.changed.notify_all()
 
-    def leave(self, n: int) -> None:
-        """Give up the room of n pixels."""
-        with self.changed:
-            self.taken -= n
-            self.changed.notify_all()
 
-
-def _ahead(pool: Executor, function: Callable[[S], T], items: Iterable[S]) -> Iterator[Future[T]]:
-    """What the function makes of each item, in another thread: of the next while the last is in use here."""
-    before: Future[T] | None = None
+def _ahead(pool: Executor, function: Callable[[S], T], items: Iterable[S], n: int) -> Iterator[Future[T]]:
+    """What the function makes of each item, in other threads; n of them are begun before the first is asked for."""
+    begun: deque[Future[T]] = deque()
     for item in items:
-        latest = pool.submit(function, item)
-        if before is not None:
-            yield before
-        before = latest
-    if before is not None:
-        yield before
-
-
-def _called(function: Callable[..., T], *arguments: Any) -> Future[T]:
-    """A call made at once, with its result or error kept for whoever asks."""
-    future: Future[T] = Future()
-    try:
-        future.set_result(function(*arguments))
-    except Exception as error:
-        future.set_exception(error)
-    return future
+        begun.append(pool.submit(function, item))
+        if len(begun) > n:
+            yield begun.popleft()
+    yield from begun
 
 
 def _outcome(image: Path, written: Future[int], object_size: float | None) -> Outcome:

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import cached_property, partial
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -95,6 +96,7 @@ class Segmenter:
         self.device = choose_device(device)
         check_engine(engine, precision, self.device)
         self.engine, self._precision = engine, precision
+        self._making = Lock()
         self._tried: int | None = None  # tiles for which memory was found to be enough, once it ran out
         self.model = model.to(self.device)
 
@@ -103,9 +105,19 @@ class Segmenter:
         """That of the network, "float32" or "bfloat16"."""
         return str(dtype_of(self._precision, self.device)).removeprefix("torch.")
 
-    @cached_property
+    @property
+    def computes_side_by_side(self) -> bool:
+        """Whether several images can be computed at once, each by a thread of its own."""
+        return self.device.type == "cpu" and self.engine == "torch"
+
+    @property
     def _method(self) -> Any:
         """The model's method, with its network as the engine computes it."""
+        with self._making:  # several threads may be the first to ask
+            return self._made
+
+    @cached_property
+    def _made(self) -> Any:
         method = self.model.eval().method
         twin = copy.copy(method)  # it shares all else, thresholds among it
         network = engine_of(method.network, name=self.engine, precision=self.precision, device=self.device)
@@ -152,38 +164,19 @@ class Segmenter:
         Raises:
             InputError: if the image has not as many channels as the model, NaN or infinite pixels, or too many pixels.
         """
-        return self.begin(image, tta=tta, object_size=object_size, tile=tile, name=name)()
-
-    def begin(
-        self,
-        image: Shaped[np.ndarray, "h w *c"],
-        *,
-        tta: bool = False,
-        object_size: float | None = None,
-        tile: int | None = None,
-        name: str = "The image",
-    ) -> Callable[[], Instances]:
-        """Compute the maps, and give what makes objects of them: another thread may do that.
-
-        Arguments and errors are those of `segment`.
-        """
         pixels = self._pixels(image, name)
         shape = pixels.shape[:2]
         if _is_constant(pixels):  # nothing can be told apart
-            return lambda: Instances.from_labels(np.zeros(shape, np.int32))
+            return Instances.from_labels(np.zeros(shape, np.int32))
         source: Any = Normalised(pixels, self.model.description.normalisation, self.device)
         if (factor := self._magnification(object_size)) != 1:
             source = _rescaled(source[:], factor)
-        group = self._within_memory(partial(self._begun, source, tta, name), source.shape[-2:], tile)
+        group = self._within_memory(partial(self._mapped, source, tta, name), source.shape[-2:], tile)
+        found = group()
+        return found if found.labels.shape == shape else _resized(found, shape)
 
-        def objects() -> Instances:
-            found = group()
-            return found if found.labels.shape == shape else _resized(found, shape)
-
-        return objects
-
-    def _begun(self, source: Any, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
-        """Maps of a normalised image are computed; what makes objects of them is given."""
+    def _mapped(self, source: Any, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
+        """Compute the maps of a normalised image, and give what makes objects of them."""
         method = self.model.method
         shape = tuple(source.shape[-2:])
         if tile is not None and hasattr(method, "gathered"):  # no more than grouping needs is kept of each strip
