@@ -104,6 +104,19 @@ def test_every_method_can_be_computed_by_every_engine(engine, method):
     assert (fast.engine, fast.precision) == (engine, "float32")
 
 
+def test_layers_beside_the_network_are_computed_in_the_same_precision():
+    torch.manual_seed(0)
+    model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",))).eval()
+    found = set()
+    model.method.decoder.mask.register_forward_hook(lambda module, given, answer: found.add(answer.dtype))
+    fast = Segmenter(model, device="cpu", precision="bfloat16")
+    x = torch.rand(1, 1, *SIZE)
+    maps = fast.maps(x)
+    assert found == {torch.bfloat16}
+    with torch.inference_mode():
+        assert relative(maps.mask.float(), model.method(x).mask) < 0.05
+
+
 def test_the_model_is_left_as_it_was():
     torch.manual_seed(0)
     model = Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",)))

@@ -43,6 +43,7 @@ class Engine(nn.Module):
         super().__init__()
         self.strides: Any = getattr(network, "strides", (8,))
         self.precision = precision
+        self.device = next((values.device.type for values in network.parameters()), "cpu")
         self.network = self._laid_out(folded(network))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
@@ -55,7 +56,8 @@ class Engine(nn.Module):
         return [self._plain(x) for x in features(self._laid_out(images))]
 
     def _laid_out(self, values: Any) -> Any:
-        return values.to(dtype=self.precision, memory_format=torch.channels_last)
+        layout = torch.contiguous_format if self.device == "mps" else torch.channels_last  # which is slow and odd there
+        return values.to(dtype=self.precision, memory_format=layout)
 
     @staticmethod
     def _plain(values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

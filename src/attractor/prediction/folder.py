@@ -32,7 +32,7 @@ from attractor.prediction.formats import DEFAULT_FORMATS, FORMATS, Result, check
 from attractor.prediction.image import Segmenter
 from attractor.prediction.memory import is_for_memory
 
-ROOM = 1 << 26  # values (pixels times channels) of the images under way at once: their maps take some ten times as much
+ROOM = 1 << 24  # values (pixels times channels) of the images under way at once; each takes some hundred bytes
 STAGES = 3  # images under way where they share one device: one is read, one computed, one written
 
 S = TypeVar("S")

@@ -261,10 +261,16 @@ class Segmenter:
     def _predict(self, tta: bool) -> Callable[[Float[Tensor, "1 c h w"]], Any]:
         """What gives the maps of an image, or of a part."""
         method = self._method
+
+        def maps_of(image: Float[Tensor, "1 c h w"]) -> Any:
+            # beside its network RSIS has layers of its own
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                return method(image)
+
         if not tta:
-            return method
+            return maps_of
         self._check_views()
-        return lambda image: method.averaged([method.turned(method(view.apply(image)), view) for view in self.views])
+        return lambda image: method.averaged([method.turned(maps_of(view.apply(image)), view) for view in self.views])
 
     def check_options(
         self,
