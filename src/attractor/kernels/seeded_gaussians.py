@@ -36,7 +36,8 @@ def seeded_gaussians(embedding, precision, seed, *, foreground_threshold, **grou
         scores: (k,) float, the seed value each object grew from.
     """
     pixel, score = foreground(seed, foreground_threshold)
-    return seeded_points(pixel, score, at(embedding, pixel), at(precision, pixel), seed.shape, **grouping)
+    everywhere = np.ascontiguousarray(precision).reshape(2, -1)  # looked up for seeds alone
+    return seeded_points(pixel, score, at(embedding, pixel), everywhere, seed.shape, where=pixel, **grouping)
 
 
 def foreground(seed, threshold):
@@ -45,8 +46,8 @@ def foreground(seed, threshold):
 
 
 def at(values, pixel):
-    """The values of a (c, h, w) map at these pixels, (c, n)."""
-    return _at(np.ascontiguousarray(values).reshape(len(values), -1), pixel)
+    """The values of a (2, h, w) map at these pixels, (2, n)."""
+    return _at(np.ascontiguousarray(values).reshape(2, -1), pixel)
 
 
 def seeded_points(
@@ -56,6 +57,7 @@ def seeded_points(
     precision,
     shape,
     *,
+    where=None,
     seed_threshold,
     min_size,
     min_foreground,
@@ -66,7 +68,8 @@ def seeded_points(
     """Group the foreground of one image and class.
 
     `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (2, n)
-    and `precision` (2, n) are theirs. Options and result are those of `seeded_gaussians`.
+    and `precision` (2, n) are theirs; with `where` (n,) given, their precision stands there in `precision` (2, m).
+    Options and result are those of `seeded_gaussians`.
     """
     labels = np.zeros(shape, np.int32)
     found = _group(
@@ -74,6 +77,7 @@ def seeded_points(
         score,
         *np.ascontiguousarray(embedding),
         np.ascontiguousarray(precision),
+        np.arange(pixel.size, dtype=np.int32) if where is None else where,
         score.dtype.type(seed_threshold),
         embedding.dtype.type(math.log(2)),
         min_size,
@@ -93,6 +97,7 @@ def _group(
     x,
     y,
     precision,
+    where,
     seed_threshold,
     limit,
     min_size,
@@ -107,7 +112,7 @@ def _group(
     found = np.empty(n, np.int32)
     if n <= max(min_foreground, 0):
         return found[:0]
-    width = _typical_margin(precision, limit) / 2
+    width = _typical_margin(precision, where, limit) / 2
     runs = _runs(x, y, width)
     begin, end = runs[:2]
     all_near = np.empty(begin.size + 1, np.int32)
@@ -121,7 +126,7 @@ def _group(
             if not count_seed:
                 owner[p] = TAKEN
                 n_free -= 1
-            gaussian = x[p], y[p], precision[0, p], precision[1, p], limit
+            gaussian = x[p], y[p], precision[0, where[p]], precision[1, where[p]], limit
             near = all_near[: _near(gaussian, runs, width, all_near)]
             size, new = _count(gaussian, near, begin, end, x, y, owner)
             emitted = size > min_size and 2 * new > size
@@ -164,21 +169,20 @@ def _above(seed, threshold):
 
 @njit(cache=True, nogil=True)
 def _at(values, pixel):
-    """The values at pixels, channel by channel."""
-    there = np.empty((values.shape[0], pixel.size), values.dtype)
-    for c in range(values.shape[0]):
-        for p in range(pixel.size):
-            there[c, p] = values[c, pixel[p]]
+    """The values at pixels."""
+    there = np.empty((2, pixel.size), values.dtype)
+    for p in range(pixel.size):
+        there[0, p], there[1, p] = values[0, pixel[p]], values[1, pixel[p]]
     return there
 
 
 @njit(cache=True, nogil=True)
-def _typical_margin(precision, limit):
+def _typical_margin(precision, where, limit):
     """Geometric mean of the smaller margin over a sample of the pixels, without those that are 0 or infinite."""
     total = 0.0
     n = 0
-    for p in range(0, precision.shape[1], precision.shape[1] // 1000 + 1):
-        largest = max(precision[0, p], precision[1, p])
+    for i in where[:: where.size // 1000 + 1]:
+        largest = max(precision[0, i], precision[1, i])
         if 0 < largest < math.inf:
             total += (math.log(limit) - math.log(largest)) / 2  # a quotient could overflow
             n += 1
