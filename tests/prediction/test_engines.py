@@ -104,6 +104,18 @@ def test_every_method_can_be_computed_by_every_engine(engine, method):
     assert (fast.engine, fast.precision) == (engine, "float32")
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [(40, 56), (37, 53), (1, 3)])
+def test_images_of_any_size_are_computed_in_bfloat16(method, size):
+    torch.manual_seed(0)
+    model = Model(Description(method=method, network="erfnet", channels=1, class_names=("object",))).eval()
+    x = torch.rand(1, 1, *size)
+    with torch.inference_mode():
+        expected = vars(model.method(x))
+    for name, value in vars(Segmenter(model, device="cpu", precision="bfloat16").maps(x)).items():
+        torch.testing.assert_close(value.float(), expected[name], atol=0.05, rtol=0.05)
+
+
 def test_layers_beside_the_network_are_computed_in_the_same_precision():
     torch.manual_seed(0)
     model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",))).eval()

@@ -48,12 +48,18 @@ class Engine(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
         """The maps of all decoders, at the image's size."""
-        return self._plain(self.network(self._laid_out(images)))
+        with self._own_precision():
+            return self._plain(self.network(self._laid_out(images)))
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The encoder's features, from fine to coarse."""
         features: Any = self.network.pyramid
-        return [self._plain(x) for x in features(self._laid_out(images))]
+        with self._own_precision():
+            return [self._plain(x) for x in features(self._laid_out(images))]
+
+    def _own_precision(self) -> torch.autocast:
+        """Whatever precision torch is told to choose outside; it would pad in float32."""
+        return torch.autocast(self.device, enabled=False)
 
     def _laid_out(self, values: Any) -> Any:
         layout = torch.contiguous_format if self.device == "mps" else torch.channels_last  # which is slow and odd there
