@@ -19,7 +19,7 @@ from attractor.instances import Instances, outlines
 PERCENTILES = (1.0, 99.8)
 LARGE = 1500  # pixels of the short side; one pixel of outline cannot be seen on a larger picture
 SAMPLE = 1_000_000  # values are enough for percentiles
-COARSE = 1024  # pixels of the long side on which neighbours are looked for
+COARSE = 512  # pixels of the long side on which neighbours are looked for
 
 # Bright on dark and on white alike, and apart from each other; no grey and no violet, which stains have.
 COLOURS = np.array(

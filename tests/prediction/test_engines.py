@@ -104,6 +104,12 @@ def test_every_method_can_be_computed_by_every_engine(engine, method):
     assert (fast.engine, fast.precision) == (engine, "float32")
 
 
+def test_pooling_is_that_of_torch():
+    x = torch.randn(2, 3, 8, 12)
+    x[0, 0, 2, 5] = torch.nan
+    torch.testing.assert_close(engines.LargestOfFour()(x), torch.nn.MaxPool2d(2)(x), rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [(40, 56), (37, 53), (1, 3)])
 def test_images_of_any_size_are_computed_in_bfloat16(method, size):

@@ -120,7 +120,7 @@ def test_tiles_are_chosen_by_the_free_memory(monkeypatch):
     assert tile_with(10_000**2) is None
     assert tile_with(10_000**2 - 1000) == 2048
     assert tile_with(2000**2) == 1024
-    assert tile_with(1000**2) == 512
+    assert tile_with(1100**2) == 512
     assert tile_with(0) == 256
     assert tile_with(512 * 512, 512, 512) is None
 

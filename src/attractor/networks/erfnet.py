@@ -30,11 +30,12 @@ class Down(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out - channels_in, 3, stride=2, padding=1)
+        self.pool = nn.MaxPool2d(2)
         self.norm = _norm(channels_out)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
         """Features at half the resolution; both sides must be even."""
-        return F.relu(self.norm(torch.cat([self.conv(x), F.max_pool2d(x, 2)], 1)), inplace=True)
+        return F.relu(self.norm(torch.cat([self.conv(x), self.pool(x)], 1)), inplace=True)
 
 
 class NonBottleneck1D(nn.Module):

@@ -35,6 +35,15 @@ WORTH_IT = 1.3  # bfloat16 must be so many times as fast as float32 to be taken 
 MOST_GRAPHS = 4  # sizes of images for which a CUDA graph is kept
 
 
+class LargestOfFour(nn.Module):
+    """Max pooling of 2 x 2 pixels, on a processor several times as fast as torch's, whose windows can be any."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:
+        """The maps at half the resolution; both sides must be even."""
+        upper, lower = (torch.maximum(x[..., row::2, ::2], x[..., row::2, 1::2]) for row in (0, 1))
+        return torch.maximum(upper, lower)
+
+
 class Engine(nn.Module):
     """A network in the form in which torch computes it fastest; like the network, but for prediction alone."""
 
@@ -45,6 +54,10 @@ class Engine(nn.Module):
         self.precision = precision
         self.device = next((values.device.type for values in network.parameters()), "cpu")
         self.network = self._laid_out(folded(network))
+        if self.device == "cpu":
+            for module in self.network.modules():
+                if isinstance(getattr(module, "pool", None), nn.MaxPool2d):
+                    module.pool = LargestOfFour()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
         """The maps of all decoders, at the image's size."""
