@@ -1,7 +1,8 @@
 """Grouping of spatial embeddings at 1024 x 2048: the plain loop of the paper against the fast form.
 
 `python -m benchmarks.grouping [--json FILE]`. Every pair of times is of the same maps in the same run, after
-labels and scores were found to be identical. The floor is the time of reading the maps once.
+labels and scores were found to be identical. The floor is the time of reading the maps once. With CUDA, the kernel for
+GPUs is measured, too.
 """
 
 from __future__ import annotations
@@ -90,6 +91,28 @@ def fast_alone(n_objects):
     }
 
 
+def on_cuda(n_objects):
+    """The kernel for GPUs on the same maps, seconds; labels and scores were found to be identical."""
+    from attractor.kernels.seeded_gaussians_cuda import seeded_gaussians_cuda
+
+    maps = disc_maps(n_objects)
+    tensors = [torch.from_numpy(x).cuda() for x in maps]
+    labels, scores = seeded_gaussians(*maps, **GROUPING)
+    found, found_scores = seeded_gaussians_cuda(*tensors, **GROUPING)
+    assert np.array_equal(labels, found.cpu()), "the form on the GPU differs from that on the processor"
+    assert np.array_equal(scores, found_scores.cpu()), "the form on the GPU differs from that on the processor"
+
+    def wait(function):
+        function()
+        torch.cuda.synchronize()
+
+    return {
+        "objects": n_objects,
+        "fast": median_seconds(lambda: wait(lambda: seeded_gaussians_cuda(*tensors, **GROUPING)), 15),
+        "floor": median_seconds(lambda: wait(lambda: floor(tensors)), 15),
+    }
+
+
 def row_of(result):
     """One line of the table."""
     row = {
@@ -116,6 +139,10 @@ def main():
     print_table("More objects, the same foreground", [row_of(r) for r in scale])
     time_of = {r["objects"]: r["fast"] for r in scale}
     print(f"\n1,000 objects take {time_of[1_000] / time_of[20]:.2f} times as long as 20 (at most 2).")
+    there = [on_cuda(n) for n in (60, 200, 2_000)] if torch.cuda.is_available() else []
+    if there:
+        rows = [{name: x if name == "objects" else milliseconds(x) for name, x in r.items()} for r in there]
+        print_table(f"On {torch.cuda.get_device_name()}, labels identical", rows)
     headlines = [
         Headline(
             f"grouping of spatial embeddings, {HEIGHT}x{WIDTH}, {r['objects']} objects",
@@ -126,7 +153,7 @@ def main():
         )
         for r, least in zip(plain, (20, 60), strict=True)
     ]
-    keep(file, {"against plain": plain, "more objects": scale}, headlines)
+    keep(file, {"against plain": plain, "more objects": scale, "on cuda": there}, headlines)
 
 
 if __name__ == "__main__":
