@@ -312,7 +312,7 @@ def train(
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # within Lightning
         trainer.fit(run, loader, ckpt_path=_checkpoint(out) if resume else None, weights_only=True)
     best = Model.load(out / "best.safetensors")
-    segmenter = Segmenter(best, device=device)
+    segmenter = Segmenter(best, device=device, record=False)
     tune(segmenter, validation, metric=settings.metric)
     scores = _scores(segmenter, validation, settings.metric)
     best.save(out / "model.safetensors", scores=best.description.scores | {"validation": scores})
@@ -404,7 +404,7 @@ class _Run(lightning.LightningModule):
         if epoch % self.settings.validate_every and epoch < self.settings.epochs:
             return
         self.model.eval()
-        segmenter = Segmenter(self.model, device=self.device.type)
+        segmenter = Segmenter(self.model, device=self.device.type, record=False)
         tune(segmenter, self.validation, rounds=1, metric=self.settings.metric)
         scores = _scores(segmenter, self.validation, self.settings.metric)
         self.model.train()

@@ -359,6 +359,9 @@ def test_regression_is_grouped_on_the_processor(monkeypatch):
 def test_without_a_compiler_objects_are_grouped_on_the_processor_and_that_is_said(monkeypatch, caplog):
     runs_triton = devices.runs_triton.__wrapped__
     assert not runs_triton("cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
+    assert not runs_triton("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setenv("CC", "gcc")
     monkeypatch.setattr(devices.Path, "exists", lambda path: True)
     assert runs_triton("cuda")

@@ -128,9 +128,10 @@ def test_tiles_are_chosen_by_the_free_memory(monkeypatch):
 def test_free_memory_is_what_a_container_has_left(monkeypatch, tmp_path):
     everything = memory.free_memory(CPU)
     assert 0 < everything < 1 << 50
-    limit, used = tmp_path / "memory.max", tmp_path / "memory.current"
-    monkeypatch.setattr(memory, "CGROUPS", ((limit, used),))
-    used.write_text("700\n")
+    limit, used, kinds = (tmp_path / name for name in ("memory.max", "memory.current", "memory.stat"))
+    monkeypatch.setattr(memory, "CGROUPS", ((limit, used, kinds),))
+    used.write_text("900\n")
+    kinds.write_text("anon 700\ninactive_file 150\nactive_file 50\n")  # files are given back when asked for
     for text, free in (("1000\n", 300), ("500\n", 0)):
         limit.write_text(text)
         assert memory.free_memory(CPU) == free

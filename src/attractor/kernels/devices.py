@@ -10,13 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
+import torch
+
 logger = logging.getLogger(__name__)
+
+OLDEST = (7, 0)  # compute capability that Triton compiles for
 
 
 @cache
 def runs_triton(device_type: str) -> bool:
     """Whether objects can be grouped where the maps are, beside the CPU: with CUDA and Triton, if that can compile."""
-    if device_type != "cuda" or find_spec("triton") is None:
+    if device_type != "cuda" or find_spec("triton") is None or torch.cuda.get_device_capability() < OLDEST:
         return False
     compiler = os.environ.get("CC") or which("gcc") or which("clang")
     header = Path(sysconfig.get_config_h_filename()).with_name("Python.h")

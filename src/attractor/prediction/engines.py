@@ -13,7 +13,6 @@ import functools
 import importlib.util
 import time
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
@@ -32,7 +31,8 @@ T = TypeVar("T")
 ENGINES = ("torch", "compiled", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16")
 WORTH_IT = 1.3  # bfloat16 must be so many times as fast as float32 to be taken unasked
-MOST_GRAPHS = 4  # sizes of images for which a CUDA graph is kept
+MOST_GRAPHS = 4  # sizes of images for which a CUDA graph is kept, the first that come again
+LARGEST_GRAPH = 1 << 22  # pixels; a graph keeps the memory of all its layers, and larger images hardly gain
 
 
 class LargestOfFour(nn.Module):
@@ -112,25 +112,30 @@ class Graphed(nn.Module):
         """Wrap the engine."""
         super().__init__()
         self.engine = engine
+        self._lock = Lock()
         self._seen: set[torch.Size] = set()
-        self.forward = _one_at_a_time(self.forward)  # type: ignore[method-assign]
-        self._graphs: OrderedDict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = OrderedDict()
+        self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
         """The maps of all decoders, at the image's size."""
         size = images.shape
-        if size not in self._graphs:
-            if size not in self._seen:  # recording takes as long as several images
+        with self._lock:
+            if size not in self._graphs:
+                is_first = size not in self._seen  # recording takes as long as several images
                 self._seen.add(size)
-                return self.engine(images)
-            self._graphs[size] = self._recorded(images)
-            if len(self._graphs) > MOST_GRAPHS:
-                self._graphs.popitem(last=False)
-        self._graphs.move_to_end(size)
-        graph, given, maps = self._graphs[size]
-        given.copy_(images)
-        graph.replay()
-        return maps.clone()  # the next image overwrites them
+                if is_first or len(self._graphs) == MOST_GRAPHS or images[:, 0].numel() > LARGEST_GRAPH:
+                    return self.engine(images)
+                self._graphs[size] = self._recorded(images)
+            graph, given, maps = self._graphs[size]
+            given.copy_(images)
+            graph.replay()
+            return maps.clone()  # the next image overwrites them
+
+    def forget(self) -> None:
+        """Give the memory of all graphs back."""
+        with self._lock:
+            self._graphs.clear()
+            self._seen.clear()
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The encoder's features, from fine to coarse."""
@@ -205,13 +210,16 @@ def _channels_in(network: nn.Module) -> int:
     return first.in_channels
 
 
-def engine_of(network: nn.Module, *, name: str, precision: str, device: torch.device) -> nn.Module:
-    """The network, which is on the device, as the engine of that name computes it; see `check_engine`."""
+def engine_of(network: nn.Module, *, name: str, precision: str, device: torch.device, record: bool = True) -> nn.Module:
+    """The network, which is on the device, as the engine of that name computes it; see `check_engine`.
+
+    With `record`, CUDA's kernels for images of a size that comes again are launched as one.
+    """
     kind = dtype_of(precision, device)
     if name == "openvino":
         return OpenVino(network, kind)
     engine = (Compiled if name == "compiled" else Engine)(network, kind)
-    return Graphed(engine) if device.type == "cuda" else engine
+    return Graphed(engine) if device.type == "cuda" and record else engine
 
 
 def check_engine(name: str, precision: str, device: torch.device) -> None:
@@ -247,7 +255,7 @@ def prefers_bfloat16(device: str, threads: int) -> bool:
     for dtype in (torch.float32, torch.bfloat16):
         try:
             seconds[dtype] = _seconds_of_convolution(dtype, device)
-        except RuntimeError:  # not every device has the type
+        except (RuntimeError, TypeError):  # not every device has the type
             return False
     return seconds[torch.float32] > WORTH_IT * seconds[torch.bfloat16]
 
@@ -257,8 +265,10 @@ def _seconds_of_convolution(dtype: torch.dtype, device: str) -> float:
     """The shortest of several times, since others may be using the machine."""
     layer = nn.Conv2d(64, 64, (3, 1), padding=(1, 0), device=device, dtype=dtype)
     layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = torch.ones(1, 64, 128, 128, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    side = 128 if device == "cpu" else 1024  # else it is the launch that is timed
+    x = torch.ones(1, 64, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    waits: dict[str, Callable[[], object]] = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
+    wait = waits.get(device, lambda: None)
     times = []
     for _ in range(5):
         start = time.perf_counter()

@@ -32,7 +32,7 @@ from attractor.prediction.formats import DEFAULT_FORMATS, FORMATS, Result, check
 from attractor.prediction.image import Segmenter
 from attractor.prediction.memory import is_for_memory
 
-ROOM = 1 << 24  # values (pixels times channels) of the images under way at once; each takes some hundred bytes
+ROOM = 1 << 23  # pixels of the images under way at once, where memory is not the limit
 STAGES = 3  # images under way where they share one device: one is read, one computed, one written
 
 S = TypeVar("S")
@@ -71,7 +71,7 @@ def segment_files(
         tile: side in pixels of the tiles that large images are computed in.
         formats: names in `attractor.prediction.formats.FORMATS` of what to write.
         pixel_size: micrometres along a pixel's height and width; by default each file's own, where it has one.
-        report: called with the outcome of each image as soon as it is there.
+        report: called with the outcome of each image as soon as it and those before it are there.
 
     Raises:
         InputError: if there is no such file, a folder has no image, two images share a stem, an option cannot be, or
@@ -84,15 +84,16 @@ def segment_files(
     images = find_images(paths)
     out = Path(out)
     make_writable(out)
-    room, reading = _Room(ROOM), Lock()
+    room, reading = _Room(min(ROOM, segmenter.most_pixels())), Lock()
 
     def one(path: Path) -> int:
         with ExitStack() as leaving:
             with reading:  # no more than one image waits for room
                 image = read_image(path)
-                leaving.enter_context(room.taken(image.size))
-            n_threads = n_cores // n_workers if image.size <= ROOM // n_workers else n_cores
-            torch.set_num_threads(max(1, n_threads))
+                n_pixels = image.shape[0] * image.shape[1]
+                leaving.enter_context(room.taken(n_pixels))
+            at_once = min(n_workers, max(1, room.most // n_pixels)) if segmenter.computes_side_by_side else 1
+            torch.set_num_threads(max(1, n_cores // at_once))
             found = segmenter.segment(image, tta=tta, object_size=object_size, tile=tile, name=str(path))
             size = pixel_size or pixel_size_in(path)
             whole = Result(path.name, image, found, segmenter.class_names, size, segmenter.is_ordered)
@@ -152,7 +153,7 @@ def _outcome(image: Path, written: Future[int], object_size: float | None) -> Ou
         if not is_for_memory(error):
             raise
         cure = "cut it into parts" + (", or give a larger --object-size" if object_size else "")
-        return Outcome(image, 0, f"{image}: needs more memory than there is, in small tiles, too; {cure}.")
+        return Outcome(image, 0, f"{image}: needs more memory than there is; {cure}.")
 
 
 def make_writable(folder: Path) -> None:

@@ -25,7 +25,7 @@ from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
 from attractor.model import Model, Normalisation
 from attractor.prediction.engines import check_engine, dtype_of, engine_of
-from attractor.prediction.memory import chosen_tile, is_for_memory, smaller_tile
+from attractor.prediction.memory import chosen_tile, is_for_memory, most_pixels, smaller_tile
 from attractor.prediction.tiles import check_tile, strips, tiled_maps
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class Segmenter:
         thresholds: dict[str, float] | None = None,
         engine: str = "torch",
         precision: str = "float32",
+        record: bool = True,
     ) -> None:
         """Move the model to the device.
 
@@ -84,6 +85,7 @@ class Segmenter:
             engine: what computes the network: "torch", "compiled" or "openvino".
             precision: of the network: "float32", "bfloat16", or "auto" for bfloat16 where the device is found to be
                 much faster with it.
+            record: on CUDA, launch the kernels for images of a size that comes again as one; this keeps memory.
 
         Raises:
             InputError: if the device or engine is not there, or the method has no such threshold, or not of this value.
@@ -95,7 +97,7 @@ class Segmenter:
         known.update(thresholds or {})
         self.device = choose_device(device)
         check_engine(engine, precision, self.device)
-        self.engine, self._precision = engine, precision
+        self.engine, self._precision, self._record = engine, precision, record
         self._making = Lock()
         self._tried: int | None = None  # tiles for which memory was found to be enough, once it ran out
         self.model = model.to(self.device)
@@ -120,7 +122,9 @@ class Segmenter:
     def _made(self) -> Any:
         method = self.model.eval().method
         twin = copy.copy(method)  # it shares all else, thresholds among it
-        network = engine_of(method.network, name=self.engine, precision=self.precision, device=self.device)
+        network = engine_of(
+            method.network, name=self.engine, precision=self.precision, device=self.device, record=self._record
+        )
         twin._modules = method._modules | {"network": network}
         return twin
 
@@ -206,6 +210,8 @@ class Segmenter:
                     logger.warning("Memory ran out on %s; large images are computed in tiles.", self.device.type)
                 self._tried = tile = smaller
             if self.device.type == "cuda":
+                if self._record:
+                    self._method.network.forget()
                 torch.cuda.empty_cache()
 
     def propose(
@@ -271,6 +277,10 @@ class Segmenter:
             return maps_of
         self._check_views()
         return lambda image: method.averaged([method.turned(maps_of(view.apply(image)), view) for view in self.views])
+
+    def most_pixels(self) -> int:
+        """How many pixels the memory that is free now allows to be computed at once."""
+        return most_pixels(self.model.method.network, self.device)
 
     def check_options(
         self,

@@ -13,19 +13,30 @@ from attractor.prediction.tiles import HALO
 TILES = (2048, 1024, 512, 256)  # sides to choose from; multiples of every network's stride
 MAPS = 200  # bytes a pixel of image, normalised image, maps and what is gathered of them
 LAYERS = 6  # layers of each resolution whose features are held at once: measured up to 5 (ERFNet), 5.4 (U-Net)
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUDA, Linux, Windows
 SHARE = 0.5  # of the free memory that a network may take: what is free is a guess, and others want some, too
 
-CGROUPS = ((Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),)  # a container's limit, and use
+CGROUPS = (  # a container's limit, use, and what the use is made of
+    tuple(Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current", "memory.stat")),
+    tuple(
+        Path("/sys/fs/cgroup/memory") / name
+        for name in ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
+    ),
+)
+CACHED = ("inactive_file", "active_file")  # of files that were read: given back when asked for
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on a device; on a processor, what is left to a container if that is less."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, to be used again
+        return torch.cuda.mem_get_info(device)[0] + held
     free = psutil.virtual_memory().available
-    for limit, used in CGROUPS:
+    for limit, used, kinds in CGROUPS:
         if limit.is_file() and limit.read_text().strip().isdigit():
-            free = min(free, int(limit.read_text()) - int(used.read_text()))
+            sizes = dict(line.split()[:2] for line in kinds.read_text().splitlines()) if kinds.is_file() else {}
+            cached = sum(int(sizes.get(f"total_{name}", sizes.get(name, 0))) for name in CACHED)
+            free = min(free, int(limit.read_text()) - int(used.read_text()) + cached)
     return max(free, 0)
 
 
@@ -35,9 +46,14 @@ def bytes_per_pixel(network: Any) -> float:
     return MAPS + 4 * LAYERS * sum(c / s**2 for c, s in zip(channels, strides, strict=True))
 
 
+def most_pixels(network: Any, device: torch.device) -> int:
+    """How many pixels can be computed at once."""
+    return int(SHARE * free_memory(device) / bytes_per_pixel(network))
+
+
 def chosen_tile(height: int, width: int, network: Any, device: torch.device) -> int | None:
     """Side of the largest tiles that fit into the free memory; None where the whole image does."""
-    most = SHARE * free_memory(device) / bytes_per_pixel(network)  # pixels
+    most = most_pixels(network, device)
     if height * width <= most:
         return None
     return next((tile for tile in TILES if (tile + 2 * HALO) ** 2 <= most), TILES[-1])
@@ -52,4 +68,4 @@ def smaller_tile(tile: int | None, height: int, width: int) -> int | None:
 def is_for_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whatever device; torch has no class of its own for the CPU's."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+    return isinstance(error, MemoryError) or any(x in text for x in OUT_OF_MEMORY)
