@@ -147,7 +147,8 @@ def program_of(model: Model) -> ExportedProgram:
     """The model's graph, in which batch, height and width can be any number from 1."""
     images = torch.zeros(2, model.description.channels, 67, 53)  # no length twice, and none a multiple of a stride
     free = {axis: Dim(name, min=1) for axis, name in zip((0, 2, 3), SIDES, strict=True)}
-    # Without this, torch takes lengths of 1 for a case of its own, and then refuses features of one row.
+    # Without this, torch takes lengths of 1 for a case of its own, and then refuses features of one row. It has no
+    # public name for it, and makes `patch` when it is imported, where mypy does not see it.
     with torch.no_grad(), _quiet(), shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(Exportable(model), (images,), dynamic_shapes=(free,), strict=False)
     for node in program.graph.nodes:

@@ -25,8 +25,8 @@ def folded(network: nn.Module) -> nn.Module:
     for module in list(twin.modules()):
         for conv, norm in _pairs(module):
             convolution: Any = module.get_submodule(conv)
-            is_transposed = isinstance(convolution, nn.ConvTranspose2d)
-            both = fuse_conv_bn_eval(convolution, module.get_submodule(norm), is_transposed)  # type: ignore[arg-type]
+            normalisation: Any = module.get_submodule(norm)
+            both = fuse_conv_bn_eval(convolution, normalisation, isinstance(convolution, nn.ConvTranspose2d))
             setattr(module, conv, both.requires_grad_(False))
             setattr(module, norm, nn.Identity())
     return twin

@@ -15,18 +15,16 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attractor.errors import InputError, check_choice
 from attractor.networks.folding import folded
 from attractor.networks.padding import padded
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 ENGINES = ("torch", "compiled", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -83,26 +81,25 @@ class Engine(nn.Module):
         return values.to(torch.float32, memory_format=torch.contiguous_format)
 
 
-def _one_at_a_time(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, for which threads wait in turn."""
-    lock = Lock()
-
-    @functools.wraps(function)
-    def called(*arguments: P.args, **options: P.kwargs) -> T:
-        with lock:
-            return function(*arguments, **options)
-
-    return called
-
-
 class Compiled(Engine):
-    """Compiled by torch for each size of images: a minute at first, and then the fastest that torch has."""
+    """Compiled by torch for each size of images: seconds to a minute at first, and then the fastest that torch has."""
 
     def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
         """Copy the network; nothing is compiled until images come."""
         super().__init__(network, precision)
-        self.forward = _one_at_a_time(torch.compile(self.forward, dynamic=False))  # type: ignore[method-assign]
-        self.pyramid = _one_at_a_time(torch.compile(self.pyramid, dynamic=False))  # type: ignore[method-assign]
+        self._lock = Lock()  # the compiler knows one thread
+        self._maps = torch.compile(super().forward, dynamic=False)
+        self._features = torch.compile(super().pyramid, dynamic=False)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
+        """The maps of all decoders, at the image's size."""
+        with self._lock:
+            return self._maps(images)
+
+    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The encoder's features, from fine to coarse."""
+        with self._lock:
+            return self._features(images)
 
 
 class Graphed(nn.Module):
@@ -177,7 +174,8 @@ class OpenVino(nn.Module):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._compute = _one_at_a_time(openvino.Core().compile_model(model, "CPU", settings))
+        self._lock = Lock()  # OpenVINO answers one thread at a time
+        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
         """The maps of all decoders, at the image's size."""
@@ -187,7 +185,8 @@ class OpenVino(nn.Module):
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The network's features, from fine to coarse; its maps, not cropped, where it has decoders."""
-        answers = self._compute(padded(images, self.strides[-1]).numpy())
+        with self._lock:
+            answers = self._compiled(padded(images, self.strides[-1]).numpy())
         return [torch.from_numpy(answers[n]) for n in range(len(answers))]
 
 
@@ -263,16 +262,17 @@ def prefers_bfloat16(device: str, threads: int) -> bool:
 @torch.inference_mode()
 def _seconds_of_convolution(dtype: torch.dtype, device: str) -> float:
     """The shortest of several times, since others may be using the machine."""
-    layer = nn.Conv2d(64, 64, (3, 1), padding=(1, 0), device=device, dtype=dtype)
-    layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    side = 128 if device == "cpu" else 1024  # else it is the launch that is timed
-    x = torch.ones(1, 64, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    side = 128 if device == "cpu" else 1024  # where a smaller one would time the launch
+    weight, x = (
+        torch.ones(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        for shape in ((64, 64, 3, 1), (1, 64, side, side))
+    )
     waits: dict[str, Callable[[], object]] = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
     wait = waits.get(device, lambda: None)
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        layer(x)
+        F.conv2d(x, weight, padding=(1, 0))
         wait()
         times.append(time.perf_counter() - start)
     return min(times)
