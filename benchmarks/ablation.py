@@ -55,7 +55,8 @@ from attractor.errors import InputError
 from attractor.evaluation import evaluate, predicted
 from attractor.instances import Instances, relabel
 from attractor.metrics.average_precision import THRESHOLDS, ImageScores, Summary, summarise
-from attractor.model import Description, Model, Normalisation
+from attractor.model import Description, Model
+from attractor.normalisation import Normalisation
 from attractor.plots import rank_correlation, sigma_against_size
 from attractor.prediction.image import Segmenter
 from attractor.recipe import Recipe, _set, read_recipe, recipe_of, run

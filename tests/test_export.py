@@ -13,13 +13,14 @@ from PIL import Image
 
 import attractor
 from attractor.errors import InputError
-from attractor.export import FORMATS, Exportable, Normalised, Padded, described, export, percentile, program_of
+from attractor.export import FORMATS, Exportable, Padded, described, export, program_of
 from attractor.images import read_labels
 from attractor.methods import METHODS
 from attractor.methods.spatial_embeddings import group_plain
-from attractor.model import SAMPLE, Description, Model, Normalisation
+from attractor.model import Description, Model
 from attractor.networks.padding import padded
 from attractor.networks.positions import _evenly
+from attractor.normalisation import SAMPLE, Normalisation, Normalised, percentile
 
 RANDOM = np.random.default_rng(0)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "segment_without_torch.py"
@@ -129,6 +130,16 @@ def test_normalisation_of_whole_numbers_is_exactly_that_of_attractor():
     images[1, 1, 3, 4] = 9.0  # both percentiles agree
     expected = [normalisation(image.astype(np.uint16).transpose(1, 2, 0)).transpose(2, 0, 1) for image in images]
     np.testing.assert_array_equal(Normalised(normalisation)(torch.from_numpy(images)).numpy(), np.stack(expected))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float32])
+def test_limits_are_the_same_whatever_the_type(kind):
+    image = RANDOM.integers(0, 200, (30, 41, 3)).astype(kind)
+    image[..., 2] = 5  # one value only
+    given = image.astype(np.uint16) if kind == np.int32 else image  # which torch does not know
+    found = Normalised(Normalisation()).limits(torch.from_numpy(image).permute(2, 0, 1)[None])
+    for ours, expected in zip(found, Normalisation().limits(given), strict=True):
+        np.testing.assert_array_equal(ours.flatten().numpy(), expected)
 
 
 def test_large_images_are_judged_by_the_same_sample():

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 from attractor.errors import InputError
-from attractor.model import Description, Model, Normalisation, find_model, read_description
+from attractor.model import Description, Model, find_model, read_description
+from attractor.normalisation import Normalisation
 
 DESCRIPTION = Description(
     method="spatial-embeddings",

@@ -22,20 +22,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
 from attractor.errors import InputError, check_choice
 from attractor.images import atomic
-from attractor.model import SAMPLE, Model, Normalisation
+from attractor.model import Model
+from attractor.normalisation import Normalised, number
 
 KEY = "attractor"  # under which a file holds what is known of the model
 INPUT = "images"
@@ -59,51 +59,6 @@ class Exportable(nn.Module):
         """The raw maps by name, without those that have no channel."""
         maps = vars(self.method(self.normalisation(images)))
         return {name: values for name, values in maps.items() if values.shape[1] != 0}
-
-
-class Normalised(nn.Module):
-    """`Normalisation` of a batch, each image on its own."""
-
-    def __init__(self, normalisation: Normalisation) -> None:
-        super().__init__()
-        self.percentiles = normalisation.low, normalisation.high
-
-    def forward(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
-        """The images in units of their percentiles."""
-        flat = images.flatten(2)
-        n = flat.shape[2]
-        step = torch.sym_max(1, n // SAMPLE)
-        sample = flat.index_select(2, torch.arange(0, n, step, device=flat.device))
-        low, high = (percentile(sample, p) for p in self.percentiles)
-        is_range = high > low
-        low = torch.where(is_range, low, flat.amin(2, True).double())
-        high = torch.where(is_range, high, flat.amax(2, True).double())
-        scale = torch.where(high > low, high - low, torch.inf).float()
-        return (images - low.float()[..., None]) / scale[..., None]
-
-
-def percentile(values: Float32[Tensor, "b c n"], percent: float) -> Float64[Tensor, "b c 1"]:
-    """As `numpy.percentile` with linear interpolation, over the last axis, however many values there are.
-
-    No more values are sorted than lie beyond the percentile. Places are whole numbers over a whole number, because n
-    is no number yet when the graph is made.
-    """
-    share = Fraction(str(percent)) / 100
-    place, unit = share.numerator * (values.shape[2] - 1), share.denominator
-    below, above = place // unit, (place + unit - 1) // unit
-    if share > Fraction(1, 2):
-        last = values.shape[2] - 1
-        ordered = values.topk(values.shape[2] - below, 2).values
-        below, above = last - below, last - above
-    else:
-        ordered = values.topk(above + 1, 2, largest=False).values
-    low, high = (ordered.index_select(2, _number(i, values).long()[None]).double() for i in (below, above))
-    return low + (high - low) * (_number(place % unit, values).double() / unit)
-
-
-def _number(n: Any, like: Tensor) -> Tensor:
-    """A number, which may depend on the image's size, as a tensor."""
-    return torch.full((), n, dtype=torch.int64, device=like.device)
 
 
 class Padded(nn.Module):
@@ -133,7 +88,7 @@ class Padded(nn.Module):
         stride = strides[-1]
         lengths = images.shape[-2:]
         wanted = [(n + stride - 1) // stride * stride for n in lengths]
-        h, w, rows, columns = (_number(n, images) for n in (*lengths, *wanted))
+        h, w, rows, columns = (number(n, images) for n in (*lengths, *wanted))
         reflects = (rows < 2 * h) & (columns < 2 * w)
         places = []
         for n, to in zip(lengths, wanted, strict=True):

@@ -16,58 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from jaxtyping import Float, Float32, Float64, Shaped
+from jaxtyping import Float
 from torch import nn
 
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.methods import METHODS
 from attractor.networks import NETWORKS
+from attractor.normalisation import Normalisation
 from attractor.weights import MODELS
 
 FORMAT = 1  # of the model file; a reader refuses a newer one
-SAMPLE = 1 << 20  # pixels of a channel from which percentiles are taken
-
-
-@dataclass(frozen=True, kw_only=True)
-class Normalisation:
-    """Intensities of each channel mapped so that one percentile becomes 0 and another 1, without clipping."""
-
-    low: float = 1.0
-    high: float = 99.8
-
-    def __call__(self, image: Shaped[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
-        """The image in these units; a channel with one value only becomes 0.
-
-        Where both percentiles agree, as with few bright pixels on black, the range from least to greatest is
-        used. Large images are judged by an evenly spread sample of pixels.
-        """
-        low, scale = self.limits(image)
-        return (image - low) / scale
-
-    def limits(self, image: Shaped[np.ndarray, "h w c"]) -> tuple[Float32[np.ndarray, " c"], Float32[np.ndarray, " c"]]:
-        """What is subtracted from each channel, and what it is then divided by: infinity for one value only."""
-        flat = image.reshape(-1, image.shape[-1])
-        sample = flat[:: max(1, len(flat) // SAMPLE)]
-        low, high = np.stack([_percentiles(channel, (self.low, self.high)) for channel in sample.T], 1)
-        if not (high > low).all():
-            low, high = np.where(high > low, [low, high], [flat.min(0), flat.max(0)])
-        scale = np.where(high > low, high - low, np.inf)
-        return low.astype(np.float32), scale.astype(np.float32)
-
-
-def _percentiles(values: Shaped[np.ndarray, " n"], shares: tuple[float, float]) -> Float64[np.ndarray, "2"]:
-    """As `numpy.percentile`; whole numbers of 8 or 16 bits are counted instead of sorted."""
-    if values.dtype.kind != "u" or values.dtype.itemsize > 2:
-        return np.percentile(np.ascontiguousarray(values), shares).astype(np.float64)
-    up_to = np.bincount(values).cumsum()
-    place = np.array(shares) / 100 * (len(values) - 1)
-    below, above = (np.searchsorted(up_to, x, side="right") for x in (np.floor(place), np.ceil(place)))
-    return below + (above - below) * (place - np.floor(place))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +40,7 @@ class Description:
     network: str
     channels: int
     class_names: tuple[str, ...]
-    normalisation: Normalisation = Normalisation()
+    normalisation: Normalisation = field(default_factory=Normalisation)
     options: dict[str, Any] = field(default_factory=dict)  # arguments of the method
     network_options: dict[str, Any] = field(default_factory=dict)
     object_size: float | None = None  # typical diameter in pixels of the images it was trained on

@@ -26,8 +26,9 @@ from attractor.datasets.classes import WithClasses, with_classes
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.methods import METHODS
-from attractor.model import Description, Model, Normalisation, find_model, read_description
+from attractor.model import Description, Model, find_model, read_description
 from attractor.networks.resnet import ResNet, load_weights
+from attractor.normalisation import Normalisation
 from attractor.training import Settings, train
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from attractor.errors import InputError
 from attractor.instances import overlap
 from attractor.model import Description, Model
 from attractor.prediction import memory
-from attractor.prediction.image import Normalised, Segmenter
+from attractor.prediction.image import Segmenter, Source
 from attractor.prediction.tiles import strips, tiled_maps
 
 CPU = torch.device("cpu")
@@ -90,7 +90,7 @@ def test_strips_are_rows_of_the_stitched_maps():
 def test_parts_of_an_image_are_normalised_as_the_whole(kind, tiny_model):
     pixels = np.random.default_rng(0).integers(0, 200, (30, 40, 3)).astype(kind)
     normalisation = Model.load(tiny_model).description.normalisation
-    source = Normalised(pixels, normalisation, CPU)
+    source = Source(pixels, normalisation, CPU)
     whole = torch.from_numpy(normalisation(pixels)).permute(2, 0, 1)[None]
     assert source.shape == whole.shape == (1, 3, 30, 40)
     assert torch.equal(source[:], whole)

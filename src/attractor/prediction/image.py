@@ -23,7 +23,8 @@ from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
 from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
-from attractor.model import Model, Normalisation
+from attractor.model import Model
+from attractor.normalisation import Normalisation, Normalised
 from attractor.prediction.engines import check_engine, dtype_of, engine_of
 from attractor.prediction.memory import chosen_tile, is_for_memory, most_pixels, smaller_tile
 from attractor.prediction.tiles import check_tile, strips, tiled_maps
@@ -36,31 +37,28 @@ MOST_PIXELS = 1 << 31  # of an image: places in it are 32-bit numbers
 T = TypeVar("T")
 
 
-class Normalised:
-    """An image (1, c, h, w) as the network wants it, of which parts are made when they are asked for."""
+class Source:
+    """A normalised image (1, c, h, w) on a device, of which parts are made when they are asked for."""
 
     def __init__(self, pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation, device: torch.device) -> None:
         """Look at the whole image; no part is made yet."""
-        self.pixels, self.device = pixels, device
-        self.limits = normalisation.limits(pixels)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Batch, channels, rows and columns, as of a tensor."""
-        h, w, c = self.pixels.shape
-        return 1, c, h, w
+        self.shape = 1, pixels.shape[2], *pixels.shape[:2]
+        self.pixels: Any = pixels
+        self.limits: Any
+        if device.type == "cpu":
+            self.limits = normalisation.limits(pixels)
+        else:  # it goes there as it is, which is fewer bytes than normalised; of uint16 torch knows little
+            there = torch.tensor(pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels, device=device)
+            self.pixels = there.permute(2, 0, 1)[None]
+            self.limits = Normalised(normalisation).limits(self.pixels)
 
     def __getitem__(self, part: Any) -> Float[Tensor, "1 c i j"]:
         """A part of the image: `[..., rows, columns]`, or `[:]` for all of it."""
-        rows, columns = part[-2:] if isinstance(part, tuple) else (part, slice(None))
-        pixels = self.pixels[rows, columns]
+        rows, columns = part[-2:] if isinstance(part, tuple) else (slice(None), slice(None))
         low, scale = self.limits
-        if self.device.type == "cpu":
-            normalised = torch.from_numpy((pixels - low) / scale)
-        else:  # as they are, for they are fewer bytes so; of uint16 torch knows little
-            raw = torch.tensor(pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels, device=self.device)
-            normalised = (raw - torch.tensor(low, device=self.device)) / torch.tensor(scale, device=self.device)
-        return normalised.permute(2, 0, 1)[None]
+        if isinstance(self.pixels, Tensor):
+            return (self.pixels[..., rows, columns] - low) / scale
+        return torch.from_numpy((self.pixels[rows, columns] - low) / scale).permute(2, 0, 1)[None]
 
 
 class Segmenter:
@@ -172,7 +170,7 @@ class Segmenter:
         shape = pixels.shape[:2]
         if _is_constant(pixels):  # nothing can be told apart
             return Instances.from_labels(np.zeros(shape, np.int32))
-        source: Any = Normalised(pixels, self.model.description.normalisation, self.device)
+        source: Any = Source(pixels, self.model.description.normalisation, self.device)
         if (factor := self._magnification(object_size)) != 1:
             source = _rescaled(source[:], factor)
         group = self._within_memory(partial(self._mapped, source, tta, name), source.shape[-2:], tile)
@@ -232,13 +230,13 @@ class Segmenter:
         pixels = self._pixels(image, name)
         if _is_constant(pixels):
             return Instances.from_labels(np.zeros(pixels.shape[:2], np.int32))
-        source = Normalised(pixels, self.model.description.normalisation, self.device)
+        source = Source(pixels, self.model.description.normalisation, self.device)
         (found,) = self.model.method.propose(self.maps(source[:], tta=tta), n)
         return found
 
     def prepared(self, image: Shaped[np.ndarray, "h w *c"], *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
         """The image as the network wants it: normalised, a batch of one, on the device."""
-        return Normalised(self._pixels(image, name), self.model.description.normalisation, self.device)[:]
+        return Source(self._pixels(image, name), self.model.description.normalisation, self.device)[:]
 
     def _pixels(self, image: Shaped[np.ndarray, "h w *c"], name: str) -> Shaped[np.ndarray, "h w c"]:
         self._check_size(image.shape, name)
