@@ -25,16 +25,38 @@ STEP = 1 / 1024
 both_precisions = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def assert_equal_to_plain(embedding, precision, seed, **options):
+def by_numba(maps, options):
+    """The form for a processor, from and to arrays."""
+    labels, scores = seeded_gaussians(*maps, **options)
+    assert labels.dtype == np.int32
+    return labels, scores
+
+
+def by_triton(maps, options):
+    """The form for a GPU, from and to arrays; without a GPU Triton's interpreter runs it."""
+    kernel = pytest.importorskip("attractor.kernels.seeded_gaussians_cuda", reason="needs Triton, which is for Linux")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    there = [torch.from_numpy(x).to(device, copy=True) for x in maps]
+    with np.errstate(all="ignore"):  # the interpreter computes with NumPy
+        labels, scores = kernel.seeded_gaussians_cuda(*there, **options)
+    assert (labels.device.type, scores.device.type, labels.dtype) == (device, device, torch.int32)
+    for ours, before in zip(there, maps, strict=True):
+        np.testing.assert_array_equal(ours.cpu(), before)
+    return labels.cpu().numpy(), scores.cpu().numpy()
+
+
+both_forms = pytest.mark.parametrize("form", [by_numba, by_triton])
+
+
+def assert_equal_to_plain(embedding, precision, seed, form=by_numba, **options):
     """Group both ways, and give what both found."""
     options = DEFAULTS | options
     maps = [np.ascontiguousarray(x) for x in (embedding, precision, seed)]
     before = [x.copy() for x in maps]
-    labels, scores = seeded_gaussians(*maps, **options)
+    labels, scores = form(maps, options)
     plain_labels, plain_scores = group_plain(*(torch.from_numpy(x) for x in before), **options)
     np.testing.assert_array_equal(labels, plain_labels)
     np.testing.assert_array_equal(scores, plain_scores)
-    assert labels.dtype == np.int32
     assert scores.dtype == seed.dtype
     for ours, given_to_it in zip(maps, before, strict=True):
         np.testing.assert_array_equal(ours, given_to_it)
@@ -108,16 +130,17 @@ def test_the_first_of_equal_seeds_goes_first(dtype, levels):
 
 
 @both_precisions
-def test_a_score_exactly_at_the_threshold_can_start_an_object_but_not_belong_to_one(dtype):
+@both_forms
+def test_a_score_exactly_at_the_threshold_can_start_an_object_but_not_belong_to_one(dtype, form):
     embedding = np.zeros((2, 1, 3), dtype)
     precision = np.ones((2, 1, 3), dtype)
     for threshold in (0.5, 0.7, 0.9):  # of these only 0.5 is the same number in both precisions
         seed = np.full((1, 3), threshold, dtype)
         labels, _ = assert_equal_to_plain(
-            embedding, precision, seed, seed_threshold=threshold, foreground_threshold=0.3
+            embedding, precision, seed, form, seed_threshold=threshold, foreground_threshold=0.3
         )
         assert labels.tolist() == [[1, 1, 1]]
-        labels, _ = assert_equal_to_plain(embedding, precision, seed, foreground_threshold=threshold)
+        labels, _ = assert_equal_to_plain(embedding, precision, seed, form, foreground_threshold=threshold)
         assert not labels.any()
 
 
@@ -181,10 +204,13 @@ def test_raw_sigma_that_overflows(dtype):
 
 
 @both_precisions
-def test_empty_foreground(dtype):
+@both_forms
+def test_empty_foreground(dtype, form):
     embedding, precision, seed = random_maps(np.random.default_rng(0), 5, 7, dtype)
     for min_foreground in (0, -1):
-        labels, scores = assert_equal_to_plain(embedding, precision, seed * dtype(0.5), min_foreground=min_foreground)
+        labels, scores = assert_equal_to_plain(
+            embedding, precision, seed * dtype(0.5), form, min_foreground=min_foreground
+        )
         assert not labels.any()
         assert len(scores) == 0
 
@@ -199,10 +225,11 @@ def test_strips(dtype, shape):
 
 
 @both_precisions
-def test_one_pixel_is_an_object_only_if_its_seed_counts(dtype):
+@both_forms
+def test_one_pixel_is_an_object_only_if_its_seed_counts(dtype, form):
     maps = np.zeros((2, 1, 1), dtype), np.ones((2, 1, 1), dtype), np.full((1, 1), 0.9, dtype)
-    assert assert_equal_to_plain(*maps, count_seed=True)[0].tolist() == [[1]]
-    assert assert_equal_to_plain(*maps, count_seed=False)[0].tolist() == [[0]]
+    assert assert_equal_to_plain(*maps, form=form, count_seed=True)[0].tolist() == [[1]]
+    assert assert_equal_to_plain(*maps, form=form, count_seed=False)[0].tolist() == [[0]]
 
 
 @both_precisions

@@ -5,40 +5,33 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.test_seeded_gaussians import DEFAULTS, STEP, coordinates, disc_maps, random_maps
+from tests.kernels.test_seeded_gaussians import (
+    DEFAULTS,
+    STEP,
+    both_precisions,
+    by_triton,
+    coordinates,
+    disc_maps,
+    random_maps,
+)
+from tests.kernels.test_seeded_gaussians import assert_equal_to_plain as assert_form_equal_to_plain
 from tests.methods.test_spatial_embeddings import method, perfect_maps
 
 from attractor.kernels import devices
 from attractor.methods import spatial_embeddings
-from attractor.methods.spatial_embeddings import group_plain
 
 kernel = pytest.importorskip("attractor.kernels.seeded_gaussians_cuda", reason="needs Triton, which is for Linux")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-both_precisions = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
-
-def assert_equal_to_plain(embedding, precision, seed, **options):
-    """Group both ways, and give what both found."""
-    options = DEFAULTS | options
-    maps = [torch.from_numpy(np.ascontiguousarray(x)) for x in (embedding, precision, seed)]
-    given_to_it = [x.to(DEVICE, copy=True) for x in maps]
-    with np.errstate(all="ignore"):  # the interpreter computes with NumPy
-        labels, scores = kernel.seeded_gaussians_cuda(*given_to_it, **options)
-    plain_labels, plain_scores = group_plain(*maps, **options)
-    assert (labels.device.type, scores.device.type) == (DEVICE, DEVICE)
-    assert (labels.dtype, scores.dtype) == (torch.int32, maps[2].dtype)
-    np.testing.assert_array_equal(labels.cpu(), plain_labels)
-    np.testing.assert_array_equal(scores.cpu(), plain_scores)
-    for ours, before in zip(given_to_it, maps, strict=True):
-        np.testing.assert_array_equal(ours.cpu(), before)
-    return plain_labels.numpy(), plain_scores.numpy()
+assert_equal_to_plain = partial(assert_form_equal_to_plain, form=by_triton)
 
 
 def in_small_steps(monkeypatch):
@@ -100,19 +93,6 @@ def test_the_first_of_equal_seeds_goes_first(dtype, levels, monkeypatch):
 
 
 @both_precisions
-def test_a_score_exactly_at_the_threshold_can_start_an_object_but_not_belong_to_one(dtype):
-    embedding, precision = np.zeros((2, 1, 3), dtype), np.ones((2, 1, 3), dtype)
-    for threshold in (0.5, 0.7, 0.9):  # of these only 0.5 is the same number in both precisions
-        seed = np.full((1, 3), threshold, dtype)
-        labels, _ = assert_equal_to_plain(
-            embedding, precision, seed, seed_threshold=threshold, foreground_threshold=0.3
-        )
-        assert labels.tolist() == [[1, 1, 1]]
-        labels, _ = assert_equal_to_plain(embedding, precision, seed, foreground_threshold=threshold)
-        assert not labels.any()
-
-
-@both_precisions
 @pytest.mark.parametrize("value", [np.inf, np.nan, 0.0, 1e-45, 1e30, 3e38], ids=str)
 def test_any_precision(dtype, value, monkeypatch):
     in_small_steps(monkeypatch)
@@ -157,26 +137,10 @@ def test_any_seed_score(dtype, values):
 
 
 @both_precisions
-def test_empty_foreground(dtype):
-    embedding, precision, seed = random_maps(np.random.default_rng(0), 5, 7, dtype)
-    for min_foreground in (0, -1):
-        labels, scores = assert_equal_to_plain(embedding, precision, seed * dtype(0.5), min_foreground=min_foreground)
-        assert not labels.any()
-        assert len(scores) == 0
-
-
-@both_precisions
 @pytest.mark.parametrize("shape", [(1, 20), (20, 1), (2, 1)], ids=str)
 def test_strips(dtype, shape, monkeypatch):
     in_small_steps(monkeypatch)
     assert_equal_to_plain(*random_maps(np.random.default_rng(1), *shape, dtype))
-
-
-@both_precisions
-def test_one_pixel_is_an_object_only_if_its_seed_counts(dtype):
-    maps = np.zeros((2, 1, 1), dtype), np.ones((2, 1, 1), dtype), np.full((1, 1), 0.9, dtype)
-    assert assert_equal_to_plain(*maps, count_seed=True)[0].tolist() == [[1]]
-    assert assert_equal_to_plain(*maps, count_seed=False)[0].tolist() == [[0]]
 
 
 @both_precisions
