@@ -144,7 +144,7 @@ def test_a_full_disk_costs_the_image_it_hits(segment, monkeypatch):
         ),
         (["a.png", "--model", "nuclie"], "nuclie: there is no such model. Give the file of a model"),
         (["a.png", "--device", "gpu"], 'There is no device "gpu"; it can be auto, cpu, cuda, mps.'),
-        (["a.png", "--tile", "100"], "A tile has 100 pixels a side and a halo of 256; both must be multiples of 8"),
+        (["a.png", "--tile", "100"], "A tile has 100 pixels a side and a halo of 384; both must be multiples of 8"),
         (["a.png", "--object-size", "0"], "The object size is 0.0; it is a diameter in pixels, above 0."),
     ],
 )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attractor.errors import InputError
 
-HALO = 256  # pixels; ERFNet sees about 600 far, but hardly uses what is further than this
+HALO = 384  # pixels; ERFNet sees about 600 far, but hardly uses what is further than this
 
 
 def tiled_maps(predict: Callable[[Float[Tensor, "1 c _ _"]], Any], image: Any, tile: int, *, halo: int = HALO) -> Any:
