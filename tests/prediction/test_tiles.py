@@ -39,7 +39,7 @@ def test_objects_on_every_seam_are_those_of_the_whole_image():
     whole = segmenter.segment(picture)
     tiled = segmenter.segment(picture, tile=448)  # the seventh and fourteenth row and column of discs lie on a seam
     assert len(whole) == len(tiled) == 14 * 14
-    assert agreement(whole, tiled) > 0.999
+    assert agreement(whole, tiled) > 0.9999  # a halo of 64 pixels gives .9998, none .9993
     for label in range(1, len(whole) + 1):
         (own,) = np.unique(tiled.labels[whole.labels == label])[-1:]
         assert (tiled.labels == own).sum() == pytest.approx((whole.labels == label).sum(), rel=0.05)
