@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import skimage.data
 
 import attractor
 from attractor import cli
+from attractor.cli import evaluate
 from attractor.datasets import open_dataset
 from attractor.datasets.coco import write_coco
 from attractor.images import read_image, read_labels, write_image, write_labels
@@ -305,7 +307,7 @@ def test_a_model_of_other_classes_is_told_apart_by_name(attractor_command, doors
     ],
 )
 def test_what_is_said_of_classes(own, true, note):
-    assert cli._note_on_classes(own, true, True, "coco") == note
+    assert evaluate._note_on_classes(own, true, True, "coco") == note
 
 
 # --- convert ----------------------------------------------------------------------------------------------------------
@@ -447,8 +449,8 @@ def test_training_begins_with_the_weights_of_a_model(attractor_command, annotate
 
 
 def test_training_without_its_packages_says_what_to_install(attractor_command, annotated, monkeypatch):
-    find = cli.importlib.util.find_spec
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "lightning" else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lightning" else find(name))
     answer = attractor_command("train", annotated)
     assert answer.code == 2
     assert answer.error == 'Training needs lightning, not installed here: pip install "attractor[train]".\n'

@@ -31,6 +31,7 @@ from attractor.images import write_image, write_labels
 from attractor.metrics.average_precision import Difference
 from attractor.metrics.bootstrap import Estimate, Interval
 from attractor.model import Description, Model
+from attractor.wording import share
 
 RANDOM = np.random.default_rng(0)
 
@@ -263,7 +264,7 @@ def test_the_page_has_all_and_needs_nothing_else(compared, tmp_path):
     write_page(compared, tmp_path / "page.html", command="attractor compare <a> b")
     page, text = (tmp_path / "page.html").read_text(encoding="utf-8"), words(tmp_path / "page.html")
     for model in compared.models:
-        assert comparison.three(model.summary.mean_average_precision.value) in text
+        assert share(model.summary.mean_average_precision.value) in text
         assert f"{model.leaves.absolute_difference_in_count.value:.2f}" in text
     assert compared.pairs[0].verdict.split(":")[0] in text
     assert "even" in text

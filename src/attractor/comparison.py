@@ -49,6 +49,7 @@ from attractor.model import Description, Model, find_model, read_description
 from attractor.overlays import overlay
 from attractor.prediction.folder import is_for_memory
 from attractor.prediction.image import Segmenter, choose_device
+from attractor.wording import counted, share
 
 SHOWN = (0.5, 0.75, 0.9)  # IoU thresholds of the table; the JSON has all ten
 FEWEST = 6  # images for a verdict: that five of five favour one model happens to equal models once in 16 times
@@ -469,7 +470,7 @@ def verdict_on_precision(first: str, other: str, difference: Difference) -> str:
     change, n = difference.mean_average_precision, difference.n_images
     if not np.any([difference.by_image.low, difference.by_image.high]):
         return f"{other} and {first} score the same on every picture."
-    measured = f"its mean AP is {three(abs(change.value))} {'higher' if change.value > 0 else 'lower'}"
+    measured = f"its mean AP is {share(abs(change.value))} {'higher' if change.value > 0 else 'lower'}"
     interval = f"95 % interval of the difference {_signed(change.low)} to {_signed(change.high)}"
     if n < FEWEST:
         return f"Too few pictures ({n}) to say whether {other} differs from {first}: {measured} on these."
@@ -536,14 +537,14 @@ def _panels(
     image, n_truth = sample.image, compared[0].images[index].precision.n_truth
     panels = [
         Panel("Picture", (f"{image.shape[1]} x {image.shape[0]} pixels",), None, _drawn(image, None, allowed)),
-        Panel("Truth", (_many(n_truth, "object"),), None, _drawn(image, sample.labels, allowed)),
+        Panel("Truth", (counted(n_truth, "object"),), None, _drawn(image, sample.labels, allowed)),
     ]
     for place, (model, folder) in enumerate(zip(compared, found, strict=True)):
         measured = model.images[index]
         half = measured.precision.average_precision[model.summary.index(0.5)]
         below = (
             f"{measured.precision.n_found:,} found, {n_truth:,} true",
-            f"AP.50 {three(half)}, mean AP {three(measured.mean_average_precision)}",
+            f"AP.50 {share(half)}, mean AP {share(measured.mean_average_precision)}",
         )
         labels = read_labels(folder / f"{index}.tif")
         drawn = _drawn(image, labels, allowed, order=model.footprint.is_ordered)
@@ -638,7 +639,7 @@ class _Column:
 def _columns(models: Sequence[Compared]) -> list[_Column]:
     """The table of scores."""
     places = [models[0].summary.index(threshold) for threshold in SHOWN]
-    headings = [f"AP {three(threshold)[:3]}" for threshold in SHOWN]
+    headings = [f"AP {share(threshold)[:3]}" for threshold in SHOWN]
     by_image, pooled, counts = "AP, mean over pictures", "AP, all objects together", "Counts, a picture"
     return [
         *(
@@ -658,14 +659,14 @@ def _columns(models: Sequence[Compared]) -> list[_Column]:
 
 def _shares(over: str, heading: str, cells: Sequence[Interval]) -> _Column:
     """A column of values from 0 to 1, the highest being the best."""
-    values = tuple(three(cell.value) for cell in cells)
+    values = tuple(share(cell.value) for cell in cells)
     intervals = tuple(_interval(cell) for cell in cells)
     return _Column(over, heading, values, intervals, _is(max(values, key=lambda v: "0" + v), values))
 
 
 def _interval(interval: Interval) -> str:
     """Both ends of an interval of shares."""
-    return f"{three(interval.low)}\N{EN DASH}{three(interval.high)}"
+    return f"{share(interval.low)}\N{EN DASH}{share(interval.high)}"
 
 
 def _counts(over: str, heading: str, cells: Sequence[Interval], *, sign: str = "") -> _Column:
@@ -702,21 +703,16 @@ def _template() -> Any:
         undefined=jinja2.StrictUndefined,
     )
     gaps.filters |= {
-        "three": three, "interval": _interval, "seconds": _seconds, "bytes": _bytes, "many": _many,
+        "share": share, "interval": _interval, "seconds": _seconds, "bytes": _bytes, "counted": counted,
         "up": lambda value: round(270.0 - 260 * float(value), 1),  # where a share stands in a plot
         "inline": lambda jpeg: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode(),
     }  # fmt: skip
     return gaps.get_template("comparison.html")
 
 
-def three(value: float) -> str:
-    """A share in four characters, as in .812 and 1.00."""
-    return f"{value:.3f}".removeprefix("0")[:4]
-
-
 def _signed(value: float) -> str:
     """A difference of shares with its sign, as in +.052."""
-    return (MINUS if round(value, 3) < 0 else "+") + three(abs(value))
+    return (MINUS if round(value, 3) < 0 else "+") + share(abs(value))
 
 
 def _seconds(value: float) -> str:
@@ -726,7 +722,3 @@ def _seconds(value: float) -> str:
 
 def _bytes(value: int) -> str:
     return f"{value / 1e6:.1f} MB" if value < 1e8 else f"{value / 1e9:.2f} GB"
-
-
-def _many(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
+from attractor.wording import share
+
 if TYPE_CHECKING:
     from attractor.evaluation import Evaluation
     from attractor.metrics.aji import AjiSummary
@@ -36,7 +38,7 @@ def _precision_tables(result: Evaluation, by: str | None, class_names: Sequence[
         return [str(summary.n_truth), *(with_interval(value) for value in (*at, summary.mean_average_precision))]
 
     title = "AP by image, with 95 % intervals; mean AP is over IoU .50 to .95"
-    columns = ["objects", *(f"AP {three(t)[:-1]}" for t in SHOWN), "mean AP"]
+    columns = ["objects", *(f"AP {share(t)[:-1]}" for t in SHOWN), "mean AP"]
     return [_grouped(title, result, by, columns, cells), _pooled(result.summary)]
 
 
@@ -70,7 +72,7 @@ def _pooled(summary: Summary) -> Table:
     for name in ("IoU", *columns):
         table.add_column(name, justify="right", no_wrap=True)
     for k, threshold in enumerate(summary.thresholds):
-        table.add_row(three(threshold)[:-1], *(with_interval(estimate.at(k)) for estimate in columns.values()))
+        table.add_row(share(threshold)[:-1], *(with_interval(estimate.at(k)) for estimate in columns.values()))
     return table
 
 
@@ -209,7 +211,7 @@ def _voc_tables(result: Evaluation, by: str | None, class_names: Sequence[str]) 
         return [str(summary.n_truth), *(with_interval(value) for value in values(summary))]
 
     summary: VocSummary = result.summary
-    columns = [*(f"AP {three(t)[:-1]}" for t in shown), "AP vol"]
+    columns = [*(f"AP {share(t)[:-1]}" for t in shown), "AP vol"]
     title = "Pascal VOC's AP of masks, 95 % intervals; vol is over IoU .1 to .9"
     means = _grouped(title, result, by, ["objects", *columns], cells)
     by_class = {number: [value.value for value in values(own)] for number, own in summary.by_class.items()}
@@ -226,7 +228,7 @@ def _by_class(values: Mapping[int, Sequence[float]], columns: Sequence[str], cla
         table.add_column(name, justify="right", no_wrap=True)
     for number, own in values.items():
         name = class_names[number - 1] if number <= len(class_names) else f"class {number}"
-        table.add_row(name, *(three(value) for value in own))
+        table.add_row(name, *(share(value) for value in own))
     return [table]
 
 
@@ -254,16 +256,9 @@ def with_interval(interval: Interval) -> str:
     """A score, and its interval below; a dash where there is nothing to score."""
     if math.isnan(interval.value):
         return "-"
-    return f"{three(interval.value)}\n[dim]{three(interval.low)}-{three(interval.high)}[/]"
+    return f"{share(interval.value)}\n[dim]{share(interval.low)}-{share(interval.high)}[/]"
 
 
 def count_with_interval(interval: Interval) -> str:
     """A number of objects, which may be below 0, and its interval below."""
     return f"{interval.value:.2f}\n[dim]{interval.low:.2f} to {interval.high:.2f}[/]"
-
-
-def three(value: float) -> str:
-    """A share in four characters, as in .812 and 1.00; a dash where there is none."""
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}".removeprefix("0")[:4]

@@ -24,6 +24,7 @@ from attractor.datasets import DATASETS, layout_of
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 from attractor.instances import areas
+from attractor.wording import counted
 
 MOST_OF_A_KIND = 10
 TINY = 2  # pixels; an object of so few has no centre to be drawn to
@@ -130,7 +131,7 @@ class Report:
                 text += ["", f"{title}:", *(f"  {line}" for sentence in sentences for line in sentence.splitlines())]
         verdict = "This data set cannot be used as it is." if self.errors else "This data set can be used."
         n_errors, n_warnings = self.counts["errors"], self.counts["warnings"]
-        return [*text, "", f"{verdict} {_many(n_errors, 'error')}, {_many(n_warnings, 'warning')}."]
+        return [*text, "", f"{verdict} {counted(n_errors, 'error')}, {counted(n_warnings, 'warning')}."]
 
 
 def check(path: str | Path) -> Report:
@@ -153,9 +154,9 @@ def check(path: str | Path) -> Report:
             findings.errors.append(str(error))
     if len(dataset) < 2:
         findings.errors.append(
-            f"{path}: has {_many(len(dataset), 'usable image')}; training needs at least 2, one to validate on."
+            f"{path}: has {counted(len(dataset), 'usable image')}; training needs at least 2, one to validate on."
         )
-    return findings.report([f"{path}: {layout}, {_many(len(findings.sizes), 'readable image')}"], dataset.class_names)
+    return findings.report([f"{path}: {layout}, {counted(len(findings.sizes), 'readable image')}"], dataset.class_names)
 
 
 def object_statistics(dataset: Dataset) -> ObjectStatistics:
@@ -279,33 +280,33 @@ class _Findings:
         elif len(self.kinds) > 1:
             yield f"Images differ in the type of their pixels: {self._kinds()}. Their intensities may not compare."
         if self.empty:
-            found = f"{_many(len(self.empty), 'image')} without an object: {_listed(self.empty)}"
+            found = f"{counted(len(self.empty), 'image')} without an object: {_listed(self.empty)}"
             yield f"{found}. Right if there is none to see."
         if self.in_pieces:
             worst = [f"{place} ({n} pieces)" for n, place in sorted(self.in_pieces, key=lambda found: -found[0])]
             yield (
-                f"{_many(len(self.in_pieces), 'object')} in several pieces: {_listed(worst, 3)}. "
+                f"{counted(len(self.in_pieces), 'object')} in several pieces: {_listed(worst, 3)}. "
                 "Right if something lies across them; else two objects have one label, or a stray pixel was left."
             )
         if self.tiny:
             where = [f"{name} ({n})" for name, n in self.tiny.most_common()]
-            found = f"{_many(self.tiny.total(), 'object')} of {TINY} pixels or fewer"
+            found = f"{counted(self.tiny.total(), 'object')} of {TINY} pixels or fewer"
             yield f"{found}, too small to be found: {_listed(where, 5)}."
         if self.claimed_twice:
             where = [f"{name} ({share:.0%})" for share, name in sorted(self.claimed_twice, key=lambda found: -found[0])]
             yield (
-                f"{_many(len(self.claimed_twice), 'image')} with pixels that two objects claim; they are ignored in "
+                f"{counted(len(self.claimed_twice), 'image')} with pixels that two objects claim; they are ignored in "
                 f"training: {_listed(where, 5)}."
             )
         if self.lost:
             where = [f"{name} ({n})" for name, n in self.lost.most_common()]
             yield (
-                f"{_many(self.lost.total(), 'annotated object')} left out, having no pixel that no other claims: "
+                f"{counted(self.lost.total(), 'annotated object')} left out, having no pixel that no other claims: "
                 f"{_listed(where, 5)}."
             )
         without = [name for number, name in enumerate(class_names, 1) if not self.classes[number]]
         if without and statistics.count:
-            yield f"{_many(len(without), 'class', 'classes')} without an object: {_listed(without)}."
+            yield f"{counted(len(without), 'class', 'classes')} without an object: {_listed(without)}."
 
     def _facts(self, statistics: ObjectStatistics, class_names: tuple[str, ...]) -> Iterator[str]:
         """What is in the data set."""
@@ -328,7 +329,7 @@ class _Findings:
             yield f"extent: 95 % of objects reach over at most {rows:.0f} rows and {columns:.0f} columns"
         if any(self.ignored):
             touched = sum(share > 0 for share in self.ignored)
-            where = f"{_many(touched, 'image')} (crowds, void, and what two objects claim)"
+            where = f"{counted(touched, 'image')} (crowds, void, and what two objects claim)"
             yield f"ignored: {np.mean(self.ignored):.1%} of all pixels, in {where}"
 
     def _by_class(self, statistics: ObjectStatistics, class_names: tuple[str, ...]) -> Iterator[str]:
@@ -349,7 +350,7 @@ class _Findings:
         """The images by channels and type."""
         one = len(self.kinds) == 1
         return ", ".join(
-            ("" if one else f"{n} with ") + f"{_many(channels, 'channel')} {dtype}"
+            ("" if one else f"{n} with ") + f"{counted(channels, 'channel')} {dtype}"
             for (channels, dtype), n in self.kinds.most_common()
         )
 
@@ -368,8 +369,8 @@ def _lacking(of_data: tuple[str, ...], counts: dict[str, int], of_model: tuple[s
     if len(of_data) <= 1 and len(of_model) <= 1:
         return
     if lacking := [name for name in of_data if counts[name] and name not in of_model]:
-        found = ", ".join(f"{name} ({_many(counts[name], 'object')})" for name in lacking)
-        lacks = f"The model lacks {_many(len(lacking), 'class', 'classes')} of the data: {found}"
+        found = ", ".join(f"{name} ({counted(counts[name], 'object')})" for name in lacking)
+        lacks = f"The model lacks {counted(len(lacking), 'class', 'classes')} of the data: {found}"
         yield f"{lacks}; it has {_listed([*of_model])}."
 
 
@@ -379,7 +380,7 @@ def _too_many(counts: dict[str, int], most: int | None) -> Iterator[str]:
     if crowded:
         where = [f"{name} ({n:,})" for name, n in sorted(crowded.items(), key=lambda item: -item[1])]
         yield (
-            f"{_many(len(crowded), 'image')} with more than the {most:,} objects that the model can hold, up to "
+            f"{counted(len(crowded), 'image')} with more than the {most:,} objects that the model can hold, up to "
             f"{max(crowded.values()):,}: {_listed(where, 5)}; such images lose their smallest objects in training, and "
             f"{most:,} at most are found."
         )
@@ -406,8 +407,3 @@ def _kind(sentence: str, numbers: str = "#") -> str:
 def _listed(names: list[str], shown: int = MOST_OF_A_KIND) -> str:
     """The first names, and how many more."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
-
-
-def _many(n: int, one: str, several: str = "") -> str:
-    """A number and its noun."""
-    return f"{n:,} {one if n == 1 else several or one + 's'}"

@@ -26,6 +26,7 @@ from attractor.datasets.pascal_voc import write_pascal_voc
 from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
 from attractor.instances import decode_mask
+from attractor.wording import counted
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,14 @@ class _Lost:
             yield f"{len(dataset.class_names)} classes became one: {', '.join(dataset.class_names)}."
         if self.overlapping or self.covered:
             left_out = (
-                f"; {_many(self.covered, 'object')} without a pixel of their own left out" if self.covered else ""
+                f"; {counted(self.covered, 'object')} without a pixel of their own left out" if self.covered else ""
             )
-            yield f"{_many(self.overlapping, 'image')} with pixels of two objects, which became nobody's{left_out}."
+            yield f"{counted(self.overlapping, 'image')} with pixels of two objects, which became nobody's{left_out}."
         if self.crowded:
             became = "ignored pixels without a class" if self.layout.ignore else "background"
-            yield f"{_many(self.crowded, 'image')} with crowds, which became {became}."
+            yield f"{counted(self.crowded, 'image')} with crowds, which became {became}."
         if self.ignored:
-            yield f"{_many(self.ignored, 'image')} with ignored pixels, which became background."
+            yield f"{counted(self.ignored, 'image')} with ignored pixels, which became background."
         if not self.layout.columns and dataset.columns:
             yield f"The columns {', '.join(dataset.columns)} of the images are not kept."
 
@@ -166,7 +167,3 @@ def _overlap(masks: list[Int[np.ndarray, "_"]], shape: tuple[int, ...]) -> bool:
             return True
         seen |= mask
     return False
-
-
-def _many(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")

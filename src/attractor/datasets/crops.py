@@ -15,6 +15,7 @@ import numpy as np
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 from attractor.instances import Annotations, decode_mask, encode_mask, relabel
+from attractor.wording import counted
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Crops:
         self._places = self._chosen()
         if not self._places:
             raise InputError(
-                f"No crop of {size} pixels is left of {_many(len(dataset), 'image')}: {self.left_out_empty} have too "
+                f"No crop of {size} pixels is left of {counted(len(dataset), 'image')}: {self.left_out_empty} have too "
                 f"few objects and {self.left_out_crowded} too many. Take another size, or another limit of objects."
             )
         stems = [dataset.names[place.image] for place in self._places]
@@ -92,7 +93,7 @@ class Crops:
         few = "without an object" if self.min_objects == 1 else f"with fewer than {self.min_objects} objects"
         reasons = {few: self.left_out_empty, f"with more than {self.max_objects} objects": self.left_out_crowded}
         left_out = " and ".join(f"{n:,} {reason}" for reason, n in reasons.items() if n)
-        return f"{_many(len(self), 'crop')} of {self.size} x {self.size} pixels; {left_out or 'none'} left out."
+        return f"{counted(len(self), 'crop')} of {self.size} x {self.size} pixels; {left_out or 'none'} left out."
 
     def _chosen(self) -> list[_Place]:
         """The crops with the right number of objects; the others are counted."""
@@ -150,7 +151,3 @@ def cropped(dataset: Dataset, size: int | None, max_objects: int | None) -> Data
 def _starts(length: int, size: int) -> range:
     """First pixels of the whole crops along an axis; 0 alone where it is shorter than a crop."""
     return range(0, max(length - size, 0) + 1, size)
-
-
-def _many(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -1,0 +1,40 @@
+"""The annotated images that a command works on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attractor.cli.printing import say
+from attractor.errors import InputError
+
+if TYPE_CHECKING:
+    from attractor.datasets import Dataset
+
+
+def annotated_images(
+    path: Path, crop: int | None, max_objects: int | None, classes: str | None = None, ignore_classes: bool = False
+) -> Dataset:
+    """The data set at a path with the classes asked for, or its crops, of which one line then says how many."""
+    from attractor.datasets import Crops, cropped, open_dataset
+    from attractor.datasets.classes import as_one_class, with_classes
+
+    dataset = open_dataset(path)
+    if classes is not None:
+        dataset = with_classes(dataset, [name.strip() for name in classes.split(",") if name.strip()])
+    elif ignore_classes:
+        dataset = as_one_class(dataset)
+    images = cropped(dataset, crop, max_objects)
+    if isinstance(images, Crops):
+        say(images.in_words())
+    return images
+
+
+def groups_of(dataset: Dataset, by: str | None, path: Path) -> dict[str, str] | None:
+    """The group of each image."""
+    if by is None:
+        return None
+    if by not in dataset.columns:
+        known = ", ".join(dataset.columns) or "none; write some into images.csv beside the images"
+        raise InputError(f"{path}: has no column {by!r} to score by; its columns: {known}.")
+    return dataset.columns[by]

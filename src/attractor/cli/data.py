@@ -1,0 +1,99 @@
+"""`attractor check` and `attractor convert`: annotated images, looked at and written in another layout."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attractor.cli.annotated import annotated_images
+from attractor.cli.app import need_for_training
+from attractor.cli.printing import progress, say
+from attractor.errors import InputError
+from attractor.wording import counted
+
+if TYPE_CHECKING:
+    from attractor.model import Description
+
+
+def check(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Annotated images.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE|RECIPE.toml",
+            help="Say, too, what of the data this model, or one trained by this recipe, cannot hold.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Say what is wrong with a data set, what is in it, and which settings suit it."""
+    from attractor.datasets import checking
+
+    if not dataset.exists():
+        raise InputError(f"{dataset}: no such data set; check the name and the folder you are in.")
+    description = _described(model) if model is not None else None
+    report = checking.check(dataset)
+    if description is not None and report.class_names:
+        report = report.for_model(*_holds(description, report.class_names))
+    for line in report.lines():
+        say(line)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+def _described(model: str) -> Description:
+    """What a model says of itself, or a recipe of its model; without class names where the recipe names none."""
+    from attractor.model import Description, find_model, read_description
+
+    if Path(model).suffix != ".toml":
+        return read_description(find_model(model))
+    need_for_training()
+    from attractor.recipe import read_recipe
+
+    recipe = read_recipe(model)
+    section = recipe.model
+    return Description(
+        method=section.method,
+        network=section.network,
+        channels=section.channels,
+        class_names=tuple(section.classes or recipe.data.classes or ()),
+        options=section.options,
+        network_options=section.network_options,
+    )
+
+
+def _holds(description: Description, of_data: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
+    """The classes that a model tells apart, by default those of the data, and how many objects of an image it holds."""
+    from attractor.model import Model
+
+    described = dataclasses.replace(description, class_names=description.class_names or of_data)
+    return described.class_names, getattr(Model(described).method, "max_instances", None)
+
+
+def convert(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Annotated images.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write, new or empty.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="LAYOUT",
+            help="label-images, coco, cityscapes, pascal-voc, cvppp, dsb2018, geojson (QuPath), labelme or imagej.",
+            show_default=False,
+        ),
+    ],
+    classes: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Keep these classes alone, commas between.")
+    ] = None,
+) -> None:
+    """Write a data set in another layout, and say what that cannot keep."""
+    from attractor.datasets import converting
+
+    images = annotated_images(dataset, None, None, classes)
+    with progress("converting", len(images)) as (advance, _):
+        lost = converting.convert(images, out, to, report=advance)
+    say(f"{counted(len(images), 'image')} written to {out} as {to}.")
+    for sentence in lost:
+        say(f"Not kept: {sentence}")

@@ -1,0 +1,166 @@
+"""`attractor evaluate`: the score of a model, or of results made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import attractor
+from attractor.cli.annotated import annotated_images, groups_of
+from attractor.cli.app import Crop, Device, Engine, MaxObjects, Precision, Views
+from attractor.cli.printing import complain, say, show, with_progress, write_json
+from attractor.errors import InputError
+from attractor.wording import counted
+
+if TYPE_CHECKING:
+    from attractor.datasets import Dataset, Sample
+    from attractor.instances import Instances
+    from attractor.prediction.image import Segmenter
+
+METRIC_NAMES = (
+    "average_precision (of microscopy: AP over IoU, by image and pooled), coco, cityscapes, pascal_voc, panoptic (PQ), "
+    "aji, boundary (F), cvppp (best Dice and counts, of leaves), average_recall (of the best n proposals)"
+)
+
+
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A model's name, file, or training folder.", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="Annotated images.", show_default=False)
+    ] = None,
+    found: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Score this instead of a model: a folder of label images, a COCO results JSON, a Cityscapes results "
+            "folder, a Data Science Bowl submission.",
+        ),
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="Annotated images, with --found.")] = None,
+    metric: Annotated[str, typer.Option(metavar="NAME", help=f"How to score: {METRIC_NAMES}.")] = "average_precision",
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Score these classes alone, commas between; all else is background."),
+    ] = None,
+    ignore_classes: Annotated[
+        bool, typer.Option("--ignore-classes", help="Leave classes out of account: every object is of one class.")
+    ] = False,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Also write what was found as the official tool reads it: a JSON for COCO, a folder for Cityscapes, a "
+            "CSV for the Data Science Bowl.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
+    ] = None,
+    crop: Crop = None,
+    max_objects: MaxObjects = None,
+    tta: Views = False,
+    device: Device = "auto",
+    engine: Engine = "torch",
+    precision: Precision = "float32",
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for all numbers.")] = Path("evaluation.json"),
+) -> None:
+    """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
+    _check_what_is_scored(model, dataset, found, truth, tta)
+    _check_files(out, results, whole=crop is None and found is None)
+    if classes is not None and ignore_classes:
+        raise InputError(
+            "--classes chooses classes, --ignore-classes leaves them out of account; give one or the other."
+        )
+    from attractor import evaluation, tables
+    from attractor.datasets.classes import as_one_class
+
+    scoring = evaluation.metric_named(metric)
+    if found is not None and scoring.n_proposals:
+        raise InputError(f"{metric} ranks a model's proposals, which label images do not hold; give a model instead.")
+    path = Path(truth or dataset or "")
+    images = annotated_images(path, crop, max_objects, classes, ignore_classes)
+    if found is not None and len(images.class_names) > 1 and evaluation.holds_no_classes(found, images):
+        complain("Note: label images hold no classes, so those of the data set are left out of account.")
+        images = as_one_class(images)
+    groups = groups_of(images, by, path)
+    write = None if results is None else _writer(results, images)
+    segmenter = model and attractor.load(model, device=device, engine=engine, precision=precision)
+    pairs = _predictions(segmenter, images, metric, tta) if segmenter else evaluation.found_in(str(found), images)
+    result = evaluation.evaluate(with_progress("scoring", pairs, len(images)), by=groups, metric=metric, results=write)
+    show(*tables.TABLES[metric](result, by, images.class_names))
+    if n_left_out := len(images) - len(result.images):
+        say(f"{counted(n_left_out, 'image')} without a true object left out.")
+    call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
+    if segmenter:
+        call |= {"device": segmenter.device.type, "engine": segmenter.engine, "precision": segmenter.precision}
+    cut = {} if crop is None else {"crop": crop, "max_objects": max_objects}
+    chosen = {"classes": classes, "ignore_classes": ignore_classes, "class_names": list(images.class_names)}
+    write_json(out, {"attractor": attractor.__version__, "call": call | cut | chosen, **evaluation.as_json(result)})
+    if results is not None:
+        say(f"What was found is in {results}.")
+    say(f"All numbers are in {out}.")
+
+
+def _check_what_is_scored(
+    model: str | None, dataset: Path | None, found: Path | None, truth: Path | None, tta: bool
+) -> None:
+    """Refuse anything but a model and a data set, or somebody's results and the truth."""
+    if found is None and (model is None or dataset is None or truth is not None):
+        raise InputError("Give a model and a data set, or --found with results and --truth with a data set.")
+    if found is not None and (truth is None or model is not None or tta):
+        raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
+
+
+def _check_files(out: Path, results: Path | None, *, whole: bool) -> None:
+    """Refuse files that cannot be written, or results of anything but what a model found in whole images."""
+    if results is not None and not whole:
+        raise InputError("--results writes what a model found in whole images; leave out --crop and --found.")
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
+    if results is not None and results.resolve() == out.resolve():
+        raise InputError(f"{out}: is the file for all numbers, too; give --results or --out another name.")
+
+
+def _writer(path: Path, images: Dataset) -> Callable[[Iterable[tuple[str, Instances]]], None]:
+    """What writes results to a path; that it can is found out before the first image is computed."""
+    from attractor import evaluation
+
+    evaluation.check_results(path, images)
+    return lambda found: evaluation.write_results(path, found, images)
+
+
+def _predictions(segmenter: Segmenter, images: Dataset, metric: str, tta: bool) -> Iterator[tuple[Sample, Instances]]:
+    """The true objects with those that a model finds or proposes."""
+    from attractor.evaluation import metric_named, scored_by
+
+    scoring = metric_named(metric)
+    segmenter.check_options(tta=tta, n_proposals=scoring.n_proposals)
+    if note := _note_on_classes(segmenter.class_names, images.class_names, scoring.has_classes, metric):
+        complain(f"Note: {note}")
+    return scored_by(metric, segmenter, images, tta=tta)
+
+
+def _note_on_classes(own: Sequence[str], true: Sequence[str], has_classes: bool, metric: str) -> str:
+    """What to know where the classes of a model and a data set differ, or the metric knows none."""
+    if max(len(own), len(true)) == 1 or (has_classes and tuple(own) == tuple(true)):
+        return ""
+    if not has_classes:
+        return f"{metric} knows no classes, so they are left out of account."
+    if len(true) == 1 and true[0] not in own:
+        return "objects of all the model's classes are scored as one."
+    if not set(own) & set(true):
+        return (
+            f"the model's classes are {', '.join(own)}, those of the data set {', '.join(true)}; they are compared in "
+            "this order."
+        )
+    lacking = [name for name in true if name not in own]
+    extra = [name for name in own if name not in true]
+    parts = [f"the model lacks {', '.join(lacking)}, of which nothing can be found"] if lacking else []
+    parts += [f"what it finds of {', '.join(extra)} is left out"] if extra else []
+    return "; ".join(parts) + "." if parts else ""

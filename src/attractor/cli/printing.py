@@ -1,0 +1,59 @@
+"""What the commands print: lines, tables, progress; and the files of numbers that they write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+T = TypeVar("T")
+
+
+def say(line: str) -> None:
+    """A line on stdout, as it is."""
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def complain(line: str, console: Console | None = None) -> None:
+    """One line on stderr."""
+    console = console or Console(stderr=True)
+    console.print(" ".join(line.splitlines()), markup=False, highlight=False, soft_wrap=True)
+
+
+def show(*tables: Table) -> None:
+    """Tables on stdout."""
+    for table in tables:
+        Console().print(table)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[tuple[Callable[[], None], Console]]:
+    """A bar on stderr where that is a terminal: what to call after each step, and where to print meanwhile."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task), console
+
+
+def with_progress(what: str, items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, with a bar."""
+    with progress(what, total) as (advance, _):
+        for item in items:
+            yield item
+            advance()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of numbers, whole or not at all."""
+    from attractor.images import atomic
+
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

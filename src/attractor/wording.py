@@ -1,0 +1,17 @@
+"""Numbers as people read them: with their noun, or as a share in four characters."""
+
+from __future__ import annotations
+
+import math
+
+
+def counted(n: int, one: str, several: str = "") -> str:
+    """A number and its noun, as in "1 image" and "1,204 images"."""
+    return f"{n:,} {one if n == 1 else several or one + 's'}"
+
+
+def share(value: float) -> str:
+    """A share in four characters, as in .812 and 1.00; a dash where there is none."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}".removeprefix("0")[:4]
