@@ -19,6 +19,7 @@ from attractor import cli
 from attractor.cli import evaluate
 from attractor.datasets import open_dataset
 from attractor.datasets.coco import write_coco
+from attractor.demo import FOLDER, PICTURES
 from attractor.images import read_image, read_labels, write_image, write_labels
 from attractor.methods import METHODS
 from attractor.model import Model, read_description
@@ -551,8 +552,19 @@ def test_the_demo_needs_no_network(attractor_command, in_folder, tiny_model, mon
     monkeypatch.setitem(MODELS, "nuclei", tiny_model)
     answer = attractor_command("demo", "--device", "cpu")
     assert answer.code == 0, answer.error
-    n = read_labels("demo/immunohistochemistry_labels.tif").max()
-    assert answer.out.startswith(f"Found {n} nuclei in demo/immunohistochemistry.png")
-    for ending in ("_labels.tif", "_overlay.png", "_objects.csv"):
-        assert f"demo/immunohistochemistry{ending}" in answer.out
-        assert os.path.getsize(f"demo/immunohistochemistry{ending}") > 0
+    for name in (*PICTURES, "immunohistochemistry"):
+        n = read_labels(f"demo/{name}_labels.tif").max()
+        assert f"Found {n:,} nuclei in demo/{name}.png" in answer.out
+        for ending in (".png", "_labels.tif", "_overlay.png", "_objects.csv"):
+            assert os.path.getsize(f"demo/{name}{ending}") > 0
+    assert "the model has never seen a brown stain" in answer.out
+    assert "attractor train mine --from nuclei" in answer.out
+
+
+def test_the_pictures_of_the_demo_score_as_the_median_of_their_kind(attractor_command, in_folder):
+    answer = attractor_command("evaluate", "nuclei", FOLDER, "--device", "cpu")
+    assert answer.code == 0, answer.error
+    images = json.loads(Path("evaluation.json").read_text())["images"]
+    scores = {image["name"]: image["tp"][0] / (image["tp"][0] + image["fp"][0] + image["fn"][0]) for image in images}
+    # the medians of all such test images are .875 and .732
+    assert scores == pytest.approx({"fluorescence": 0.874, "stained": 0.768}, abs=0.02)
