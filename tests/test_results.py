@@ -7,13 +7,14 @@ import pytest
 
 from attractor.datasets import open_dataset
 from attractor.datasets.cityscapes import write_cityscapes
-from attractor.datasets.classes import as_one_class, with_classes
+from attractor.datasets.classes import as_one_class, renumbered_objects, with_classes
 from attractor.datasets.coco import write_coco
 from attractor.datasets.dsb2018 import write_dsb2018
 from attractor.datasets.label_images import write_label_images
+from attractor.datasets.results import check_results, found_in, write_results
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
-from attractor.evaluation import check_results, class_numbers, evaluate, found_in, renumbered, write_results
+from attractor.evaluation import class_numbers, evaluate
 from attractor.instances import Instances
 
 WRITERS = {"coco": write_coco, "cityscapes": write_cityscapes, "dsb2018": write_dsb2018}
@@ -75,7 +76,7 @@ def test_results_without_classes_cannot_be_written(tmp_path):
 
 def test_a_layout_without_an_official_form_has_no_results_file(tmp_path):
     write_label_images(tmp_path / "data", [sample("one", 1)])
-    with pytest.raises(InputError, match="known for Coco, Cityscapes, Dsb2018, not for a data set in the layout Label"):
+    with pytest.raises(InputError, match="known for coco, cityscapes, dsb2018, not for a data set in the layout label"):
         check_results(tmp_path / "found.json", open_dataset(tmp_path / "data"))
 
 
@@ -97,7 +98,7 @@ def test_a_file_of_another_benchmark_is_refused(dataset, tmp_path):
     layout, images = dataset
     other = tmp_path / ("found.json" if layout != "coco" else "found.csv")
     other.write_text("[]")
-    with pytest.raises(InputError, match="cannot be read from such a file; give a folder of label images, or for Coco"):
+    with pytest.raises(InputError, match="cannot be read from such a file; give a folder of label images, or for coco"):
         found_in(other, images)
     with pytest.raises(InputError, match="no such file or folder; give the one that holds the results"):
         found_in(tmp_path / "nowhere", images)
@@ -127,7 +128,7 @@ def test_classes_are_compared_by_name(own, true, numbers):
 def test_objects_of_a_class_that_is_left_out_are_gone():
     labels = np.array([[1, 2, 3]], np.int32)
     given = Instances(labels, np.array([1, 2, 1]), np.array([0.5, 0.6, 0.7], np.float32))
-    kept = renumbered(given, (0, 1))
+    kept = renumbered_objects(given, (0, 1))
     assert (kept.labels.tolist(), kept.classes.tolist()) == ([[0, 1, 0]], [1])
     assert kept.scores.tolist() == pytest.approx([0.6])
 
@@ -136,5 +137,5 @@ def test_what_an_object_that_is_left_out_hid_comes_to_light():
     masks = [np.array([[True, True, True]]), np.array([[False, True, True]])]
     given = Instances.from_masks(masks, np.array([1, 2]), np.array([0.5, 0.9], np.float32), (1, 3))
     assert given.labels.tolist() == [[1, 2, 2]]
-    assert renumbered(given, (1, 0)).labels.tolist() == [[1, 1, 1]]
-    assert renumbered(given, (2, 1)).labels.tolist() == [[1, 2, 2]]
+    assert renumbered_objects(given, (1, 0)).labels.tolist() == [[1, 1, 1]]
+    assert renumbered_objects(given, (2, 1)).labels.tolist() == [[1, 2, 2]]

@@ -6,27 +6,20 @@ import dataclasses
 import functools
 import itertools
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from attractor.datasets import Dataset, Sample
-from attractor.datasets.cityscapes import Cityscapes, read_cityscapes_results, write_cityscapes_results
-from attractor.datasets.classes import WithClasses
-from attractor.datasets.coco import Coco, read_coco_results, write_coco_results
-from attractor.datasets.dsb2018 import Dsb2018, read_dsb_submission, write_dsb_submission
+from attractor.datasets.classes import renumbered_objects
 from attractor.errors import InputError
-from attractor.images import read_labels
-from attractor.instances import Annotations, Instances, decode_mask
+from attractor.instances import Annotations, Instances
 from attractor.metrics import METRICS, Metric
 from attractor.prediction.image import Segmenter
 
-FOUND_ENDINGS = ("_labels.tif", ".tif", ".tiff", ".png")  # of label images to score, in this order
 SHOWN = (0.5, 0.75, 0.9)  # IoU thresholds of the table; the JSON has all ten
 TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their maps take some 700 MB
 
@@ -60,7 +53,7 @@ def scored_by(
     else:
         pairs = predicted(segmenter, dataset, tta=tta)
     numbers = class_numbers(segmenter.class_names, dataset.class_names)
-    return pairs if numbers is None else ((sample, renumbered(found, numbers)) for sample, found in pairs)
+    return pairs if numbers is None else ((sample, renumbered_objects(found, numbers)) for sample, found in pairs)
 
 
 def class_numbers(own: Sequence[str], true: Sequence[str]) -> tuple[int, ...] | None:
@@ -78,18 +71,6 @@ def class_numbers(own: Sequence[str], true: Sequence[str]) -> tuple[int, ...] | 
     return tuple(true.index(name) + 1 if name in true else 0 for name in own)
 
 
-def renumbered(found: Instances, numbers: Sequence[int]) -> Instances:
-    """What was found with class c as number c of these, counted from 1; a class with number 0 is left out."""
-    classes = np.array([0, *numbers], np.int32)[found.classes]
-    kept = classes > 0
-    table = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
-    if found.masks is None or kept.all():
-        return Instances(table[found.labels], classes[kept], found.scores[kept], found.masks)
-    shape = found.labels.shape  # what an object that is left out hid comes to light
-    masks = [decode_mask(mask, shape) for mask, keep in zip(found.masks, kept, strict=True) if keep]
-    return Instances.from_masks(masks, classes[kept], found.scores[kept], (shape[0], shape[1]))
-
-
 def predicted(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> Iterator[tuple[Sample, Instances]]:
     """Each annotated image with what the model finds in it."""
     for index in range(len(dataset)):
@@ -104,176 +85,6 @@ def proposed(
     for index in range(len(dataset)):
         sample = dataset[index]
         yield sample, segmenter.propose(sample.image, n, tta=tta, name=sample.name)
-
-
-def found_in(path: str | Path, dataset: Dataset) -> Iterator[tuple[Sample, Instances]]:
-    """Each annotated image with the objects that somebody's results have for it.
-
-    Args:
-        path: what the official tool of the data set's layout reads (a results JSON of COCO, a results folder of
-            Cityscapes, a submission CSV of the Data Science Bowl), or a folder of label images, named as in
-            FOUND_ENDINGS. Those know no classes: every object, true or found, gets class 1.
-        dataset: the truth.
-
-    Raises:
-        InputError: if there is nothing at the path, an image has no file in a folder of label images, or a file of
-            results cannot be read, is of another data set, or of another layout.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give the one that holds the results to score.")
-    whole = dataset.whole if isinstance(dataset, WithClasses) else dataset
-    if (read := _reader(path, whole)) is None:
-        return _label_images_in(path, dataset)
-    numbers = dataset.numbers if isinstance(dataset, WithClasses) else None
-    found = read(path, whole) if numbers is None else (renumbered(one, numbers) for one in read(path, whole))
-    return ((dataset[index], one) for index, one in enumerate(found))
-
-
-def _reader(path: Path, dataset: Dataset) -> Callable[[Path, Any], Iterator[Instances]] | None:
-    """What reads results in the form of the data set's benchmark; None for a folder of label images.
-
-    Raises:
-        InputError: if the path is a file that none of them reads.
-    """
-    for kind, benchmark in RESULTS.items():
-        if isinstance(dataset, kind) and benchmark.recognises(path):
-            return benchmark.read
-    if path.is_dir():
-        return None
-    forms = "; ".join(f"{kind.__name__}: {benchmark.form}" for kind, benchmark in RESULTS.items())
-    raise InputError(
-        f"{path}: results of a data set in the layout {type(dataset).__name__} cannot be read from such a file; give a "
-        f"folder of label images, or for {forms}."
-    )
-
-
-def holds_no_classes(path: Path, dataset: Dataset) -> bool:
-    """Whether somebody's results are label images, which say nothing of classes."""
-    whole = dataset.whole if isinstance(dataset, WithClasses) else dataset
-    return path.is_dir() and _reader(path, whole) is None
-
-
-def _label_images_in(folder: Path, dataset: Dataset) -> Iterator[tuple[Sample, Instances]]:
-    files = [_found_file(folder, name) for name in dataset.names]
-    missing = [name for name, file in zip(dataset.names, files, strict=True) if file is None]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(
-            f"{folder}: {len(missing)} of {len(files)} images have no label image: {', '.join(missing[:3])}{more}. "
-            f"Their names must be the image's stem and one of {', '.join(FOUND_ENDINGS)}."
-        )
-    return (_as_one_class(dataset[index], file) for index, file in enumerate(files) if file is not None)
-
-
-def check_results(path: str | Path, dataset: Dataset) -> None:
-    """Refuse to write results that the official tool of the data set's layout could not read.
-
-    Raises:
-        InputError: if the layout is none of RESULTS, the path cannot be written, or classes were left out of account.
-    """
-    whole = dataset.whole if isinstance(dataset, WithClasses) else dataset
-    benchmark = next((benchmark for kind, benchmark in RESULTS.items() if isinstance(whole, kind)), None)
-    if benchmark is None:
-        forms = ", ".join(kind.__name__ for kind in RESULTS)
-        raise InputError(
-            f"{path}: results files are known for {forms}, not for a data set in the layout {type(whole).__name__}; "
-            "`attractor segment` writes label images and other forms."
-        )
-    path = Path(path)
-    if not benchmark.takes(path):
-        raise InputError(f"{path}: results for a data set in the layout {type(whole).__name__} are {benchmark.form}.")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"{path}: there is no such folder; make it, or give another path for the results.")
-    if isinstance(dataset, WithClasses) and len({n for n in dataset.numbers if n}) < sum(map(bool, dataset.numbers)):
-        raise InputError(f"{path}: results have classes, which --ignore-classes leaves out; give one or the other.")
-
-
-def write_results(path: str | Path, found: Iterable[tuple[str, Instances]], dataset: Dataset) -> None:
-    """Write what was found in the images of a data set as the official tool of its layout reads it.
-
-    Args:
-        path: file or folder to write.
-        found: names of images, each with what was found in it; consumed one by one.
-        dataset: the truth, in a layout of RESULTS.
-
-    Raises:
-        InputError: as `check_results` does, or if nothing can be written.
-    """
-    check_results(path, dataset)
-    whole = dataset
-    if isinstance(dataset, WithClasses):
-        whole, numbers = dataset.whole, dataset.numbers
-        back = [numbers.index(number) + 1 for number in range(1, len(dataset.class_names) + 1)]
-        found = ((name, renumbered(one, back)) for name, one in found)
-    (benchmark,) = (benchmark for kind, benchmark in RESULTS.items() if isinstance(whole, kind))
-    benchmark.write(Path(path), found, whole)
-
-
-@dataclass(frozen=True)
-class Results:
-    """How a benchmark's official tool takes what was found."""
-
-    form: str  # in words
-    takes: Callable[[Path], bool]  # whether such a path can be written
-    recognises: Callable[[Path], bool]
-    read: Callable[[Path, Any], Iterator[Instances]]
-    write: Callable[[Path, Iterable[tuple[str, Instances]], Any], None]
-
-
-def _write_coco(path: Path, found: Iterable[tuple[str, Instances]], dataset: Coco) -> None:
-    ids = dict(zip(dataset.names, dataset.image_ids, strict=True))
-    write_coco_results(path, ((ids[name], one) for name, one in found), dataset.category_ids)
-
-
-def _write_cityscapes(path: Path, found: Iterable[tuple[str, Instances]], dataset: Cityscapes) -> None:
-    for name, one in found:
-        write_cityscapes_results(path, name, one, dataset.class_names)
-
-
-def _read_dsb(path: Path, dataset: Dsb2018) -> Iterator[Instances]:
-    sizes = {name: dataset[index].labels.shape for index, name in enumerate(dataset.names)}
-    found = read_dsb_submission(path, sizes, unscored=dataset.unscored)
-    return (found[name] for name in dataset.names)
-
-
-def _write_dsb(path: Path, found: Iterable[tuple[str, Instances]], dataset: Dsb2018) -> None:
-    nothing = Instances.from_labels(np.zeros((1, 1), np.int32))
-    write_dsb_submission(path, itertools.chain(found, ((name, nothing) for name in dataset.unscored)))
-
-
-def _is_file(suffix: str) -> Callable[[Path], bool]:
-    """Whether a path is, or can become, a file of this kind."""
-    return lambda path: path.suffix.lower() == suffix and not path.is_dir()
-
-
-RESULTS: dict[type, Results] = {
-    Coco: Results("a results JSON, FILE.json", _is_file(".json"), _is_file(".json"), read_coco_results, _write_coco),
-    Cityscapes: Results(
-        "a folder of *_pred.txt and masks",
-        lambda path: not path.is_file(),
-        lambda path: any(re.match(r"[^_]+_\d+_\d+", file.name) for file in path.rglob("*.txt")),
-        read_cityscapes_results,
-        _write_cityscapes,
-    ),
-    Dsb2018: Results("a submission CSV, FILE.csv", _is_file(".csv"), _is_file(".csv"), _read_dsb, _write_dsb),
-}
-
-
-def _found_file(folder: Path, name: str) -> Path | None:
-    """The label image of an image's stem, if there is one."""
-    return next((file for ending in FOUND_ENDINGS if (file := folder / (name + ending)).is_file()), None)
-
-
-def _as_one_class(sample: Sample, file: Path) -> tuple[Sample, Instances]:
-    """The sample and the objects in a file, all of class 1."""
-    annotate = sample.annotate
-    sample = dataclasses.replace(
-        sample,
-        classes=np.ones_like(sample.classes),
-        annotate=annotate and (lambda: dataclasses.replace(a := annotate(), classes=np.ones_like(a.classes))),
-    )
-    return sample, Instances.from_labels(read_labels(file))
 
 
 def evaluate(

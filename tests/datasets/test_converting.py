@@ -8,7 +8,7 @@ import pytest
 from attractor.datasets import DATASETS, layout_of, open_dataset
 from attractor.datasets.checking import check
 from attractor.datasets.coco import write_coco
-from attractor.datasets.converting import LAYOUTS, convert
+from attractor.datasets.converting import convert
 from attractor.datasets.label_images import write_label_images
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
@@ -39,11 +39,7 @@ def objects(one):
     return {tuple(np.flatnonzero(one.labels == k + 1).tolist()) for k in range(len(one.classes))}
 
 
-def test_every_layout_that_is_read_is_written():
-    assert LAYOUTS.keys() == DATASETS.keys()
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", DATASETS)
 def test_what_is_converted_reads_the_same(layout, street, tmp_path):
     convert(street, tmp_path / "out", layout)
     assert layout_of(tmp_path / "out") == layout
@@ -53,12 +49,12 @@ def test_what_is_converted_reads_the_same(layout, street, tmp_path):
     assert objects(first) == objects(sample())
     assert np.array_equal(first.image, sample().image)
     assert (len(second.classes), second.ignore.any()) == (0, False)
-    if LAYOUTS[layout].classes:
+    if DATASETS[layout].holds.classes:
         names = {found.class_names[number - 1] for number in first.classes}
         assert names == {"car", "bus"}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", DATASETS)
 def test_every_layout_is_checked(layout, street, tmp_path):
     convert(street, tmp_path / "out", layout)
     report = check(tmp_path / "out")
@@ -67,7 +63,7 @@ def test_every_layout_is_checked(layout, street, tmp_path):
     assert report.counts["objects"] == 3
 
 
-@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if not layout.classes])
+@pytest.mark.parametrize("layout", [name for name, layout in DATASETS.items() if not layout.holds.classes])
 def test_classes_that_become_one_are_named(layout, street, tmp_path):
     assert "2 classes became one: car, bus." in convert(street, tmp_path / "out", layout)
 
@@ -105,7 +101,7 @@ def overlapping(folder):
     return masks
 
 
-@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if layout.overlaps])
+@pytest.mark.parametrize("layout", [name for name, layout in DATASETS.items() if layout.holds.overlaps])
 def test_objects_that_overlap_stay_whole(layout, tmp_path):
     masks = overlapping(tmp_path / "coco")
     assert convert(open_dataset(tmp_path / "coco"), tmp_path / "out", layout) == ()
@@ -115,7 +111,7 @@ def test_objects_that_overlap_stay_whole(layout, tmp_path):
     assert not annotations.is_crowd.any()
 
 
-@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if not layout.overlaps])
+@pytest.mark.parametrize("layout", [name for name, layout in DATASETS.items() if not layout.holds.overlaps])
 def test_overlaps_that_are_lost_are_said(layout, tmp_path):
     overlapping(tmp_path / "coco")
     said = "1 image with pixels of two objects, which became nobody's; 1 object without a pixel of their own left out."
@@ -134,7 +130,7 @@ def with_a_crowd(folder):
     write_coco(folder, [one], ["car", "bus"])
 
 
-@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if layout.crowds])
+@pytest.mark.parametrize("layout", [name for name, layout in DATASETS.items() if layout.holds.crowds])
 def test_crowds_keep_their_class(layout, tmp_path):
     with_a_crowd(tmp_path / "coco")
     assert convert(open_dataset(tmp_path / "coco"), tmp_path / "out", layout) == ()
@@ -144,10 +140,10 @@ def test_crowds_keep_their_class(layout, tmp_path):
     assert np.array_equal(found[0].ignore[:, 12:], np.ones((12, 4), bool))
 
 
-@pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if not layout.crowds])
+@pytest.mark.parametrize("layout", [name for name, layout in DATASETS.items() if not layout.holds.crowds])
 def test_crowds_that_are_lost_are_said(layout, tmp_path):
     with_a_crowd(tmp_path / "coco")
-    became = "ignored pixels without a class" if LAYOUTS[layout].ignore else "background"
+    became = "ignored pixels without a class" if DATASETS[layout].holds.ignore else "background"
     assert f"1 image with crowds, which became {became}." in convert(
         open_dataset(tmp_path / "coco"), tmp_path / "out", layout
     )

@@ -11,7 +11,7 @@ import gc
 from collections.abc import Sequence
 
 from attractor.cli import compare, data, evaluate, export, models, segment, train
-from attractor.cli.app import app
+from attractor.cli.app import Command, app
 from attractor.cli.printing import complain
 from attractor.errors import InputError
 
@@ -27,7 +27,7 @@ COMMANDS = (  # in the order of `attractor --help`
     models.demo,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def run() -> int:

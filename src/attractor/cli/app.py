@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 import attractor
 from attractor.errors import InputError
@@ -43,6 +45,38 @@ Crop = Annotated[
 MaxObjects = Annotated[
     int | None, typer.Option(metavar="N", help="With --crop: leave out crops with more objects than this.")
 ]
+
+
+def _layouts() -> str:
+    from attractor.datasets import DATASETS
+
+    *most, last = DATASETS
+    return f"{', '.join(most)} or {last}"
+
+
+def _results_forms() -> str:
+    from attractor.datasets.results import results_forms
+
+    return "; ".join(f"{name}: {words}" for name, words in results_forms().items())
+
+
+NAMES: dict[str, Callable[[], str]] = {"layouts": _layouts, "results_forms": _results_forms}
+
+
+class Command(typer.core.TyperCommand):
+    """A command in whose help `{layouts}`, or another of NAMES, stands for the names that there are.
+
+    They are looked up when somebody asks for the help, as what holds them takes long to import.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # Typer keeps their types to itself
+        """Write the help with all names filled in."""
+        for option in self.params:
+            if isinstance(option, typer.core.TyperOption) and option.help:
+                for name, names in NAMES.items():
+                    if (place := f"{{{name}}}") in option.help:
+                        option.help = option.help.replace(place, names())
+        super().format_help(ctx, formatter)
 
 
 def _show_version(wanted: bool) -> None:

@@ -80,7 +80,7 @@ def convert(
         str,
         typer.Option(
             metavar="LAYOUT",
-            help="label-images, coco, cityscapes, pascal-voc, cvppp, dsb2018, geojson (QuPath), labelme or imagej.",
+            help="{layouts}.",
             show_default=False,
         ),
     ],

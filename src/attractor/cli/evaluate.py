@@ -38,8 +38,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Score this instead of a model: a folder of label images, a COCO results JSON, a Cityscapes results "
-            "folder, a Data Science Bowl submission.",
+            help="Score this instead of a model: a folder of label images, or, for {results_forms}.",
         ),
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Annotated images, with --found.")] = None,
@@ -55,8 +54,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Also write what was found as the official tool reads it: a JSON for COCO, a folder for Cityscapes, a "
-            "CSV for the Data Science Bowl.",
+            help="Also write what was found as the official tool reads it. For {results_forms}.",
         ),
     ] = None,
     by: Annotated[
@@ -78,6 +76,7 @@ def evaluate(
             "--classes chooses classes, --ignore-classes leaves them out of account; give one or the other."
         )
     from attractor import evaluation, tables
+    from attractor.datasets import results as results_files
     from attractor.datasets.classes import as_one_class
 
     scoring = evaluation.metric_named(metric)
@@ -85,13 +84,13 @@ def evaluate(
         raise InputError(f"{metric} ranks a model's proposals, which label images do not hold; give a model instead.")
     path = Path(truth or dataset or "")
     images = annotated_images(path, crop, max_objects, classes, ignore_classes)
-    if found is not None and len(images.class_names) > 1 and evaluation.holds_no_classes(found, images):
+    if found is not None and len(images.class_names) > 1 and results_files.holds_no_classes(found, images):
         complain("Note: label images hold no classes, so those of the data set are left out of account.")
         images = as_one_class(images)
     groups = groups_of(images, by, path)
     write = None if results is None else _writer(results, images)
     segmenter = model and attractor.load(model, device=device, engine=engine, precision=precision)
-    pairs = _predictions(segmenter, images, metric, tta) if segmenter else evaluation.found_in(str(found), images)
+    pairs = _predictions(segmenter, images, metric, tta) if segmenter else results_files.found_in(str(found), images)
     result = evaluation.evaluate(with_progress("scoring", pairs, len(images)), by=groups, metric=metric, results=write)
     show(*tables.TABLES[metric](result, by, images.class_names))
     if n_left_out := len(images) - len(result.images):
@@ -129,10 +128,10 @@ def _check_files(out: Path, results: Path | None, *, whole: bool) -> None:
 
 def _writer(path: Path, images: Dataset) -> Callable[[Iterable[tuple[str, Instances]]], None]:
     """What writes results to a path; that it can is found out before the first image is computed."""
-    from attractor import evaluation
+    from attractor.datasets.results import check_results, write_results
 
-    evaluation.check_results(path, images)
-    return lambda found: evaluation.write_results(path, found, images)
+    check_results(path, images)
+    return lambda found: write_results(path, found, images)
 
 
 def _predictions(segmenter: Segmenter, images: Dataset, metric: str, tta: bool) -> Iterator[tuple[Sample, Instances]]:

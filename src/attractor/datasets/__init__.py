@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, runtime_checkable
 
 import numpy as np
 
@@ -20,46 +19,53 @@ from attractor.datasets.geojson import GeoJson
 from attractor.datasets.imagej import ImageJ
 from attractor.datasets.label_images import LabelImages
 from attractor.datasets.labelme import Labelme
+from attractor.datasets.layout import Evidence, Layout
 from attractor.datasets.pascal_voc import PascalVoc
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 
 __all__ = ["DATASETS", "Crops", "Dataset", "Sample", "Subset", "cropped", "layout_of", "open_dataset", "split"]
 
-runtime_checkable(Dataset)  # so that the checked signatures in tests can ask whether something is one
-
-DATASETS: dict[str, Any] = {
+DATASETS: dict[str, Layout] = {
+    "label-images": LabelImages,
+    "coco": Coco,
+    "cityscapes": Cityscapes,
     "pascal-voc": PascalVoc,
     "cvppp": Cvppp,
     "dsb2018": Dsb2018,
-    "cityscapes": Cityscapes,
-    "label-images": LabelImages,
     "geojson": GeoJson,
     "labelme": Labelme,
-    "coco": Coco,
     "imagej": ImageJ,
 }
 
 
 def layout_of(path: str | Path) -> str:
-    """The name in DATASETS of the first layout that recognises the path.
+    """The name in DATASETS of the layout that recognises the path, the surest where several do.
 
     Raises:
-        InputError: if none does; the message lists the layouts.
+        InputError: if none does, or two are equally sure; the message lists the layouts.
     """
-    if not Path(path).exists():
+    path = Path(path)
+    if not path.exists():
         raise InputError(f"{path}: no such data set; check the name and the folder you are in.")
-    if (name := _recognised(Path(path))) is not None:
-        return name
+    found = _recognised(path)
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: holds annotations in several layouts, {' and '.join(found)}; move those away that are not meant."
+        )
+    if found:
+        return found[0]
     layouts = "; ".join(f"{name}: {layout.layout}" for name, layout in DATASETS.items())
-    inside = [part.name for part in sorted(Path(path).glob("*/")) if _recognised(part)]
+    inside = [part.name for part in sorted(path.glob("*/")) if _recognised(part)]
     hint = f" There are data sets in it, though: {', '.join(inside[:5])}." if inside else ""
     raise InputError(f"{path}: is not laid out as any data set known here. Accepted are {layouts}.{hint}")
 
 
-def _recognised(path: Path) -> str | None:
-    """The first layout that recognises the path, if one does."""
-    return next((name for name, layout in DATASETS.items() if layout.recognises(path)), None)
+def _recognised(path: Path) -> list[str]:
+    """The layouts that recognise the path most surely: one, if things are as they should be."""
+    evidence = {name: layout.recognises(path) for name, layout in DATASETS.items()}
+    surest = max(evidence.values())
+    return [name for name, own in evidence.items() if own == surest > Evidence.NONE]
 
 
 def open_dataset(path: str | Path) -> Dataset:
@@ -68,7 +74,7 @@ def open_dataset(path: str | Path) -> Dataset:
     Raises:
         InputError: if no layout fits, or what is there cannot be used.
     """
-    return DATASETS[layout_of(path)](path)
+    return DATASETS[layout_of(path)](Path(path))
 
 
 class Subset:

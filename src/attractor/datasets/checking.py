@@ -21,6 +21,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_parts
 
 from attractor.datasets import DATASETS, layout_of
+from attractor.datasets.layout import Overlapping
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 from attractor.instances import areas
@@ -142,7 +143,7 @@ def check(path: str | Path) -> Report:
     findings = _Findings()
     try:
         layout = layout_of(path)
-        dataset, problems = _open(layout, path)
+        dataset, problems = DATASETS[layout].salvage(Path(path))
     except InputError as error:
         findings.errors.append(str(error))
         return findings.report([], [])
@@ -174,12 +175,6 @@ def object_statistics(dataset: Dataset) -> ObjectStatistics:
 def _samples(dataset: Dataset) -> Iterator[Sample]:
     """Each sample in turn, one in memory at a time."""
     return (dataset[index] for index in range(len(dataset)))
-
-
-def _open(layout: str, path: str | Path) -> tuple[Any, list[str]]:
-    """The data set, and what of it had to be left out, where its layout can tell."""
-    maker = DATASETS[layout]
-    return maker.salvage(path) if hasattr(maker, "salvage") else (maker(path), [])
 
 
 def _measure(labels: Int32[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, "k 2"]]:
@@ -224,7 +219,7 @@ class _Findings:
     claimed_twice: list[tuple[float, str]] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)  # annotated objects without a pixel of their own
 
-    def look_at(self, sample: Sample, dataset: Any, index: int) -> None:
+    def look_at(self, sample: Sample, dataset: Dataset, index: int) -> None:
         """Add one sample."""
         self.sizes.append(sample.labels.shape)
         self.kinds[sample.image.shape[2], str(sample.image.dtype)] += 1
@@ -242,7 +237,7 @@ class _Findings:
             row, columns = boxes[k][0].start, boxes[k][1]
             column = columns.start + int(np.argmax(sample.labels[row, columns] == k + 1))
             self.in_pieces.append((int(pieces[k]), f"{sample.name} at row {row}, column {column}"))
-        if hasattr(dataset, "overlap_share"):
+        if isinstance(dataset, Overlapping):
             if share := dataset.overlap_share(index):
                 self.claimed_twice.append((share, sample.name))
             if n_lost := dataset.object_count(index) - len(area):

@@ -30,20 +30,23 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 from PIL import Image
 from scipy import ndimage
 
+from attractor.datasets.layout import Evidence, Holds, ResultsForm
 from attractor.datasets.polygons import Box, encode_in_box
-from attractor.datasets.sample import Sample
+from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 from attractor.images import atomic, image_suffix, made, read_image, read_labels, write_image, write_labels
 from attractor.instances import Annotations, Instances, decode_mask, encode_masks, relabel
@@ -83,7 +86,15 @@ class _Files:
 class Cityscapes:
     """One split of Cityscapes, or one city of it."""
 
-    layout = "a folder with leftImg8bit/ and gtFine/ or gtCoarse/, or a split in it such as leftImg8bit/train"
+    layout: ClassVar[str] = (
+        "a folder with leftImg8bit/ and gtFine/ or gtCoarse/, or a split in it such as leftImg8bit/train"
+    )
+    holds: ClassVar[Holds] = Holds(ignore=True, crowds=True)
+    results: ClassVar[ResultsForm] = ResultsForm(
+        "a folder of *_pred.txt and masks",
+        recognises=lambda path: any(re.match(r"[^_]+_\d+_\d+", file.name) for file in path.rglob("*.txt")),
+        takes=lambda path: not path.is_file(),
+    )
     class_names: tuple[str, ...] = tuple(LABELS)
 
     def __init__(self, path: str | Path) -> None:
@@ -108,10 +119,16 @@ class Cityscapes:
         return dataset, dataset._pair(Path(path), shown=10)
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a folder of Cityscapes, or lies in one."""
         root = _placed(Path(path)).root
-        return Path(path).is_dir() and any((root / folder).is_dir() for folder in (_PICTURES, *_TRUTHS))
+        is_such = Path(path).is_dir() and any((root / folder).is_dir() for folder in (_PICTURES, *_TRUTHS))
+        return Evidence.STRUCTURE if is_such else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_cityscapes` does."""
+        write_cityscapes(folder, samples, described.class_names)
 
     def _pair(self, path: Path, shown: int) -> list[str]:
         """Find the pictures and their annotations, and say what has no partner."""
@@ -165,6 +182,15 @@ class Cityscapes:
             ignored[places],
             partial(_annotations, files),
         )
+
+    def read_results(self, path: Path) -> Iterator[Instances]:
+        """What a folder of results says was found in each image, as `read_cityscapes_results` reads it."""
+        return read_cityscapes_results(path, self)
+
+    def write_results(self, path: Path, found: Iterable[tuple[str, Instances]]) -> None:
+        """Write what was found as `write_cityscapes_results` does."""
+        for name, one in found:
+            write_cityscapes_results(path, name, one, self.class_names)
 
     def annotations(self, index: int) -> Annotations:
         """The objects of one image, then its groups, as the official script counts them.

@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
-from attractor.instances import Annotations, decode_mask, relabel
+from attractor.instances import Annotations, Instances, decode_mask, relabel
 
 
 class WithClasses:
@@ -77,10 +77,10 @@ class WithClasses:
     def _annotations(self, sample: Sample) -> Annotations:
         """What was annotated of the classes that are kept."""
         assert sample.annotate is not None  # else nobody is given this
-        return renumbered(sample.annotate(), self._numbers)
+        return renumbered_annotations(sample.annotate(), self._numbers)
 
 
-def renumbered(annotations: Annotations, numbers: Int[np.ndarray, " _"]) -> Annotations:
+def renumbered_annotations(annotations: Annotations, numbers: Int[np.ndarray, " _"]) -> Annotations:
     """Annotations with class c as `numbers[c]`, without those that get 0."""
     classes = numbers[annotations.classes]
     kept = np.flatnonzero(classes)
@@ -92,6 +92,18 @@ def renumbered(annotations: Annotations, numbers: Int[np.ndarray, " _"]) -> Anno
         annotations.distances[kept],
         annotations.void,
     )
+
+
+def renumbered_objects(found: Instances, numbers: Sequence[int]) -> Instances:
+    """What was found with class c as number c of these, counted from 1; a class with number 0 is left out."""
+    classes = np.array([0, *numbers], np.int32)[found.classes]
+    kept = classes > 0
+    table = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
+    if found.masks is None or kept.all():
+        return Instances(table[found.labels], classes[kept], found.scores[kept], found.masks)
+    shape = found.labels.shape  # what an object that is left out hid comes to light
+    masks = [decode_mask(mask, shape) for mask, keep in zip(found.masks, kept, strict=True) if keep]
+    return Instances.from_masks(masks, classes[kept], found.scores[kept], (shape[0], shape[1]))
 
 
 def with_classes(dataset: Dataset, names: Sequence[str]) -> WithClasses:

@@ -30,12 +30,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt16
 
-from attractor.datasets.sample import Sample, distinct, refuse
+from attractor.datasets.layout import Evidence, Holds, ResultsForm, results_file
+from attractor.datasets.sample import Dataset, Sample, distinct, refuse
 from attractor.errors import InputError
 from attractor.images import atomic, image_suffix, made, read_image, write_image
 from attractor.instances import Annotations, Instances, decode_mask, encode_mask, encode_masks, relabel
@@ -68,10 +69,12 @@ class _Picture:
 class Coco:
     """Images annotated in COCO's JSON."""
 
-    layout = (
+    layout: ClassVar[str] = (
         "a COCO JSON, or a folder that holds annotations.json (or exactly one JSON) and the images, or "
         "annotations/instances_*.json"
     )
+    holds: ClassVar[Holds] = Holds(ignore=True, overlaps=True, crowds=True)
+    results: ClassVar[ResultsForm] = results_file("a results JSON, FILE.json", ".json")
 
     def __init__(self, path: str | Path, *, images: str | Path | None = None) -> None:
         """Read the JSON once; masks are drawn when a sample is asked for.
@@ -94,13 +97,20 @@ class Coco:
         return dataset, dataset._open(Path(path), None)
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a JSON file, or a folder that holds one, or COCO's own folder with any number."""
         path = Path(path)
         if path.is_file():
-            return path.suffix.lower() == ".json"
+            return Evidence.ANY_FILE if path.suffix.lower() == ".json" else Evidence.NONE
         files = _json_files(path)
-        return len(files) == 1 or any(file.parent != path for file in files)
+        if any(file.name == "annotations.json" or file.parent != path for file in files):
+            return Evidence.FILE_NAME
+        return Evidence.ANY_FILE if len(files) == 1 else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_coco` does."""
+        write_coco(folder, samples, described.class_names)
 
     def _open(self, path: Path, images: Path | None) -> list[str]:
         """Index the JSON; what is wrong with it is returned, and left out."""
@@ -146,6 +156,15 @@ class Coco:
         ignore = (claims > 1) | (crowd & (labels == 0))
         annotate = partial(_annotate, picture.annotations, shape, self._file)
         return Sample(self.names[index], image, labels, classes, ignore, annotate)
+
+    def read_results(self, path: Path) -> Iterator[Instances]:
+        """What a results file says was found in each image, as `read_coco_results` reads it."""
+        return read_coco_results(path, self)
+
+    def write_results(self, path: Path, found: Iterable[tuple[str, Instances]]) -> None:
+        """Write what was found as `write_coco_results` does."""
+        ids = dict(zip(self.names, self.image_ids, strict=True))
+        write_coco_results(path, ((ids[name], one) for name, one in found), self.category_ids)
 
     def overlap_share(self, index: int) -> float:
         """Part of an image's object pixels that several objects claim, 0 to 1."""

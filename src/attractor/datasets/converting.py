@@ -14,53 +14,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from attractor.datasets.cityscapes import write_cityscapes
-from attractor.datasets.coco import write_coco
-from attractor.datasets.cvppp import write_cvppp
-from attractor.datasets.dsb2018 import write_dsb2018
-from attractor.datasets.geojson import write_geojson
-from attractor.datasets.imagej import write_rois
-from attractor.datasets.label_images import write_label_images
-from attractor.datasets.labelme import write_labelme
-from attractor.datasets.pascal_voc import write_pascal_voc
+from attractor.datasets import DATASETS
+from attractor.datasets.layout import Holds
 from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
 from attractor.instances import decode_mask
 from attractor.wording import counted
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a layout is written, and what it can hold of what a data set knows."""
-
-    write: Callable[[Path, Iterator[Sample], Dataset], None]  # the data set says names and columns
-    classes: bool = True
-    ignore: bool = False  # pixels that are neither object nor background
-    overlaps: bool = False  # pixels of two objects
-    crowds: bool = False  # regions of several objects, with their class
-    columns: bool = False  # of images.csv
-
-
-def _by_classes(write: Callable[..., None]) -> Callable[[Path, Iterator[Sample], Dataset], None]:
-    """A writer that takes the names of the classes."""
-    return lambda path, samples, dataset: write(path, samples, dataset.class_names)
-
-
-def _label_images(path: Path, samples: Iterator[Sample], dataset: Dataset) -> None:
-    write_label_images(path, samples, columns=dataset.columns)
-
-
-LAYOUTS = {
-    "label-images": Layout(_label_images, classes=False, columns=True),
-    "coco": Layout(_by_classes(write_coco), ignore=True, overlaps=True, crowds=True),
-    "cityscapes": Layout(_by_classes(write_cityscapes), ignore=True, crowds=True),
-    "pascal-voc": Layout(_by_classes(write_pascal_voc), ignore=True),
-    "cvppp": Layout(_by_classes(write_cvppp), classes=False),
-    "dsb2018": Layout(_by_classes(write_dsb2018), classes=False, overlaps=True),
-    "geojson": Layout(_by_classes(write_geojson), ignore=True, overlaps=True),
-    "labelme": Layout(_by_classes(write_labelme), ignore=True, overlaps=True),
-    "imagej": Layout(_by_classes(write_rois), classes=False, overlaps=True),
-}
 
 
 def convert(
@@ -71,19 +30,19 @@ def convert(
     Args:
         dataset: what to read; one image at a time is in memory.
         out: folder to write, which must not be there yet or be empty.
-        layout: a name in LAYOUTS.
+        layout: a name in DATASETS.
         report: called after each image.
 
     Raises:
         InputError: if there is no such layout, `out` is in use, an image cannot be read, or the layout cannot hold
             what must be kept, such as a class that it has no number for. Nothing is written then.
     """
-    if layout not in LAYOUTS:
-        raise InputError(f'There is no layout "{layout}" to write; there are: {", ".join(LAYOUTS)}.')
-    out, target = Path(out).resolve(), LAYOUTS[layout]
+    if layout not in DATASETS:
+        raise InputError(f'There is no layout "{layout}" to write; there are: {", ".join(DATASETS)}.')
+    out, target = Path(out).resolve(), DATASETS[layout]
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out}: is there already; give a folder that is new or empty.")
-    lost = _Lost(target)
+    lost = _Lost(target.holds)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as unfinished:
@@ -113,7 +72,7 @@ def _umask() -> int:
 class _Lost:
     """What went by that the layout cannot hold."""
 
-    layout: Layout
+    holds: Holds
     ignored: int = 0  # images
     overlapping: int = 0  # images
     covered: int = 0  # objects without a pixel of their own
@@ -128,21 +87,21 @@ class _Lost:
             report()
 
     def _look_at(self, sample: Sample) -> None:
-        if not self.layout.ignore:
-            _, ignored = whole(sample) if self.layout.overlaps else (None, sample.ignore)
+        if not self.holds.ignore:
+            _, ignored = whole(sample) if self.holds.overlaps else (None, sample.ignore)
             self.ignored += bool(ignored.any())
-        if not self.layout.overlaps and sample.annotate is not None:
+        if not self.holds.overlaps and sample.annotate is not None:
             annotations = sample.annotate()
             covered = int((~annotations.is_crowd).sum()) - len(sample.classes)
             objects = [mask for mask, crowd in zip(annotations.masks, annotations.is_crowd, strict=True) if not crowd]
             self.covered += max(covered, 0)
             self.overlapping += _overlap(objects, sample.labels.shape)
-        if not self.layout.crowds and sample.annotate is not None:
+        if not self.holds.crowds and sample.annotate is not None:
             self.crowded += bool(sample.annotate().is_crowd.any())
 
     def sentences(self, dataset: Dataset) -> Iterator[str]:
         """What could not be kept."""
-        if not self.layout.classes and len(dataset.class_names) > 1:
+        if not self.holds.classes and len(dataset.class_names) > 1:
             yield f"{len(dataset.class_names)} classes became one: {', '.join(dataset.class_names)}."
         if self.overlapping or self.covered:
             left_out = (
@@ -150,11 +109,11 @@ class _Lost:
             )
             yield f"{counted(self.overlapping, 'image')} with pixels of two objects, which became nobody's{left_out}."
         if self.crowded:
-            became = "ignored pixels without a class" if self.layout.ignore else "background"
+            became = "ignored pixels without a class" if self.holds.ignore else "background"
             yield f"{counted(self.crowded, 'image')} with crowds, which became {became}."
         if self.ignored:
             yield f"{counted(self.ignored, 'image')} with ignored pixels, which became background."
-        if not self.layout.columns and dataset.columns:
+        if not self.holds.columns and dataset.columns:
             yield f"The columns {', '.join(dataset.columns)} of the images are not kept."
 
 

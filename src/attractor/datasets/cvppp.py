@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Integer
 from PIL import Image
 
-from attractor.datasets.sample import Sample, distinct, refuse
+from attractor.datasets.layout import Evidence, Holds
+from attractor.datasets.sample import Dataset, Sample, distinct, refuse
 from attractor.errors import InputError
 from attractor.images import atomic, image_suffix, made, read_image, read_labels, write_image, write_labels
 from attractor.instances import relabel
@@ -40,9 +42,10 @@ class _Plant:
 class Cvppp:
     """Plants with a label for each leaf, from one set or several."""
 
-    layout = (
+    layout: ClassVar[str] = (
         "CVPPP leaves: a set such as A1, with plant001_rgb.png and plant001_label.png, or a folder that holds A1 to A4"
     )
+    holds: ClassVar[Holds] = Holds(classes=False)
     class_names: tuple[str, ...] = ("leaf",)
 
     def __init__(self, path: str | Path) -> None:
@@ -65,9 +68,15 @@ class Cvppp:
         return dataset, dataset._open(Path(path))
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a set of plants, or a folder of such sets."""
-        return any(_looks_right(folder) for folder in [Path(path), *_sets_in(Path(path))])
+        is_such = any(_looks_right(folder) for folder in [Path(path), *_sets_in(Path(path))])
+        return Evidence.STRUCTURE if is_such else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_cvppp` does."""
+        write_cvppp(folder, samples, described.class_names)
 
     def _open(self, path: Path) -> list[str]:
         """Find the files; what is wrong is returned, and left out."""

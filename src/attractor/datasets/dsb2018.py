@@ -22,12 +22,15 @@ import csv
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from attractor.datasets.sample import Sample, distinct, refuse
+from attractor.datasets.layout import Evidence, Holds, ResultsForm, results_file
+from attractor.datasets.sample import Dataset, Sample, distinct, refuse
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, made, read_image, write_image
 from attractor.instances import Annotations, Instances, decode_mask, encode_mask, relabel
@@ -90,10 +93,12 @@ class _Files:
 class Dsb2018:
     """Images of nuclei with a mask for each."""
 
-    layout = (
+    layout: ClassVar[str] = (
         "Data Science Bowl 2018: a folder such as stage1_train, with ID/images/ID.png and ID/masks/*.png for each "
         "image, or without masks but with stage1_solution.csv beside it"
     )
+    holds: ClassVar[Holds] = Holds(classes=False, overlaps=True)
+    results: ClassVar[ResultsForm] = results_file("a submission CSV, FILE.csv", ".csv")
     class_names: tuple[str, ...] = ("nucleus",)
 
     def __init__(self, path: str | Path) -> None:
@@ -114,9 +119,15 @@ class Dsb2018:
         return dataset, dataset._open(Path(path))
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a folder of such folders; also a zip file, of which is said what to do."""
-        return Path(path).suffix.lower() == ".zip" or any(map(_looks_right, _folders(Path(path))))
+        is_such = Path(path).suffix.lower() == ".zip" or any(map(_looks_right, _folders(Path(path))))
+        return Evidence.STRUCTURE if is_such else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_dsb2018` does."""
+        write_dsb2018(folder, samples, described.class_names)
 
     def _open(self, path: Path) -> list[str]:
         """Find the files; what is wrong is returned, and left out."""
@@ -163,6 +174,17 @@ class Dsb2018:
         labels, ids = relabel(np.where(overlaps, 0, drawn))
         annotate = partial(_annotations, truth, shape) if overlaps.any() else None
         return Sample(self.names[index], image, labels, np.ones(len(ids), np.int32), overlaps, annotate)
+
+    def read_results(self, path: Path) -> Iterator[Instances]:
+        """What a submission says was found in each image, as `read_dsb_submission` reads it."""
+        sizes = {name: self[index].labels.shape for index, name in enumerate(self.names)}
+        found = read_dsb_submission(path, sizes, unscored=self.unscored)
+        return (found[name] for name in self.names)
+
+    def write_results(self, path: Path, found: Iterable[tuple[str, Instances]]) -> None:
+        """Write what was found as `write_dsb_submission` does, and nothing of images that never counted."""
+        nothing = Instances.from_labels(np.zeros((1, 1), np.int32))
+        write_dsb_submission(path, chain(found, ((name, nothing) for name in self.unscored)))
 
     def overlap_share(self, index: int) -> float:
         """Part of an image's object pixels that several objects claim, 0 to 1."""

@@ -19,11 +19,12 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from attractor.datasets.layout import Evidence, Holds
 from attractor.datasets.outlined import (
     CLASS,
     Outline,
@@ -37,7 +38,7 @@ from attractor.datasets.outlined import (
     write_outlined,
 )
 from attractor.datasets.polygons import Part, Polygon, as_points, rings
-from attractor.datasets.sample import Sample, whole
+from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
 from attractor.instances import Instances
 
@@ -52,12 +53,19 @@ class GeoJson(OutlinedImages):
 
     layout = "a folder with images and, beside each or in annotations/, its NAME.geojson (QuPath)"
     ignored_class = IGNORED
+    holds: ClassVar[Holds] = Holds(ignore=True, overlaps=True)
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a folder with a GeoJSON file where one may lie."""
         places = (Path(path), Path(path) / "images", Path(path) / "annotations")
-        return any(file.name.endswith(ENDING) for place in places if place.is_dir() for file in visible(place))
+        is_such = any(file.name.endswith(ENDING) for place in places if place.is_dir() for file in visible(place))
+        return Evidence.FILE_NAME if is_such else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_geojson` does."""
+        write_geojson(folder, samples, described.class_names)
 
     def _find(self, folder: Path, problems: Problems) -> list[Picture]:
         """The images that have a file that can be read."""

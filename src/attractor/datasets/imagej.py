@@ -22,11 +22,12 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
+from attractor.datasets.layout import Evidence, Holds
 from attractor.datasets.outlined import (
     CLASS,
     Outline,
@@ -40,7 +41,7 @@ from attractor.datasets.outlined import (
     write_outlined,
 )
 from attractor.datasets.polygons import Ellipse, Part, Polygon, Ring, as_points
-from attractor.datasets.sample import Sample, whole
+from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES
 from attractor.instances import Instances
@@ -69,19 +70,26 @@ class ImageJ(OutlinedImages):
     """A folder of images with ImageJ's ROIs for each."""
 
     layout = "a folder with images and, beside each or in rois/, its NAME.zip, NAME_rois.zip or NAME.roi (ImageJ)"
+    holds: ClassVar[Holds] = Holds(classes=False, overlaps=True)
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a folder in which an image has ROIs: any other archive may lie there, too."""
         places = [place for place in (Path(path), Path(path) / "images", Path(path) / "rois") if place.is_dir()]
         files = [file for place in places for file in visible(place)]
         images = {name for file in files if file.suffix.lower() in IMAGE_SUFFIXES for name in (file.stem, file.name)}
-        return any(
+        is_such = any(
             file.name.removesuffix(ending) in images and _holds_rois(file)
             for file in files
             for ending in ENDINGS
             if file.name.endswith(ending)
         )
+        return Evidence.CONTENT if is_such else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_rois` does."""
+        write_rois(folder, samples, described.class_names)
 
     def _find(self, folder: Path, problems: Problems) -> list[Picture]:
         """The images that have ROIs that can be read."""

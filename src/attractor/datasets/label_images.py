@@ -10,10 +10,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from attractor.datasets.sample import Sample, distinct
+from attractor.datasets.layout import Evidence, Holds
+from attractor.datasets.sample import Dataset, Sample, distinct
 from attractor.errors import InputError
 from attractor.images import (
     IMAGE_SUFFIXES,
@@ -31,7 +33,8 @@ from attractor.instances import relabel
 class LabelImages:
     """A folder with `images/` and `labels/`, or these two folders wherever they are."""
 
-    layout = "a folder with images/ and labels/ (PNG or TIFF), paired by stem"
+    layout: ClassVar[str] = "a folder with images/ and labels/ (PNG or TIFF), paired by stem"
+    holds: ClassVar[Holds] = Holds(classes=False, columns=True)
     class_names: tuple[str, ...] = ("object",)
 
     def __init__(
@@ -62,9 +65,15 @@ class LabelImages:
         return dataset, problems
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a folder laid out like this."""
-        return (Path(path) / "images").is_dir() and (Path(path) / "labels").is_dir()
+        is_such = (Path(path) / "images").is_dir() and (Path(path) / "labels").is_dir()
+        return Evidence.FOLDERS if is_such else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_label_images` does."""
+        write_label_images(folder, samples, columns=described.columns)
 
     def _pair(self, images: Path, labels: Path, shown: int = 3) -> list[str]:
         """Find the pairs, and say what has no partner."""

@@ -27,12 +27,13 @@ import zlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from PIL import Image
 
+from attractor.datasets.layout import Evidence, Holds
 from attractor.datasets.outlined import (
     Outline,
     OutlinedImages,
@@ -44,7 +45,7 @@ from attractor.datasets.outlined import (
     write_outlined,
 )
 from attractor.datasets.polygons import Box, Ellipse, Part, Polygon, Ring, as_coordinates, as_points, fill, rings
-from attractor.datasets.sample import Sample, whole
+from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, OUTPUT_ENDINGS, read_image
 from attractor.instances import Instances
@@ -97,14 +98,21 @@ class Labelme(OutlinedImages):
 
     layout = "a folder with images and, beside each or in annotations/, its NAME.json (Labelme)"
     ignored_class = IGNORED
+    holds: ClassVar[Holds] = Holds(ignore=True, overlaps=True)
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a folder with a JSON that begins like Labelme's; an annotations.json must, too."""
         files = _json_files(Path(path))
         if any(file.name == "annotations.json" and not _begins_like_ours(file) for file in files):
-            return False
-        return any(_begins_like_ours(file) for file in files[:N_SNIFFED])
+            return Evidence.NONE
+        is_such = any(_begins_like_ours(file) for file in files[:N_SNIFFED])
+        return Evidence.CONTENT if is_such else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_labelme` does."""
+        write_labelme(folder, samples, described.class_names)
 
     def _find(self, folder: Path, problems: Problems) -> list[Picture]:
         """The images that have a JSON that can be read, and those that a JSON holds."""

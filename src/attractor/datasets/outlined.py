@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int32, Shaped
@@ -74,7 +74,7 @@ class Problems:
 class OutlinedImages:
     """A data set of images that each have a file of outlines; the layouts say how these are found and read."""
 
-    layout: str
+    layout: ClassVar[str]
     ignored_class: str | None = None  # what is outlined as this is neither object nor background
 
     def __init__(self, path: str | Path) -> None:
@@ -89,7 +89,7 @@ class OutlinedImages:
             raise InputError(f"{path}: holds no annotated image; give {self.layout}.")
 
     @classmethod
-    def salvage(cls, path: str | Path) -> tuple[Any, list[str]]:
+    def salvage(cls, path: str | Path) -> tuple[OutlinedImages, list[str]]:
         """The data set without what cannot be used, and what that is."""
         dataset = cls.__new__(cls)
         return dataset, dataset._open(Path(path), shown=10)

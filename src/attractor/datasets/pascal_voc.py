@@ -23,12 +23,14 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Shaped, UInt8
 from PIL import Image
 
-from attractor.datasets.sample import Sample, distinct, refuse
+from attractor.datasets.layout import Evidence, Holds
+from attractor.datasets.sample import Dataset, Sample, distinct, refuse
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, made, read_image, read_labels, write_image
 from attractor.instances import relabel
@@ -73,10 +75,11 @@ _SBD = _Layout("img", (("inst", ".mat"),), "")
 class PascalVoc:
     """Images annotated as in Pascal VOC, or by SBD."""
 
-    layout = (
+    layout: ClassVar[str] = (
         "Pascal VOC: a list such as VOC2012/ImageSets/Segmentation/val.txt, a folder such as VOC2012, or the VOCdevkit "
         "that holds it; of SBD, benchmark_RELEASE, its dataset/, or a list in that"
     )
+    holds: ClassVar[Holds] = Holds(ignore=True)
 
     def __init__(self, path: str | Path) -> None:
         """Look for the files of every image that the lists name.
@@ -100,9 +103,14 @@ class PascalVoc:
         return dataset, dataset._open(Path(path))
 
     @staticmethod
-    def recognises(path: str | Path) -> bool:
+    def recognises(path: str | Path) -> Evidence:
         """Whether the path is a list or a folder of VOC or SBD."""
-        return bool(_places(Path(path)))
+        return Evidence.STRUCTURE if _places(Path(path)) else Evidence.NONE
+
+    @staticmethod
+    def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
+        """Write samples as `write_pascal_voc` does."""
+        write_pascal_voc(folder, samples, described.class_names)
 
     def _open(self, path: Path) -> list[str]:
         """Find the files; what is wrong is returned, and left out."""
