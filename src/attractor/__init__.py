@@ -40,8 +40,8 @@ def load(
         thresholds: to use instead of those tuned for the model's own kind of image, as {"seed_threshold": 0.6}.
         engine: what computes the network: "torch"; "compiled", by torch and for each size of images, some seconds to a
             minute at first; or "openvino", on a processor.
-        precision: of the network: "float32", in which scores are told, "bfloat16", or "auto" for bfloat16 where the
-            device is found to be much faster with it.
+        precision: the type of the numbers in the network: "float32", in which scores are given, "bfloat16", or "auto"
+            for bfloat16 on devices with instructions for it.
 
     Raises:
         InputError: if there is no such model, device, engine or threshold, or the file is not a model.

@@ -383,7 +383,7 @@ def _send(job: _Job, sender: Connection) -> None:
 
 def _work(job: _Job) -> Iterator[Measured | Footprint]:
     """What the model does on each image, and at the end what that took."""
-    segmenter = Segmenter(Model.load(job.file), device=job.device, record=False)
+    segmenter = Segmenter(Model.load(job.file), device=job.device, precision="float32", record=False)
     on_cuda = segmenter.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(segmenter.device)

@@ -312,8 +312,8 @@ def train(
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # within Lightning
         trainer.fit(run, loader, ckpt_path=_checkpoint(out) if resume else None, weights_only=True)
     best = Model.load(out / "best.safetensors")
-    segmenter = Segmenter(best, device=device, record=False)
-    tune(segmenter, validation, metric=settings.metric)
+    segmenter = Segmenter(best, device=device, precision="float32", record=False)
+    best.method.thresholds.update(tune(segmenter, validation, metric=settings.metric))
     scores = _scores(segmenter, validation, settings.metric)
     best.save(out / "model.safetensors", scores=best.description.scores | {"validation": scores})
     return best
@@ -403,11 +403,10 @@ class _Run(lightning.LightningModule):
         epoch = self.current_epoch + 1
         if epoch % self.settings.validate_every and epoch < self.settings.epochs:
             return
-        self.model.eval()
-        segmenter = Segmenter(self.model, device=self.device.type, record=False)
-        tune(segmenter, self.validation, rounds=1, metric=self.settings.metric)
+        segmenter = Segmenter(self.model, device=self.device.type, precision="float32", record=False)
+        tuned = tune(segmenter, self.validation, rounds=1, metric=self.settings.metric)
+        self.model.method.thresholds.update(tuned)
         scores = _scores(segmenter, self.validation, self.settings.metric)
-        self.model.train()
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
         score = scores["mean" if self.settings.metric == "average_precision" else self.settings.metric]
         self.log("score", score, prog_bar=True, logger=False)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from attractor.errors import InputError
+from attractor.kernels import devices
 from attractor.methods import METHODS
 from attractor.model import Description, Model
 from attractor.networks import NETWORKS
@@ -95,7 +96,7 @@ def test_every_method_can_be_computed_by_every_engine(engine, method):
     torch.manual_seed(0)
     model = Model(Description(method=method, network="erfnet", channels=1, class_names=("object",))).eval()
     image = np.random.default_rng(0).integers(0, 255, SIZE).astype(np.uint8)
-    plain, fast = Segmenter(model, device="cpu"), Segmenter(model, device="cpu", engine=engine)
+    plain, fast = (Segmenter(model, device="cpu", engine=name, precision="float32") for name in ("torch", engine))
     x = plain.prepared(image)
     with torch.inference_mode():
         expected = vars(model.method(x))
@@ -107,7 +108,41 @@ def test_every_method_can_be_computed_by_every_engine(engine, method):
 def test_pooling_is_that_of_torch():
     x = torch.randn(2, 3, 8, 12)
     x[0, 0, 2, 5] = torch.nan
-    torch.testing.assert_close(engines.LargestOfFour()(x), torch.nn.MaxPool2d(2)(x), rtol=0, atol=0, equal_nan=True)
+    for image in (x, x[..., :7, :11]):
+        expected = torch.nn.MaxPool2d(2)(image)
+        torch.testing.assert_close(engines.LargestOfFour()(image), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "n_fast"),
+    [
+        ({"kernel_size": 2}, 2),
+        ({"kernel_size": (2, 2), "stride": (2, 2)}, 2),
+        ({"kernel_size": 3}, 0),
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, 0),
+        ({"kernel_size": 2, "stride": 1}, 0),
+        ({"kernel_size": 2, "dilation": 2}, 0),
+        ({"kernel_size": 2, "padding": 1}, 0),
+        ({"kernel_size": 2, "ceil_mode": True}, 0),
+    ],
+)
+def test_a_network_may_pool_in_any_way(options, n_fast):
+    class Pooling(torch.nn.Module):
+        strides = (2,)
+
+        def __init__(self):
+            super().__init__()
+            self.pool = torch.nn.MaxPool2d(**options)
+            self.rest = torch.nn.Sequential(torch.nn.MaxPool2d(**options))
+
+        def forward(self, images):
+            return torch.nn.functional.interpolate(self.rest(self.pool(images)), images.shape[-2:])
+
+    plain, image = Pooling(), torch.rand(1, 3, 21, 27)
+    made = engines.engine_of(plain, name="torch", precision="float32", device=CPU)
+    assert torch.equal(made(image), plain(image))
+    n_replaced = sum(isinstance(module, engines.LargestOfFour) for module in made.modules())
+    assert n_replaced == n_fast
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -126,8 +161,8 @@ def test_layers_beside_the_network_are_computed_in_the_same_precision():
     torch.manual_seed(0)
     model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",))).eval()
     found = set()
-    model.method.decoder.mask.register_forward_hook(lambda module, given, answer: found.add(answer.dtype))
     fast = Segmenter(model, device="cpu", precision="bfloat16")
+    fast.model.method.decoder.mask.register_forward_hook(lambda module, given, answer: found.add(answer.dtype))
     x = torch.rand(1, 1, *SIZE)
     maps = fast.maps(x)
     assert found == {torch.bfloat16}
@@ -135,43 +170,39 @@ def test_layers_beside_the_network_are_computed_in_the_same_precision():
         assert relative(maps.mask.float(), model.method(x).mask) < 0.05
 
 
-def test_the_model_is_left_as_it_was():
-    torch.manual_seed(0)
-    model = Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",)))
-    network, thresholds = model.method.network, model.method.thresholds
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    segmenter = Segmenter(model, device="cpu", precision="bfloat16")
-    segmenter.segment(np.random.default_rng(0).integers(0, 255, SIZE).astype(np.uint8))
-    assert model.method.network is network
-    assert model.method.thresholds is thresholds
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        ({"avx512_f", "avx512_bf16"}, torch.bfloat16),
+        ({"amx_tile", "amx_bf16"}, torch.bfloat16),
+        ({"avx2", "avx512_f"}, torch.float32),
+        (set(), torch.float32),
+    ],
+)
+def test_a_precision_left_open_follows_from_the_instructions_of_the_processor(monkeypatch, instructions, expected):
+    monkeypatch.setattr(devices, "cpu_instructions", lambda: frozenset(instructions))
+    assert engines.dtype_of("auto", CPU) == expected
+    assert engines.dtype_of("float32", CPU) == torch.float32
+    assert engines.dtype_of("bfloat16", CPU) == torch.bfloat16
 
 
-def test_a_precision_left_open_is_chosen_by_trying(monkeypatch):
-    for seconds, expected in ((2.0, torch.bfloat16), (1.1, torch.float32), (0.5, torch.float32)):
-        engines.prefers_bfloat16.cache_clear()
-        times = {torch.float32: seconds, torch.bfloat16: 1.0}
-        monkeypatch.setattr(engines, "_seconds_of_convolution", lambda dtype, device, times=times: times[dtype])
-        assert engines.dtype_of("auto", CPU) == expected
-        assert engines.dtype_of("float32", CPU) == torch.float32
-        assert engines.dtype_of("bfloat16", CPU) == torch.bfloat16
-    engines.prefers_bfloat16.cache_clear()
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_a_precision_left_open_follows_from_the_capability_of_a_gpu(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert engines.dtype_of("auto", torch.device("cuda")) == expected
+    assert engines.dtype_of("auto", torch.device("mps")) == torch.float32
 
 
-def test_a_device_without_bfloat16_computes_in_float32(monkeypatch):
-    def refuse(dtype, device):
-        if dtype == torch.bfloat16:
-            raise RuntimeError("no such type")
-        return 1.0
-
-    engines.prefers_bfloat16.cache_clear()
-    monkeypatch.setattr(engines, "_seconds_of_convolution", refuse)
-    assert engines.dtype_of("auto", CPU) == torch.float32
-    engines.prefers_bfloat16.cache_clear()
-
-
-def test_the_trial_takes_some_time():
-    assert 0 < engines._seconds_of_convolution(torch.float32, "cpu") < 10
+def test_instructions_are_read_where_torch_does_not_tell_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "CPU_DETAILS", tmp_path / "cpuinfo")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    read = devices.cpu_instructions.__wrapped__
+    assert read() == frozenset()
+    (tmp_path / "cpuinfo").write_text(
+        "processor : 0\nmodel name : Some CPU\nflags : fpu avx512_bf16\n\nprocessor : 1\n"
+    )
+    assert read() == {"fpu", "avx512_bf16"}
+    assert devices.device_name(CPU) == "Some CPU"
 
 
 def test_engines_and_precisions_that_are_not_there_are_refused(tiny_model, monkeypatch):

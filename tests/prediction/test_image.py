@@ -34,7 +34,7 @@ def segmenter():
         Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), object_size=8.0)
     )
     model.method = Bright(model.method)
-    return Segmenter(model, device="cpu")
+    return Segmenter(model, device="cpu", precision="float32")
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_a_model_of_upright_pictures_sees_none_upside_down():
         Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), recipe=recipe)
     )
     seen = []
-    model.method.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    upright = Segmenter(model, device="cpu")
+    upright = Segmenter(model, device="cpu", precision="float32")
+    upright.model.method.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     image = torch.arange(64.0).view(1, 1, 8, 8)
     upright.maps(image, tta=True)
     assert [x.tolist() for x in seen] == [image.tolist(), image.flip(-1).tolist()]
@@ -138,6 +138,73 @@ def test_as_many_objects_as_the_method_holds_are_remarked_upon(segmenter, square
 def test_thresholds_out_of_range_are_refused(segmenter, value):
     with pytest.raises(InputError, match=r"seed_threshold is .*; it must lie between 0 and 1"):
         Segmenter(segmenter.model, device="cpu", thresholds={"seed_threshold": value})
+
+
+def untrained():
+    torch.manual_seed(0)
+    names = {"method": "spatial-embeddings", "network": "erfnet", "channels": 1, "class_names": ("object",)}
+    model = Model(Description(**names))
+    torch.nn.init.normal_(model.method.network.heads[0].weight, std=0.3)
+    torch.nn.init.normal_(model.method.network.heads[1].weight, std=0.3)
+    return model
+
+
+def test_each_segmenter_of_a_model_has_its_own_thresholds():
+    model = untrained()
+    before = dict(model.method.thresholds)
+    image = np.random.default_rng(0).integers(0, 255, (40, 56)).astype(np.uint8)
+    few, many = (
+        Segmenter(model, device="cpu", thresholds={"seed_threshold": value, "foreground_threshold": 0.3, "min_size": 0})
+        for value in (0.9, 0.4)
+    )
+    assert len(few.segment(image)) < len(many.segment(image))
+    assert len(few.segment(image)) < len(many.segment(image))
+    assert model.method.thresholds == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_model_given_stays_as_it_is_and_can_be_trained_on(precision):
+    model = untrained().train()
+    method, network, thresholds = model.method, model.method.network, model.method.thresholds
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    image = np.random.default_rng(0).integers(0, 255, (40, 56)).astype(np.uint8)
+    segmenter = Segmenter(model, device="cpu", precision=precision)
+    labels = segmenter.segment(image).labels
+    assert (model.method, model.method.network, model.method.thresholds) == (method, network, thresholds)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    optimiser = torch.optim.SGD(model.parameters(), lr=10.0)
+    model(torch.rand(2, 1, 40, 56)).seed.square().mean().backward()
+    optimiser.step()
+    assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert np.array_equal(segmenter.segment(image).labels, labels)
+
+
+def test_what_numpy_makes_an_array_of_will_do(segmenter, squares):
+    expected = segmenter.segment(squares).labels
+    for image in (squares.tolist(), torch.from_numpy(squares), squares.astype(np.int64), squares > 0):
+        assert np.array_equal(segmenter.segment(image).labels, expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ([[1, 2], [3]], "The image is a list of which NumPy makes no array; give rows of equal length"),
+        (np.array(7), r"The image: an array of shape \(\); give one image of shape"),
+        ([1, 2, 3], r"The image: an array of shape \(3,\); give one image"),
+        (np.zeros((2, 5, 5, 1)), r"The image: an array of shape \(2, 5, 5, 1\); give one image"),
+        ("cells.png", r"The image: an array of shape \(\); give one image"),
+        ([["a", "b"], ["c", "d"]], "The image: pixels of type <U1; give integers, floats or booleans"),
+        (np.full((4, 4), None), "The image: pixels of type object; give integers"),
+        (np.zeros((4, 4), complex), "The image: pixels of type complex128; give integers"),
+        (np.zeros((0, 4)), "The image has 0 x 4 pixels; at least one is needed"),
+        (np.full((4, 4), np.nan), "The image: 16 values are NaN or infinite"),
+    ],
+)
+def test_what_is_no_image_is_answered_in_a_sentence(segmenter, image, message):
+    for call in (segmenter.segment, segmenter.prepared):
+        with pytest.raises(InputError, match=message):
+            call(image)
 
 
 def test_objects_of_another_size_are_rescaled(segmenter, squares):

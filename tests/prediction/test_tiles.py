@@ -8,6 +8,7 @@ import attractor
 from attractor.errors import InputError
 from attractor.instances import overlap
 from attractor.model import Description, Model
+from attractor.networks import NETWORKS
 from attractor.prediction import memory
 from attractor.prediction.image import Segmenter, Source
 from attractor.prediction.tiles import strips, tiled_maps
@@ -55,7 +56,7 @@ def untrained(n_classes=2, **options):
     for head in model.method.network.heads:
         torch.nn.init.normal_(head.weight, std=0.3)
     easy = {"foreground_threshold": 0.3, "seed_threshold": 0.3, "min_size": 0.0}
-    return Segmenter(model.eval(), device="cpu", thresholds=easy)
+    return Segmenter(model.eval(), device="cpu", thresholds=easy, precision="float32")
 
 
 @pytest.mark.parametrize(
@@ -109,13 +110,13 @@ def test_views_of_tiles_are_averaged(tiny_model):
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def test_tiles_are_chosen_by_the_free_memory(monkeypatch):
+def test_tiles_are_chosen_by_the_size_of_the_image_and_the_network(monkeypatch):
     network = untrained().model.method.network
     pixel = memory.bytes_per_pixel(network)
 
     def tile_with(pixels, height=10_000, width=10_000):
-        monkeypatch.setattr(memory, "free_memory", lambda device: int(pixels * pixel / memory.SHARE) + 1)
-        return memory.chosen_tile(height, width, network, CPU)
+        monkeypatch.setattr(memory, "MOST_BYTES", int(pixels * pixel) + 1)
+        return memory.chosen_tile(height, width, network)
 
     assert tile_with(10_000**2) is None
     assert tile_with(10_000**2 - 1000) == 2048
@@ -123,6 +124,14 @@ def test_tiles_are_chosen_by_the_free_memory(monkeypatch):
     assert tile_with(1300**2) == 512
     assert tile_with(0) == 256
     assert tile_with(512 * 512, 512, 512) is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_ordinary_images_are_computed_whole_whatever_memory_is_free(monkeypatch, name):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 0)
+    network = NETWORKS[name](3, (3, 1))
+    assert memory.chosen_tile(2048, 2048, network) is None
+    assert memory.chosen_tile(20_000, 20_000, network) is not None
 
 
 def test_free_memory_is_what_a_container_has_left(monkeypatch, tmp_path):
@@ -143,11 +152,13 @@ def test_large_images_are_tiled_without_being_asked(monkeypatch, tiny_model):
     segmenter = attractor.load(tiny_model, device="cpu", precision="float32")
     picture = np.random.default_rng(0).integers(0, 255, (300, 280)).astype(np.uint8)
     tiled = segmenter.segment(picture, tile=256).labels
-    monkeypatch.setattr(memory, "free_memory", lambda device: 0)
-    np.testing.assert_array_equal(segmenter.segment(picture).labels, tiled)
+    monkeypatch.setattr(memory, "MOST_BYTES", 0)
+    prediction = segmenter.predict(picture)
+    np.testing.assert_array_equal(prediction.found.labels, tiled)
+    assert prediction.tile == 256
 
 
-def test_smaller_tiles_are_taken_when_memory_runs_out_and_that_is_said_once(monkeypatch, caplog, tiny_model):
+def test_smaller_tiles_are_taken_when_memory_runs_out_and_that_is_said(monkeypatch, caplog, tiny_model):
     segmenter = attractor.load(tiny_model, device="cpu", precision="float32")
     picture = np.random.default_rng(0).integers(0, 255, (600, 520)).astype(np.uint8)
     expected = segmenter.segment(picture, tile=256).labels
@@ -161,12 +172,15 @@ def test_smaller_tiles_are_taken_when_memory_runs_out_and_that_is_said_once(monk
         return compute(self, source, tta, name, tile)
 
     monkeypatch.setattr(type(segmenter), "_mapped", with_little_memory)
-    np.testing.assert_array_equal(segmenter.segment(picture).labels, expected)
+    prediction = segmenter.predict(picture, name="cells.png")
+    np.testing.assert_array_equal(prediction.found.labels, expected)
+    assert prediction.tile == 256
     assert asked == [None, 512, 256]
     np.testing.assert_array_equal(segmenter.segment(picture).labels, expected)
     assert asked == [None, 512, 256, 256]
     assert [record.getMessage() for record in caplog.records] == [
-        "Memory ran out on cpu; large images are computed in tiles."
+        "cells.png: memory ran out on cpu; computed in tiles of 512 now.",
+        "cells.png: memory ran out on cpu; computed in tiles of 256 now.",
     ]
 
 

@@ -32,7 +32,8 @@ Engine = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="Of the network: float32, bfloat16, or auto for bfloat16 where the device is found to be much faster so."
+        help="The type of the numbers in the network: float32, bfloat16, or auto for bfloat16 on devices with "
+        "instructions for it."
     ),
 ]
 Views = Annotated[

@@ -2,44 +2,51 @@
 
 Whatever runs it, normalisations are folded into the convolutions and channels lie last in memory where that is faster.
 `float32` gives what training saw but for rounding; `bfloat16` keeps eight bits of each number between layers, which
-processors with instructions for it compute several times faster. Maps come out as float32.
+processors with instructions for it compute several times faster; `auto` is bfloat16 on those, whatever else they are
+doing. Maps come out as float32.
 
 Shapes: `b` images, `c` channels, `h` rows, `w` columns.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attractor.errors import InputError, check_choice
+from attractor.kernels.devices import computes_bfloat16
 from attractor.networks.folding import folded
 from attractor.networks.padding import padded
 
 ENGINES = ("torch", "compiled", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16")
-WORTH_IT = 1.3  # bfloat16 must be so many times as fast as float32 to be taken unasked
 MOST_GRAPHS = 4  # sizes of images for which a CUDA graph is kept, the first that come again
 LARGEST_GRAPH = 1 << 22  # pixels; a graph keeps the memory of all its layers, and larger images hardly gain
 
 
 class LargestOfFour(nn.Module):
-    """Max pooling of 2 x 2 pixels, on a processor several times as fast as torch's, whose windows can be any."""
+    """Max pooling of 2 x 2 pixels: several times as fast on a processor as torch's, which takes windows of any size."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:
-        """The maps at half the resolution; both sides must be even."""
-        upper, lower = (torch.maximum(x[..., row::2, ::2], x[..., row::2, 1::2]) for row in (0, 1))
+        """The maps at half the resolution; the last row or column of an odd number is left out, as by torch."""
+        h, w = (n // 2 * 2 for n in x.shape[-2:])
+        upper, lower = (torch.maximum(x[..., row:h:2, 0:w:2], x[..., row:h:2, 1:w:2]) for row in (0, 1))
         return torch.maximum(upper, lower)
+
+    @staticmethod
+    def computes(module: nn.Module) -> bool:
+        """Whether the module is a max pooling of exactly this kind."""
+        if not isinstance(module, nn.MaxPool2d) or module.ceil_mode or module.return_indices:
+            return False
+        sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
+        return all(size in (n, (n, n)) for size, n in zip(sizes, (2, 2, 0, 1), strict=True))
 
 
 class Engine(nn.Module):
@@ -53,9 +60,10 @@ class Engine(nn.Module):
         self.device = next((values.device.type for values in network.parameters()), "cpu")
         self.network = self._laid_out(folded(network))
         if self.device == "cpu":
-            for module in self.network.modules():
-                if isinstance(getattr(module, "pool", None), nn.MaxPool2d):
-                    module.pool = LargestOfFour()
+            for parent in list(self.network.modules()):
+                for name, child in parent.named_children():
+                    if LargestOfFour.computes(child):
+                        setattr(parent, name, LargestOfFour())
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
         """The maps of all decoders, at the image's size."""
@@ -236,43 +244,7 @@ def check_engine(name: str, precision: str, device: torch.device) -> None:
 
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:
-    """The type of a precision; "auto" is bfloat16 where the device was found to be faster with it."""
+    """The type of a precision; "auto" is bfloat16 on a device that has instructions for it."""
     if precision == "auto":
-        precision = "bfloat16" if prefers_bfloat16(device.type, torch.get_num_threads()) else "float32"
+        precision = "bfloat16" if computes_bfloat16(device) else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-
-
-@functools.cache
-def prefers_bfloat16(device: str, threads: int) -> bool:
-    """Whether a convolution like those of the networks is much faster in bfloat16 on this device: it is tried.
-
-    Args:
-        device: its type.
-        threads: of torch; part of the question because the answer is kept.
-    """
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        try:
-            seconds[dtype] = _seconds_of_convolution(dtype, device)
-        except (RuntimeError, TypeError):  # not every device has the type
-            return False
-    return seconds[torch.float32] > WORTH_IT * seconds[torch.bfloat16]
-
-
-@torch.inference_mode()
-def _seconds_of_convolution(dtype: torch.dtype, device: str) -> float:
-    """The shortest of several times, since others may be using the machine."""
-    side = 128 if device == "cpu" else 1024  # where a smaller one would time the launch
-    weight, x = (
-        torch.ones(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-        for shape in ((64, 64, 3, 1), (1, 64, side, side))
-    )
-    waits: dict[str, Callable[[], object]] = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
-    wait = waits.get(device, lambda: None)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        F.conv2d(x, weight, padding=(1, 0))
-        wait()
-        times.append(time.perf_counter() - start)
-    return min(times)

@@ -9,6 +9,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Lock
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -61,8 +63,25 @@ class Source:
         return torch.from_numpy((self.pixels[rows, columns] - low) / scale).permute(2, 0, 1)[None]
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in an image, and how it was computed."""
+
+    found: Instances
+    tile: int | None  # side of the tiles that the image was computed in; None where it was computed whole
+
+
 class Segmenter:
-    """A model on a device, ready to be shown images."""
+    """A model on a device, ready to be shown images.
+
+    >>> import attractor, numpy as np
+    >>> segmenter = attractor.load("nuclei", device="cpu")
+    >>> image = np.zeros((64, 64), np.uint8)
+    >>> image[20:40, 20:40] = 200
+    >>> found = segmenter.segment(image)
+    >>> len(found), found.labels.shape
+    (1, (64, 64))
+    """
 
     def __init__(
         self,
@@ -71,23 +90,24 @@ class Segmenter:
         device: str = "auto",
         thresholds: dict[str, float] | None = None,
         engine: str = "torch",
-        precision: str = "float32",
+        precision: str = "auto",
         record: bool = True,
     ) -> None:
-        """Move the model to the device.
+        """Copy the model to the device; the model given stays as it is, and what becomes of it changes nothing here.
 
         Args:
             model: made or loaded.
             device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
-            thresholds: to set in the model, by name.
+            thresholds: to use instead of the model's own, by name.
             engine: what computes the network: "torch", "compiled" or "openvino".
-            precision: of the network: "float32", "bfloat16", or "auto" for bfloat16 where the device is found to be
-                much faster with it.
-            record: on CUDA, launch the kernels for images of a size that comes again as one; this keeps memory.
+            precision: the type of the numbers in the network: "float32", in which scores are given, "bfloat16", or
+                "auto" for bfloat16 on devices with instructions for it.
+            record: on CUDA, launch all kernels at once for images of a size that comes again; this keeps memory.
 
         Raises:
             InputError: if the device or engine is not there, or the method has no such threshold, or not of this value.
         """
+        model = copy.deepcopy(model).eval()
         known = model.method.thresholds
         if unknown := [name for name in thresholds or {} if name not in known]:
             raise InputError(f"The model has no threshold {', '.join(unknown)}; its thresholds are {', '.join(known)}.")
@@ -102,7 +122,7 @@ class Segmenter:
 
     @cached_property
     def precision(self) -> str:
-        """That of the network, "float32" or "bfloat16"."""
+        """The type of the numbers in the network, "float32" or "bfloat16"."""
         return str(dtype_of(self._precision, self.device)).removeprefix("torch.")
 
     @property
@@ -118,7 +138,7 @@ class Segmenter:
 
     @cached_property
     def _made(self) -> Any:
-        method = self.model.eval().method
+        method = self.model.method
         twin = copy.copy(method)  # it shares all else, thresholds among it
         network = engine_of(
             method.network, name=self.engine, precision=self.precision, device=self.device, record=self._record
@@ -144,7 +164,7 @@ class Segmenter:
 
     def segment(
         self,
-        image: Shaped[np.ndarray, "h w *c"],
+        image: ArrayLike,
         *,
         tta: bool = False,
         object_size: float | None = None,
@@ -154,28 +174,46 @@ class Segmenter:
         """Every object of an image.
 
         Args:
-            image: (h, w) or (h, w, c), of bool, any integer or float; it is not modified.
+            image: (h, w) or (h, w, c), of bool, any integer or float; it is not modified. What NumPy makes an array of,
+                such as a list of rows, will do.
             tta: average over the eight ways to lay the image (test-time augmentation): better, eight times slower; over
                 the image and its mirror image for a model of upright photographs.
             object_size: typical diameter of the objects in this image, in pixels. The image is rescaled so that
                 they have the size the model was trained on, and the labels are scaled back.
-            tile: side in pixels of the tiles to compute one after another. By default the image is computed whole where
-                memory allows, and else in the largest tiles that it does allow.
+            tile: side in pixels of the tiles to compute one after another. By default an image is computed whole up to
+                `attractor.prediction.memory.most_pixels`, and a larger one in tiles.
             name: of the image, for messages.
 
         Raises:
             InputError: if the image has not as many channels as the model, NaN or infinite pixels, or too many pixels.
         """
+        return self.predict(image, tta=tta, object_size=object_size, tile=tile, name=name).found
+
+    def predict(
+        self,
+        image: ArrayLike,
+        *,
+        tta: bool = False,
+        object_size: float | None = None,
+        tile: int | None = None,
+        name: str = "The image",
+    ) -> Prediction:
+        """What `segment` finds, and the tiles in which it was computed; the arguments are those of `segment`."""
         pixels = self._pixels(image, name)
         shape = pixels.shape[:2]
         if _is_constant(pixels):  # nothing can be told apart
-            return Instances.from_labels(np.zeros(shape, np.int32))
+            return Prediction(self._nothing(shape), None)
         source: Any = Source(pixels, self.model.description.normalisation, self.device)
         if (factor := self._magnification(object_size)) != 1:
             source = _rescaled(source[:], factor)
-        group = self._within_memory(partial(self._mapped, source, tta, name), source.shape[-2:], tile)
+        compute = partial(self._mapped, source, tta, name)
+        group, tile = self._within_memory(compute, source.shape[-2:], tile, name)
         found = group()
-        return found if found.labels.shape == shape else _resized(found, shape)
+        return Prediction(found if found.labels.shape == shape else _resized(found, shape), tile)
+
+    def _nothing(self, shape: tuple[int, int]) -> Instances:
+        """The result for an image without objects."""
+        return Instances.from_labels(np.zeros(shape, np.int32))
 
     def _mapped(self, source: Any, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
         """Compute the maps of a normalised image, and give what makes objects of them."""
@@ -191,30 +229,32 @@ class Segmenter:
             logger.warning("%s: this model finds at most %d objects in an image; there may be more.", name, most)
         return lambda: method.group(maps)[0]
 
-    def _within_memory(self, compute: Callable[[int | None], T], shape: tuple[int, int], tile: int | None) -> T:
-        """What is computed in tiles of that side, or of the largest for which there is memory; None is the whole."""
+    def _within_memory(
+        self, compute: Callable[[int | None], T], shape: tuple[int, int], tile: int | None, name: str
+    ) -> tuple[T, int | None]:
+        """What is computed in tiles of that side, or of those that suit the image's size, and the side; None is whole.
+
+        Where memory runs out, in smaller ones; those are then where later images begin, too.
+        """
         is_tileable = getattr(self.model.method, "tileable", True)
         if tile is None and is_tileable:
-            chosen = chosen_tile(*shape, self.model.method.network, self.device)
+            chosen = chosen_tile(*shape, self.model.method.network)
             tile = min((side for side in (chosen, self._tried) if side is not None), default=None)
         while True:
             try:
-                return compute(tile)
+                return compute(tile), tile
             except (MemoryError, RuntimeError) as error:
                 smaller = smaller_tile(tile, *shape)
                 if not is_for_memory(error) or not is_tileable or smaller is None:
                     raise
-                if self._tried is None:
-                    logger.warning("Memory ran out on %s; large images are computed in tiles.", self.device.type)
                 self._tried = tile = smaller
+                logger.warning("%s: memory ran out on %s; computed in tiles of %d now.", name, self.device.type, tile)
             if self.device.type == "cuda":
                 if self._record:
                     self._method.network.forget()
                 torch.cuda.empty_cache()
 
-    def propose(
-        self, image: Shaped[np.ndarray, "h w *c"], n: int, *, tta: bool = False, name: str = "The image"
-    ) -> Instances:
+    def propose(self, image: ArrayLike, n: int, *, tta: bool = False, name: str = "The image") -> Instances:
         """The best n proposals for objects of an image: masks that may overlap, each with its score.
 
         Args:
@@ -229,18 +269,26 @@ class Segmenter:
         self._check_proposals()
         pixels = self._pixels(image, name)
         if _is_constant(pixels):
-            return Instances.from_labels(np.zeros(pixels.shape[:2], np.int32))
+            return self._nothing(pixels.shape[:2])
         source = Source(pixels, self.model.description.normalisation, self.device)
         (found,) = self.model.method.propose(self.maps(source[:], tta=tta), n)
         return found
 
-    def prepared(self, image: Shaped[np.ndarray, "h w *c"], *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
+    def prepared(self, image: ArrayLike, *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
         """The image as the network wants it: normalised, a batch of one, on the device."""
         return Source(self._pixels(image, name), self.model.description.normalisation, self.device)[:]
 
-    def _pixels(self, image: Shaped[np.ndarray, "h w *c"], name: str) -> Shaped[np.ndarray, "h w c"]:
-        self._check_size(image.shape, name)
-        return as_channels(as_image(image, name=name), self.model.description.channels, name)
+    def _pixels(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "h w c"]:
+        try:
+            array = np.asarray(image)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{name} is a {type(image).__name__} of which NumPy makes no array; give rows of equal length, or an "
+                "array of shape (h, w) or (h, w, c)."
+            ) from error
+        if array.ndim in (2, 3):
+            self._check_size(array.shape, name)
+        return as_channels(as_image(array, name=name), self.model.description.channels, name)
 
     @staticmethod
     def _check_size(shape: tuple[int, ...], name: str) -> None:
@@ -277,8 +325,8 @@ class Segmenter:
         return lambda image: method.averaged([method.turned(maps_of(view.apply(image)), view) for view in self.views])
 
     def most_pixels(self) -> int:
-        """How many pixels the memory that is free now allows to be computed at once."""
-        return most_pixels(self.model.method.network, self.device)
+        """How many pixels are computed at once; larger images are computed in tiles."""
+        return most_pixels(self.model.method.network)
 
     def check_options(
         self,

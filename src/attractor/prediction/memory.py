@@ -1,4 +1,7 @@
-"""How much memory there is, and the tiles that an image can be computed in with it."""
+"""Whole or in tiles: decided by the size of the image and the method, and never by the memory that happens to be free.
+
+Where memory does run out, smaller tiles are tried; only then can labels depend on the machine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ TILES = (2048, 1024, 512, 256)  # sides to choose from; multiples of every netwo
 MAPS = 200  # bytes a pixel of image, normalised image, maps and what is gathered of them
 LAYERS = 6  # layers of each resolution whose features are held at once: measured up to 5 (ERFNet), 5.4 (U-Net)
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUDA, Linux, Windows
-SHARE = 0.5  # of the free memory that a network may take: what is free is a guess, and others want some, too
+MOST_BYTES = 8 << 30  # that the maps of one pass may take by `bytes_per_pixel`, which is more than they do take
 
 CGROUPS = (  # a container's limit, use, and what the use is made of
     tuple(Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current", "memory.stat")),
@@ -46,14 +49,14 @@ def bytes_per_pixel(network: Any) -> float:
     return MAPS + 4 * LAYERS * sum(c / s**2 for c, s in zip(channels, strides, strict=True))
 
 
-def most_pixels(network: Any, device: torch.device) -> int:
-    """How many pixels can be computed at once."""
-    return int(SHARE * free_memory(device) / bytes_per_pixel(network))
+def most_pixels(network: Any) -> int:
+    """How many pixels a network computes at once: 19 million with ERFNet, the number of a square of 4,400."""
+    return int(MOST_BYTES / bytes_per_pixel(network))
 
 
-def chosen_tile(height: int, width: int, network: Any, device: torch.device) -> int | None:
-    """Side of the largest tiles that fit into the free memory; None where the whole image does."""
-    most = most_pixels(network, device)
+def chosen_tile(height: int, width: int, network: Any) -> int | None:
+    """Side of the largest tiles that have no more pixels than `most_pixels`; None where the whole image has not."""
+    most = most_pixels(network)
     if height * width <= most:
         return None
     return next((tile for tile in TILES if (tile + 2 * HALO) ** 2 <= most), TILES[-1])
