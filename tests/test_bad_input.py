@@ -219,7 +219,7 @@ def other_weights(source: Path, path: Path) -> None:
         (lambda source, path: path.write_text("no model"), "this is not a whole model file", "attractor train"),
         (lambda source, path: path.touch(), "this is not a whole model file", "attractor train"),
         (foreign_model, "this safetensors file was not written by attractor", "attractor train"),
-        (newer_model, "has format 2, and this attractor reads format 1", "pip install --upgrade attractor"),
+        (newer_model, "has format 2, and this attractor reads format 1", "Update attractor: run git pull"),
         (other_weights, "the weights do not fit the model", ""),
     ],
 )

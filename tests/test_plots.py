@@ -42,7 +42,7 @@ def test_a_figure_of_hardly_any_objects_is_drawn(n: int, tmp_path: Path):
 
 def test_without_matplotlib_the_cure_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match=r'pip install "attractor\[report\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[report\]"'):
         sigma_against_size(SIZES, SIZES)
 
 

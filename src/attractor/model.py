@@ -153,7 +153,7 @@ def read_description(path: str | Path) -> Description:
     if version != FORMAT:
         raise InputError(
             f"{path}: the model file has format {version}, and this attractor reads format {FORMAT}. "
-            "Install the newest attractor: pip install --upgrade attractor."
+            "Update attractor: run git pull and pip install . in its clone."
         )
     try:
         header["normalisation"] = Normalisation(**header["normalisation"])

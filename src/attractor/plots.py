@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy.stats import spearmanr
 
 from attractor.errors import InputError
+from attractor.wording import install
 
 DOTS = "#1f5fa8"  # a blue that is also told from white in print
 DARKEST = 45  # of an object's pixels, so that none is taken for background
@@ -114,7 +115,5 @@ def _figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError(
-            'Drawing figures needs matplotlib, which is not installed here: pip install "attractor[report]".'
-        ) from error
+        raise InputError(f"Drawing figures needs matplotlib, which is not installed. {install('report')}") from error
     return Figure(figsize=(5.2, 4.0), dpi=150, layout="constrained")

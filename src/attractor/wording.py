@@ -1,4 +1,4 @@
-"""Numbers as people read them: with their noun, or as a share in four characters."""
+"""What several messages say alike: numbers as people read them, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import math
 def counted(n: int, one: str, several: str = "") -> str:
     """A number and its noun, as in "1 image" and "1,204 images"."""
     return f"{n:,} {one if n == 1 else several or one + 's'}"
+
+
+def install(extra: str) -> str:
+    """The sentence that says how to get what comes with an extra."""
+    return f'To install what is missing, run pip install ".[{extra}]" in a clone of attractor.'
 
 
 def share(value: float) -> str:

@@ -82,7 +82,7 @@ def test_formats_that_cannot_be_written_are_refused(formats, message):
 @pytest.mark.parametrize(("name", "package"), [("parquet", "pyarrow"), ("rois", "roifile")])
 def test_a_format_that_needs_more_says_what_to_install(monkeypatch, name, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=rf'The format {name} needs {package}.*pip install "attractor\[formats\]"'):
+    with pytest.raises(InputError, match=rf'The format {name} needs {package}.*pip install "\.\[formats\]"'):
         check_formats([name], ("nucleus",))
     check_formats(DEFAULT_FORMATS, ("nucleus",))
 

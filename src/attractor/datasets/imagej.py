@@ -45,6 +45,7 @@ from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES
 from attractor.instances import Instances
+from attractor.wording import install
 
 ENDINGS = (".roi", ".zip", "_rois.zip", "_RoiSet.zip")
 MOST_BYTES = 1 << 30  # of a zip's entries together; 50,000 cells are some 13 MB
@@ -142,9 +143,7 @@ def _roifile() -> Any:
     try:
         import roifile  # comes with an extra only
     except ImportError as error:
-        raise InputError(
-            'ImageJ\'s ROIs need roifile, which is not installed: pip install "attractor[formats]".'
-        ) from error
+        raise InputError(f"ImageJ's ROIs need roifile, which is not installed. {install('formats')}") from error
     return roifile
 
 

@@ -30,6 +30,7 @@ from attractor.images import encode_labels
 from attractor.instances import Instances, decode_mask
 from attractor.measurements import WHOLE, object_table
 from attractor.overlays import overlay
+from attractor.wording import install
 
 DEFAULT_FORMATS = ("labels", "overlay", "csv")
 
@@ -80,7 +81,7 @@ def check_formats(formats: Sequence[str], class_names: Sequence[str]) -> None:
     for name in formats:
         needed = FORMATS[name].needs
         if needed is not None and importlib.util.find_spec(needed) is None:
-            raise InputError(f'The format {name} needs {needed}, not installed here: pip install "attractor[formats]".')
+            raise InputError(f"The format {name} needs {needed}, which is not installed. {install('formats')}")
         FORMATS[name].check(class_names)
 
 
