@@ -13,7 +13,6 @@ from attractor.errors import InputError
 from attractor.instances import (
     Instances,
     areas,
-    centres,
     decode_mask,
     encode_mask,
     encode_masks,
@@ -101,17 +100,8 @@ def test_overlap_refuses_images_of_different_shape():
         unwrap(overlap)(np.zeros((1, 2), np.int32), np.zeros((2, 1), np.int32))  # the checker of shapes would be first
 
 
-def test_areas_and_centres():
-    labels = in_image([[1, 1, 0], [0, 0, 3]])
-    assert areas(labels, 3).tolist() == [2, 0, 1]
-    np.testing.assert_array_equal(centres(labels, 3), [[0, 0.5], [np.nan, np.nan], [1, 2]])
-    assert centres(np.zeros((2, 2), np.int32), 0).shape == (0, 2)
-
-
-@given(LABELS, st.integers(0, 3), st.integers(0, 3))
-def test_a_shifted_image_has_shifted_centres(labels, rows, columns):
-    shifted = np.pad(labels, ((rows, 0), (columns, 0)))
-    np.testing.assert_allclose(centres(shifted, 6), centres(labels, 6) + np.array([rows, columns]))
+def test_areas_count_pixels_also_of_labels_without_one():
+    assert areas(in_image([[1, 1, 0], [0, 0, 3]]), 3).tolist() == [2, 0, 1]
 
 
 # ---- outlines
@@ -219,22 +209,73 @@ def test_masks_that_do_not_overlap_give_their_label_image(labels):
     assert (whole.scores == 1).all()
 
 
-def test_parts_that_disagree_are_refused():
-    labels = in_image([[1, 2]])
-    with pytest.raises(InputError, match="has label 2, but classes are given for 1"):
-        Instances(labels, np.ones(1, int), np.ones(1))
-    with pytest.raises(InputError, match="2 classes but 3 scores"):
-        Instances.__post_init__(unchecked(labels, np.ones(2, int), np.ones(3), None))
-    with pytest.raises(InputError, match="1 masks but 2 classes"):
-        Instances(labels, np.ones(2, int), np.ones(2), (np.array([0, 2]),))
+ONE = in_image([[0, 1]])
 
 
-def unchecked(labels: np.ndarray, classes: np.ndarray, scores: np.ndarray, masks: None) -> Instances:
-    """Parts that the checker of shapes would refuse before the message of ours is reached."""
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"labels": in_image([[1, 2]])}, "has label 2, but classes are given for 1"),
+        ({"labels": in_image([[0, -1]])}, "has the negative label -1; labels are 0 for background"),
+        (
+            {"labels": ONE.astype(np.int64)},
+            r"labels of objects are an array of int64 of shape \(1, 2\); give an array of",
+        ),
+        ({"labels": ONE.astype(np.float32)}, "an array of float32"),
+        ({"labels": ONE[0]}, r"of shape \(2,\); give an array of int32 of shape \(h, w\)"),
+        ({"labels": [[0, 1]]}, "labels of objects are a list; give an array"),
+        ({"classes": np.ones(2, int)}, "2 classes but 1 scores"),
+        ({"classes": np.zeros(1, int)}, "has the class 0; classes are counted from 1"),
+        ({"classes": np.array([-3])}, "has the class -3"),
+        ({"classes": np.ones(1)}, "classes of objects are an array of float64 .*; give whole numbers"),
+        ({"classes": np.ones((1, 1), int)}, r"of shape \(1, 1\)"),
+        ({"classes": np.array([True])}, "an array of bool"),
+        ({"classes": np.array([3]), "class_names": ("cell", "debris")}, "has the class 3, but there are names for 2"),
+        ({"scores": np.array([7.0])}, "has the score 7; scores lie between 0 and 1"),
+        ({"scores": np.array([-0.1])}, "has the score -0.1"),
+        ({"scores": np.array([np.nan])}, "has the score nan"),
+        ({"scores": np.ones(1, int)}, "scores of objects are an array of int64 .*; give fractions"),
+        ({"scores": [1.0]}, "scores of objects are a list"),
+        ({"masks": (np.array([0, 2]), np.array([0, 2]))}, "2 masks but 1 classes"),
+    ],
+)
+def test_what_cannot_be_is_refused(parts, message):
+    with pytest.raises(InputError, match=message):
+        unchecked(**parts).__post_init__()
+
+
+def test_of_several_objects_the_one_that_cannot_be_is_named():
+    with pytest.raises(InputError, match=r"has the score 1\.5"):
+        Instances(in_image([[1, 2]]), np.ones(2, int), np.array([0.25, 1.5]))
+
+
+def test_an_image_without_pixels_or_objects_is_well():
+    assert len(Instances(np.zeros((0, 5), np.int32), np.ones(0, int), np.ones(0))) == 0
+    assert len(Instances(np.zeros((2, 5), np.int32), np.ones(0, int), np.ones(0), class_names=("cell",))) == 0
+
+
+def unchecked(**parts: object) -> Instances:
+    """One object with parts that the checker of shapes would refuse before the message of ours is reached."""
     instances = object.__new__(Instances)
-    for name, value in {"labels": labels, "classes": classes, "scores": scores, "masks": masks}.items():
+    whole = {"labels": ONE, "classes": np.ones(1, int), "scores": np.ones(1), "masks": None, "class_names": ()}
+    for name, value in (whole | parts).items():
         object.__setattr__(instances, name, value)
     return instances
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.ones((2, 2), bool), r"A mask does not say .* skimage\.measure\.label\(mask\).* mask\.astype\(int\)"),
+        (np.ones((2, 2)), "labels of objects are an array of float64"),
+        (np.ones((2, 2, 2), int), r"of shape \(2, 2, 2\); give an array of whole numbers of shape \(h, w\)"),
+        ([[1, 2]], "labels of objects are a list"),
+        (np.array([[0, -1]]), "has the negative label -1"),
+    ],
+)
+def test_what_is_no_label_image_is_refused(labels, message):
+    with pytest.raises(InputError, match=message):
+        unwrap(relabel)(labels)  # of which from_labels makes its objects
 
 
 @given(LABELS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
@@ -28,37 +29,57 @@ class Instances:
     classes: Int[np.ndarray, " k"]  # number of the class, counted from 1
     scores: Float[np.ndarray, " k"]  # 0 to 1; 1 for ground truth
     masks: tuple[Int[np.ndarray, "_"], ...] | None = None  # run lengths, where masks overlap
+    class_names: tuple[str, ...] = ()  # of classes 1, 2, …, where they are known
 
     def __post_init__(self) -> None:
-        """Hold the parts to each other, so that no reader has to ask."""
-        found = int(self.labels.max(initial=0))
-        if found > len(self.classes):
-            raise InputError(
-                f"The label image has label {found}, but classes are given for {len(self.classes)} "
-                "objects. Labels must run from 1 to the number of objects: see relabel()."
-            )
-        if len(self.classes) != len(self.scores):
-            raise InputError(
-                f"{len(self.classes)} classes but {len(self.scores)} scores were given; each object has one of both."
-            )
-        if self.masks is not None and len(self.masks) != len(self.classes):
-            raise InputError(
-                f"{len(self.masks)} masks but {len(self.classes)} classes were given; each object has one of both."
-            )
+        """Refuse what cannot be, so that no reader has to ask."""
+        _check_kind("labels", self.labels, (np.int32,), "an array of int32 of shape (h, w)", n_axes=2)
+        _check_kind("classes", self.classes, (np.integer,), "whole numbers, one for each object", n_axes=1)
+        _check_kind("scores", self.scores, (np.floating,), "fractions, one for each object", n_axes=1)
+        _check_labels(self.labels, len(self.classes))
+        _check_counts(self)
+        _check_classes(self.classes, self.class_names)
+        _check_scores(self.scores)
 
     def __len__(self) -> int:
-        """Number of objects."""
+        """Number of objects.
+
+        Example:
+            >>> import numpy as np
+            >>> len(Instances.from_labels(np.array([[0, 1], [2, 2]])))
+            2
+        """
         return len(self.classes)
 
     def mask(self, label: int) -> Bool[np.ndarray, "h w"]:
-        """The whole mask of one object, also where another one hides it in the label image."""
+        """The whole mask of one object, also where another one hides it in the label image.
+
+        Example:
+            >>> import numpy as np
+            >>> Instances.from_labels(np.array([[0, 1], [2, 2]])).mask(2)
+            array([[False, False],
+                   [ True,  True]])
+        """
         if self.masks is None:
             return self.labels == label
         return decode_mask(self.masks[label - 1], self.labels.shape)
 
     @classmethod
     def from_labels(cls, labels: Int[np.ndarray, "h w"], *, class_number: int = 1) -> Instances:
-        """Objects of one class from any label image of non-negative integers, each with score 1."""
+        """Objects of one class from any label image of whole numbers from 0 on, each with score 1.
+
+        Labels are renumbered where some are missing.
+
+        Raises:
+            InputError: if there are negative labels, or it is a mask, which does not say which object a pixel is of.
+
+        Example:
+            >>> import numpy as np
+            >>> found = Instances.from_labels(np.array([[0, 7], [9, 9]]))
+            >>> found.labels
+            array([[0, 1],
+                   [2, 2]], dtype=int32)
+        """
         labels, ids = relabel(labels)
         return cls(labels, np.full(len(ids), class_number, np.int32), np.ones(len(ids), np.float32))
 
@@ -70,11 +91,65 @@ class Instances:
         scores: Float[np.ndarray, " k"],
         shape: tuple[int, int],
     ) -> Instances:
-        """Objects that may overlap; in the label image the higher score wins, then the earlier mask."""
+        """Objects that may overlap; in the label image the higher score wins, then the earlier mask.
+
+        Example:
+            >>> import numpy as np
+            >>> masks = [np.array([[True, True, False]]), np.array([[False, True, True]])]
+            >>> found = Instances.from_masks(masks, np.array([1, 1]), np.array([0.5, 0.9]), (1, 3))
+            >>> found.labels
+            array([[1, 2, 2]], dtype=int32)
+            >>> found.mask(1)
+            array([[ True,  True, False]])
+        """
         labels = np.zeros(shape, np.int32)
         for k in np.argsort(-scores, kind="stable")[::-1]:
             labels[masks[k]] = k + 1
         return cls(labels, classes, scores, tuple(encode_mask(mask) for mask in masks))
+
+
+def _check_kind(name: str, array: Any, kinds: tuple[type, ...], wanted: str, *, n_axes: int) -> None:
+    """Refuse a part that is no array of the kind and number of axes."""
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"The {name} of objects are a {type(array).__name__}; give {wanted}.")
+    if array.ndim != n_axes or not any(np.issubdtype(array.dtype, kind) for kind in kinds):
+        raise InputError(f"The {name} of objects are an array of {array.dtype} of shape {array.shape}; give {wanted}.")
+
+
+def _check_labels(labels: Int32[np.ndarray, "h w"], n: int) -> None:
+    """Refuse labels outside 0 to n."""
+    refuse_negative(labels)
+    highest = int(labels.max(initial=0))
+    if highest > n:
+        raise InputError(
+            f"The label image has label {highest}, but classes are given for {n} "
+            "objects. Labels must run from 1 to the number of objects: see relabel()."
+        )
+
+
+def _check_counts(instances: Instances) -> None:
+    """Refuse parts of different length."""
+    n = len(instances.classes)
+    if n != len(instances.scores):
+        raise InputError(f"{n} classes but {len(instances.scores)} scores were given; each object has one of both.")
+    if instances.masks is not None and len(instances.masks) != n:
+        raise InputError(f"{len(instances.masks)} masks but {n} classes were given; each object has one of both.")
+
+
+def _check_classes(classes: Int[np.ndarray, " k"], names: tuple[str, ...]) -> None:
+    """Refuse class numbers below 1, and those without a name where there are names."""
+    lowest, highest = int(classes.min(initial=1)), int(classes.max(initial=1))
+    if lowest < 1:
+        raise InputError(f"An object has the class {lowest}; classes are counted from 1.")
+    if names and len(classes) and highest > len(names):
+        raise InputError(f"An object has the class {highest}, but there are names for {len(names)} classes only.")
+
+
+def _check_scores(scores: Float[np.ndarray, " k"]) -> None:
+    """Refuse scores that are none."""
+    is_score = (scores >= 0) & (scores <= 1)  # neither holds for NaN
+    if not is_score.all():
+        raise InputError(f"An object has the score {scores[~is_score][0]:g}; scores lie between 0 and 1.")
 
 
 @dataclass(frozen=True)
@@ -96,16 +171,36 @@ class Annotations:
         return cls(masks, truth.classes, np.zeros(len(masks), bool), areas, np.full(len(masks), np.nan), void)
 
 
-def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray, " k"]]:
-    """Labels renumbered 1 to k in the order of their old numbers, and those old numbers.
+def _refuse_mask(labels: Any) -> None:
+    """Refuse booleans, as scikit-image does."""
+    if isinstance(labels, np.ndarray) and labels.dtype == bool:
+        raise InputError(
+            "A mask does not say which pixels are of one object: give skimage.measure.label(mask), in which each "
+            "connected part is one, or mask.astype(int), in which all of it is."
+        )
+
+
+def refuse_negative(labels: Int[np.ndarray, "h w"]) -> None:
+    """Refuse a label image with negative labels, which mean "ignore" in some data sets.
 
     Raises:
-        InputError: if there are negative labels, which mean "ignore" in some data sets.
+        InputError: if there are any.
     """
     if labels.size and labels.min() < 0:
         raise InputError(
             f"A label image has the negative label {labels.min()}; labels are 0 for background and 1, 2, … for objects."
         )
+
+
+def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray, " k"]]:
+    """Labels renumbered 1 to k in the order of their old numbers, and those old numbers.
+
+    Raises:
+        InputError: if there are negative labels, or it is not a label image of whole numbers.
+    """
+    _refuse_mask(labels)
+    _check_kind("labels", labels, (np.integer,), "an array of whole numbers of shape (h, w)", n_axes=2)
+    refuse_negative(labels)
     highest = int(labels.max(initial=0))
     if highest <= max(4 * labels.size, 1 << 16):  # a table is faster than sorting all pixels
         present = np.zeros(highest + 1, bool)
@@ -144,16 +239,6 @@ def overlap(truth: Int32[np.ndarray, "h w"], found: Int32[np.ndarray, "h w"]) ->
 def areas(labels: Int32[np.ndarray, "h w"], n: int) -> Int[np.ndarray, " n"]:
     """Pixels of labels 1 to n."""
     return np.bincount(labels.ravel(), minlength=n + 1)[1 : n + 1]
-
-
-def centres(labels: Int32[np.ndarray, "h w"], n: int) -> Float[np.ndarray, "n 2"]:
-    """Mean (row, column) of labels 1 to n in pixels; NaN for a label without a pixel."""
-    counts = areas(labels, n)
-    rows, columns = np.nonzero(labels)
-    owner = labels[rows, columns]
-    sums = np.stack([np.bincount(owner, axis, minlength=n + 1)[1 : n + 1] for axis in (rows, columns)], 1)
-    with np.errstate(invalid="ignore"):
-        return sums / np.where(counts > 0, counts, np.nan)[:, None]
 
 
 def outlines(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

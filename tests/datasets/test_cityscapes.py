@@ -475,6 +475,7 @@ def results_with(tmp_path, line):
         ("mask.png 26", "cannot be read; a line is"),
         ("my mask.png 26 0.5", "cannot be read; a line is"),
         ("mask.png 26 nan", "cannot be read; a line is"),
+        ("mask.png 26 7", "cannot be read; a line is"),
         ("mask.png inf 0.5", "cannot be read; a line is"),
         ("mask.png 26 0.5 1", "cannot be read; a line is"),
     ],

@@ -330,6 +330,7 @@ def result(**changed: Any) -> dict[str, Any]:
         (result(score=None), "result 1: its score None is no number"),
         (result(score=float("nan")), "result 1: its score nan is no number"),
         (result(score=True), "result 1: its score True is no number"),
+        (result(score=7), "result 1: its score 7 does not lie between 0 and 1"),
         (result(segmentation={"size": [8, 6], "counts": [48]}), "result 1: its runs fill 8 x 6 pixels, but its image"),
         (result(segmentation=None), "result 1: it has no outline"),
         (17, "result 1: must be an object of image_id, category_id, segmentation and score"),

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from attractor.datasets.coco import Coco, compress_runs, read_coco_results, write_coco_results
 from attractor.errors import InputError
-from attractor.instances import Annotations, Instances, encode_mask
+from attractor.instances import Annotations, Instances, decode_mask, encode_mask
 from attractor.metrics import coco
 from attractor.metrics.coco import ROWS, CocoSummary, paired_difference, score_image, summarise
 
@@ -291,8 +291,7 @@ def test_a_folder_and_a_results_file_give_the_numbers_of_pycocotools(tmp_path, s
 
 
 def masks_of(truth: Annotations) -> list[np.ndarray]:
-    found = Instances(np.zeros(truth.void.shape, np.int32), truth.classes, truth.areas, truth.masks)
-    return [found.mask(k + 1) for k in range(len(found))]
+    return [decode_mask(runs, truth.void.shape) for runs in truth.masks]
 
 
 # --- by hand

@@ -568,13 +568,13 @@ def _read_line(line: str, text: Path, where: str) -> tuple[Path, int, float]:
     words = line.split()
     try:
         path, label, score = words[0], int(float(words[1])), float(words[2])
-        is_usable = len(words) == 3 and math.isfinite(score) and "\0" not in path
+        is_usable = len(words) == 3 and 0 <= score <= 1 and "\0" not in path
     except (ValueError, LookupError, OverflowError):
         is_usable = False
     if not is_usable:
         raise InputError(
             f"{where}: {line[:80]!r} cannot be read; a line is the mask's path without spaces, the number of the label "
-            "and the score, as in masks/aachen_0.png 26 0.98."
+            "and the score, 0 to 1, as in masks/aachen_0.png 26 0.98."
         )
     if not 0 <= label <= LAST_LABEL:
         known = ", ".join(f"{number} {name}" for name, number in LABELS.items())

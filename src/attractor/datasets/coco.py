@@ -328,6 +328,8 @@ def _read_found(
         raise InputError(f"its category_id {category!r} is not in the data set, which has {_listed(category_ids)}")
     if score is None:
         raise InputError(f"its score {entry.get('score')!r} is no number")
+    if not 0 <= score <= 1:
+        raise InputError(f"its score {score:g} does not lie between 0 and 1")
     polygons, runs, own_size = _read_outline(entry.get("segmentation"), size)
     outline = _Annotation(position, category_ids.index(category) + 1, False, polygons, runs, own_size)
     return _Found(outline, score)
