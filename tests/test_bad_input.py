@@ -99,6 +99,17 @@ def test_an_image_that_cannot_be_used_is_named_and_the_others_are_done(segment, 
     assert "in 2 images" in answer.out
 
 
+def test_a_folder_without_images_is_named_and_the_others_are_done(segment):
+    as_png(Path("cells.png"))
+    Path("folder.png").mkdir()
+    answer = segment("folder.png", "cells.png")
+    assert answer.code == 1
+    sentence, count = answer.error.splitlines()
+    assert sentence.startswith("folder.png: holds no image; files must end in one of")
+    assert count == "1 of 2 images could not be segmented."
+    assert len(results()) == 3
+
+
 def test_a_full_disk_costs_the_image_it_hits(segment, monkeypatch):
     for name in "abc":
         as_png(Path(f"{name}.png"))

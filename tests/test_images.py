@@ -531,9 +531,13 @@ def test_folders_are_expanded_without_our_own_outputs(tmp_path):
     ):
         (tmp_path / name).touch()
     (tmp_path / "deeper.png").mkdir()
-    assert find_images([tmp_path]) == [tmp_path / "a.TIF", tmp_path / "b.png"]
-    assert find_images([tmp_path / "b.png", tmp_path]) == [tmp_path / "b.png", tmp_path / "a.TIF"]
-    assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+    assert find_images([tmp_path]).images == (tmp_path / "a.TIF", tmp_path / "b.png")
+    assert find_images([tmp_path / "b.png", tmp_path]).images == (tmp_path / "b.png", tmp_path / "a.TIF")
+    assert find_images([tmp_path / "notes.txt"]).images == (tmp_path / "notes.txt",)
+    found = find_images([tmp_path / "deeper.png", tmp_path])
+    assert len(found.images) == 2
+    assert list(found.problems) == [tmp_path / "deeper.png"]
+    assert "holds no image" in found.problems[tmp_path / "deeper.png"]
 
 
 def test_what_cannot_be_found_is_named(tmp_path):

@@ -295,25 +295,46 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
+@dataclass(frozen=True)
+class Found:
+    """What there is at the paths that somebody gave."""
+
+    images: tuple[Path, ...]
+    problems: dict[Path, str]  # folder without an image, or that cannot be read -> what is wrong with it
+
+
+def find_images(paths: Iterable[str | Path]) -> Found:
     """Files as given, and the images directly in given folders, sorted by name, without what `segment` wrote there.
 
     Raises:
-        InputError: if a path is missing, a folder holds no image, or two files share a stem: their results would too.
+        InputError: if a path is missing, there is no image at all, or two files share a stem: their results would too.
     """
-    found: dict[Path, Path] = {}  # resolved path -> path as given
+    images: dict[Path, Path] = {}  # resolved path -> path as given
+    problems: dict[Path, str] = {}
     for path in map(Path, paths):
-        for file in images_in(path) if path.is_dir() else [_existing(path)]:
-            found.setdefault(file.resolve(), file)
+        try:
+            files = images_in(path) if path.is_dir() else [_existing(path)]
+        except InputError as error:
+            if not path.is_dir():
+                raise
+            problems[path] = str(error)
+            continue
+        images |= {file.resolve(): file for file in files if file.resolve() not in images}
+    if not images and problems:
+        raise InputError("\n".join(problems.values()))
+    _refuse_shared_stems(images.values())
+    return Found(tuple(images.values()), problems)
+
+
+def _refuse_shared_stems(files: Iterable[Path]) -> None:
     by_stem: dict[str, Path] = {}
-    for file in found.values():
+    for file in files:
         other = by_stem.setdefault(file.stem, file)
         if other is not file:
             raise InputError(
                 f"{other} and {file} share the stem {file.stem!r}, so one's results would overwrite the other's; "
                 "rename one, or give them in two calls with different output folders."
             )
-    return list(found.values())
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -61,11 +61,11 @@ def segment(
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
     size = _sides(pixel_size)
-    files = find_images(images)
+    given = find_images(images)
     segmenter = attractor.load(
         model, device=device, thresholds=_numbers(thresholds or ()), engine=engine, precision=precision
     )
-    with progress("segmenting", len(files)) as (advance, console):
+    with progress("segmenting", len(given.images) + len(given.problems)) as (advance, console):
 
         def report(outcome: Outcome) -> None:
             advance()
@@ -74,7 +74,7 @@ def segment(
 
         outcomes = segment_files(
             segmenter,
-            files,
+            images,
             out,
             tta=tta,
             object_size=object_size,

@@ -43,7 +43,7 @@ T = TypeVar("T")
 class Outcome:
     """What became of one image."""
 
-    image: Path
+    image: Path  # or a folder that holds none
     n_objects: int  # 0 where it failed
     problem: str | None  # why there are no files; None where all was written
 
@@ -74,14 +74,16 @@ def segment_files(
         report: called with the outcome of each image as soon as it and those before it are there.
 
     Raises:
-        InputError: if there is no such file, a folder has no image, two images share a stem, an option cannot be, or
-            the folder cannot be written to. What is wrong with one image stands in its outcome.
+        InputError: if there is no such file or no image at all, two images share a stem, an option cannot be, or the
+            folder cannot be written to. What is wrong with one image stands in its outcome, and so does a folder
+            without images among others.
     """
     segmenter.check_options(tta=tta, object_size=object_size, tile=tile)
     check_formats(formats, segmenter.class_names)
     if pixel_size is not None:
         check_pixel_size(pixel_size)
-    images = find_images(paths)
+    given = find_images(paths)
+    images = given.images
     out = Path(out)
     make_writable(out)
     room, reading = _Room(min(ROOM, segmenter.most_pixels())), Lock()
@@ -100,7 +102,9 @@ def segment_files(
             write_files(whole, out, formats)
             return len(found)
 
-    outcomes = []
+    outcomes = [Outcome(folder, 0, problem) for folder, problem in given.problems.items()]
+    for outcome in outcomes:
+        report(outcome)
     n_cores = torch.get_num_threads()
     n_workers = min(len(images), n_cores if segmenter.computes_side_by_side else STAGES)
     try:
