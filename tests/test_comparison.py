@@ -302,7 +302,7 @@ def test_json_has_every_number(compared):
 
 def test_without_jinja2_the_cure_is_said(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
-    with pytest.raises(InputError, match=r'pip install "attractor\[report\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[report\]"'):
         comparison.check_page()
 
 

@@ -49,7 +49,7 @@ from attractor.model import Description, Model, find_model, read_description
 from attractor.overlays import overlay
 from attractor.prediction.folder import is_for_memory
 from attractor.prediction.image import Segmenter, choose_device
-from attractor.wording import counted, share
+from attractor.wording import counted, install, share
 
 SHOWN = (0.5, 0.75, 0.9)  # IoU thresholds of the table; the JSON has all ten
 FEWEST = 6  # images for a verdict: that five of five favour one model happens to equal models once in 16 times
@@ -694,7 +694,7 @@ def _template() -> Any:
     try:
         import jinja2  # torch brings it along, but does not promise to
     except ImportError as error:
-        raise InputError('The page needs jinja2, not installed here: pip install "attractor[report]".') from error
+        raise InputError(f"The page needs jinja2, which is not installed. {install('report')}") from error
     gaps = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

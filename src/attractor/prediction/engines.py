@@ -24,6 +24,7 @@ from attractor.errors import InputError, check_choice
 from attractor.kernels.devices import computes_bfloat16
 from attractor.networks.folding import folded
 from attractor.networks.padding import padded
+from attractor.wording import install
 
 ENGINES = ("torch", "compiled", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -240,7 +241,7 @@ def check_engine(name: str, precision: str, device: torch.device) -> None:
     if name == "openvino" and device.type != "cpu":
         raise InputError(f"The engine openvino computes on a processor, not on {device.type}; add --device cpu.")
     if name == "openvino" and importlib.util.find_spec("openvino") is None:
-        raise InputError('The engine openvino is not installed here: pip install "attractor[openvino]".')
+        raise InputError(f"The engine openvino is not installed. {install('openvino')}")
 
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:
