@@ -11,7 +11,7 @@ import torch
 from attractor import evaluation
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
-from attractor.evaluation import as_json, evaluate, metric_named, scored_by
+from attractor.evaluation import evaluate, metric_named, scored_by
 from attractor.instances import Instances
 from attractor.metrics import METRICS
 from attractor.model import Model
@@ -56,17 +56,17 @@ def test_ignored_pixels_do_not_count():
 
 
 def test_another_shape():
-    with pytest.raises(InputError, match=r"a: the label image found has shape \(1, 4\), the true one \(2, 4\)"):
+    with pytest.raises(InputError, match=r"^a: the images to compare .* truth \(2, 4\), found \(1, 4\).* same size"):
         evaluate([(sample("a", TWO), found([[1, 1, 0, 0]]))])
 
 
 def test_json_holds_plain_numbers():
-    text = json.dumps(as_json(evaluate([(sample("a", TWO), found(TWO))], by={"a": "x"})))
+    text = json.dumps(evaluate([(sample("a", TWO), found(TWO))], by={"a": "x"}).as_json())
     assert json.loads(text)["groups"]["x"]["by_image"]["value"][0] == 1.0
 
 
 def test_json_has_null_where_there_is_no_number():
-    assert as_json(evaluate([(sample("a", TWO), found(TWO))], metric="coco"))["summary"]["APl"]["value"] is None
+    assert evaluate([(sample("a", TWO), found(TWO))], metric="coco").as_json()["summary"]["APl"]["value"] is None
 
 
 class Listed(list):
@@ -133,7 +133,7 @@ def test_every_metric_scores_images_groups_and_differences(metric):
     assert [image.name for image in evaluation.images] == ["a", "b", "c"]
     assert (evaluation.summary.n_images, evaluation.summary.n_truth) == (3, 6)
     assert {name: group.n_images for name, group in evaluation.groups.items()} == {"easy": 1, "hard": 2}
-    plain = json.loads(json.dumps(as_json(evaluation), allow_nan=False))
+    plain = json.loads(json.dumps(evaluation.as_json(), allow_nan=False))
     assert [image["name"] for image in plain["images"]] == ["a", "b", "c"]
     assert METRICS[metric].paired_difference(evaluation.images, evaluation.images).n_images == 3
 
@@ -143,7 +143,7 @@ def test_every_metric_scores_images_groups_and_differences(metric):
 def test_ignored_pixels_count_for_no_metric(metric):
     given, smaller = sample("a", TWO), sample("a", ONE)
     given.ignore[:, 3] = smaller.ignore[:, 3] = True
-    one, two = (as_json(evaluate([(each, found(ONE))], metric=metric)) for each in (given, smaller))
+    one, two = (evaluate([(each, found(ONE))], metric=metric).as_json() for each in (given, smaller))
     assert one == two
 
 

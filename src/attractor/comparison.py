@@ -38,11 +38,19 @@ from PIL import Image
 import attractor
 from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
-from attractor.evaluation import plain, score_pair
+from attractor.evaluation import pair_of, plain
 from attractor.images import as_channels, atomic, read_labels, write_labels
 from attractor.instances import Instances
-from attractor.metrics import average_precision, cvppp
-from attractor.metrics.average_precision import Difference, ImageScores, Summary
+from attractor.metrics import cvppp
+from attractor.metrics.average_precision import (
+    SHOWN,
+    Difference,
+    ImageScores,
+    Summary,
+    paired_difference,
+    score_image,
+    summarise,
+)
 from attractor.metrics.bootstrap import Interval
 from attractor.metrics.cvppp import LeafDifference, LeafScores, LeafSummary
 from attractor.model import Description, Model, find_model, read_description
@@ -51,7 +59,6 @@ from attractor.prediction.folder import is_for_memory
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.wording import counted, install, share
 
-SHOWN = (0.5, 0.75, 0.9)  # IoU thresholds of the table; the JSON has all ten
 FEWEST = 6  # images for a verdict: that five of five favour one model happens to equal models once in 16 times
 SIDES = (420, 320, 240, 160)  # pixels of a drawn picture's longer side; the first that fits the page is taken
 PAGE_BYTES = 4_000_000  # of all pictures; as text in the page they take a third more
@@ -298,7 +305,7 @@ def _compared(job: _Job, by: dict[str, str] | None, own_process: bool, report: C
         network=description.network,
         footprint=footprint,
         images=tuple(measured),
-        summary=average_precision.summarise([image.precision for image in measured]),
+        summary=summarise([image.precision for image in measured]),
         groups=_groups(measured, by),
         leaves=cvppp.summarise([image.leaves for image in measured]),
         network_seconds=statistics.median(image.network_seconds for image in measured),
@@ -312,7 +319,7 @@ def _groups(images: Sequence[Measured], by: dict[str, str] | None) -> dict[str, 
     if by is not None:
         for image in images:
             groups.setdefault(by.get(image.name, ""), []).append(image.precision)
-    return {name: average_precision.summarise(groups[name]) for name in sorted(groups)}
+    return {name: summarise(groups[name]) for name in sorted(groups)}
 
 
 def _versions() -> dict[str, str]:
@@ -392,7 +399,8 @@ def _work(job: _Job) -> Iterator[Measured | Footprint]:
         sample = job.dataset[index]
         found, network_seconds, grouping_seconds = _timed(segmenter, sample, job.tta)
         write_labels(job.found / f"{index}.tif", found.labels)
-        precision, leaves = score_pair(sample, found), score_pair(sample, found, metric="cvppp")
+        pair = pair_of(sample, found)
+        precision, leaves = score_image(pair), cvppp.score_image(pair)
         mean = float(precision.average_precision.mean())
         yield Measured(sample.name, mean, precision, leaves, network_seconds, grouping_seconds)
     method = segmenter.model.method
@@ -452,7 +460,7 @@ def _peak_memory() -> int | None:
 
 def _pair(first: Compared, other: Compared) -> Pair:
     """The other model against the first, with the verdict."""
-    precision = average_precision.paired_difference(
+    precision = paired_difference(
         [image.precision for image in other.images], [image.precision for image in first.images]
     )
     leaves = cvppp.paired_difference([image.leaves for image in other.images], [image.leaves for image in first.images])

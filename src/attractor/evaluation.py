@@ -7,8 +7,8 @@ import functools
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,53 @@ import numpy as np
 from attractor.datasets import Dataset, Sample
 from attractor.datasets.classes import renumbered_objects
 from attractor.errors import InputError
-from attractor.instances import Annotations, Instances
+from attractor.instances import Instances
 from attractor.metrics import METRICS, Metric
+from attractor.metrics.metric import Pair, Row, Scores, Summary, Table
 from attractor.prediction.image import Segmenter
+from attractor.tables import as_text
 
-SHOWN = (0.5, 0.75, 0.9)  # IoU thresholds of the table; the JSON has all ten
 TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their maps take some 700 MB
+
+
+NOT_IN_FILES = {"json": False}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of every image, of all together, and of groups of them, in the records of the metric."""
+    """Scores of every image, of all together, and of groups of them, in the records of the metric.
 
-    images: tuple[Any, ...]  # without those that the metric leaves out
-    summary: Any
-    groups: dict[str, Any]  # value of the column to its summary; empty without one
+    As text it is the tables that `attractor evaluate` prints.
+    """
+
+    images: tuple[Scores, ...]  # without those that the metric leaves out
+    summary: Summary
+    groups: dict[str, Summary]  # value of the column to its summary; empty without one
+    class_names: tuple[str, ...] = field(default=(), metadata=NOT_IN_FILES)
+    column: str = field(default="", metadata=NOT_IN_FILES)  # that the groups come from
+
+    def tables(self) -> list[Table]:
+        """The values in short, with a row for each group; and what else there is to say of all images."""
+        short = [
+            Table(overview.title, {"all": self._row(self.summary, place), **self._of_groups(place)}, self.column)
+            for place, overview in enumerate(self.summary.overviews())
+            if self.groups or not overview.is_in_tables
+        ]
+        return [*short, *self.summary.tables(self.class_names)]
+
+    def _of_groups(self, place: int) -> dict[str, Row]:
+        return {name or "(no value)": self._row(group, place) for name, group in self.groups.items()}
+
+    @staticmethod
+    def _row(summary: Summary, place: int) -> Row:
+        return {"images": summary.n_images, **summary.overviews()[place].row}
+
+    def as_json(self) -> dict[str, object]:
+        """Every number in it, plain, but for what a record says is too much for a file."""
+        return {name: plain(getattr(self, name)) for name in ("images", "summary", "groups")}
+
+    def __str__(self) -> str:
+        return as_text(self.tables())
 
 
 def metric_named(name: str) -> Metric:
@@ -90,64 +122,75 @@ def proposed(
 def evaluate(
     pairs: Iterable[tuple[Sample, Instances]],
     *,
-    by: dict[str, str] | None = None,
+    by: Mapping[str, str] | None = None,
+    column: str = "",
+    class_names: Sequence[str] = (),
     metric: str = "average_precision",
     results: Callable[[Iterable[tuple[str, Instances]]], None] | None = None,
 ) -> Evaluation:
-    """Score what was found against the truth.
+    """Score what was found against the truth, image after image; none is kept.
 
     Args:
         pairs: each annotated image with what was found in it.
         by: image name to the group it is summarised with. A group whose images the metric leaves out is not there.
+        column: what to call the groups in tables.
+        class_names: of classes 1, 2 and so on, for tables; a metric with classes then shows each.
         metric: a name in METRICS.
         results: is given the name of each image and what was found there, one after another, to write it.
 
     Raises:
         InputError: if there is no image to score, or no such metric.
     """
-    summarise = metric_named(metric).summarise
-    scores: list[Any] = []
+    scoring = metric_named(metric)
+    images: list[Scores] = []
 
     def scored() -> Iterator[tuple[str, Instances]]:
         for sample, found in pairs:
-            scores.append(score_pair(sample, found, metric=metric))
+            if (scores := scoring.score_image(pair_of(sample, found))) is not None:
+                images.append(scores)
             yield sample.name, found
 
     deque(scored(), 0) if results is None else results(scored())
-    images = tuple(image for image in scores if image is not None)
-    groups: dict[str, list[Any]] = {}
-    if by is not None:
-        for image in images:
-            groups.setdefault(by.get(image.name, ""), []).append(image)
-    return Evaluation(images, summarise(images), {name: summarise(groups[name]) for name in sorted(groups)})
+    summary = scoring.summarise(images)
+    return Evaluation(tuple(images), summary, summaries_of(scoring, images, by), tuple(class_names), column)
 
 
-def score_pair(sample: Sample, found: Instances, *, metric: str = "average_precision") -> Any:
-    """Scores of one image, ignored pixels aside, in the metric's record; None where it leaves the image out."""
-    if sample.labels.shape != found.labels.shape:
-        raise InputError(
-            f"{sample.name}: the label image found has shape {found.labels.shape}, the true one {sample.labels.shape}; "
-            "they must be of the same image at the same size."
-        )
+def summaries_of(metric: Metric, images: Iterable[Scores], by: Mapping[str, str] | None) -> dict[str, Summary]:
+    """The summary of each group of images, in the order of the groups' names; none without groups."""
+    if by is None:
+        return {}
+    groups: dict[str, list[Scores]] = {}
+    for image in images:
+        groups.setdefault(by.get(image.name, ""), []).append(image)
+    return {name: metric.summarise(groups[name]) for name in sorted(groups)}
+
+
+def pair_of(sample: Sample, found: Instances) -> Pair:
+    """An annotated image and what was found in it, as metrics want them."""
     truth = Instances(sample.labels, sample.classes, np.ones(len(sample.classes), np.float32))
-    scoring = metric_named(metric)
-    if scoring.counts_annotations:
-        annotations = sample.annotate() if sample.annotate is not None else Annotations.of(truth, sample.ignore)
-        return scoring.score_image(annotations, found, name=sample.name)
-    return scoring.score_image(truth, found, name=sample.name, ignore=sample.ignore)
+    return Pair(sample.name, truth, found, sample.ignore, sample.annotate)
 
 
-def headline_of(metric: str) -> Callable[[Sequence[Any]], float]:
-    """The one number of a metric to choose by, of a list of images' scores.
+def score_pair(sample: Sample, found: Instances, *, metric: str = "average_precision") -> Scores | None:
+    """Scores of one image, ignored pixels aside, in the metric's record; None where it leaves the image out."""
+    return metric_named(metric).score_image(pair_of(sample, found))
+
+
+def headline_of(metric: str) -> Callable[[Sequence[Scores]], float]:
+    """The value of a metric to choose models and thresholds by, of a list of images' scores; 0 where nothing counts.
 
     Raises:
-        InputError: if there is no such metric, or it has no such number.
+        InputError: if there is no such metric, or it ranks proposals, which thresholds do not change.
     """
-    headline = metric_named(metric).headline
-    if headline is None:
-        able = ", ".join(name for name, one in METRICS.items() if one.headline is not None)
+    scoring = metric_named(metric)
+    if scoring.n_proposals:
+        able = ", ".join(name for name, one in METRICS.items() if not one.n_proposals)
         raise InputError(f'Nothing can be chosen by the metric "{metric}"; by these it can: {able}.')
-    return headline
+
+    def value(images: Sequence[Scores]) -> float:
+        return 0.0 if math.isnan(known := scoring.value(images)) else known
+
+    return value
 
 
 def tune(
@@ -168,7 +211,7 @@ def tune(
         dataset: annotated images that were not trained on.
         rounds: how often to go around.
         tta: tune for prediction with test-time augmentation.
-        metric: a name in METRICS that has a headline.
+        metric: a name in METRICS that does not rank proposals.
     """
     headline, method = headline_of(metric), segmenter.model.method
     samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS)]
@@ -176,7 +219,8 @@ def tune(
 
     def mean_score() -> float:
         pairs = zip(samples, itertools.chain.from_iterable(map(method.group, maps)), strict=True)
-        return headline([score_pair(*pair, metric=metric) for pair in pairs])
+        scores = (score_pair(*pair, metric=metric) for pair in pairs)
+        return headline([image for image in scores if image is not None])
 
     best = mean_score()
     for _ in range(rounds):
@@ -209,11 +253,6 @@ def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:
     first = dataset[0]
     n = min(len(dataset), max(1, n_pixels // first.labels.size))
     return [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, n).round()]
-
-
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything in it as plain numbers and lists, but for what a record says is too much for a file."""
-    return plain(evaluation)
 
 
 def plain(value: Any) -> Any:

@@ -27,9 +27,9 @@ from torch import Tensor
 from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
-from attractor.evaluation import SHOWN, headline_of, predicted, score_pair, tune
+from attractor.evaluation import headline_of, pair_of, predicted, score_pair, tune
 from attractor.images import as_channels
-from attractor.metrics.average_precision import THRESHOLDS
+from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Description, Model
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.prediction.memory import free_memory
@@ -442,9 +442,9 @@ def _scores(segmenter: Segmenter, validation: Dataset, metric: str) -> dict[str,
     """
     images, others = [], []
     for pair in predicted(segmenter, validation):
-        images.append(score_pair(*pair))
-        if metric != "average_precision":
-            others.append(score_pair(*pair, metric=metric))
+        images.append(score_image(pair_of(*pair)))
+        if metric != "average_precision" and (scores := score_pair(*pair, metric=metric)) is not None:
+            others.append(scores)
     by_image = np.mean([image.average_precision for image in images], 0)
     shown = {f"ap{100 * t:.0f}": float(by_image[THRESHOLDS.index(t)]) for t in SHOWN}
     return {"mean": float(by_image.mean())} | shown | ({metric: headline_of(metric)(others)} if others else {})

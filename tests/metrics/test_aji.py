@@ -1,15 +1,18 @@
 """AJI and AJI+ against their definitions, by hand, and by law."""
 
 import itertools
-from inspect import unwrap
 
 import numpy as np
 import pytest
+from tests.metrics.pairing import scoring
 
 from attractor.errors import InputError
 from attractor.instances import Instances
-from attractor.metrics.aji import AjiScores, paired_difference, score_image, summarise
+from attractor.metrics.aji import AjiScores, paired_difference, summarise
+from attractor.metrics.aji import score_image as score_pair
 from attractor.metrics.bootstrap import Interval
+
+score_image = scoring(score_pair)
 
 SIDE = 20
 
@@ -226,6 +229,6 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match="share a name"):
         paired_difference([scores, scores], [scores, scores])
     with pytest.raises(InputError, match=r"cells: .* truth \(1, 3\), found \(1, 1\)"):
-        unwrap(score_image)(one, objects([1]), name="cells")
+        score_image(one, objects([1]), name="cells")
     with pytest.raises(InputError, match="negative"):
         score_image(one, Instances(-one.labels, one.classes, one.scores), name="a")

@@ -2,17 +2,20 @@
 
 import contextlib
 import io
-from inspect import unwrap
 
 import numpy as np
 import pytest
 from pycocotools import mask as official
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tests.metrics.pairing import scoring
 
 from attractor.errors import InputError
 from attractor.instances import Instances
-from attractor.metrics.average_recall import LIMITS, RecallScores, paired_difference, score_image, summarise
+from attractor.metrics.average_recall import LIMITS, RecallScores, paired_difference, summarise
+from attractor.metrics.average_recall import score_image as score_pair
+
+score_image = scoring(score_pair)
 
 SIDE = 32
 TRUTH = np.array([[1, 1, 1, 1, 0, 7, 7, 7, 7, 7]], np.int32)
@@ -207,7 +210,7 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match="above 0 and up to 1"):
         score_image(TRUTH, found, name="row", thresholds=(0.0,))
     with pytest.raises(InputError, match=r"row: .* truth \(2, 2\), found \(1, 10\)"):
-        unwrap(score_image)(np.ones((2, 2), np.int32), found, name="row")
+        score_image(np.ones((2, 2), np.int32), found, name="row")
     one, two = score_image(TRUTH, found, name="a"), score_image(TRUTH, found, name="b", limits=(5,))
     with pytest.raises(InputError, match=r"a was scored with \[1, 10, 60, 100\] proposals .* but b with \[5\]"):
         summarise([one, two])

@@ -1,14 +1,16 @@
 """Boundary F against its definition and that of DAVIS, by hand, and by law."""
 
-from inspect import unwrap
-
 import numpy as np
 import pytest
+from tests.metrics.pairing import scoring
 
 from attractor.errors import InputError
 from attractor.instances import Instances
 from attractor.metrics.bootstrap import Interval
-from attractor.metrics.boundary import BoundaryScores, boundaries, paired_difference, score_image, summarise
+from attractor.metrics.boundary import BoundaryScores, boundaries, paired_difference, summarise
+from attractor.metrics.boundary import score_image as score_pair
+
+score_image = scoring(score_pair)
 
 SIDE = 22
 
@@ -253,7 +255,7 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match=r"a was scored with a tolerance of 0\.212\d* pixels .* of 3 in the other"):
         paired_difference([scores], [score_image(one, one, name="a", tolerance=3.0)])
     with pytest.raises(InputError, match=r"cells: .* truth \(20, 20\), found \(1, 1\)"):
-        unwrap(score_image)(one, objects([[1]]), name="cells")
+        score_image(one, objects([[1]]), name="cells")
     with pytest.raises(InputError, match="negative"):
         score_image(one, Instances(-one.labels, one.classes, one.scores), name="a")
 

@@ -10,6 +10,7 @@ import pytest
 from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as official  # noqa: N813
 from cityscapesscripts.evaluation import instances2dict as official_truth
 from PIL import Image
+from tests.metrics.pairing import scoring
 
 from attractor.datasets.cityscapes import (
     LABELS,
@@ -23,7 +24,10 @@ from attractor.evaluation import evaluate
 from attractor.instances import Annotations, Instances, encode_mask
 from attractor.metrics import cityscapes as metric
 from attractor.metrics.bootstrap import bootstrap_weights
-from attractor.metrics.cityscapes import paired_difference, score_image, summarise
+from attractor.metrics.cityscapes import paired_difference, summarise
+from attractor.metrics.cityscapes import score_image as score_pair
+
+score_image = scoring(score_pair)
 
 NAMES = tuple(LABELS)
 SHAPE = (80, 112)

@@ -12,12 +12,16 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tests.metrics.pairing import scoring
 
 from attractor.datasets.coco import Coco, compress_runs, read_coco_results, write_coco_results
 from attractor.errors import InputError
 from attractor.instances import Annotations, Instances, decode_mask, encode_mask
 from attractor.metrics import coco
-from attractor.metrics.coco import ROWS, CocoSummary, paired_difference, score_image, summarise
+from attractor.metrics.coco import ROWS, CocoSummary, paired_difference, summarise
+from attractor.metrics.coco import score_image as score_pair
+
+score_image = scoring(score_pair)
 
 Pair = tuple[Annotations, Instances]
 ROW = (1, 10)  # the image of the cases by hand

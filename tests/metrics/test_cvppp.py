@@ -1,15 +1,18 @@
 """The leaf challenge's metrics: a vector of the official scripts, cases by hand, and laws."""
 
 import json
-from inspect import unwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.metrics.pairing import scoring
 
 from attractor.errors import InputError
 from attractor.metrics.bootstrap import Interval
-from attractor.metrics.cvppp import LeafScores, paired_difference, score_image, summarise
+from attractor.metrics.cvppp import LeafScores, paired_difference, summarise
+from attractor.metrics.cvppp import score_image as score_pair
+
+score_image = scoring(score_pair)
 
 VECTORS = {
     vector["id"]: vector
@@ -184,6 +187,6 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match="share a name"):
         paired_difference([scores, scores], [scores, scores])
     with pytest.raises(InputError, match=r"plant: .* truth \(1, 8\), found \(3, 8\)"):
-        unwrap(score_image)(TWO, NOTHING, name="plant")  # the checker of shapes would be first
+        score_image(TWO, NOTHING, name="plant")
     with pytest.raises(InputError, match="negative"):
         score_image(TWO, -TWO, name="plant")

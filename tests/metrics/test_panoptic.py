@@ -1,16 +1,18 @@
 """Panoptic quality against torchmetrics, by hand, and by law."""
 
-from inspect import unwrap
-
 import numpy as np
 import pytest
 import torch
+from tests.metrics.pairing import scoring
 from torchmetrics.functional.detection import panoptic_quality
 
 from attractor.errors import InputError
 from attractor.instances import Instances
 from attractor.metrics.bootstrap import Interval
-from attractor.metrics.panoptic import PanopticScores, paired_difference, score_image, summarise
+from attractor.metrics.panoptic import PanopticScores, paired_difference, summarise
+from attractor.metrics.panoptic import score_image as score_pair
+
+score_image = scoring(score_pair)
 
 SIDE = 24
 CLASSES = 3
@@ -271,6 +273,6 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match="share a name"):
         paired_difference([scores, scores], [scores, scores])
     with pytest.raises(InputError, match=r"cells: .* truth \(2, 4\), found \(1, 1\)"):
-        unwrap(score_image)(ONE, objects([[1]]), name="cells")
+        score_image(ONE, objects([[1]]), name="cells")
     with pytest.raises(InputError, match="negative"):
         score_image(ONE, objects([[1, -1, 0, 0], [0, 0, 0, 0]]), name="a")

@@ -1,14 +1,16 @@
 """AP^r against a plain loop, by hand, and by law."""
 
-from inspect import unwrap
-
 import numpy as np
 import pytest
+from tests.metrics.pairing import scoring
 
 from attractor.errors import InputError
 from attractor.instances import Instances
 from attractor.metrics.bootstrap import Interval, bootstrap_weights
-from attractor.metrics.pascal_voc import THRESHOLDS, VocScores, paired_difference, score_image, summarise
+from attractor.metrics.pascal_voc import THRESHOLDS, VocScores, paired_difference, summarise
+from attractor.metrics.pascal_voc import score_image as score_pair
+
+score_image = scoring(score_pair)
 
 SIDE = 24
 CLASSES = 3
@@ -305,7 +307,7 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match="share a name"):
         paired_difference([scores, scores], [scores, scores])
     with pytest.raises(InputError, match=r"cells: .* truth \(1, 10\), found \(1, 1\)"):
-        unwrap(score_image)(TRUTH, objects([[1]]), name="cells")
+        score_image(TRUTH, objects([[1]]), name="cells")
     with pytest.raises(InputError, match="negative"):
         score_image(Instances(-TRUTH.labels, TRUTH.classes, TRUTH.scores), TRUTH, name="a")
     with pytest.raises(InputError, match="negative"):

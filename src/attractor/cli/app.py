@@ -40,6 +40,7 @@ Views = Annotated[
     bool,
     typer.Option("--tta", help="Average over eight views of the image (two of a photograph): better, but slower."),
 ]
+Metric = Annotated[str, typer.Option(metavar="NAME", help="How to score. {metrics}.")]
 Crop = Annotated[
     int | None, typer.Option(help="Score crops of this side in pixels, cut from the images, instead of the images.")
 ]
@@ -61,7 +62,13 @@ def _results_forms() -> str:
     return "; ".join(f"{name}: {words}" for name, words in results_forms().items())
 
 
-NAMES: dict[str, Callable[[], str]] = {"layouts": _layouts, "results_forms": _results_forms}
+def _metrics() -> str:
+    from attractor.metrics import METRICS
+
+    return "; ".join(f"{name}: {metric.about}" for name, metric in METRICS.items())
+
+
+NAMES: dict[str, Callable[[], str]] = {"layouts": _layouts, "results_forms": _results_forms, "metrics": _metrics}
 
 
 class Command(typer.core.TyperCommand):

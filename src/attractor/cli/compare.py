@@ -14,7 +14,6 @@ import attractor
 from attractor.cli.annotated import annotated_images, groups_of
 from attractor.cli.app import Crop, Device, MaxObjects, Views
 from attractor.cli.printing import progress, say, show, write_json
-from attractor.tables import count_with_interval, plain_table, with_interval
 from attractor.wording import share
 
 if TYPE_CHECKING:
@@ -96,7 +95,9 @@ def _typed(arguments: Sequence[str], options: dict[str, Any]) -> str:
 
 def _side_by_side(result: Comparison) -> Table:
     """A row for each model."""
-    from attractor.comparison import SHOWN
+    from attractor.metrics.average_precision import SHOWN
+    from attractor.metrics.metric import Amount
+    from attractor.tables import plain_table, shown
 
     table = plain_table("AP by image, with 95 % intervals; |DiC| is objects miscounted an image")
     table.add_column("", max_width=20, overflow="fold")
@@ -105,7 +106,7 @@ def _side_by_side(result: Comparison) -> Table:
     for model in result.models:
         summary = model.summary
         at = [summary.by_image.at(summary.index(threshold)) for threshold in SHOWN]
-        shares = [with_interval(value) for value in (*at, summary.mean_average_precision)]
-        counts = count_with_interval(model.leaves.absolute_difference_in_count)
+        shares = [shown(value) for value in (*at, summary.mean_average_precision)]
+        counts = shown(Amount(model.leaves.absolute_difference_in_count))
         table.add_row(model.name, *shares, counts, f"{model.seconds:.2f} s")
     return table

@@ -10,7 +10,7 @@ import typer
 
 import attractor
 from attractor.cli.annotated import annotated_images, groups_of
-from attractor.cli.app import Crop, Device, Engine, MaxObjects, Precision, Views
+from attractor.cli.app import Crop, Device, Engine, MaxObjects, Metric, Precision, Views
 from attractor.cli.printing import complain, say, show, with_progress, write_json
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from attractor.datasets import Dataset, Sample
     from attractor.instances import Instances
     from attractor.prediction.image import Segmenter
-
-METRIC_NAMES = (
-    "average_precision (of microscopy: AP over IoU, by image and pooled), coco, cityscapes, pascal_voc, panoptic (PQ), "
-    "aji, boundary (F), cvppp (best Dice and counts, of leaves), average_recall (of the best n proposals)"
-)
 
 
 def evaluate(
@@ -42,7 +37,7 @@ def evaluate(
         ),
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Annotated images, with --found.")] = None,
-    metric: Annotated[str, typer.Option(metavar="NAME", help=f"How to score: {METRIC_NAMES}.")] = "average_precision",
+    metric: Metric = "average_precision",
     classes: Annotated[
         str | None,
         typer.Option(metavar="LIST", help="Score these classes alone, commas between; all else is background."),
@@ -91,8 +86,15 @@ def evaluate(
     write = None if results is None else _writer(results, images)
     segmenter = model and attractor.load(model, device=device, engine=engine, precision=precision)
     pairs = _predictions(segmenter, images, metric, tta) if segmenter else results_files.found_in(str(found), images)
-    result = evaluation.evaluate(with_progress("scoring", pairs, len(images)), by=groups, metric=metric, results=write)
-    show(*tables.TABLES[metric](result, by, images.class_names))
+    result = evaluation.evaluate(
+        with_progress("scoring", pairs, len(images)),
+        by=groups,
+        column=by or "",
+        class_names=images.class_names,
+        metric=metric,
+        results=write,
+    )
+    show(*map(tables.rendered, result.tables()))
     if n_left_out := len(images) - len(result.images):
         say(f"{counted(n_left_out, 'image')} without a true object left out.")
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
@@ -100,7 +102,7 @@ def evaluate(
         call |= {"device": segmenter.device.type, "engine": segmenter.engine, "precision": segmenter.precision}
     cut = {} if crop is None else {"crop": crop, "max_objects": max_objects}
     chosen = {"classes": classes, "ignore_classes": ignore_classes, "class_names": list(images.class_names)}
-    write_json(out, {"attractor": attractor.__version__, "call": call | cut | chosen, **evaluation.as_json(result)})
+    write_json(out, {"attractor": attractor.__version__, "call": call | cut | chosen, **result.as_json()})
     if results is not None:
         say(f"What was found is in {results}.")
     say(f"All numbers are in {out}.")

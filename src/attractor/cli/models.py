@@ -11,7 +11,6 @@ from rich.console import Console
 import attractor
 from attractor.cli.app import Device
 from attractor.cli.printing import say, show
-from attractor.tables import plain_table
 from attractor.wording import counted, share
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ def models() -> None:
     if not MODELS:
         say("No model comes with this installation; `attractor train DATASET` makes one.")
         return
+    from attractor.tables import plain_table  # loads numpy
+
     table = plain_table()
     for name in ("model", "method", "classes", "object size", "file"):
         table.add_column(name, overflow="fold")  # a name that is cut off cannot be given

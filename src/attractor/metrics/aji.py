@@ -30,7 +30,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from attractor.errors import InputError
-from attractor.instances import Instances, areas, relabel
+from attractor.instances import areas, relabel
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import (
     Interval,
     bootstrap_weights,
@@ -38,14 +39,14 @@ from attractor.metrics.bootstrap import (
     mean_over_images,
     paired_by_name,
 )
-from attractor.metrics.overlaps import Pairs, check_shapes, mostly_ignored, overlapping_pairs, without
+from attractor.metrics.metric import Benchmark, Overview, Pair, Row, Scores, Table
+from attractor.metrics.overlaps import Pairs, mostly_ignored, overlapping_pairs, without
 
 
 @dataclass(frozen=True)
-class AjiScores:
+class AjiScores(Scores):
     """Scores of one image, and the sums in pixels that they are quotients of."""
 
-    name: str
     aji: float
     aji_plus: float
     intersection: int
@@ -68,6 +69,21 @@ class AjiSummary:
     n_found: int
     n_images: int
 
+    def overviews(self) -> list[Overview]:
+        """Both indices, by image and pooled."""
+        row: Row = {
+            "objects": self.n_truth,
+            "AJI": self.aji,
+            "AJI+": self.aji_plus,
+            "pooled AJI": self.pooled_aji,
+            "pooled AJI+": self.pooled_aji_plus,
+        }
+        return [Overview("Aggregated Jaccard index, by image and pooled, 95 % intervals", row)]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """Nothing else."""
+        return []
+
 
 @dataclass(frozen=True)
 class AjiDifference:
@@ -77,34 +93,52 @@ class AjiDifference:
     aji_plus: Interval
     n_images: int
 
+    def row(self) -> Row:
+        """Differences of the means over images."""
+        return {"AJI": self.aji, "AJI+": self.aji_plus}
 
-def score_image(
-    truth: Instances, found: Instances, *, name: str, ignore: Bool[np.ndarray, "h w"] | None = None
-) -> AjiScores:
-    """Scores of one image; objects are those of the label images, where each pixel has one owner.
+
+def aggregated_jaccard_index(truth: Images, found: Images, *, ignore: Masks = None, seed: int = 0) -> AjiSummary:
+    """AJI and AJI+ of one image or of several, by image and pooled.
 
     Args:
-        truth: the true objects.
-        found: the objects to score; their scores do not matter.
-        name: the image's stem.
-        ignore: pixels that count for nothing. A true object without any other pixel is left out; a found one with
-            more than half of its pixels there may be taken, but adds nothing to the union if it is not.
+        truth: a label image, `Instances`, or a sequence of these.
+        found: as many, in the same order.
+        ignore: masks of pixels that count for nothing.
+        seed: of the intervals.
 
     Raises:
-        InputError: if images differ in shape, or a label is negative.
+        InputError: if there is no image, or two differ in shape.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import aggregated_jaccard_index
+    >>> truth = np.array([[1, 1, 1, 1, 0, 2, 2]])
+    >>> found = np.array([[1, 1, 1, 0, 0, 0, 0]])
+    >>> aggregated_jaccard_index(truth, found).aji.value  # 3 shared pixels of 4 and 2
+    0.5
     """
-    check_shapes(name, truth.labels, found.labels, ignore)
-    forgiven = mostly_ignored(found.labels, ignore)
-    true_labels, true_ids = relabel(without(truth.labels, ignore))
-    found_labels, found_ids = relabel(found.labels)
-    found_labels = without(found_labels, ignore)
+    return summarise([score_image(pair) for pair in pairs_of(truth, found, ignore)], seed)
+
+
+def score_image(pair: Pair) -> AjiScores:
+    """Scores of one image; objects are those of the label images, where each pixel has one owner.
+
+    Of ignored pixels nothing counts: a true object without any other pixel is left out; a found one with more than half
+    of its pixels there may be taken, but adds nothing to the union if it is not.
+
+    Raises:
+        InputError: if a label is negative.
+    """
+    forgiven = mostly_ignored(pair.found.labels, pair.ignore)
+    true_labels, true_ids = relabel(without(pair.truth.labels, pair.ignore))
+    found_labels, found_ids = relabel(pair.found.labels)
+    found_labels = without(found_labels, pair.ignore)
     true_areas, found_areas = areas(true_labels, len(true_ids)), areas(found_labels, len(found_ids))
     pairs = overlapping_pairs(true_labels, found_labels)
-    shared = _shared(pairs, true_areas, found_areas)
-    intersection, union = _sums(pairs, shared, _best(pairs, shared), true_areas, found_areas, forgiven)
-    intersection_plus, union_plus = _sums(pairs, shared, _one_to_one(pairs), true_areas, found_areas, forgiven)
+    intersection, union = _sums(pairs.where(_best(pairs)), true_areas, found_areas, forgiven)
+    intersection_plus, union_plus = _sums(pairs.where(_one_to_one(pairs)), true_areas, found_areas, forgiven)
     return AjiScores(
-        name,
+        pair.name,
         intersection / union if union else 1.0,
         intersection_plus / union_plus if union_plus else 1.0,
         intersection,
@@ -116,7 +150,7 @@ def score_image(
     )
 
 
-def summarise(images: Sequence[AjiScores], *, seed: int = 0) -> AjiSummary:
+def summarise(images: Sequence[AjiScores], seed: int = 0) -> AjiSummary:
     """Scores of a data set with 95 % bootstrap intervals over its images, the same for the same seed.
 
     Raises:
@@ -139,7 +173,7 @@ def summarise(images: Sequence[AjiScores], *, seed: int = 0) -> AjiSummary:
     )
 
 
-def paired_difference(a: Sequence[AjiScores], b: Sequence[AjiScores], *, seed: int = 0) -> AjiDifference:
+def paired_difference(a: Sequence[AjiScores], b: Sequence[AjiScores], seed: int = 0) -> AjiDifference:
     """Scores of `a` less those of `b`, image by image, paired by name; above 0, `a` is better.
 
     Raises:
@@ -153,17 +187,9 @@ def paired_difference(a: Sequence[AjiScores], b: Sequence[AjiScores], *, seed: i
     return AjiDifference(means.at(0), means.at(1), len(a))
 
 
-def _shared(
-    pairs: Pairs, true_areas: Int[np.ndarray, " k"], found_areas: Int[np.ndarray, " j"]
-) -> Int[np.ndarray, " p"]:
-    """Pixels that each pair has in common, from IoU = shared / (sum of both areas - shared)."""
-    both = true_areas[pairs.truth] + found_areas[pairs.found]
-    return np.rint(pairs.iou * both / (1 + pairs.iou)).astype(np.int64)
-
-
-def _best(pairs: Pairs, shared: Int[np.ndarray, " p"]) -> Int[np.ndarray, " q"]:
+def _best(pairs: Pairs) -> Int[np.ndarray, " q"]:
     """The pair of each true object with its best found one."""
-    order = np.lexsort((pairs.found, -shared, -pairs.iou, pairs.truth))
+    order = np.lexsort((pairs.found, -pairs.shared, -pairs.iou, pairs.truth))
     return order[np.unique(pairs.truth[order], return_index=True)[1]]
 
 
@@ -198,22 +224,37 @@ def _assigned(pairs: Pairs, members: Int[np.ndarray, " m"]) -> Int[np.ndarray, "
 
 
 def _sums(
-    pairs: Pairs,
-    shared: Int[np.ndarray, " p"],
-    taken: Int[np.ndarray, " q"],
+    taken: Pairs,
     true_areas: Int[np.ndarray, " k"],
     found_areas: Int[np.ndarray, " j"],
     forgiven: Bool[np.ndarray, " j"],
 ) -> tuple[int, int]:
     """Intersections of the pairs taken, and their unions with the areas of what is left over."""
-    truth, found, intersection = pairs.truth[taken], pairs.found[taken], int(shared[taken].sum())
-    union = int((true_areas[truth] + found_areas[found]).sum()) - intersection
+    intersection = int(taken.shared.sum())
+    union = int((true_areas[taken.truth] + found_areas[taken.found]).sum()) - intersection
     missed, wrong = np.ones(len(true_areas), bool), ~forgiven
-    missed[truth] = False
-    wrong[found] = False
+    missed[taken.truth] = False
+    wrong[taken.found] = False
     return intersection, union + int(true_areas[missed].sum()) + int(found_areas[wrong].sum())
 
 
 def _quotients(sums: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 2"]:
     """AJI and AJI+ of both intersections and both unions; 1 where there is nothing."""
     return np.divide(sums[:, :2], sums[:, 2:], out=np.ones((len(sums), 2)), where=sums[:, 2:] > 0)
+
+
+AJI = Benchmark(
+    AjiScores,
+    score_image,
+    summarise,
+    paired_difference,
+    lambda images: float(np.mean([image.aji for image in images])),
+    about="aggregated Jaccard index of nuclei, AJI and AJI+",
+    headline="AJI",
+    terms={
+        "AJI": "Each true object takes the found one that it fits best: the sum of all shared areas over the sum of "
+        "all areas covered by either, with those of objects that nothing takes.",
+        "AJI+": "The same with no found object taken twice.",
+        "pooled": "The sums are taken over all images, so that each pixel has the same weight.",
+    },
+)

@@ -19,35 +19,37 @@ Shapes: `h` rows, `w` columns, `k` true objects, `j` found objects, `p` overlapp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from attractor.errors import InputError
 from attractor.instances import relabel
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Estimate, Interval, bootstrap_weights, estimate, paired_by_name
+from attractor.metrics.metric import Benchmark, Cell, Curve, Overview, Pair, Row, Scores, Table
 from attractor.metrics.overlaps import (
     Pairs,
-    check_shapes,
     checked_thresholds,
     mostly_ignored,
     overlapping_pairs,
     place_of,
     without,
 )
+from attractor.wording import share
 
 # Typed out, because sums of .05 miss: 3 of 5 pixels would not reach 0.6000000000000001.
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+SHOWN = (0.5, 0.75, 0.9)  # where all ten are too many
 
 
 @dataclass(frozen=True)
-class ImageScores:
+class ImageScores(Scores):
     """Counts of one image at each threshold; found objects on ignored pixels are in `n_found` alone."""
 
-    name: str
     thresholds: Float[np.ndarray, " t"]
     tp: Int[np.ndarray, " t"]
     fp: Int[np.ndarray, " t"]
@@ -90,6 +92,43 @@ class Summary:
         """
         return place_of(threshold, self.thresholds)
 
+    def overviews(self) -> list[Overview]:
+        """AP at some thresholds and over all of them: by image, and pooled."""
+        limits = f"{share(self.thresholds[0])[:-1]} to {share(self.thresholds[-1])[:-1]}"
+        by_image: dict[str, Cell] = {"objects": self.n_truth, **_shown(self.by_image, self.thresholds)}
+        return [
+            Overview(
+                f"AP by image, with 95 % intervals; mean AP is over IoU {limits}",
+                by_image | {"mean AP": self.mean_average_precision},
+            ),
+            Overview(
+                "AP of all objects together, with 95 % intervals",
+                {f"pooled {name}": value for name, value in _shown(self.average_precision, self.thresholds).items()},
+                is_in_tables=True,
+            ),
+        ]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """What is pooled over images, at each threshold."""
+        columns = {
+            "AP": self.average_precision,
+            "precision": self.precision,
+            "recall": self.recall,
+            "F1": self.f1,
+            "PQ": self.panoptic_quality,
+            "mean IoU": self.mean_matched_iou,
+        }
+        rows = {
+            share(threshold)[:-1]: {name: values.at(k) for name, values in columns.items()}
+            for k, threshold in enumerate(self.thresholds)
+        }
+        return [Table(f"Pooled over images: {self.n_truth} true and {self.n_found} found objects", rows, "IoU")]
+
+    def curve(self) -> Curve:
+        """AP by image over the thresholds."""
+        along = "overlap (IoU) from which an object counts as found"
+        return Curve("From lenient to strict: AP, mean over images", along, self.thresholds, self.by_image)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -100,62 +139,69 @@ class Difference:
     thresholds: Float[np.ndarray, " t"]
     n_images: int
 
+    def row(self) -> Row:
+        """AP by image at some thresholds and over all of them."""
+        return {**_shown(self.by_image, self.thresholds), "mean AP": self.mean_average_precision}
 
-def score(
-    pairs: Iterable[tuple[Int[np.ndarray, "_ _"], Int[np.ndarray, "_ _"]]],
+
+def average_precision(
+    truth: Images,
+    found: Images,
     *,
+    ignore: Masks = None,
     thresholds: Sequence[float] = THRESHOLDS,
+    seed: int = 0,
 ) -> Summary:
-    """Summary of (truth, found) label images.
-
-    Raises:
-        InputError: if there is no pair, or its images differ in shape.
-    """
-    return summarise(
-        [score_image(truth, found, name=str(i), thresholds=thresholds) for i, (truth, found) in enumerate(pairs)]
-    )
-
-
-def score_image(
-    truth: Int[np.ndarray, "h w"],
-    found: Int[np.ndarray, "h w"],
-    *,
-    name: str,
-    thresholds: Sequence[float] = THRESHOLDS,
-    ignore: Bool[np.ndarray, "h w"] | None = None,
-    truth_classes: Int[np.ndarray, " _"] | None = None,
-    found_classes: Int[np.ndarray, " _"] | None = None,
-) -> ImageScores:
-    """Counts of one image; label numbers do not matter.
+    """AP of one image or of several, by image and pooled, with all that goes with it.
 
     Args:
-        truth: 0 is background.
-        found: 0 is background.
-        name: the image's stem.
+        truth: a label image, `Instances`, or a sequence of these.
+        found: as many, in the same order. Only objects of one class match; all those of label images are of one.
+        ignore: masks of pixels that count for nothing.
         thresholds: least IoU of a match, in (0, 1].
-        ignore: pixels that count for nothing. A true object without any other pixel is left out; a found
-            one with more than half of its pixels there may match, but is never a false positive.
-        truth_classes: class of true label i + 1. With both classes given, only objects of one class match.
-        found_classes: class of found label i + 1.
+        seed: of the intervals.
 
     Raises:
-        InputError: if images differ in shape, a label is negative or has no class, or a threshold is not
-            in (0, 1].
+        InputError: if there is no image, or two differ in shape.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import average_precision
+    >>> truth = np.array([[1, 1, 1, 1, 0, 2]])
+    >>> found = np.array([[1, 1, 1, 0, 3, 3]])  # with IoU 3/4 and 1/2
+    >>> scores = average_precision(truth, found)
+    >>> scores.tp[:6].tolist()
+    [2, 1, 1, 1, 1, 1]
+    >>> round(scores.mean_average_precision.value, 3)
+    0.267
     """
-    check_shapes(name, truth, found, ignore)
+    scores = [score_image(pair, thresholds=thresholds) for pair in pairs_of(truth, found, ignore)]
+    return summarise(scores, seed)
+
+
+def score_image(pair: Pair, *, thresholds: Sequence[float] = THRESHOLDS) -> ImageScores:
+    """Counts of one image; label numbers do not matter, and only objects of one class match.
+
+    Of ignored pixels nothing counts: a true object without any other pixel is left out; a found one with more than half
+    of its pixels there may match, but is never a false positive.
+
+    Args:
+        pair: objects are those of the label images, where each pixel has one owner.
+        thresholds: least IoU of a match, in (0, 1].
+
+    Raises:
+        InputError: if a threshold is out of range, or a label is negative.
+    """
     limits = checked_thresholds(thresholds)
-    forgiven = mostly_ignored(found, ignore)
-    (truth, truth_ids), (found, found_ids) = relabel(without(truth, ignore)), relabel(found)
-    pairs = overlapping_pairs(truth, without(found, ignore))
-    if truth_classes is not None and found_classes is not None:
-        pairs = pairs.where(
-            _classes(truth_classes, truth_ids, f"{name}, truth")[pairs.truth]
-            == _classes(found_classes, found_ids, f"{name}, found")[pairs.found]
-        )
+    forgiven = mostly_ignored(pair.found.labels, pair.ignore)
+    truth, truth_ids = relabel(without(pair.truth.labels, pair.ignore))
+    found, found_ids = relabel(pair.found.labels)
+    pairs = overlapping_pairs(truth, without(found, pair.ignore))
+    of_truth, of_found = pair.truth.classes[truth_ids - 1], pair.found.classes[found_ids - 1]
+    pairs = pairs.where(of_truth[pairs.truth] == of_found[pairs.found])
     matches = [_match(pairs, limit, len(truth_ids), len(found_ids)) for limit in limits]
     tp = np.array([len(matched.iou) for matched in matches])
     return ImageScores(
-        name,
+        pair.name,
         limits,
         tp,
         np.array([(~forgiven).sum() - (~forgiven[matched.found]).sum() for matched in matches]),
@@ -166,7 +212,7 @@ def score_image(
     )
 
 
-def summarise(images: Sequence[ImageScores], *, seed: int = 0) -> Summary:
+def summarise(images: Sequence[ImageScores], seed: int = 0) -> Summary:
     """Scores of a data set with 95 % bootstrap intervals over its images, the same for the same seed.
 
     Raises:
@@ -198,7 +244,7 @@ def mean_average_precision(images: Sequence[ImageScores]) -> float:
     return float(np.mean([image.average_precision.mean() for image in images]))
 
 
-def paired_difference(a: Sequence[ImageScores], b: Sequence[ImageScores], *, seed: int = 0) -> Difference:
+def paired_difference(a: Sequence[ImageScores], b: Sequence[ImageScores], seed: int = 0) -> Difference:
     """AP by image of `a` less that of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
@@ -230,20 +276,17 @@ def _assign(pairs: Pairs, threshold: float, n_truth: int, n_found: int) -> Pairs
     """The assignment of `stardist.matching`: most matches first, then the highest sum of IoU."""
     if not len(pairs.iou):
         return pairs
-    iou = np.zeros((n_truth, n_found))
-    iou[pairs.truth, pairs.found] = pairs.iou
+    iou, place = np.zeros((n_truth, n_found)), np.zeros((n_truth, n_found), np.int64)
+    iou[pairs.truth, pairs.found], place[pairs.truth, pairs.found] = pairs.iou, np.arange(len(pairs.iou))
     truth, found = linear_sum_assignment(-(iou >= threshold).astype(float) - iou / (2 * min(iou.shape)))
     matched = iou[truth, found] >= threshold
-    return Pairs(truth[matched], found[matched], iou[truth, found][matched])
+    return pairs.where(place[truth[matched], found[matched]])
 
 
-def _classes(classes: Int[np.ndarray, " _"], ids: Int[np.ndarray, " k"], where: str) -> Int[np.ndarray, " k"]:
-    """Class of each object."""
-    if len(ids) and ids[-1] > len(classes):
-        raise InputError(
-            f"{where}: the label image has label {ids[-1]}, but classes are given for {len(classes)} objects."
-        )
-    return classes[ids - 1]
+def _shown(values: Estimate, thresholds: Float[np.ndarray, " t"]) -> dict[str, Interval]:
+    """The values at those of the thresholds that are shown, or at the first where none of them was measured."""
+    places = [k for k, threshold in enumerate(thresholds) if threshold in SHOWN] or [0]
+    return {f"AP {share(thresholds[k])[:-1]}": values.at(k) for k in places}
 
 
 def _same_thresholds(images: Sequence[ImageScores]) -> Float[np.ndarray, " t"]:
@@ -277,3 +320,25 @@ def _measures(counts: Float[np.ndarray, "*batch 4"]) -> dict[str, Float[np.ndarr
     }
     empty = np.where(tp + fp + fn == 0, 1.0, 0.0)
     return {name: np.divide(part, whole, out=empty.copy(), where=whole > 0) for name, (part, whole) in ratios.items()}
+
+
+AVERAGE_PRECISION = Benchmark(
+    ImageScores,
+    score_image,
+    summarise,
+    paired_difference,
+    mean_average_precision,
+    about="AP of microscopy, TP / (TP + FP + FN) over IoU, by image and pooled",
+    headline="mean AP",
+    terms={
+        "AP": "Hits / (hits + false finds + misses). A hit is a found object whose IoU with a true one of its class "
+        "reaches the threshold, one to one. AP .50 forgives rough outlines, AP .90 hardly any. (This is the AP of "
+        "microscopy, which others call accuracy; it is not COCO's average precision.)",
+        "mean AP": "The mean over the thresholds .50, .55, … .95.",
+        "by image": "Each image has the same weight, whether it holds few objects or many. An image without objects in "
+        "which nothing is found scores 1.",
+        "pooled": "Hits, false finds and misses of all images are added up first, so that each object "
+        "has the same weight.",
+    },
+    has_classes=True,
+)

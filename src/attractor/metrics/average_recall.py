@@ -3,9 +3,9 @@
 Proposals are masks that may overlap, ranked by score; the earlier goes first where scores are equal. At each
 threshold they are matched as COCO does: by rank, each proposal takes the true object that it fits best of those that
 are still free, if their IoU reaches the threshold (of equal ones the later). AR(n) is the recall among the n first,
-meaned over the thresholds. A data set's AR is here *by image*, the mean of the images' ARs, and *pooled*, matched over
-true objects of all images together, which is COCO's; each with a 95 % bootstrap interval over images. Proposals have
-no class here: classes are left out of account.
+averaged over the thresholds. A data set's AR is here *by image*, the mean of the images' ARs, and *pooled*, matched
+over true objects of all images together, which is COCO's; each with a 95 % bootstrap interval over images. Proposals
+have no class here: classes are left out of account.
 
 An image without a true object says nothing of recall and is left out.
 
@@ -24,18 +24,26 @@ from jaxtyping import Bool, Float, Int
 
 from attractor.errors import InputError
 from attractor.instances import Instances, areas, relabel
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.average_precision import THRESHOLDS
-from attractor.metrics.bootstrap import Estimate, bootstrap_weights, estimate, mean_over_images, paired_by_name
-from attractor.metrics.overlaps import check_shapes, checked_thresholds, without
+from attractor.metrics.bootstrap import (
+    Estimate,
+    Interval,
+    bootstrap_weights,
+    estimate,
+    mean_over_images,
+    paired_by_name,
+)
+from attractor.metrics.metric import Benchmark, Curve, Overview, Pair, Row, Scores, Table
+from attractor.metrics.overlaps import checked_thresholds, without
 
 LIMITS = (1, 10, 60, 100)  # n of AR(n)
 
 
 @dataclass(frozen=True)
-class RecallScores:
+class RecallScores(Scores):
     """What was matched in one image with at least one true object."""
 
-    name: str
     limits: Int[np.ndarray, " m"]  # n of AR(n)
     thresholds: Float[np.ndarray, " t"]
     matched: Int[np.ndarray, "m t"]  # true objects that the best n proposals cover
@@ -69,6 +77,27 @@ class RecallSummary:
             raise InputError(f"Nothing was measured with {limit} proposals; there is {self.limits.tolist()}.")
         return int(np.flatnonzero(self.limits == limit)[0])
 
+    def overviews(self) -> list[Overview]:
+        """AR(n) by image, and pooled."""
+        return [
+            Overview(
+                "AR(n) by image, over IoU .50 to .95, with 95 % intervals",
+                {"objects": self.n_truth, **_row(self.by_image, self.limits)},
+            ),
+            Overview(
+                f"AR(n) of all objects together: {self.n_truth} true objects, {self.n_proposals} proposals",
+                {f"pooled {name}": value for name, value in _row(self.pooled, self.limits).items()},
+            ),
+        ]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """Nothing else."""
+        return []
+
+    def curve(self) -> Curve:
+        """AR(n) by image over n."""
+        return Curve("AR(n), mean over images", "number n of proposals", self.limits, self.by_image)
+
 
 @dataclass(frozen=True)
 class RecallDifference:
@@ -78,46 +107,74 @@ class RecallDifference:
     limits: Int[np.ndarray, " m"]
     n_images: int
 
+    def row(self) -> Row:
+        """Differences of AR(n) by image."""
+        return _row(self.by_image, self.limits)
 
-def score_image(
-    truth: Int[np.ndarray, "h w"],
-    proposals: Instances,
+
+def average_recall(
+    truth: Images,
+    found: Images,
     *,
-    name: str,
-    ignore: Bool[np.ndarray, "h w"] | None = None,
+    ignore: Masks = None,
     limits: Sequence[int] = LIMITS,
     thresholds: Sequence[float] = THRESHOLDS,
+    seed: int = 0,
+) -> RecallSummary:
+    """AR(n) of the best n proposals of one image or of several, by image and pooled.
+
+    Args:
+        truth: a label image, `Instances`, or a sequence of these; images without an object are left out.
+        found: proposals, as many images in the same order: `Instances` whose masks may overlap, ranked by their scores.
+        ignore: masks of pixels that count for nothing.
+        limits: n of AR(n), each at least 1.
+        thresholds: least IoU of a match, in (0, 1].
+        seed: of the intervals.
+
+    Raises:
+        InputError: if no image has an object, two differ in shape, or a limit or threshold is out of range.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import average_recall
+    >>> truth = np.array([[1, 1, 0, 2, 2]])
+    >>> average_recall(truth, truth, limits=(1, 2)).by_image.value.tolist()
+    [0.5, 1.0]
+    """
+    scored = (score_image(pair, limits=limits, thresholds=thresholds) for pair in pairs_of(truth, found, ignore))
+    return summarise([image for image in scored if image is not None], seed)
+
+
+def score_image(
+    pair: Pair, *, limits: Sequence[int] = LIMITS, thresholds: Sequence[float] = THRESHOLDS
 ) -> RecallScores | None:
     """What the proposals of one image cover; None for an image without a true object.
 
     Args:
-        truth: 0 is background; other numbers do not matter.
-        proposals: masks, which may overlap, with scores.
-        name: the image's stem.
-        ignore: pixels that count for nothing. A true object without any other pixel is left out; a proposal takes
-            its place among the n first wherever it lies.
+        pair: what is found are proposals, masks which may overlap, with scores. Of ignored pixels nothing counts: a
+            true object without any other pixel is left out; a proposal takes its place among the n first wherever it
+            lies.
         limits: n of AR(n), each at least 1.
         thresholds: least IoU of a match, in (0, 1].
 
     Raises:
-        InputError: if images differ in shape, a label is negative, or a limit or threshold is out of range.
+        InputError: if a label is negative, or a limit or threshold is out of range.
     """
-    check_shapes(name, truth, proposals.labels, ignore)
+    proposals, ignore = pair.found, pair.ignore
     if not len(limits) or min(limits) < 1:
         raise InputError(f"AR(n) needs at least one n, each of 1 or more; found {list(limits)}.")
     least = checked_thresholds(thresholds)
-    truth, ids = relabel(without(truth, ignore))
+    truth, ids = relabel(without(pair.truth.labels, ignore))
     if not len(ids):
         return None
     ranking = np.argsort(-proposals.scores, kind="stable")[: max(limits)]
     hits = _hits(_ious(truth, len(ids), proposals, ranking, ignore), least)
     matched = np.concatenate([np.zeros((1, len(least)), np.int64), hits.cumsum(0)])
     return RecallScores(
-        name, np.array(limits), least, matched[np.minimum(limits, len(ranking))], len(ids), len(proposals)
+        pair.name, np.array(limits), least, matched[np.minimum(limits, len(ranking))], len(ids), len(proposals)
     )
 
 
-def summarise(images: Sequence[RecallScores], *, seed: int = 0) -> RecallSummary:
+def summarise(images: Sequence[RecallScores], seed: int = 0) -> RecallSummary:
     """AR(n) with 95 % bootstrap intervals over images, the same for the same seed.
 
     Raises:
@@ -137,7 +194,7 @@ def summarise(images: Sequence[RecallScores], *, seed: int = 0) -> RecallSummary
     )
 
 
-def paired_difference(a: Sequence[RecallScores], b: Sequence[RecallScores], *, seed: int = 0) -> RecallDifference:
+def paired_difference(a: Sequence[RecallScores], b: Sequence[RecallScores], seed: int = 0) -> RecallDifference:
     """AR(n) by image of `a` less that of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
@@ -147,6 +204,11 @@ def paired_difference(a: Sequence[RecallScores], b: Sequence[RecallScores], *, s
     pairs = paired_by_name(a, b)
     differences = np.stack([one.average_recall - other.average_recall for one, other in pairs])
     return RecallDifference(mean_over_images(differences, seed), limits, len(a))
+
+
+def _row(values: Estimate, limits: Int[np.ndarray, " m"]) -> dict[str, Interval]:
+    """AR(n) for each n."""
+    return {f"AR({n})": values.at(k) for k, n in enumerate(limits)}
 
 
 def _ious(
@@ -194,3 +256,19 @@ def _same_limits(images: Sequence[RecallScores]) -> Int[np.ndarray, " m"]:
                 "same."
             )
     return first.limits
+
+
+AVERAGE_RECALL = Benchmark(
+    RecallScores,
+    score_image,
+    summarise,
+    paired_difference,
+    lambda images: float(np.mean([image.average_recall[-1] for image in images])) if images else np.nan,
+    about="recall of the best n proposals",
+    headline=f"AR({LIMITS[-1]})",
+    terms={
+        "AR(n)": "The part of the true objects that the best n proposals of each image cover, averaged over thresholds "
+        "of IoU from .50 to .95. Images without a true object are left out.",
+    },
+    n_proposals=max(LIMITS),
+)

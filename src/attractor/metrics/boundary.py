@@ -3,8 +3,8 @@
 The boundary of a label image is where two neighbouring pixels have different labels, so that objects that touch share
 one, and objects that were merged lack it. Precision is the part of the found boundary that lies within the tolerance of
 the true one, recall the part of the true boundary that lies within the tolerance of the found one, and F their harmonic
-mean. All three are taken by image and then meaned over images, with a 95 % bootstrap interval over them. Whose boundary
-is met does not matter, so this says how objects are drawn; it says little of whether each is one.
+mean. All three are taken by image and then averaged over images, with a 95 % bootstrap interval over them. Whose
+boundary is met does not matter, so this says how objects are drawn; it says little of whether each is one.
 
 The boundary is one pixel wide: a pixel belongs to it if its neighbour to the right, below, or below to the right has
 another label. The edge of the image is no boundary, and neither is that of ignored pixels. The tolerance is 0.75 % of
@@ -31,19 +31,20 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from attractor.errors import InputError
-from attractor.instances import Instances, relabel
+from attractor.instances import relabel
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Interval, mean_over_images, paired_by_name
-from attractor.metrics.overlaps import check_shapes, without
+from attractor.metrics.metric import Benchmark, Overview, Pair, Row, Scores, Table
+from attractor.metrics.overlaps import without
 
 SHARE_OF_DIAGONAL = 0.0075
 MEASURES = ("boundary_f", "precision", "recall")
 
 
 @dataclass(frozen=True)
-class BoundaryScores:
+class BoundaryScores(Scores):
     """Scores of one image."""
 
-    name: str
     boundary_f: float
     precision: float
     recall: float
@@ -63,6 +64,15 @@ class BoundarySummary:
     n_found: int
     n_images: int
 
+    def overviews(self) -> list[Overview]:
+        """F, precision and recall."""
+        row: Row = {"objects": self.n_truth, "F": self.boundary_f, "precision": self.precision, "recall": self.recall}
+        return [Overview("Boundaries within the tolerance, by image, 95 % intervals", row)]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """Nothing else."""
+        return []
+
 
 @dataclass(frozen=True)
 class BoundaryDifference:
@@ -73,33 +83,54 @@ class BoundaryDifference:
     recall: Interval
     n_images: int
 
+    def row(self) -> Row:
+        """Differences of the means over images."""
+        return {"F": self.boundary_f, "precision": self.precision, "recall": self.recall}
 
-def score_image(
-    truth: Instances,
-    found: Instances,
-    *,
-    name: str,
-    ignore: Bool[np.ndarray, "h w"] | None = None,
-    tolerance: float | None = None,
-) -> BoundaryScores:
+
+def boundary_f(
+    truth: Images, found: Images, *, ignore: Masks = None, tolerance: float | None = None, seed: int = 0
+) -> BoundarySummary:
+    """F, precision and recall of the boundaries of one image or of several.
+
+    Args:
+        truth: a label image, `Instances`, or a sequence of these.
+        found: as many, in the same order.
+        ignore: masks of pixels that count for nothing: a boundary runs between two pixels that count.
+        tolerance: in pixels, 0 or more; None for 0.75 % of each image's diagonal.
+        seed: of the intervals.
+
+    Raises:
+        InputError: if there is no image, two differ in shape, or the tolerance is below 0.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import boundary_f
+    >>> truth = np.array([[1, 1, 2, 2, 0, 0]])
+    >>> merged = np.array([[1, 1, 1, 1, 0, 0]])
+    >>> scores = boundary_f(truth, merged)
+    >>> scores.precision.value, scores.recall.value
+    (1.0, 0.5)
+    """
+    scores = [score_image(pair, tolerance=tolerance) for pair in pairs_of(truth, found, ignore)]
+    return summarise(scores, seed)
+
+
+def score_image(pair: Pair, *, tolerance: float | None = None) -> BoundaryScores:
     """Scores of one image; label numbers do not matter.
 
     Args:
-        truth: the true objects.
-        found: the objects to score; their scores do not matter.
-        name: the image's stem.
-        ignore: pixels that count for nothing: a boundary runs between two pixels that count.
+        pair: a boundary runs between two pixels that are not ignored.
         tolerance: in pixels, 0 or more; None for 0.75 % of the image's diagonal.
 
     Raises:
-        InputError: if images differ in shape, a label is negative, or the tolerance is.
+        InputError: if a label is negative, or the tolerance is.
     """
-    check_shapes(name, truth.labels, found.labels, ignore)
-    within = SHARE_OF_DIAGONAL * float(np.hypot(*truth.labels.shape)) if tolerance is None else tolerance
+    name, ignore = pair.name, pair.ignore
+    within = SHARE_OF_DIAGONAL * float(np.hypot(*pair.truth.labels.shape)) if tolerance is None else tolerance
     if not within >= 0:
         raise InputError(f"The tolerance of a boundary is {tolerance} pixels; it must be 0 or more.")
-    true_labels, true_ids = relabel(without(truth.labels, ignore))
-    found_labels, found_ids = relabel(without(found.labels, ignore))
+    true_labels, true_ids = relabel(without(pair.truth.labels, ignore))
+    found_labels, found_ids = relabel(without(pair.found.labels, ignore))
     true_pixels, found_pixels = (np.argwhere(boundaries(each, ignore)) for each in (true_labels, found_labels))
     if not len(true_pixels) and not len(found_pixels):
         same = float(bool(len(true_ids)) == bool(len(found_ids)))
@@ -125,7 +156,7 @@ def boundaries(
     return edge
 
 
-def summarise(images: Sequence[BoundaryScores], *, seed: int = 0) -> BoundarySummary:
+def summarise(images: Sequence[BoundaryScores], seed: int = 0) -> BoundarySummary:
     """Means with 95 % bootstrap intervals over images, the same for the same seed.
 
     Raises:
@@ -141,7 +172,7 @@ def summarise(images: Sequence[BoundaryScores], *, seed: int = 0) -> BoundarySum
     )
 
 
-def paired_difference(a: Sequence[BoundaryScores], b: Sequence[BoundaryScores], *, seed: int = 0) -> BoundaryDifference:
+def paired_difference(a: Sequence[BoundaryScores], b: Sequence[BoundaryScores], seed: int = 0) -> BoundaryDifference:
     """Scores of `a` less those of `b`, image by image, paired by name; above 0, `a` is better.
 
     Raises:
@@ -171,7 +202,7 @@ def _share_near(pixels: Int[np.ndarray, "n 2"], others: Int[np.ndarray, "m 2"], 
 
 
 def _values(image: BoundaryScores) -> Float[np.ndarray, "3"]:
-    """What is meaned over images, in the order of MEASURES."""
+    """What is averaged over images, in the order of MEASURES."""
     return np.array([image.boundary_f, image.precision, image.recall])
 
 
@@ -179,3 +210,19 @@ def _means(values: Float[np.ndarray, "i 3"], seed: int) -> dict[str, Interval]:
     """The three means by name, each with its interval."""
     means = mean_over_images(values, seed)
     return {measure: means.at(k) for k, measure in enumerate(MEASURES)}
+
+
+BOUNDARY = Benchmark(
+    BoundaryScores,
+    score_image,
+    summarise,
+    paired_difference,
+    lambda images: float(np.mean([image.boundary_f for image in images])),
+    about="boundary F, precision and recall within 0.75 % of the diagonal",
+    headline="F",
+    terms={
+        "precision": "The part of the found boundaries that lies within the tolerance of a true one.",
+        "recall": "The part of the true boundaries that lies within the tolerance of a found one.",
+        "F": "The harmonic mean of both. It says how objects are drawn, and little of whether each is one.",
+    },
+)

@@ -34,8 +34,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from attractor.errors import InputError
-from attractor.instances import Annotations, Instances, encode_mask
+from attractor.instances import Instances, encode_mask
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Interval, bootstrap_weights, paired_by_name
+from attractor.metrics.metric import Benchmark, Overview, Pair, Row, Scores, Table, by_class
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # as the script has them: 0.6000000000000001 decides on 3 pixels of 5
 FARTHEST = np.array([np.inf, 100.0, 50.0])  # metres
@@ -45,10 +47,9 @@ _MOST_AT_ONCE = 1 << 20  # numbers in the tables of a few samples
 
 
 @dataclass(frozen=True)
-class CityscapesScores:
+class CityscapesScores(Scores):
     """How the objects of one image meet; which are true positives depends on the threshold."""
 
-    name: str
     truth_classes: Int[np.ndarray, " k"]  # of true objects and crowds
     counts: Bool[np.ndarray, "k d"]  # whether it counts at each range: no crowd, large and near enough
     found_classes: Int[np.ndarray, " j"]
@@ -59,7 +60,7 @@ class CityscapesScores:
 
 
 @dataclass(frozen=True)
-class Precisions:
+class FourAps:
     """The four values of a class, or their means over classes."""
 
     average_precision: Interval
@@ -67,25 +68,71 @@ class Precisions:
     average_precision_100m: Interval
     average_precision_50m: Interval
 
+    def row(self) -> dict[str, Interval]:
+        """The values by the names they have in papers."""
+        return {
+            "AP": self.average_precision,
+            "AP50": self.average_precision_50,
+            "AP100m": self.average_precision_100m,
+            "AP50m": self.average_precision_50m,
+        }
+
 
 @dataclass(frozen=True)
-class CityscapesSummary(Precisions):
+class CityscapesSummary(FourAps):
     """Scores of a data set: means over the classes that occur, and those of each class."""
 
-    by_class: dict[int, Precisions]  # class number, from 1, to its values
+    by_class: dict[int, FourAps]  # class number, from 1, to its values
     n_truth: int  # objects of 100 pixels and more, without crowds
     n_found: int
     n_images: int
 
+    def overviews(self) -> list[Overview]:
+        """The four means over classes."""
+        counts = f"{self.n_truth} true, {self.n_found} found objects"
+        return [Overview(f"Cityscapes' AP, means over classes, 95 % intervals; {counts}", self.row())]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """The four values by class."""
+        rows: dict[int, Row] = {
+            number: {name: cell.value for name, cell in own.row().items()} for number, own in self.by_class.items()
+        }
+        return by_class(rows, class_names)
+
 
 @dataclass(frozen=True)
-class CityscapesDifference(Precisions):
+class CityscapesDifference(FourAps):
     """Scores of one result less those of another on the same images, with paired intervals."""
 
     n_images: int
 
 
-def score_image(truth: Annotations, found: Instances, *, name: str) -> CityscapesScores:
+def cityscapes_average_precision(
+    truth: Images, found: Images, *, ignore: Masks = None, seed: int = 0
+) -> CityscapesSummary:
+    """Cityscapes' AP and AP50 of one image or of several; those by distance are NaN, as it is not known.
+
+    Args:
+        truth: a label image, `Instances`, or a sequence of these; objects below 100 pixels do not count.
+        found: as many, in the same order; `Instances` are ranked by their scores.
+        ignore: masks of void pixels, where no true object is.
+        seed: of the intervals.
+
+    Raises:
+        InputError: if there is no image, or two differ in shape.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import cityscapes_average_precision
+    >>> truth = np.zeros((20, 40), int)
+    >>> truth[:, 5:15], truth[:, 25:35] = 1, 2
+    >>> found = np.where(truth == 2, 0, truth)
+    >>> cityscapes_average_precision(truth, found).average_precision_50.value
+    0.5
+    """
+    return summarise([score_image(pair) for pair in pairs_of(truth, found, ignore)], seed)
+
+
+def score_image(pair: Pair) -> CityscapesScores:
     """How the objects found in one image meet the true ones of their class.
 
     True objects should not overlap, as no two can then be found by one object; where they do, it finds the one that it
@@ -94,6 +141,7 @@ def score_image(truth: Annotations, found: Instances, *, name: str) -> Cityscape
     Raises:
         InputError: if the two are of images of different shape.
     """
+    truth, found, name = pair.annotations(), pair.found, pair.name
     if truth.void.shape != found.labels.shape:
         raise InputError(
             f"{name}: the images to compare differ in shape: truth {truth.void.shape}, found {found.labels.shape}."
@@ -124,7 +172,7 @@ def score_image(truth: Annotations, found: Instances, *, name: str) -> Cityscape
     )
 
 
-def summarise(images: Sequence[CityscapesScores], *, seed: int = 0) -> CityscapesSummary:
+def summarise(images: Sequence[CityscapesScores], seed: int = 0) -> CityscapesSummary:
     """Scores of a data set with 95 % bootstrap intervals over its images, the same for the same seed.
 
     Raises:
@@ -135,7 +183,7 @@ def summarise(images: Sequence[CityscapesScores], *, seed: int = 0) -> Cityscape
     samples = _values(images, classes, bootstrap_weights(len(images), seed)[:N_SAMPLES])  # (s, c, v)
     return CityscapesSummary(
         **_intervals(_mean(values), _mean(samples)),
-        by_class={int(c): Precisions(**_intervals(values[k], samples[:, k])) for k, c in enumerate(classes)},
+        by_class={int(c): FourAps(**_intervals(values[k], samples[:, k])) for k, c in enumerate(classes)},
         n_truth=sum(int(image.counts[:, 0].sum()) for image in images),
         n_found=sum(len(image.scores) for image in images),
         n_images=len(images),
@@ -143,13 +191,12 @@ def summarise(images: Sequence[CityscapesScores], *, seed: int = 0) -> Cityscape
 
 
 def mean_average_precision(images: Sequence[CityscapesScores]) -> float:
-    """AP, mean over the classes that occur, without its interval; 0 where nothing counts."""
-    value = _mean(_values(images, _classes(images), np.ones((1, len(images))))[0])[0]
-    return 0.0 if np.isnan(value) else float(value)
+    """AP, mean over the classes that occur, without its interval; NaN where nothing counts."""
+    return float(_mean(_values(images, _classes(images), np.ones((1, len(images))))[0])[0])
 
 
 def paired_difference(
-    a: Sequence[CityscapesScores], b: Sequence[CityscapesScores], *, seed: int = 0
+    a: Sequence[CityscapesScores], b: Sequence[CityscapesScores], seed: int = 0
 ) -> CityscapesDifference:
     """Scores of `a` less those of `b`; above 0, `a` is better. Images are paired by name.
 
@@ -306,8 +353,26 @@ def _mean(values: Float[np.ndarray, "*s c v"]) -> Float[np.ndarray, "*s v"]:
 def _intervals(values: Float[np.ndarray, " v"], samples: Float[np.ndarray, "s v"]) -> dict[str, Interval]:
     """The values by name, each with the middle 95 % of the samples that have one."""
     intervals = {}
-    for field, value, own in zip(fields(Precisions), values, samples.T, strict=True):
+    for field, value, own in zip(fields(FourAps), values, samples.T, strict=True):
         known = own[~np.isnan(own)]
         low, high = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
         intervals[field.name] = Interval(float(value), float(low), float(high))
     return intervals
+
+
+CITYSCAPES = Benchmark(
+    CityscapesScores,
+    score_image,
+    summarise,
+    paired_difference,
+    mean_average_precision,
+    about="AP of Cityscapes, also by distance",
+    headline="AP",
+    terms={
+        "AP": "The area under precision over recall of objects ranked by score, mean over thresholds of IoU from .50 "
+        "to .95 and over classes.",
+        "AP50": "The same at an IoU above .50.",
+        "AP100m, AP50m": "AP of objects up to 100 and 50 metres away, where distances are known.",
+    },
+    has_classes=True,
+)

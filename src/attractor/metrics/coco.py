@@ -20,7 +20,7 @@ takes the area of the box where a results file has boxes, too; delete them there
 **Average precision.** All images' found objects of a class, in the order of their scores: after each one there is a
 precision (right of all so far that have an effect) and a recall (right of all true objects that count). AP is the mean,
 over 101 recalls from 0 to 1, of the highest precision at this recall or above, and 0 at recalls that are never reached.
-Average recall is the recall in the end, with 1, 10 or 100 found objects an image and class. Both are meaned over
+Average recall is the recall in the end, with 1, 10 or 100 found objects an image and class. Both are averaged over
 thresholds and classes. A class without a true object that counts is left out, and what is left out in every class is
 NaN, where pycocotools prints -1.
 
@@ -48,7 +48,9 @@ from jaxtyping import Bool, Float, Int, Int8, Shaped
 
 from attractor.errors import InputError
 from attractor.instances import Annotations, Instances
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Interval, bootstrap_weights, paired_by_name
+from attractor.metrics.metric import Benchmark, Overview, Pair, Row, Scores, Table, by_class
 
 # By linspace, as pycocotools: its 0.35 is a little more, and a recall of 7/20 does not reach it.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -61,10 +63,9 @@ CHUNK = 1 << 21  # bootstrap weights of found objects at a time: 16 MB
 
 
 @dataclass(frozen=True)
-class CocoScores:
+class CocoScores(Scores):
     """What became of one image's objects, in each range of area and at each threshold."""
 
-    name: str
     truth_classes: Int[np.ndarray, " k"]
     truth_counts: Bool[np.ndarray, "a k"]  # crowds never do
     found_classes: Int[np.ndarray, " d"]  # at most 100 of each class, best first within it
@@ -92,6 +93,10 @@ class CocoRows:
     ARm: Interval
     ARl: Interval
 
+    def row(self) -> dict[str, Interval]:
+        """All twelve."""
+        return {name: getattr(self, name) for name in ROWS}
+
 
 @dataclass(frozen=True)
 class CocoSummary(CocoRows):
@@ -102,6 +107,27 @@ class CocoSummary(CocoRows):
     n_found: int
     n_images: int
 
+    def overviews(self) -> list[Overview]:
+        """The six precisions and the six recalls."""
+        row = self.row()
+        return [
+            Overview(
+                f"COCO's AP of masks, 95 % intervals; {self.n_truth} true, {self.n_found} found objects",
+                {name: row[name] for name in ROWS[:6]},
+            ),
+            Overview(
+                "Average recall of 1, 10 and 100 objects an image and class", {name: row[name] for name in ROWS[6:]}
+            ),
+        ]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """Some of them by class."""
+        rows: dict[int, Row] = {
+            number: {name: own[name] for name in ("AP", "AP50", "AP75", "AR100")}
+            for number, own in self.by_class.items()
+        }
+        return by_class(rows, class_names)
+
 
 @dataclass(frozen=True)
 class CocoDifference(CocoRows):
@@ -110,17 +136,40 @@ class CocoDifference(CocoRows):
     n_images: int
 
 
-def score_image(truth: Annotations, found: Instances, *, name: str) -> CocoScores:
+def coco_average_precision(truth: Images, found: Images, *, ignore: Masks = None, seed: int = 0) -> CocoSummary:
+    """COCO's twelve numbers for one image or for several.
+
+    Args:
+        truth: a label image, `Instances`, or a sequence of these.
+        found: as many, in the same order; `Instances` are ranked by their scores.
+        ignore: masks of void pixels.
+        seed: of the intervals.
+
+    Raises:
+        InputError: if there is no image, or two differ in shape.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import coco_average_precision
+    >>> truth = np.array([[1, 1, 1, 1, 0, 2, 2]])
+    >>> found = np.array([[1, 1, 1, 0, 0, 2, 2]])  # with IoU 3/4 and 1
+    >>> scores = coco_average_precision(truth, found)
+    >>> scores.AP50.value, round(scores.AR100.value, 3)
+    (1.0, 0.8)
+    """
+    return summarise([score_image(pair) for pair in pairs_of(truth, found, ignore)], seed)
+
+
+def score_image(pair: Pair) -> CocoScores:
     """Match the objects of one image; whole masks are compared where found objects overlap.
 
     Args:
-        truth: objects as annotated, with crowds.
-        found: classes are numbered as in the truth; scores may be any numbers.
-        name: the image's stem.
+        pair: true objects as annotated, with crowds; classes found are numbered as in the truth, and their scores may
+            be any numbers.
 
     Raises:
         InputError: if sizes differ, or the runs of a true mask do not fill the image.
     """
+    truth, found, name = pair.annotations(), pair.found, pair.name
     _check(truth, found, name)
     kept = _kept_pixels(truth.void)
     masks = [_mask(runs, kept) for runs in truth.masks]
@@ -151,7 +200,7 @@ def score_image(truth: Annotations, found: Instances, *, name: str) -> CocoScore
     )
 
 
-def summarise(images: Sequence[CocoScores], *, seed: int = 0) -> CocoSummary:
+def summarise(images: Sequence[CocoScores], seed: int = 0) -> CocoSummary:
     """Scores of a data set with 95 % bootstrap intervals over its images, the same for the same seed.
 
     Raises:
@@ -173,12 +222,11 @@ def summarise(images: Sequence[CocoScores], *, seed: int = 0) -> CocoSummary:
 
 
 def mean_average_precision(images: Sequence[CocoScores]) -> float:
-    """AP, without its interval; 0 where nothing counts."""
-    value = _rows(_pools(images), np.ones((1, len(images))))[0, 0]
-    return 0.0 if np.isnan(value) else float(value)
+    """AP, without its interval; NaN where nothing counts."""
+    return float(_rows(_pools(images), np.ones((1, len(images))))[0, 0])
 
 
-def paired_difference(a: Sequence[CocoScores], b: Sequence[CocoScores], *, seed: int = 0) -> CocoDifference:
+def paired_difference(a: Sequence[CocoScores], b: Sequence[CocoScores], seed: int = 0) -> CocoDifference:
     """Scores of `a` less those of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
@@ -346,7 +394,7 @@ class _Pool:
     class_number: int
     image: Int[np.ndarray, " d"]  # index of each found object's image
     outcome: Int8[np.ndarray, "a t d"]
-    right: Float[np.ndarray, "i m"]  # of each image, meaned over thresholds, in the order of the rows from AR1 on
+    right: Float[np.ndarray, "i m"]  # of each image, averaged over thresholds, in the order of the rows from AR1 on
     n_truth: Float[np.ndarray, "i a"]  # true objects that count
 
 
@@ -382,14 +430,14 @@ def _pools(images: Sequence[CocoScores]) -> list[_Pool]:
 def _right(
     image: Int[np.ndarray, " d"], outcome: Int8[np.ndarray, "a t d"], ranks: Int[np.ndarray, " d"], n_images: int
 ) -> Float[np.ndarray, "i m"]:
-    """Right ones of each image, meaned over thresholds: of the first 1, 10 and 100, and of small, medium and large."""
+    """Right ones of each image, mean over thresholds: of the first 1, 10 and 100, and of small, medium and large."""
     is_right = (outcome == 1).mean(axis=1)  # (a, d)
     kinds = [is_right[0] * (ranks < limit) for limit in LIMITS] + list(is_right[1:])
     return np.stack([_sums(image, kind, n_images) for kind in kinds], 1)
 
 
 def _rows(pools: list[_Pool], weights: Float[np.ndarray, "s i"]) -> Float[np.ndarray, "s r"]:
-    """The twelve numbers, meaned over the classes that have them."""
+    """The twelve numbers, averaged over the classes that have them."""
     return _mean_of_known(_rows_by_class(pools, weights))
 
 
@@ -462,3 +510,22 @@ def _intervals(values: Float[np.ndarray, " r"], samples: Float[np.ndarray, "s r"
         low, high = np.quantile(known, (0.025, 0.975)).tolist() if len(known) else (np.nan, np.nan)
         intervals[name] = Interval(value, low, high)
     return intervals
+
+
+COCO = Benchmark(
+    CocoScores,
+    score_image,
+    summarise,
+    paired_difference,
+    mean_average_precision,
+    about="the six AP and six AR of COCO, of masks",
+    headline="AP",
+    terms={
+        "AP": "The mean precision over 101 recalls of objects ranked by score, mean over thresholds of IoU from .50 to "
+        ".95 and over classes.",
+        "AP50, AP75": "The same at an IoU of .50 and .75.",
+        "APs, APm, APl": "AP of small objects, up to 32 x 32 pixels, of medium and of large ones, from 96 x 96 on.",
+        "AR1, AR10, AR100": "Recall with 1, 10 and 100 found objects an image and class, averaged likewise.",
+    },
+    has_classes=True,
+)

@@ -1,10 +1,10 @@
 """The metrics of the leaf segmentation challenge: symmetric best Dice, difference in count, Dice of the foreground.
 
 The Dice of two objects is twice the shared pixels over the sum of both areas. Best Dice takes each object of one
-image with its best partner in the other, and means over the objects; the *symmetric best Dice* is the lesser of
+image with its best partner in the other, and averages over the objects; the *symmetric best Dice* is the lesser of
 both directions. Partners may be shared: nothing is matched one to one. The *difference in count* is found less true,
 so below 0 where leaves were missed. The Dice of the *foreground* knows no objects, only leaf and background. Each is
-taken by image and then meaned over images, with a 95 % bootstrap interval over them. The challenge has one class, so
+taken by image and then averaged over images, with a 95 % bootstrap interval over them. The challenge has one class, so
 classes are left out of account.
 
 Labels are compacted first. The challenge's own scripts count labels from the least to the highest and take the least
@@ -28,17 +28,18 @@ from jaxtyping import Bool, Float, Int
 
 from attractor.errors import InputError
 from attractor.instances import relabel
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Interval, mean_over_images, paired_by_name
-from attractor.metrics.overlaps import check_shapes, mostly_ignored, overlapping_pairs, without
+from attractor.metrics.metric import Amount, Benchmark, Overview, Pair, Row, Scores, Table
+from attractor.metrics.overlaps import mostly_ignored, overlapping_pairs, without
 
 MEASURES = ("symmetric_best_dice", "difference_in_count", "absolute_difference_in_count", "foreground_dice")
 
 
 @dataclass(frozen=True)
-class LeafScores:
+class LeafScores(Scores):
     """Scores of one image."""
 
-    name: str
     symmetric_best_dice: float  # the lesser of the next two
     best_dice_of_truth: float  # mean over true objects of the best Dice with a found one
     best_dice_of_found: float  # mean over found objects of the best Dice with a true one
@@ -60,6 +61,15 @@ class LeafSummary:
     n_found: int
     n_images: int
 
+    def overviews(self) -> list[Overview]:
+        """Best Dice, counts, and the foreground."""
+        found = f"{self.n_truth} true, {self.n_found} found objects"
+        return [Overview(f"Means over images, 95 % intervals; {found}", _row(self))]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """Nothing else."""
+        return []
+
 
 @dataclass(frozen=True)
 class LeafDifference:
@@ -71,31 +81,48 @@ class LeafDifference:
     foreground_dice: Interval
     n_images: int
 
+    def row(self) -> Row:
+        """Differences of the means over images."""
+        return _row(self)
 
-def score_image(
-    truth: Int[np.ndarray, "h w"],
-    found: Int[np.ndarray, "h w"],
-    *,
-    name: str,
-    ignore: Bool[np.ndarray, "h w"] | None = None,
-) -> LeafScores:
-    """Scores of one image; label numbers do not matter.
+
+def symmetric_best_dice(truth: Images, found: Images, *, ignore: Masks = None, seed: int = 0) -> LeafSummary:
+    """Symmetric best Dice, difference in count and foreground Dice of one image or of several.
 
     Args:
-        truth: 0 is background.
-        found: 0 is background.
-        name: the image's stem.
-        ignore: pixels that count for nothing. A true object without any other pixel is left out; a found one with
-            more than half of its pixels there can be a partner, but counts itself only if it matches a true object
-            with an IoU of at least one half.
+        truth: a label image, `Instances`, or a sequence of these.
+        found: as many, in the same order.
+        ignore: masks of pixels that count for nothing.
+        seed: of the intervals.
 
     Raises:
-        InputError: if images differ in shape, or a label is negative.
+        InputError: if there is no image, or two differ in shape.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import symmetric_best_dice
+    >>> truth = np.array([[1, 1, 0, 2], [1, 1, 0, 2]])
+    >>> found = np.array([[1, 1, 0, 0], [1, 1, 0, 0]])
+    >>> scores = symmetric_best_dice(truth, found)
+    >>> scores.symmetric_best_dice.value, scores.difference_in_count.value
+    (0.5, -1.0)
     """
-    check_shapes(name, truth, found, ignore)
-    forgiven = mostly_ignored(found, ignore)
-    (truth, truth_ids), (found, found_ids) = relabel(without(truth, ignore)), relabel(found)
-    found = without(found, ignore)
+    return summarise([score_image(pair) for pair in pairs_of(truth, found, ignore)], seed)
+
+
+def score_image(pair: Pair) -> LeafScores:
+    """Scores of one image; label numbers do not matter.
+
+    Of ignored pixels nothing counts: a true object without any other pixel is left out; a found one with more than half
+    of its pixels there can be a partner, but counts itself only if it matches a true object with an IoU of at least one
+    half.
+
+    Raises:
+        InputError: if a label is negative.
+    """
+    forgiven = mostly_ignored(pair.found.labels, pair.ignore)
+    truth, truth_ids = relabel(without(pair.truth.labels, pair.ignore))
+    found, found_ids = relabel(pair.found.labels)
+    found = without(found, pair.ignore)
     pairs = overlapping_pairs(truth, found)
     of_truth = _best(pairs.iou, pairs.truth, len(truth_ids))
     of_found = _best(pairs.iou, pairs.found, len(found_ids))
@@ -103,7 +130,7 @@ def score_image(
     n_truth, n_found = len(of_truth), len(of_found)
     best_of_truth, best_of_found = _mean_dice(of_truth, n_found), _mean_dice(of_found, n_truth)
     return LeafScores(
-        name,
+        pair.name,
         min(best_of_truth, best_of_found),
         best_of_truth,
         best_of_found,
@@ -114,7 +141,7 @@ def score_image(
     )
 
 
-def summarise(images: Sequence[LeafScores], *, seed: int = 0) -> LeafSummary:
+def summarise(images: Sequence[LeafScores], seed: int = 0) -> LeafSummary:
     """Means with 95 % bootstrap intervals over images, the same for the same seed.
 
     Raises:
@@ -130,7 +157,7 @@ def summarise(images: Sequence[LeafScores], *, seed: int = 0) -> LeafSummary:
     )
 
 
-def paired_difference(a: Sequence[LeafScores], b: Sequence[LeafScores], *, seed: int = 0) -> LeafDifference:
+def paired_difference(a: Sequence[LeafScores], b: Sequence[LeafScores], seed: int = 0) -> LeafDifference:
     """Scores of `a` less those of `b`, image by image, paired by name.
 
     Raises:
@@ -162,8 +189,18 @@ def _foreground_dice(truth: Bool[np.ndarray, "h w"], found: Bool[np.ndarray, "h 
     return 2 * int((truth & found).sum()) / total if total else 1.0
 
 
+def _row(means: LeafSummary | LeafDifference) -> Row:
+    """The four means by the names they have in papers."""
+    return {
+        "SBD": means.symmetric_best_dice,
+        "DiC": Amount(means.difference_in_count),
+        "|DiC|": Amount(means.absolute_difference_in_count),
+        "foreground Dice": means.foreground_dice,
+    }
+
+
 def _values(image: LeafScores) -> Float[np.ndarray, "4"]:
-    """What is meaned over images, in the order of MEASURES."""
+    """What is averaged over images, in the order of MEASURES."""
     difference = image.difference_in_count
     return np.array([image.symmetric_best_dice, difference, abs(difference), image.foreground_dice], float)
 
@@ -172,3 +209,21 @@ def _means(values: Float[np.ndarray, "i 4"], seed: int) -> dict[str, Interval]:
     """The four means by name, each with its interval."""
     means = mean_over_images(values, seed)
     return {measure: means.at(k) for k, measure in enumerate(MEASURES)}
+
+
+CVPPP = Benchmark(
+    LeafScores,
+    score_image,
+    summarise,
+    paired_difference,
+    lambda images: float(np.mean([image.symmetric_best_dice for image in images])),
+    about="best Dice and counts, of leaves",
+    headline="SBD",
+    terms={
+        "SBD": "Symmetric best Dice: the mean, over true objects, of twice the shared area over the sum of both areas "
+        "with the best partner; the same from found objects; the lesser of the two.",
+        "DiC": "Difference in count, found less true: below 0, objects are missed; above 0, too many are found.",
+        "|DiC|": "The same without its sign: too many here do not make up for too few there.",
+        "foreground Dice": "Twice the area that is foreground in both over the sum of both foregrounds.",
+    },
+)

@@ -21,11 +21,12 @@ class Pairs:
 
     truth: Int[np.ndarray, " p"]
     found: Int[np.ndarray, " p"]
+    shared: Int[np.ndarray, " p"]  # pixels
     iou: Float[np.ndarray, " p"]
 
     def where(self, keep: Bool[np.ndarray, " p"] | Int[np.ndarray, " q"]) -> Pairs:
         """Some of the pairs."""
-        return Pairs(self.truth[keep], self.found[keep], self.iou[keep])
+        return Pairs(self.truth[keep], self.found[keep], self.shared[keep], self.iou[keep])
 
 
 def overlapping_pairs(truth: Int[np.ndarray, "h w"], found: Int[np.ndarray, "h w"]) -> Pairs:
@@ -35,7 +36,7 @@ def overlapping_pairs(truth: Int[np.ndarray, "h w"], found: Int[np.ndarray, "h w
     ids, shared = np.unique(truth[both].astype(np.int64) * columns + found[both], return_counts=True)
     true_label, found_label = np.divmod(ids, columns)
     union = np.bincount(truth.ravel())[true_label] + np.bincount(found.ravel())[found_label] - shared
-    return Pairs(true_label - 1, found_label - 1, shared / union)
+    return Pairs(true_label - 1, found_label - 1, shared, shared / union)
 
 
 def without(labels: Int[np.ndarray, "h w"], ignore: Bool[np.ndarray, "h w"] | None) -> Int[np.ndarray, "h w"]:
@@ -49,15 +50,6 @@ def mostly_ignored(found: Int[np.ndarray, "h w"], ignore: Bool[np.ndarray, "h w"
     if ignore is None:
         return np.zeros(len(ids), bool)
     return 2 * areas(np.where(ignore, labels, 0), len(ids)) > areas(labels, len(ids))
-
-
-def check_shapes(
-    name: str, truth: Int[np.ndarray, "_ _"], found: Int[np.ndarray, "_ _"], ignore: Bool[np.ndarray, "_ _"] | None
-) -> None:
-    """Refuse images that differ in shape."""
-    if truth.shape != found.shape or (ignore is not None and ignore.shape != truth.shape):
-        shapes = f"truth {truth.shape}, found {found.shape}" + ("" if ignore is None else f", ignore {ignore.shape}")
-        raise InputError(f"{name}: the images to compare differ in shape: {shapes}.")
 
 
 def place_of(threshold: float, thresholds: Float[np.ndarray, " t"]) -> int:

@@ -26,21 +26,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from attractor.errors import InputError
-from attractor.instances import Instances, relabel
+from attractor.instances import relabel
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Interval, bootstrap_weights, estimate, mean_over_images, paired_by_name
-from attractor.metrics.overlaps import check_shapes, mostly_ignored, overlapping_pairs, without
+from attractor.metrics.metric import Benchmark, Overview, Pair, Row, Scores, Table, by_class
+from attractor.metrics.overlaps import mostly_ignored, overlapping_pairs, without
 
 MEASURES = ("panoptic_quality", "segmentation_quality", "recognition_quality")
 
 
 @dataclass(frozen=True)
-class PanopticScores:
+class PanopticScores(Scores):
     """Counts of one image for each class that occurs in it."""
 
-    name: str
     classes: Int[np.ndarray, " c"]  # their numbers, rising
     tp: Int[np.ndarray, " c"]
     fp: Int[np.ndarray, " c"]
@@ -80,6 +81,17 @@ class PanopticSummary:
     n_found: int
     n_images: int
 
+    def overviews(self) -> list[Overview]:
+        """The three qualities, and PQ by image."""
+        row: Row = {"objects": self.n_truth, **_row(self), "PQ by image": self.by_image}
+        return [Overview("Panoptic quality, means over classes, 95 % intervals; and by image", row)]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """The qualities by class."""
+        qualities = ((number, _row(own)) for number, own in self.by_class.items())
+        rows = {number: {name: cell.value for name, cell in row.items()} for number, row in qualities}
+        return by_class(rows, class_names)
+
 
 @dataclass(frozen=True)
 class PanopticDifference:
@@ -91,28 +103,50 @@ class PanopticDifference:
     by_image: Interval
     n_images: int
 
+    def row(self) -> Row:
+        """Differences of the qualities."""
+        return {**_row(self), "PQ by image": self.by_image}
 
-def score_image(
-    truth: Instances, found: Instances, *, name: str, ignore: Bool[np.ndarray, "h w"] | None = None
-) -> PanopticScores:
-    """Counts of one image; objects are those of the label images, where each pixel has one owner.
+
+def panoptic_quality(truth: Images, found: Images, *, ignore: Masks = None, seed: int = 0) -> PanopticSummary:
+    """PQ, SQ and RQ of one image or of several.
 
     Args:
-        truth: the true objects.
-        found: the objects to score; their scores do not matter.
-        name: the image's stem.
-        ignore: pixels that count for nothing. A true object without any other pixel is left out; a found one with
-            more than half of its pixels there may match, but is never a false positive.
+        truth: a label image, `Instances`, or a sequence of these.
+        found: as many, in the same order. Only objects of one class match; all those of label images are of one.
+        ignore: masks of pixels that count for nothing.
+        seed: of the intervals.
 
     Raises:
-        InputError: if images differ in shape, or a label is negative.
+        InputError: if there is no image, or two differ in shape.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import panoptic_quality
+    >>> truth = np.array([[1, 1, 1, 1, 0, 2, 2]])
+    >>> found = np.array([[1, 1, 1, 0, 0, 2, 2]])
+    >>> scores = panoptic_quality(truth, found)
+    >>> scores.panoptic_quality.value  # the mean IoU of 3/4 and 1, as nothing is missed or wrong
+    0.875
+    >>> panoptic_quality([truth, truth], [found, truth]).by_image.value
+    0.9375
     """
-    check_shapes(name, truth.labels, found.labels, ignore)
-    forgiven = mostly_ignored(found.labels, ignore)
-    true_labels, true_ids = relabel(without(truth.labels, ignore))
-    found_labels, found_ids = relabel(found.labels)
-    of_truth, of_found = truth.classes[true_ids - 1], found.classes[found_ids - 1]
-    pairs = overlapping_pairs(true_labels, without(found_labels, ignore))
+    return summarise([score_image(pair) for pair in pairs_of(truth, found, ignore)], seed)
+
+
+def score_image(pair: Pair) -> PanopticScores:
+    """Counts of one image; objects are those of the label images, where each pixel has one owner.
+
+    Of ignored pixels nothing counts: a true object without any other pixel is left out; a found one with more than half
+    of its pixels there may match, but is never a false positive.
+
+    Raises:
+        InputError: if a label is negative.
+    """
+    forgiven = mostly_ignored(pair.found.labels, pair.ignore)
+    true_labels, true_ids = relabel(without(pair.truth.labels, pair.ignore))
+    found_labels, found_ids = relabel(pair.found.labels)
+    of_truth, of_found = pair.truth.classes[true_ids - 1], pair.found.classes[found_ids - 1]
+    pairs = overlapping_pairs(true_labels, without(found_labels, pair.ignore))
     matches = pairs.where((pairs.iou > 0.5) & (of_truth[pairs.truth] == of_found[pairs.found]))
     wrong = ~forgiven
     wrong[matches.found] = False
@@ -120,7 +154,7 @@ def score_image(
     n_true, tp = _per_class(of_truth, classes), _per_class(of_truth[matches.truth], classes)
     place = np.searchsorted(classes, of_truth[matches.truth])
     return PanopticScores(
-        name,
+        pair.name,
         classes,
         tp,
         _per_class(of_found[wrong], classes),
@@ -131,7 +165,7 @@ def score_image(
     )
 
 
-def summarise(images: Sequence[PanopticScores], *, seed: int = 0) -> PanopticSummary:
+def summarise(images: Sequence[PanopticScores], seed: int = 0) -> PanopticSummary:
     """Qualities of a data set with 95 % bootstrap intervals over its images, the same for the same seed.
 
     The interval of a class is over the samples that it occurs in.
@@ -154,7 +188,7 @@ def summarise(images: Sequence[PanopticScores], *, seed: int = 0) -> PanopticSum
     )
 
 
-def paired_difference(a: Sequence[PanopticScores], b: Sequence[PanopticScores], *, seed: int = 0) -> PanopticDifference:
+def paired_difference(a: Sequence[PanopticScores], b: Sequence[PanopticScores], seed: int = 0) -> PanopticDifference:
     """Qualities of `a` less those of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
@@ -214,9 +248,41 @@ def _named(values: Float[np.ndarray, "3"], samples: Float[np.ndarray, "s 3"]) ->
     return {measure: estimates.at(k) for k, measure in enumerate(MEASURES)}
 
 
+def _row(qualities: PanopticSummary | PanopticDifference | ClassQuality) -> dict[str, Interval]:
+    """The three qualities by the names they have in papers."""
+    return {
+        "PQ": qualities.panoptic_quality,
+        "SQ": qualities.segmentation_quality,
+        "RQ": qualities.recognition_quality,
+    }
+
+
 def _of_class(
     counts: Float[np.ndarray, "4"], values: Float[np.ndarray, "3"], samples: Float[np.ndarray, "s 3"]
 ) -> ClassQuality:
     """One class, its intervals over the samples that it occurs in."""
     tp, fp, fn = (int(count) for count in counts[:3])
     return ClassQuality(**_named(values, samples[~np.isnan(samples[:, 0])]), tp=tp, fp=fp, fn=fn)
+
+
+def _value(images: Sequence[PanopticScores]) -> float:
+    """PQ without its interval."""
+    return float(_over_classes(_qualities(_all_counts(images)[1].sum(0)))[0])
+
+
+PANOPTIC = Benchmark(
+    PanopticScores,
+    score_image,
+    summarise,
+    paired_difference,
+    _value,
+    about="panoptic quality, PQ, SQ and RQ",
+    headline="PQ",
+    terms={
+        "PQ": "Panoptic quality, SQ x RQ in each class; the mean over classes.",
+        "SQ": "Segmentation quality: the mean IoU of the objects that are found, with an IoU above one half.",
+        "RQ": "Recognition quality: hits / (hits + half of the false finds + half of the misses).",
+        "PQ by image": "The mean over images, each having the mean over its own classes.",
+    },
+    has_classes=True,
+)

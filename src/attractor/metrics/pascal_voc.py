@@ -30,18 +30,21 @@ from jaxtyping import Bool, Float, Int
 
 from attractor.errors import InputError
 from attractor.instances import Instances, areas, relabel
+from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Estimate, Interval, bootstrap_weights, estimate, paired_by_name
-from attractor.metrics.overlaps import Pairs, check_shapes, checked_thresholds, place_of, without
+from attractor.metrics.metric import Benchmark, Curve, Overview, Pair, Row, Scores, Table, by_class
+from attractor.metrics.overlaps import Pairs, checked_thresholds, place_of, without
+from attractor.wording import share
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SHOWN = (0.5, 0.7, 0.9)  # where all nine are too many
 NUMBERS_AT_ONCE = 1 << 20  # of the arrays that bootstrap samples are computed in; larger ones are slower
 
 
 @dataclass(frozen=True)
-class VocScores:
+class VocScores(Scores):
     """Found objects of one image, and what each fits; all that AP at any threshold needs."""
 
-    name: str
     classes: Int[np.ndarray, " j"]
     scores: Float[np.ndarray, " j"]
     iou: Float[np.ndarray, " j"]  # with the true object of its class that it fits best; 0 without one
@@ -82,6 +85,27 @@ class VocSummary:
         """
         return place_of(threshold, self.thresholds)
 
+    def overviews(self) -> list[Overview]:
+        """AP at some thresholds and over all of them."""
+        limits = f"{self.thresholds[0]:g} to {self.thresholds[-1]:g}".replace("0.", ".")
+        row: Row = {"objects": self.n_truth, **_row(self.average_precision, self.volume, self.thresholds)}
+        return [Overview(f"Pascal VOC's AP of masks, 95 % intervals; vol is over IoU {limits}", row)]
+
+    def tables(self, class_names: Sequence[str]) -> list[Table]:
+        """The same by class."""
+        values = {
+            number: _row(own.average_precision, own.volume, self.thresholds) for number, own in self.by_class.items()
+        }
+        rows: dict[int, Row] = {
+            number: {name: cell.value for name, cell in row.items()} for number, row in values.items()
+        }
+        return by_class(rows, class_names)
+
+    def curve(self) -> Curve:
+        """AP over the thresholds."""
+        along = "overlap (IoU) from which an object counts as found"
+        return Curve("From lenient to strict: AP", along, self.thresholds, self.average_precision)
+
 
 @dataclass(frozen=True)
 class VocDifference:
@@ -92,31 +116,62 @@ class VocDifference:
     thresholds: Float[np.ndarray, " t"]
     n_images: int
 
+    def row(self) -> Row:
+        """Differences at some thresholds and over all of them."""
+        return _row(self.average_precision, self.volume, self.thresholds)
 
-def score_image(
-    truth: Instances, found: Instances, *, name: str, ignore: Bool[np.ndarray, "h w"] | None = None
-) -> VocScores:
+
+def pascal_voc_average_precision(
+    truth: Images,
+    found: Images,
+    *,
+    ignore: Masks = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    seed: int = 0,
+) -> VocSummary:
+    """AP^r of one image or of several, at each threshold, by class, and its mean AP^r_vol.
+
+    Args:
+        truth: a label image, `Instances`, or a sequence of these.
+        found: as many, in the same order; `Instances` are ranked by their scores, and only objects of one class match.
+        ignore: masks of pixels that count for nothing.
+        thresholds: least IoU of a match, in (0, 1].
+        seed: of the intervals.
+
+    Raises:
+        InputError: if there is no image, two differ in shape, or a threshold is out of range.
+
+    >>> import numpy as np
+    >>> from attractor.metrics import pascal_voc_average_precision
+    >>> truth = np.array([[1, 1, 1, 1, 0, 2, 2]])
+    >>> found = np.array([[1, 1, 1, 0, 0, 0, 0]])  # with IoU 3/4
+    >>> pascal_voc_average_precision(truth, found, thresholds=(0.5, 0.9)).average_precision.value.tolist()
+    [0.5, 0.0]
+    """
+    scores = [score_image(pair) for pair in pairs_of(truth, found, ignore)]
+    return summarise(scores, seed, thresholds=thresholds)
+
+
+def score_image(pair: Pair) -> VocScores:
     """What the found objects of one image fit.
 
     Args:
-        truth: true objects, those of its label image.
-        found: objects with scores, whole where masks overlap. One without a pixel is left out.
-        name: the image's stem.
-        ignore: pixels that count for nothing. A true object without any other pixel is left out; a found one with
-            more than half of its pixels there may match, but is never a false positive.
+        pair: true objects are those of the label image; found ones have scores, and are whole where masks overlap, but
+            one without a pixel is left out. Of ignored pixels nothing counts: a true object without any other pixel is
+            left out; a found one with more than half of its pixels there may match, but is never a false positive.
 
     Raises:
-        InputError: if images differ in shape, or a label is negative.
+        InputError: if a label is negative.
     """
-    check_shapes(name, truth.labels, found.labels, ignore)
-    labels, true_ids = relabel(without(truth.labels, ignore))
-    true_classes = truth.classes[true_ids - 1]
+    found, ignore = pair.found, pair.ignore
+    labels, true_ids = relabel(without(pair.truth.labels, ignore))
+    true_classes = pair.truth.classes[true_ids - 1]
     pairs, whole, ignored = _overlaps(labels, len(true_ids), found, ignore)
     iou, fits = _best(pairs.where(true_classes[pairs.truth] == found.classes[pairs.found]), len(found))
     rival_iou = _rivals(iou, fits, found.scores)
     there = whole > 0
     return VocScores(
-        name,
+        pair.name,
         found.classes[there],
         found.scores[there],
         iou[there],
@@ -128,15 +183,15 @@ def score_image(
     )
 
 
-def summarise(images: Sequence[VocScores], *, thresholds: Sequence[float] = THRESHOLDS, seed: int = 0) -> VocSummary:
+def summarise(images: Sequence[VocScores], seed: int = 0, *, thresholds: Sequence[float] = THRESHOLDS) -> VocSummary:
     """AP of a data set with 95 % bootstrap intervals over its images, the same for the same seed.
 
     The interval of a class is over the samples that have a true object of it.
 
     Args:
         images: scores of each.
-        thresholds: least IoU of a match, in (0, 1].
         seed: of the bootstrap.
+        thresholds: least IoU of a match, in (0, 1].
 
     Raises:
         InputError: if there is no image, or a threshold is not in (0, 1].
@@ -160,7 +215,7 @@ def summarise(images: Sequence[VocScores], *, thresholds: Sequence[float] = THRE
 
 
 def paired_difference(
-    a: Sequence[VocScores], b: Sequence[VocScores], *, thresholds: Sequence[float] = THRESHOLDS, seed: int = 0
+    a: Sequence[VocScores], b: Sequence[VocScores], seed: int = 0, *, thresholds: Sequence[float] = THRESHOLDS
 ) -> VocDifference:
     """AP of `a` less that of `b`; above 0, `a` is better. Images are paired by name, and in the order of `a`.
 
@@ -204,7 +259,7 @@ def _overlaps(
     there, left = (_sums(found_label[part], shared[part], len(found)) for part in (counted, ~counted))
     both = (true_label > 0) & counted
     truth, index, shared = true_label[both] - 1, found_label[both] - 1, shared[both]
-    return Pairs(truth, index, shared / (areas(labels, n)[truth] + there[index] - shared)), there + left, left
+    return Pairs(truth, index, shared, shared / (areas(labels, n)[truth] + there[index] - shared)), there + left, left
 
 
 def _sums(label: Int[np.ndarray, " p"], pixels: Int[np.ndarray, " p"], n: int) -> Int[np.ndarray, " n"]:
@@ -307,7 +362,35 @@ def _of_class(
     )
 
 
+def _row(average_precision: Estimate, volume: Interval, thresholds: Float[np.ndarray, " t"]) -> dict[str, Interval]:
+    """AP at those of the thresholds that are shown, or at the first where none of them was measured, and the mean."""
+    places = [k for k, threshold in enumerate(thresholds) if threshold in SHOWN] or [0]
+    return {f"AP {share(thresholds[k])[:-1]}": average_precision.at(k) for k in places} | {"AP vol": volume}
+
+
 def _with_volume(value: Float[np.ndarray, " t"], samples: Float[np.ndarray, "s t"]) -> tuple[Estimate, Interval]:
     """What there is at each threshold, and its mean over them, with intervals."""
     volume = estimate(value.mean(keepdims=True), samples.mean(1, keepdims=True)).at(0)
     return estimate(value, samples), volume
+
+
+def _value(images: Sequence[VocScores]) -> float:
+    """AP^r_vol without its interval."""
+    limits = checked_thresholds(THRESHOLDS)
+    return float(_precisions(images, np.ones((1, len(images))), limits)[1][0].mean())
+
+
+PASCAL_VOC = Benchmark(
+    VocScores,
+    score_image,
+    summarise,
+    paired_difference,
+    _value,
+    about="AP of Pascal VOC, of masks",
+    headline="AP vol",
+    terms={
+        "AP": "The area under precision over recall of objects ranked by score, mean over classes.",
+        "AP vol": "The mean over the thresholds of IoU .1, .2, … .9.",
+    },
+    has_classes=True,
+)
