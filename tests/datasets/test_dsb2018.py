@@ -4,6 +4,7 @@ Run lengths are held to pycocotools, which counts down the columns, too.
 """
 
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,21 @@ def test_tables_in_the_folder_or_named_by_a_relative_path_are_found(solved, monk
     assert len(Dsb2018(".")) == 2
     (solved.parent / "stage1_solution.csv").rename(solved / "stage2_solution_final.csv")
     assert len(Dsb2018(solved)) == 2
+
+
+def test_of_many_masks_that_overlap_one_at_a_time_is_in_memory(tmp_path):
+    add_image(tmp_path / "test", "a", shape=(400, 500))
+    rows = [f"a,{k} 100" for k in range(1, 301)]
+    (tmp_path / "stage1_solution.csv").write_text("\n".join(["ImageId,EncodedPixels", *rows]))
+    dataset = Dsb2018(tmp_path / "test")
+    tracemalloc.start()
+    masks = dataset[0].annotate().masks
+    found = read_dsb_submission(tmp_path / "stage1_solution.csv", {"a": (400, 500)})["a"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 << 20  # all together are 60 million bytes
+    assert [runs.tolist() for runs in found.masks] == [runs.tolist() for runs in masks]
+    assert found.labels[:400, 0].tolist() == [max(1, row - 98) for row in range(399)] + [0]  # the earlier row wins
 
 
 def test_images_without_masks_or_table_are_named_up_to_three(solved):

@@ -3,7 +3,10 @@
 import io
 import struct
 import sys
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,17 @@ def composite(*steps: float) -> ImagejRoi:
     """A ROI of a path."""
     path = np.array(steps, np.float32)
     return bounds(ROI_TYPE.RECT, 0, 0, 30, 20, multi_coordinates=path, shape_roi_size=len(path))
+
+
+@contextmanager
+def at_most(n_bytes: int) -> Iterator[None]:
+    """Fail if more is allocated at one time than that."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < n_bytes
+    finally:
+        tracemalloc.stop()
 
 
 def write(folder: Path, *rois: Any, name: str = "a_rois.zip") -> Path:
@@ -243,10 +257,11 @@ def _sample(labels: np.ndarray) -> Sample:
         (outline([[1, 1], [4, 4]]), "an outline with fewer than three points"),
         (outline(np.array(SQUARE) / 2, subpixel_coordinates=np.full((4, 2), np.inf, np.float32)), "no numbers or far"),
         (composite(7, 1, 1), "a step that no path has"),
-        (composite(float("nan"), 1, 1), "a step that no path has"),
+        (composite(float("nan"), 1, 1), "coordinates that are no numbers"),
         (composite(1, 1, 1), "a step that no path has"),
         (composite(0, 1, 1, 3, 1, 1), "a step that no path has"),
-        (composite(0, 1, 1, 1, 5, 5, 1, float("nan"), 9, 4), "no numbers or far outside"),
+        (composite(0, 1, 1, 1, 5, 5, 1, float("nan"), 9, 4), "coordinates that are no numbers"),
+        (composite(0, 1, 1, 1, 5, 5, 3, float("inf"), 9, 4, 4, 9, 9, 4), "coordinates that are no numbers"),
         (b"", "cut short or no ROI"),
         (b"Iout", "cut short or no ROI"),
         (b"x" * 100, "cut short or no ROI"),
@@ -285,7 +300,7 @@ def test_archives_that_grow_beyond_measure_are_refused_before_they_are_read(tmp_
     def forbidden(*_: Any) -> bytes:
         raise AssertionError("read")
 
-    monkeypatch.setattr(zipfile.ZipFile, "read", forbidden)
+    monkeypatch.setattr(zipfile, "ZipExtFile", forbidden)
     write(tmp_path, outline(SQUARE))
     with zipfile.ZipFile(tmp_path / "a_rois.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.roi", bytes(20 << 20))
@@ -300,6 +315,48 @@ def test_archives_that_grow_beyond_measure_are_refused_before_they_are_read(tmp_
     write(tmp_path, *[outline(SQUARE)] * 3)
     with pytest.raises(InputError, match=r"holds 3 entries of .* may be 2 and"):
         ImageJ(tmp_path)
+    monkeypatch.undo()
+    with zipfile.ZipFile(tmp_path / "a_rois.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for k in range(20):  # each so small that it may grow as it likes
+            archive.writestr(f"{k}.roi", bytes(1 << 20))
+    with pytest.raises(InputError, match=r"a_rois\.zip: grows from .* to 20,971,520 bytes, as no ROIs do"):
+        ImageJ(tmp_path)
+
+
+def test_an_entry_that_claims_to_be_small_is_read_no_further_than_that(tmp_path):
+    write(tmp_path, outline(SQUARE))
+    with zipfile.ZipFile(tmp_path / "a_rois.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.roi", bytes(64 << 20))
+    content = (tmp_path / "a_rois.zip").read_bytes()
+    size = struct.pack("<I", 64 << 20)
+    (tmp_path / "a_rois.zip").write_bytes(content.replace(size, struct.pack("<I", 200)))
+    assert content.count(size) == 2  # in the entry's own header and in the directory
+    with at_most(2 << 20), pytest.raises(InputError, match=r"a_rois\.zip: bomb\.roi: is damaged \(Bad CRC"):
+        ImageJ(tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_entry_that_is_packed_in_a_way_that_knows_no_small_pieces_is_refused(tmp_path, method):
+    write(tmp_path, outline(SQUARE))
+    with zipfile.ZipFile(tmp_path / "a_rois.zip", "w", method) as archive:
+        archive.writestr("a.roi", outline(SQUARE).tobytes())
+    with pytest.raises(InputError, match=r"a_rois\.zip: a\.roi: is packed by a method that ImageJ does not know"):
+        ImageJ(tmp_path)
+
+
+def test_very_regular_outlines_are_no_attack(tmp_path):
+    stairs = np.repeat(np.arange(1, 3000), 2)[: 4 * 1499].reshape(-1, 2)
+    with zipfile.ZipFile(tmp_path / "a_rois.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for k in range(200):
+            archive.writestr(f"{k}.roi", outline(np.concatenate([stairs, stairs[::-1] + np.array([0, 2])])).tobytes())
+    Image.fromarray(np.zeros(SHAPE, np.uint8)).save(tmp_path / "a.png")
+    assert ImageJ(tmp_path).object_count(0) == 200
+
+
+def test_a_long_class_makes_no_name_that_a_file_cannot_have():
+    found = Instances.from_labels(np.ones((2, 2), np.int32))
+    with zipfile.ZipFile(io.BytesIO(encode_rois(found, ("x" * 70_000,)))) as archive:
+        assert archive.namelist() == [f"0001-{'x' * 100}.roi"]
 
 
 def test_a_damaged_entry_is_named(tmp_path):

@@ -16,7 +16,8 @@ from attractor.datasets import DATASETS, Sample, open_dataset
 from attractor.datasets.geojson import encode_geojson, write_geojson
 from attractor.datasets.imagej import encode_rois, write_rois
 from attractor.datasets.labelme import encode_labelme, write_labelme
-from attractor.datasets.outlined import leads_out, read_json
+from attractor.datasets.names import leads_out
+from attractor.datasets.outlined import read_json
 from attractor.errors import InputError
 from attractor.instances import Instances, decode_mask, encode_mask
 

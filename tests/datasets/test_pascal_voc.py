@@ -1,5 +1,8 @@
 """Pascal VOC and SBD: indices become objects with classes, and what is said of files that cannot be used."""
 
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +293,7 @@ def test_an_object_of_sbd_without_a_pixel_is_left_out(sbd):
         (np.array([[0, 1]], np.uint8), np.array([[np.nan]]), "has the class nan in Categories"),
         (np.array([[0, 1]], np.uint8), np.array([[1.5]]), r"has the class 1\.5 in Categories"),
         (np.array([[0, -1]], np.int16), np.array([[1]]), "Segmentation is int16 of shape .1, 2."),
+        (np.array([[0, 2**63]], np.uint64), np.array([[1]]), "Segmentation is uint64 of shape .1, 2."),
         (np.array([[0, 0.5]]), np.array([[1]]), "Segmentation is float64"),
         (np.zeros((2, 2, 2), np.uint8), np.array([[1]]), "Segmentation is uint8 of shape .2, 2, 2."),
         (
@@ -340,6 +344,28 @@ def test_a_damaged_mat_is_an_input_error(sbd, compressed):
         except InputError as error:
             assert str(error).startswith(str(file))  # noqa: PT017
     assert 0 < n_read < 150
+
+
+def test_what_is_compressed_is_unpacked_to_a_bound(sbd):
+    file, dataset = sbd / "inst" / "2008_a.mat", PascalVoc(sbd / "val.txt")
+    header = b"MATLAB".ljust(124) + b"\x00\x01IM"
+    packed = zlib.compress(bytes(100 << 20), 9)
+    file.write_bytes(header + struct.pack("<II", 15, len(packed)) + packed)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"2008_a\.mat: is damaged, .* become more than 16 MB"):
+        dataset[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 << 20
+
+
+def test_an_array_of_a_length_below_zero_is_an_input_error(sbd):
+    file = add_mat(sbd, "2008_a", np.ones((4, 6), np.uint8), np.ones((1, 1), np.uint8), compressed=False)
+    content, lengths = file.read_bytes(), struct.pack("<ii", 4, 6)
+    assert content.count(lengths) == 1
+    file.write_bytes(content.replace(lengths, struct.pack("<ii", -1, 6)))
+    with pytest.raises(InputError, match=r"2008_a\.mat: is damaged, .*a length below 0"):
+        PascalVoc(sbd / "val.txt")[0]
 
 
 def test_a_mat_of_something_else_is_an_input_error(sbd):

@@ -1,5 +1,7 @@
 """Outlines along pixel edges: by hand, and by the law that filled again they give the same pixels."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -139,12 +141,30 @@ def test_a_box_holds_what_the_whole_image_would():
 def test_masks_of_several_boxes_are_united():
     left = Polygon((np.array([[0.0, 0], [2, 0], [2, 2], [0, 2]]),)).draw((4, 6))
     right = Polygon((np.array([[1.0, 1], [5, 1], [5, 3], [1, 3]]),)).draw((4, 6))
-    mask, box = joined([left, right])
+    mask, box = joined([left, right], (4, 6))
     assert box == (slice(0, 3), slice(0, 5))
     np.testing.assert_array_equal(mask, mask_of("##...", "#####", ".####"))
     beyond = Polygon((np.array([[90.0, 90], [95, 90], [95, 95]]),)).draw((4, 6))
-    assert not joined([beyond, beyond])[0].size
-    assert joined([beyond, left, beyond])[1] == left[1]
+    assert not joined([beyond, beyond], (4, 6))[0].size
+    assert joined([beyond, left, beyond], (4, 6))[1] == left[1]
+
+
+def test_of_many_parts_one_at_a_time_is_in_memory():
+    parts = (Polygon((np.array([[0.0, 0], [500, 0], [500, 400], [0, 400]]),)) for _ in range(100))
+    tracemalloc.start()
+    mask, _ = joined((part.draw((400, 500)) for part in parts), (400, 500))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mask.all()
+    assert peak < 10 << 20  # all together are 20 million bytes
+
+
+def test_an_outline_that_goes_up_and_down_without_end_is_refused():
+    x = np.arange(3000.0)
+    zigzag = Polygon((np.stack([x, np.where(x % 2, 0, 2000)], 1),))
+    with pytest.raises(InputError, match=r"it has an outline that crosses 6,000,000 rows in all"):
+        zigzag.draw((2000, 3000))
+    assert zigzag.draw((20, 3000))[0].any()
 
 
 def test_the_runs_of_a_box_are_those_of_the_image():
@@ -187,7 +207,8 @@ def test_points_come_without_what_closes_them_or_a_third_coordinate():
         ([["0", "0"], ["1", "1"], ["2", "2"]], "not a list of points"),
         ([[0, 0], [1, None], [2, 2]], "not a list of points"),
         ([[True, True], [False, True], [True, False]], "not a list of points"),
-        ([[0, 0], [1, 10**30], [2, 2]], "not a list of points"),
+        ([[0, 0], [1, True], [2, 2]], "not a list of points"),
+        ([[0, 0], [1, 10**400], [2, 2]], "no numbers or far outside"),
         ("outline", "not a list of points"),
         ({"x": 1}, "not a list of points"),
         (None, "not a list of points"),

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int, Int32
 
 from attractor.datasets.layout import Evidence, Holds, ResultsForm, results_file
 from attractor.datasets.sample import Dataset, Sample, distinct, refuse
@@ -354,13 +354,13 @@ def _draw(truth: _Files | _Rows, shape: tuple[int, int]) -> tuple[Int32[np.ndarr
 
 def _annotations(truth: _Files | _Rows, shape: tuple[int, int]) -> Annotations:
     """The whole masks but empty ones; there are no crowds and no void."""
-    masks = [mask for mask in truth.masks(shape) if mask.any()]
+    masks = tuple(encode_mask(mask) for mask in truth.masks(shape) if mask.any())
     n = len(masks)
     return Annotations(
-        masks=tuple(encode_mask(mask) for mask in masks),
+        masks=masks,
         classes=np.ones(n, np.int32),
         is_crowd=np.zeros(n, bool),
-        areas=np.array([mask.sum() for mask in masks], np.float64),
+        areas=np.array([runs[1::2].sum() for runs in masks], np.float64),
         distances=np.full(n, np.nan),
         void=np.zeros(shape, bool),
     )
@@ -380,10 +380,14 @@ def _masks_of(sample: Sample) -> Iterator[Bool[np.ndarray, "h w"]]:
 def _instances(rows: _Rows, shape: tuple[int, int]) -> Instances:
     """The objects of one image, which may overlap."""
     drawn, claims = _draw(rows, shape)
-    n = len(rows)
-    if (claims > 1).any():
-        return Instances.from_masks(list(rows.masks(shape)), np.ones(n, np.int32), np.ones(n, np.float32), shape)
-    return Instances(drawn, np.ones(n, np.int32), np.ones(n, np.float32))
+    classes, scores = np.ones(len(rows), np.int32), np.ones(len(rows), np.float32)
+    if not (claims > 1).any():
+        return Instances(drawn, classes, scores)
+    first, masks = np.zeros(shape, np.int32), list[Int[np.ndarray, "_"]]()
+    for number, mask in enumerate(rows.masks(shape), 1):
+        first[mask & (first == 0)] = number
+        masks.append(encode_mask(mask))
+    return Instances(first, classes, scores, tuple(masks))
 
 
 def _decode(text: str, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

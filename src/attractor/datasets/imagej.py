@@ -28,13 +28,13 @@ import numpy as np
 from jaxtyping import Float
 
 from attractor.datasets.layout import Evidence, Holds
+from attractor.datasets.names import leads_out
 from attractor.datasets.outlined import (
     CLASS,
     Outline,
     OutlinedImages,
     Picture,
     Problems,
-    leads_out,
     objects_of,
     visible,
     with_images,
@@ -48,9 +48,11 @@ from attractor.instances import Instances
 from attractor.wording import install
 
 ENDINGS = (".roi", ".zip", "_rois.zip", "_RoiSet.zip")
-MOST_BYTES = 1 << 30  # of a zip's entries together; 50,000 cells are some 13 MB
+MOST_BYTES = 1 << 28  # of a zip's entries together; 50,000 cells are some 13 MB
 MOST_ENTRIES = 1_000_000
-MOST_RATIO, SMALL = 200, 1 << 20  # an entry that grows so much, and beyond so much, is an attack
+MOST_RATIO = 50  # how many bytes one of a zip may become; ROIs become 2 to 7
+SMALL, SMALL_ZIP = 1 << 20, 1 << 24  # bytes of an entry, and of all together, that do no harm at any ratio
+LONGEST_NAME = 100  # letters of a class in the name of a ROI, which becomes a file's when a zip is unpacked
 RECTANGLE, OVAL = 1, 2
 OUTLINES = (0, 7, 8)  # polygon, freehand, traced
 WITHOUT_AREA = {
@@ -128,7 +130,7 @@ def encode_rois(found: Instances, class_names: Sequence[str]) -> bytes:
         for label, class_name, _, parts in objects_of(found, class_names):
             name = f"{label:04}-" + "".join(
                 letter if letter.isprintable() and letter not in '/\\:*?"<>|' and ord(letter) < 1 << 16 else "_"
-                for letter in class_name
+                for letter in class_name[:LONGEST_NAME]
             )
             is_simple = len(parts) == 1 and len(parts[0]) == 1
             roi = _traced(roifile, parts[0][0]) if is_simple else _composite(roifile, parts)
@@ -178,7 +180,8 @@ def _entries(file: Path) -> Iterator[tuple[str, bytes]]:
     with archive:
         for entry in _checked(file, archive.infolist()):
             try:
-                content = archive.read(entry)
+                with archive.open(entry) as opened:
+                    content = opened.read(entry.file_size)  # no more than it claims, whatever it would become
             except _ZIP_ERRORS as error:
                 raise InputError(f"{file}: {entry.filename}: is damaged ({error}); save the ROIs again.") from error
             yield entry.filename, content
@@ -186,7 +189,7 @@ def _entries(file: Path) -> Iterator[tuple[str, bytes]]:
 
 def _checked(file: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     """The ROIs of an archive, if it is none of those that are made to do harm."""
-    total = sum(entry.file_size for entry in entries)
+    total, size = sum(entry.file_size for entry in entries), file.stat().st_size
     if len(entries) > MOST_ENTRIES or total > MOST_BYTES:
         raise InputError(
             f"{file}: holds {len(entries):,} entries of {total / 2**20:,.0f} MB together; "
@@ -200,6 +203,12 @@ def _checked(file: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
                 f"{file}: {entry.filename}: grows from {entry.compress_size:,} to {entry.file_size:,} bytes, as no "
                 "ROI does; do not trust this file."
             )
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others know no small pieces
+            raise InputError(
+                f"{file}: {entry.filename}: is packed by a method that ImageJ does not know; save the ROIs in ImageJ."
+            )
+    if total > max(SMALL_ZIP, MOST_RATIO * size):
+        raise InputError(f"{file}: grows from {size:,} to {total:,} bytes, as no ROIs do; do not trust this file.")
     found = [entry for entry in entries if entry.filename.endswith(".roi") and not _is_hidden(entry.filename)]
     if entries and not found:
         raise InputError(f"{file}: holds no ROI; its entries must end in .roi, as ImageJ's ROI Manager saves them.")
@@ -255,7 +264,7 @@ def _parts(roi: Any) -> Iterator[Polygon | Ellipse]:
     elif roi.roitype in OUTLINES:
         if roi.options & SPLINE:
             raise InputError("it is a curve through its points; in ImageJ, choose Edit > Selection > Interpolate first")
-        yield Polygon((_nudged(roi.coordinates()),))
+        yield Polygon((_nudged(roi.coordinates().tolist()),))
     elif roi.subtype in (TEXT, PICTURE):
         raise InputError("it is a text or picture drawn over the image; remove it")
     elif roi.right > roi.left and roi.bottom > roi.top:
@@ -276,13 +285,15 @@ def _rectangle(roi: Any) -> Polygon:
     return Polygon((np.array(corners, float),))
 
 
-def _nudged(points: Any) -> Float[np.ndarray, "n 2"]:
+def _nudged(points: list[Any]) -> Float[np.ndarray, "n 2"]:
     """Points of an outline, moved so that centres on an edge count as they do in ImageJ."""
     return as_points(points) + np.array([TIE, 0.0])
 
 
 def _follow(path: Float[np.ndarray, " n"]) -> Iterator[list[list[float]]]:
     """The rings of a path of steps, each its kind and its points; those that enclose nothing are left out."""
+    if not np.isfinite(path).all():
+        raise InputError("it is damaged: its outline has coordinates that are no numbers; save it again")
     values, ring, place = path.tolist(), list[list[float]](), 0
     while place < len(values):  # ends: each turn goes on by one at least
         step = values[place]

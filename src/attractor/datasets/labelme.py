@@ -44,7 +44,7 @@ from attractor.datasets.outlined import (
     visible,
     write_outlined,
 )
-from attractor.datasets.polygons import Box, Ellipse, Part, Polygon, Ring, as_coordinates, as_points, fill, rings
+from attractor.datasets.polygons import Box, Ellipse, Part, Polygon, Ring, as_coordinates, as_ring, fill, rings
 from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, OUTPUT_ENDINGS, read_image
@@ -85,7 +85,11 @@ class _Mask:
         """All of its pixels."""
         try:
             with Image.open(io.BytesIO(self.png), formats=("PNG",)) as image:
+                if image.size != (self.width, self.height):
+                    raise InputError("its mask says twice what size it has; draw it again")
                 mask = np.asarray(image) != 0
+        except InputError:
+            raise
         except _DECODER_ERRORS as error:
             raise InputError("its mask is damaged or cut short; draw it again") from error
         if mask.ndim != 2:
@@ -289,7 +293,7 @@ def _read_shape(shape: Any) -> tuple[str, int | str | None, Polygon | Ellipse | 
         if len(points) != 2:
             raise InputError(f"it is a {kind} of {len(points)} points; it must have two")
         return label, group, _of_two_points(kind, points, shape)
-    return label, group, Polygon((as_points(points),))
+    return label, group, Polygon((as_ring(points),))
 
 
 def _of_two_points(kind: str, points: Float[np.ndarray, "2 2"], shape: dict[str, Any]) -> Polygon | Ellipse | _Mask:

@@ -37,7 +37,7 @@ class Outline:
 
     def draw(self, shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "r c"], Box]:
         """Its pixels, and the box in the image that they lie in."""
-        return joined([part.draw(shape) for part in self.parts])
+        return joined((part.draw(shape) for part in self.parts), shape)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _drawn(file: Path, outline: Outline, shape: tuple[int, int]) -> tuple[Bool[n
     try:
         return outline.draw(shape)
     except InputError as error:
-        raise InputError(f"{file}: {outline.what}: {error}.") from error
+        raise InputError(f"{file}: {outline.what}: {str(error).removesuffix('.')}.") from error
 
 
 def _draw(
@@ -270,12 +270,6 @@ def visible(folder: Path) -> list[Path]:
         return sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
     except OSError:
         return []
-
-
-def leads_out(name: str) -> bool:
-    """Whether a file name points outside of the folder that it starts from, on any system."""
-    parts = name.replace("\\", "/").split("/")
-    return ".." in parts or parts[0] == "" or parts[0][1:2] == ":" or "\0" in name
 
 
 def read_json(file: Path) -> Any:

@@ -42,6 +42,7 @@ VOC_CLASSES = (
 VOID = 255
 
 _NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
+_MOST_BYTES = 1 << 24  # of what is compressed in a MATLAB file; images of SBD have 500 x 500 pixels
 _COMPRESSED = 15  # the type of an element of a MATLAB file; above are those of numbers
 _STRUCT, _NUMERIC = 2, range(6, 16)  # the classes of an array of a MATLAB file
 
@@ -323,10 +324,11 @@ def _read_mat(file: Path) -> tuple[Int[np.ndarray, "h w"], Shaped[np.ndarray, " 
             f"{file}: is damaged, or no annotation of SBD with GTinst, Segmentation and Categories ({reason}); "
             "copy or download it again."
         ) from error
-    if segmentation.ndim != 2 or segmentation.dtype.kind not in "ui" or (segmentation < 0).any():
+    is_usable = segmentation.ndim == 2 and segmentation.dtype.kind in "ui"
+    if not is_usable or segmentation.min(initial=0) < 0 or segmentation.max(initial=0) > np.iinfo(np.int32).max:
         raise InputError(
             f"{file}: Segmentation is {segmentation.dtype} of shape {segmentation.shape}; it must be whole numbers "
-            "from 0, in rows and columns."
+            "from 0 to 2**31 - 1, in rows and columns."
         )
     return segmentation.astype(np.int64), categories.ravel()
 
@@ -350,13 +352,22 @@ def _variable(content: bytes, name: bytes) -> dict[bytes, bytes]:
     if content[124:128] != b"\x00\x01IM":
         raise ValueError("not a MATLAB file of version 5")
     for kind, data in _elements(content[128:]):
-        (_, array) = _elements(zlib.decompress(data))[0] if kind == _COMPRESSED else (kind, data)
+        (_, array) = _elements(_decompressed(data))[0] if kind == _COMPRESSED else (kind, data)
         flags, _, found, *rest = (part for _, part in _elements(array))
         if found == name and flags[0] == _STRUCT:
             length, names, *arrays = int.from_bytes(rest[0], "little"), *rest[1:]
             fields = [names[k : k + length].split(b"\0")[0] for k in range(0, len(names), length)]
             return dict(zip(fields, arrays, strict=False))
     raise LookupError(f"there is no struct {name.decode()}")
+
+
+def _decompressed(data: bytes) -> bytes:
+    """What is compressed, if it is of a size that an annotation has."""
+    stream = zlib.decompressobj()
+    content = stream.decompress(data, _MOST_BYTES)
+    if not stream.eof:
+        raise ValueError(f"compressed data are cut short, or become more than {_MOST_BYTES >> 20} MB")
+    return content
 
 
 def _array(data: bytes) -> Shaped[np.ndarray, "..."]:
@@ -366,7 +377,10 @@ def _array(data: bytes) -> Shaped[np.ndarray, "..."]:
     (_, flags), (_, shape), _, (kind, values) = _elements(data)[:4]
     if flags[0] not in _NUMERIC or kind not in _NUMBERS:
         raise ValueError("text, cells or a struct where numbers should be")
-    return np.frombuffer(values, _NUMBERS[kind]).reshape(np.frombuffer(shape, "<i4"), order="F")
+    lengths = np.frombuffer(shape, "<i4")
+    if (lengths < 0).any():
+        raise ValueError("an array with a length below 0")
+    return np.frombuffer(values, _NUMBERS[kind]).reshape(lengths, order="F")
 
 
 def _elements(content: bytes) -> list[tuple[int, bytes]]:

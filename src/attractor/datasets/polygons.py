@@ -15,8 +15,9 @@ Shapes: `h` rows, `w` columns, `n` corners, `r` and `c` rows and columns of a bo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -180,23 +181,28 @@ def fill(outlines: Sequence[Any], shape: tuple[int, int]) -> Bool[np.ndarray, "h
 
 def fill_in_box(outlines: Sequence[Any], shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "r c"], Box]:
     """As `fill`, but only the box of the image that the rings lie in."""
-    return joined([fill_polygon(np.asarray(ring, np.float64), shape) for ring in outlines], np.logical_xor)
+    return joined((fill_polygon(np.asarray(ring, np.float64), shape) for ring in outlines), shape, np.logical_xor)
 
 
-def joined(pieces: list[tuple[Any, Box]], how: np.ufunc = np.logical_or) -> tuple[Bool[np.ndarray, "r c"], Box]:
-    """Masks of several boxes as one, united unless told otherwise."""
-    if len(pieces) == 1:
-        return pieces[0]
-    pieces = [(mask, box) for mask, box in pieces if mask.size]
-    if not pieces:
-        return np.zeros((0, 0), bool), (slice(0, 0), slice(0, 0))
-    top, left = (min(box[axis].start for _, box in pieces) for axis in (0, 1))
-    bottom, right = (max(box[axis].stop for _, box in pieces) for axis in (0, 1))
-    whole = np.zeros((bottom - top, right - left), bool)
-    for mask, (rows, columns) in pieces:
-        place = whole[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        how(place, mask, out=place)
-    return whole, (slice(top, bottom), slice(left, right))
+def joined(
+    pieces: Iterable[tuple[Bool[np.ndarray, "_ _"], Box]], shape: tuple[int, int], how: np.ufunc = np.logical_or
+) -> tuple[Bool[np.ndarray, "r c"], Box]:
+    """Masks of several boxes as one, united unless told otherwise; only one of them is in memory at a time."""
+    remaining = (piece for piece in pieces if piece[0].size)
+    mask, box = next(remaining, (np.zeros((0, 0), bool), (slice(0, 0), slice(0, 0))))
+    whole: Bool[np.ndarray, "h w"] | None = None
+    for other, place in remaining:
+        if whole is None:  # of the image's size, of which the system only holds what is written to
+            whole = np.zeros(shape, bool)
+            whole[box] = mask
+        how(whole[place], other, out=whole[place])
+        box = _around(box[0], place[0]), _around(box[1], place[1])
+    return (mask if whole is None else whole[box].copy()), box
+
+
+def _around(one: slice, other: slice) -> slice:
+    """The smallest range that holds two."""
+    return slice(min(one.start, other.start), max(one.stop, other.stop))
 
 
 def encode_in_box(mask: Bool[np.ndarray, "r c"], box: Box, shape: tuple[int, int]) -> Int[np.ndarray, " m"]:
@@ -219,7 +225,15 @@ def as_points(values: Any) -> Float[np.ndarray, "n 2"]:
     Raises:
         InputError: if they are fewer than three, or not all numbers within reason; the sentence begins with "it".
     """
-    points = as_coordinates(values)
+    return as_ring(as_coordinates(values))
+
+
+def as_ring(points: Float[np.ndarray, "_ 2"]) -> Float[np.ndarray, "n 2"]:
+    """The points without one at the end that only closes the ring.
+
+    Raises:
+        InputError: if they are fewer than three; the sentence begins with "it".
+    """
     if len(points) > 1 and (points[0] == points[-1]).all():
         points = points[:-1]
     if len(points) < 3:
@@ -233,15 +247,19 @@ def as_coordinates(values: Any) -> Float[np.ndarray, "n 2"]:
     Raises:
         InputError: if it is none, or not all are numbers within reason; the sentence begins with "it".
     """
-    try:
-        points = np.array(values)
-    except (TypeError, ValueError, OverflowError):  # lists of differing lengths
-        points = np.array(None)
-    if points.shape == (0,):
-        return np.zeros((0, 2))
-    if points.dtype.kind not in "iuf" or points.ndim != 2 or points.shape[1] < 2:
+    if not _are_points(values):
         raise InputError("it has an outline that is not a list of points, each of numbers x and y")
-    points = points[:, :2].astype(np.float64)
+    try:
+        points = np.array([point[:2] for point in values], np.float64).reshape(-1, 2)
+    except OverflowError:  # a whole number beyond all floats
+        points = np.full((1, 2), np.inf)
     if not (np.abs(points) < FARTHEST).all():  # neither is NaN
         raise InputError("it has an outline with coordinates that are no numbers or far outside of any image")
     return points
+
+
+def _are_points(values: Any) -> bool:
+    """Whether it is a list of lists of two numbers or more; NumPy would make numbers of booleans and text, too."""
+    if not isinstance(values, list) or not all(isinstance(point, list) and len(point) > 1 for point in values):
+        return False
+    return set(map(type, chain.from_iterable(values))) <= {int, float}
