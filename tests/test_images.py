@@ -1,19 +1,23 @@
 """Image files: what comes out of each kind, and what is said of those that cannot be read."""
 
+import io
 import os
 import struct
 import sys
 import zlib
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
-from attractor import images
 from attractor.errors import InputError
 from attractor.images import (
     as_channels,
@@ -21,12 +25,16 @@ from attractor.images import (
     atomic,
     find_images,
     image_suffix,
+    images_in,
     pixel_size,
     read_image,
     read_labels,
     write_image,
     write_labels,
 )
+from attractor.images.damage import refuse_too_large
+from attractor.images.orientation import upright
+from attractor.images.png import ADAM7
 
 ROWS, COLUMNS = np.mgrid[:40, :50]
 GREY = (ROWS * 4 + COLUMNS).astype(np.uint8)
@@ -132,7 +140,7 @@ def test_white_is_zero_tiff_is_turned_round(tmp_path):
         (np.moveaxis(COLOUR_16, -1, 0), {"imagej": True, "metadata": {"axes": "CYX"}}),
         (np.moveaxis(COLOUR_16, -1, 0), {"ome": True, "metadata": {"axes": "CYX"}}),
         (np.moveaxis(COLOUR_16, -1, 0), {"photometric": "rgb", "planarconfig": "separate"}),
-        (np.moveaxis(COLOUR_16, -1, 0), {"photometric": "minisblack"}),
+        (np.moveaxis(COLOUR_16, -1, 0), {"photometric": "minisblack", "metadata": {"axes": "CYX"}}),
         (COLOUR_16, {"photometric": "minisblack"}),
         (COLOUR_16, {"photometric": "rgb", "compression": "zlib", "tile": (16, 16), "byteorder": ">"}),
         (COLOUR_16, {"photometric": "rgb", "bigtiff": True}),
@@ -206,6 +214,205 @@ def test_a_file_that_is_no_image_is_refused(tmp_path):
         read_image(tmp_path / "a.png")
 
 
+def test_three_planes_without_a_name_are_no_channels(tmp_path):
+    save(tmp_path / "a.tif", np.zeros((3, 8, 9), np.uint16), photometric="minisblack")
+    with pytest.raises(
+        InputError, match="holds 3 planes and does not say whether they are channels or slices; give one"
+    ):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("read", [read_image, read_labels, pixel_size])
+def test_only_the_file_that_was_given_is_opened(tmp_path, monkeypatch, read):
+    (tmp_path / "here").mkdir()
+    other = save(tmp_path / "other.tif", 255 - GREY)
+    path = save(tmp_path / "here" / "a.ome.tif", GREY, description=ome_of("../other.tif"), metadata=None)
+    opened: list[str] = []
+    open_file = tifffile.TiffFile.__init__
+
+    def noting(tiff: tifffile.TiffFile, file: object, *rest: object, **options: object) -> None:
+        opened.append(str(file))
+        open_file(tiff, file, *rest, **options)
+
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", noting)
+    found = read(path)
+    assert opened == [str(path)]
+    assert other.exists()
+    if read is not pixel_size:
+        np.testing.assert_array_equal(found.squeeze(), GREY)
+
+
+def test_pages_of_an_image_in_several_files_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for page in (GREY, 255 - GREY):
+            file.write(page, description=ome_of("b.ome.tif"), metadata=None, contiguous=False)
+    with pytest.raises(InputError, match="is a stack"):
+        read_image(tmp_path / "a.ome.tif")
+
+
+def ome_of(other: str) -> str:
+    """What OME says of an image whose pixels lie in another file."""
+    return (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="50" SizeY="40" SizeC="1" SizeZ="1" SizeT="1">'
+        f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="{other}">urn:uuid:2</UUID></TiffData></Pixels></Image></OME>'
+    )
+
+
+def test_sixteen_bit_ppm_stays_sixteen_bit(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 50 40 65535\n" + COLOUR_16.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.ppm"), COLOUR_16)
+
+
+def test_twelve_bit_pgm_has_the_values_that_are_stored(tmp_path):
+    grey = GREY_16 & 4095
+    (tmp_path / "a.pgm").write_bytes(b"P5 50 40 4095\n" + grey.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.pgm")[..., 0], grey)
+    (tmp_path / "b.pgm").write_text("P2\n# by hand\n2 1\n4095\n17 4000\n")
+    assert read_image(tmp_path / "b.pgm")[..., 0].tolist() == [[17, 4000]]
+
+
+def test_a_bit_image_is_black_where_it_says_one(tmp_path):
+    (tmp_path / "a.pbm").write_text("P1\n3 2\n1 0 1\n0 1 0\n")
+    assert read_image(tmp_path / "a.pbm")[..., 0].tolist() == [[0, 255, 0], [255, 0, 255]]
+
+
+def test_several_images_in_one_pgm_are_refused(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 3 2 255\n" + bytes(12))
+    with pytest.raises(InputError, match=r"a\.pgm: holds 2 images; give one"):
+        read_image(tmp_path / "a.pgm")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_images_are_upright_as_pillow_shows_them(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".tif":
+        save(path, COLOUR, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+    else:
+        save(path, COLOUR, exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_labels_lie_as_their_image_does(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[274] = 6
+    options = {"extratags": [(274, "H", 1, 6, True)]} if suffix == ".tif" else {"exif": exif}
+    np.testing.assert_array_equal(read_labels(save(tmp_path / f"a{suffix}", GREY_16, **options)), np.rot90(GREY_16, -1))
+
+
+def test_an_unknown_orientation_is_none():
+    assert upright(GREY, None) is GREY
+    assert upright(GREY, 9) is GREY
+
+
+def test_the_size_of_a_pixel_turns_with_its_image(tmp_path):
+    options = {"imagej": True, "resolution": (4, 2), "metadata": {"unit": "um"}}
+    path = save(tmp_path / "a.tif", GREY, extratags=[(274, "H", 1, 6, True)], **options)
+    assert pixel_size(path) == pytest.approx((0.25, 0.5))
+
+
+@pytest.mark.parametrize("is_interlaced", [False, True])
+@pytest.mark.parametrize("pixels", [GREY, COLOUR, GREY > 100, GREY_16, COLOUR_16])
+def test_a_png_of_fewer_rows_than_it_promises_is_refused(tmp_path, pixels, is_interlaced):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(pixels, is_interlaced=is_interlaced))
+    np.testing.assert_array_equal(read_image(path).squeeze() > 0, pixels > 0)
+    path.write_bytes(png_of(pixels, is_interlaced=is_interlaced, n_rows=41))
+    with pytest.raises(InputError, match=r"a\.png: is damaged or cut short \(rows are missing\)"):
+        read_image(path)
+
+
+def png_of(pixels: np.ndarray, *, is_interlaced: bool = False, n_rows: int = 40) -> bytes:
+    """A PNG made by hand, which says that it has so many rows."""
+    depth = 1 if pixels.dtype == bool else 8 * pixels.dtype.itemsize
+
+    def packed(part: np.ndarray) -> bytes:
+        rows = [np.packbits(row) if depth == 1 else row.astype(f">u{depth // 8}") for row in part]
+        return b"".join(b"\0" + row.tobytes() for row in rows)
+
+    parts = [pixels[row::down, column::right] for row, column, down, right in ADAM7] if is_interlaced else [pixels]
+    header = struct.pack(">IIBBBBB", 50, n_rows, depth, 2 if pixels.ndim == 3 else 0, 0, 0, is_interlaced)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(b"".join(map(packed, parts))), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks.items()
+    )
+
+
+def test_a_palette_png_without_its_palette_is_refused(tmp_path):
+    picture = Image.fromarray(GREY // 100)
+    picture.putpalette([0, 0, 0, 10, 20, 30, 200, 100, 50])
+    picture.save(tmp_path / "a.png")
+    file = (tmp_path / "a.png").read_bytes()
+    start = file.index(b"PLTE") - 4
+    length = struct.unpack_from(">I", file, start)[0]
+    (tmp_path / "a.png").write_bytes(file[:start] + file[start + 12 + length :])
+    for read in (read_image, read_labels):
+        with pytest.raises(InputError, match="its palette is missing"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("colours", [GREY, COLOUR])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_whose_data_end_early_is_refused(tmp_path, colours, progressive):
+    path = save(tmp_path / "a.jpg", colours, progressive=progressive)
+    file = path.read_bytes()
+    path.write_bytes(file[: len(file) * 3 // 4] + b"\xff\xd9")
+    with pytest.raises(InputError, match=r"a\.jpg: is damaged or cut short"):
+        read_image(path)
+    path.write_bytes(claiming("jpeg", 400, 50))
+    with pytest.raises(InputError, match=r"premature end"):
+        read_image(path)
+
+
+def test_a_jpeg_with_a_few_bytes_between_its_parts_is_read(tmp_path):
+    path = save(tmp_path / "a.jpg", COLOUR)
+    expected, file = read_image(path), path.read_bytes()
+    path.write_bytes(file[:-2] + b"\0\0\0\0" + file[-2:])
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+def test_pixels_packed_in_an_unusual_way_are_refused(tmp_path):
+    path = save(tmp_path / "a.tif", GREY, compression="zlib")
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["Compression"].overwrite(34887)  # LERC
+    with pytest.raises(InputError, match=r"a\.tif: its pixels are compressed in a way that is not read here"):
+        read_image(path)
+
+
+def test_a_jpeg_in_a_tiff_that_claims_more_than_its_share_is_refused(tmp_path):
+    path = save(tmp_path / "a.tif", COLOUR, compression="jpeg", photometric="rgb")
+    assert read_image(path).shape == COLOUR.shape
+    file = bytearray(path.read_bytes())
+    frame = file.index(b"\xff\xc0")
+    file[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
+    path.write_bytes(file)
+    with pytest.raises(InputError, match="a part claims 60000 x 60000 pixels"):
+        read_image(path)
+
+
+def test_a_tile_much_larger_than_its_image_is_refused(tmp_path):
+    path = save(tmp_path / "a.tif", GREY, compression="zlib", tile=(64, 64))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for name in ("TileLength", "TileWidth"):
+            tiff.pages[0].tags[name].overwrite(8192)
+    with pytest.raises(InputError, match="a tile is larger than the image"):
+        read_image(path)
+
+
+def test_a_tiff_of_very_many_pages_is_refused_at_once(tmp_path):
+    pages = b"".join(struct.pack("<HI", 0, 8 + 6 * (n + 1)) for n in range(40_000))
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + pages + struct.pack("<HI", 0, 0))
+    with pytest.raises(InputError, match="is a stack of more than 32,768 pages"):
+        read_image(tmp_path / "a.tif")
+
+
 def encoded(tmp_path: Path, kind: str) -> bytes:
     """The bytes of one whole file."""
     path = tmp_path / f"whole.{kind.partition('-')[0]}"
@@ -244,19 +451,84 @@ def test_a_damaged_file_gives_an_image_or_an_input_error(tmp_path, kind):
                 read(tmp_path / "damaged.img")
 
 
-def test_a_png_that_claims_to_be_huge_is_refused_unread(tmp_path):
-    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82")
-    with pytest.raises(InputError, match="claims 100000 x 100000 pixels"):
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.bmp"])
+def test_what_pillow_takes_for_a_bomb_is_read(tmp_path, monkeypatch, name):
+    save(tmp_path / name, GREY)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(tmp_path / name).shape[:2] == (40, 50)
+
+
+def test_a_webp_too_large_for_pillow_is_refused(tmp_path, monkeypatch):
+    save(tmp_path / "a.webp", COLOUR)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match=r"a\.webp: is suspiciously large for its format; convert it to TIFF"):
+        read_image(tmp_path / "a.webp")
+
+
+def claiming(kind: str, height: int, width: int) -> bytes:
+    """A file of few bytes whose header says that it is large."""
+    file = io.BytesIO()
+    if kind == "tif":
+        tifffile.imwrite(file, np.zeros((16, 16), np.uint8), compression="zlib", metadata=None)
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
+            places = {tag.name: tag.valueoffset for tag in tiff.pages[0].tags}
+        content = bytearray(file.getvalue())
+        for name, value in {"ImageLength": height, "ImageWidth": width, "RowsPerStrip": height}.items():
+            content[places[name] : places[name] + 2] = struct.pack("<H", value)
+        return bytes(content)
+    if kind == "pgm":
+        return f"P5 {width} {height} 65535\n".encode() + bytes(100)
+    Image.fromarray(COLOUR).save(file, kind)
+    content = bytearray(file.getvalue())
+    if kind == "png":
+        content[16:24] = struct.pack(">II", width, height)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    elif kind == "jpeg":
+        frame = content.index(b"\xff\xc0")
+        content[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    elif kind == "bmp":
+        content[18:26] = struct.pack("<ii", width, height)
+    elif kind == "gif":
+        content[6:10] = struct.pack("<HH", width, height)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["tif", "png", "jpeg", "bmp", "gif", "pgm"])
+def test_a_small_file_that_claims_to_be_large_is_refused_unread(tmp_path, monkeypatch, kind):
+    (tmp_path / "a").write_bytes(claiming(kind, 50_000, 30_000))
+    for decoder in (tifffile.TiffPageSeries, JpegImageFile, PngImageFile, BmpImageFile, GifImageFile):
+        for name in ("load", "asarray"):
+            if hasattr(decoder, name):
+                monkeypatch.setattr(decoder, name, lambda *_: pytest.fail("the pixels were asked for"))
+    with pytest.raises(
+        InputError, match=r"claims 50,000 x 30,000 pixels, too many to be true of a file of [\d,]+ bytes"
+    ):
+        read_image(tmp_path / "a")
+
+
+def test_more_pixels_than_can_be_numbered_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(claiming("png", 100_000, 100_000))
+    with pytest.raises(InputError, match="claims 100,000 x 100,000 pixels, more than one image can have"):
         read_image(tmp_path / "a.png")
 
 
-def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
-    save(tmp_path / "a.bmp", COLOUR)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match=r"a\.bmp: is suspiciously large"):
-        read_image(tmp_path / "a.bmp")
+@pytest.mark.parametrize(("size", "is_refused"), [(1_000, True), (1_000_000, True), (1_500_000, False)])
+def test_a_file_may_claim_as_much_as_its_bytes_can_hold(tmp_path, size, is_refused):
+    path = tmp_path / "a"
+    path.write_bytes(bytes(size))
+    refuse_too_large(path, 10_000, 10_000, 10)
+    with pytest.raises(InputError, match="too many") if is_refused else nullcontext():
+        refuse_too_large(path, 10_001, 20_000, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "kind"), [(".png", np.uint8), (".tif", np.uint16), (".tif", np.int32)])
+def test_a_large_label_image_without_an_object_is_read(tmp_path, suffix, kind):
+    path = tmp_path / f"a{suffix}"
+    save(path, np.zeros((10_000, 10_000), kind), **({"compression": "zlib"} if suffix == ".tif" else {}))
+    assert path.stat().st_size < 1_000_000
+    assert read_labels(path).shape == (10_000, 10_000)
 
 
 def test_an_image_too_large_for_memory_is_an_input_error(tmp_path, monkeypatch):
@@ -264,7 +536,7 @@ def test_an_image_too_large_for_memory_is_an_input_error(tmp_path, monkeypatch):
         raise MemoryError
 
     save(tmp_path / "a.bmp", COLOUR)
-    monkeypatch.setattr(images, "_pillow_image", exhausted)
+    monkeypatch.setattr(BmpImageFile, "load", exhausted)
     with pytest.raises(InputError, match=r"a\.bmp: needs more memory than there is"):
         read_image(tmp_path / "a.bmp")
 
@@ -274,7 +546,7 @@ def test_a_file_without_permission_is_an_input_error(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     save(tmp_path / "a.bmp", COLOUR)
-    monkeypatch.setattr(images, "_first_bytes", forbidden)
+    monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(InputError, match=r"a\.bmp: cannot be read: Permission denied"):
         read_image(tmp_path / "a.bmp")
 
@@ -553,7 +825,7 @@ def test_what_cannot_be_found_is_named(tmp_path):
 
 def test_a_folder_that_cannot_be_listed_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="gone: cannot be read: No such file"):
-        images.images_in(tmp_path / "gone")
+        images_in(tmp_path / "gone")
 
 
 def test_a_tiff_without_an_image_is_refused(tmp_path):

@@ -1,0 +1,70 @@
+"""How large a pixel is, where a file says so in a way that can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from attractor.images.damage import decoding
+from attractor.images.files import existing
+from attractor.images.tiff import is_tiff, is_turned, opened
+
+MICROMETRES = {  # in the units of length of OME and ImageJ
+    **dict.fromkeys(("\u00b5m", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    "\u00c5": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, **dict.fromkeys(("in", "inch"), 25400.0),
+}  # fmt: skip
+
+
+def pixel_size(path: str | Path) -> tuple[float, float] | None:
+    """Micrometres along a pixel's height and width, where the file says so in a way that can be trusted.
+
+    That is OME-TIFF (`PhysicalSizeY`, `PhysicalSizeX` and their units) and ImageJ's TIFF (resolution with a unit of
+    length). The resolution in other TIFF files, PNG and JPEG is one for printing, most often a program's default, and
+    is passed over; so is a size that is no number above 0 or has an unknown unit. Gives None then.
+
+    Raises:
+        InputError: if the file is missing or a damaged TIFF.
+    """
+    path = existing(path)
+    with decoding(path):
+        if not is_tiff(path):
+            return None
+        with opened(path) as tiff:
+            sides = _ome_sides(tiff) if tiff.is_ome else _imagej_sides(tiff) if tiff.is_imagej else (0.0, 0.0)
+            sides = sides[::-1] if is_turned(tiff.pages.first) else sides
+    return sides if all(np.isfinite(side) and side > 0 for side in sides) else None
+
+
+def _ome_sides(tiff: Any) -> tuple[float, float]:
+    """Height and width of a pixel of the first image in micrometres; 0 where OME does not say."""
+    try:
+        elements = ElementTree.fromstring(tiff.ome_metadata).iter()
+        pixels = next(element for element in elements if element.tag.rpartition("}")[2] == "Pixels")
+        height, width = (
+            float(pixels.get(f"PhysicalSize{axis}", 0)) * _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "um"))
+            for axis in "YX"
+        )
+    except (ElementTree.ParseError, StopIteration, ValueError):
+        return 0.0, 0.0
+    return height, width
+
+
+def _imagej_sides(tiff: Any) -> tuple[float, float]:
+    """Height and width of a pixel in micrometres; 0 where ImageJ's image is not calibrated."""
+    notes, tags = tiff.imagej_metadata or {}, tiff.pages[0].tags
+    unit = notes.get("unit", "pixel")
+    sides = []
+    for axis, own in (("Y", notes.get("yunit", unit)), ("X", unit)):
+        tag = tags.get(f"{axis}Resolution")
+        resolution = tag.value if tag is not None else None  # pixels, and over how many units
+        pixels, length = resolution if isinstance(resolution, tuple) and len(resolution) == 2 else (0, 0)
+        sides.append(_micrometres(str(own)) * length / pixels if pixels else 0.0)
+    return sides[0], sides[1]
+
+
+def _micrometres(unit: str) -> float:
+    """How many there are in a unit of length; 0 for a unit that is none."""
+    return MICROMETRES.get(unit.strip().replace("\\u00B5", "\u00b5").replace("\u03bc", "\u00b5"), 0.0)

@@ -1,0 +1,78 @@
+"""What is wrong with a file, in a sentence: damage that a decoder met, and sizes that cannot be."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from attractor.errors import InputError
+
+MOST_PIXELS = (1 << 31) - 1  # places in an image are 32-bit numbers
+FREE = (
+    10_000 * 10_000 * 10
+)  # bytes of memory that the smallest file may ask for: ten for each of 10,000 x 10,000 pixels
+BYTES_PER_BYTE = 5_000  # that each byte of a file beyond the first million may ask for; deflate makes a thousand of one
+
+# What the decoders were seen to throw at damaged files (tifffile TypeErrors, too); imagecodecs' own are RuntimeErrors.
+DECODER_ERRORS = (
+    OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, SyntaxError, ArithmeticError,
+    AssertionError, EOFError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn what a decoder throws into a sentence about the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; change its permissions.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # by Pillow, of WebP alone
+        raise InputError(f"{path}: is suspiciously large for its format; convert it to TIFF.") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: needs more memory than there is; cut it into parts.") from error
+    except DECODER_ERRORS as error:
+        raise damaged(path, str(error) or type(error).__name__) from error
+
+
+def damaged(path: Path, reason: str) -> InputError:
+    """The error for a file that was whole once."""
+    words = "".join(letter if letter.isprintable() else " " for letter in reason).split()
+    return InputError(f"{path}: is damaged or cut short ({' '.join(words)[:120]}); copy or export it again.")
+
+
+def not_an_image(path: Path) -> InputError:
+    """The error for a file of another kind."""
+    return InputError(f"{path}: is not an image that can be read here; give PNG, TIFF, JPEG, WebP, BMP, GIF or PPM.")
+
+
+def refuse_too_large(path: Path, height: int, width: int, bytes_per_pixel: int) -> None:
+    """Refuse, before anything is decoded, a size that no honest file of so few bytes has.
+
+    Args:
+        path: of the file, whose own size is the measure.
+        height: in pixels, as its header says.
+        width: likewise.
+        bytes_per_pixel: that reading takes, copies on the way included.
+
+    Raises:
+        InputError: if the pixels are more than can be numbered, or would take more memory than the file can account
+            for: 10,000 x 10,000 pixels are allowed to any file, and 5,000 bytes more for each byte above a million.
+    """
+    n_pixels, size = height * width, path.stat().st_size
+    if n_pixels > MOST_PIXELS:
+        raise InputError(
+            f"{path}: claims {height:,} x {width:,} pixels, more than one image can have here; cut it into parts."
+        )
+    if n_pixels * bytes_per_pixel > FREE + BYTES_PER_BYTE * max(0, size - 1_000_000):
+        raise InputError(
+            f"{path}: claims {height:,} x {width:,} pixels, too many to be true of a file of {size:,} bytes; if they "
+            "are there, save the image without compression."
+        )

@@ -1,0 +1,136 @@
+"""Files and folders: finding images, and writing so that a file is whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from attractor.errors import InputError
+
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
+OUTPUT_ENDINGS = (  # what `attractor segment` writes beside an image
+    "_labels.tif", "_overlay.png", "_objects.csv", "_objects.parquet", "_coco.json", "_objects.geojson", "_rois.zip",
+)  # fmt: skip
+
+
+def made(folder: str | Path) -> Path:
+    """The folder, which is there now.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from error
+    return Path(folder)
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary path in the same folder and with the same suffix, which becomes `path` when the block ends well.
+
+    Raises:
+        InputError: if the system refuses to write (no such folder, no permission, disk full).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(6)}.part{path.suffix}")  # hidden: `find_images` passes over it
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        cure = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder and its permissions"
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}; {cure}, or write to another folder."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is at the paths that somebody gave."""
+
+    images: tuple[Path, ...]
+    problems: dict[Path, str]  # folder without an image, or that cannot be read -> what is wrong with it
+
+
+def find_images(paths: Iterable[str | Path]) -> Found:
+    """Files as given, and the images directly in given folders, sorted by name, without what `segment` wrote there.
+
+    Raises:
+        InputError: if a path is missing, there is no image at all, or two files share a stem: their results would too.
+    """
+    images: dict[Path, Path] = {}  # resolved path -> path as given
+    problems: dict[Path, str] = {}
+    for path in map(Path, paths):
+        try:
+            files = images_in(path) if path.is_dir() else [existing(path)]
+        except InputError as error:
+            if not path.is_dir():
+                raise
+            problems[path] = str(error)
+            continue
+        images |= {file.resolve(): file for file in files if file.resolve() not in images}
+    if not images and problems:
+        raise InputError("\n".join(problems.values()))
+    _refuse_shared_stems(images.values())
+    return Found(tuple(images.values()), problems)
+
+
+def _refuse_shared_stems(files: Iterable[Path]) -> None:
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        other = by_stem.setdefault(file.stem, file)
+        if other is not file:
+            raise InputError(
+                f"{other} and {file} share the stem {file.stem!r}, so one's results would overwrite the other's; "
+                "rename one, or give them in two calls with different output folders."
+            )
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images directly in a folder, sorted by name, without hidden files and what `segment` wrote.
+
+    Raises:
+        InputError: if there are none, or the folder cannot be read.
+    """
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
+    files = [file for file in files if not file.name.startswith(".") and not file.name.endswith(OUTPUT_ENDINGS)]
+    if not files:
+        raise InputError(f"{folder}: holds no image; files must end in one of {', '.join(IMAGE_SUFFIXES)}.")
+    return files
+
+
+def existing(path: str | Path) -> Path:
+    """The path, if a file is there."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file in it.")
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the name and the folder you are in.")
+    if not path.is_file():
+        raise InputError(f"{path}: is not a regular file; give an image file.")
+    return path
+
+
+def first_bytes(path: Path) -> bytes:
+    """What tells a file's format.
+
+    Raises:
+        InputError: if the file is empty.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        raise InputError(f"{path}: the file is empty; copy or export it again.")
+    return start

@@ -1,0 +1,25 @@
+"""PBM, PGM and PPM, by netpbmfile: values as stored, of up to 16 bits, which Pillow rescales.
+
+Shapes: `h` rows, `w` columns, `c` channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+from netpbmfile import NetpbmFile
+
+from attractor.errors import InputError
+from attractor.images.damage import refuse_too_large
+
+
+def read_netpbm(path: Path) -> Shaped[np.ndarray, "h w *c"]:
+    """Bits, of which a stored 1 is black, grey or RGB."""
+    with NetpbmFile(path) as file:
+        refuse_too_large(path, file.height, file.width, 4 + 4 * file.depth * file.dtype.itemsize)
+        if file.frames > 1:
+            raise InputError(f"{path}: holds {file.frames} images; give one.")
+        array = file.asarray()
+        return ~array if file.magicnumber in ("P1", "P4") else array

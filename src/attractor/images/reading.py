@@ -1,0 +1,81 @@
+"""From a file to its pixels: the first bytes say which format it has.
+
+Shapes: `h` rows, `w` columns, `c` channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, Shaped
+
+from attractor.errors import InputError
+from attractor.images.arrays import as_image, as_labels
+from attractor.images.damage import decoding, not_an_image
+from attractor.images.files import existing, first_bytes
+from attractor.images.jpeg import read_jpeg
+from attractor.images.netpbm import read_netpbm
+from attractor.images.pillow import read_bmp, read_gif, read_webp
+from attractor.images.png import read_png, read_png_values
+from attractor.images.tiff import SIGNATURES, read_tiff, read_tiff_values
+
+Reader = Callable[[Path], Shaped[np.ndarray, "..."]]
+
+PNG = b"\x89PNG\r\n\x1a\n"
+READERS: dict[bytes, Reader] = {  # by how files begin
+    PNG: read_png,
+    **dict.fromkeys(SIGNATURES, read_tiff),
+    b"\xff\xd8\xff": read_jpeg,
+    b"RIFF": read_webp,
+    b"BM": read_bmp,
+    **dict.fromkeys((b"GIF87a", b"GIF89a"), read_gif),
+    **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), read_netpbm),
+}
+LABEL_READERS: dict[bytes, Reader] = {PNG: read_png_values, **dict.fromkeys(SIGNATURES, read_tiff_values)}
+
+
+def read_image(path: str | Path) -> Shaped[np.ndarray, "h w c"]:
+    """The pixels of an image file as uint8, uint16 or float32, upright as viewers show it.
+
+    Alpha is dropped, palette and CMYK become RGB, 1-bit becomes 0 and 255; 32-bit integers and float64 become
+    float32. An orientation that a camera noted (EXIF, TIFF's tag) is applied.
+
+    Raises:
+        InputError: if the file is missing, damaged, no image, a stack, claims more pixels than it can hold, or has
+            pixels that are not numbers.
+    """
+    path = existing(path)
+    with decoding(path):
+        read = _chosen(READERS, path)
+        if read is None:
+            raise not_an_image(path)
+        array = read(path)
+    return as_image(array, name=str(path))
+
+
+def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
+    """The label image in a PNG or TIFF file, with its numbers as they are; a palette PNG gives its indices.
+
+    Raises:
+        InputError: if it cannot be read, has several channels, fractions, negative labels or any above 2**31 - 1.
+    """
+    path = existing(path)
+    with decoding(path):
+        read = _chosen(LABEL_READERS, path)
+        if read is None:
+            raise InputError(f"{path}: a label image must be a PNG or TIFF file; other formats change the numbers.")
+        array = read(path)
+    if array.ndim == 3 and array.shape[2] != 1:
+        raise InputError(
+            f"{path}: a label image must have one channel, this one has {array.shape[2]}; save the labels as numbers, "
+            "one for each object, not as colours."
+        )
+    return as_labels(array.reshape(array.shape[:2]), str(path))
+
+
+def _chosen(readers: dict[bytes, Reader], path: Path) -> Reader | None:
+    """The reader of the format that the file begins like, if there is one."""
+    start = first_bytes(path)
+    return next((read for signature, read in readers.items() if start.startswith(signature)), None)

@@ -1,0 +1,217 @@
+"""TIFF, by tifffile: one plane, whatever its axes are called, from the one file that was given.
+
+tifffile fills what is missing with zeros, opens other files that OME names, and believes what a header promises: all of
+that is looked for before pixels are asked for.
+
+Shapes: `h` rows, `w` columns, `c` channels.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from jaxtyping import Shaped
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from attractor.errors import InputError
+from attractor.images.damage import damaged, refuse_too_large
+from attractor.images.files import first_bytes
+from attractor.images.orientation import TAG, TURNED, upright
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MOST_PAGES = 1 << 15
+LARGEST_PART = 1 << 24  # pixels of a strip or tile that is larger than its image
+
+# Of the ways to compress, those that give no more than they are asked for: none, CCITT's, LZW, deflate, PackBits,
+# LZMA and Zstandard …
+BOUNDED = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000)
+# … and those whose parts are images with a header of their own.
+EMBEDDED: dict[int, Any] = {
+    7: JpegImageFile,
+    34933: PngImageFile,
+    34927: WebPImageFile,
+    50001: WebPImageFile,
+} | dict.fromkeys((33003, 33004, 33005, 34712), Jpeg2KImageFile)
+RGB_WHEN_DECODED = (7, 33003, 33005, 34712, 34927, 50001)  # which become RGB whatever they store
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One plane of a TIFF file as stored, and what its colours mean."""
+
+    array: Shaped[np.ndarray, "h w c"]
+    photometric: int  # tag 262
+    compression: int  # tag 259
+    colormap: Shaped[np.ndarray, "3 n"] | None
+    orientation: Any  # tag 274
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether the file begins like a TIFF."""
+    return first_bytes(path).startswith(SIGNATURES)
+
+
+def is_turned(page: Any) -> bool:
+    """Whether rows are stored as columns."""
+    return page.tags.valueof(TAG) in TURNED
+
+
+def read_tiff(path: Path) -> Shaped[np.ndarray, "h w c"]:
+    """Grey or RGB, whatever the colours are stored as, upright and without alpha."""
+    plane = _read(path)
+    return upright(_colours(plane, path), plane.orientation)
+
+
+def read_tiff_values(path: Path) -> Shaped[np.ndarray, "h w c"]:
+    """The numbers as stored, upright and without alpha."""
+    plane = _read(path)
+    return upright(plane.array, plane.orientation)
+
+
+def opened(path: Path) -> tifffile.TiffFile:
+    """The file, of which alone its series are made: tifffile has no public name for that."""
+    return tifffile.TiffFile(path, _multifile=False)
+
+
+def _read(path: Path) -> _Plane:
+    """The single plane of a TIFF file, without alpha."""
+    with opened(path) as tiff:
+        _refuse_cut_chain(tiff.filehandle, tiff.tiff, path)
+        if not tiff.pages or not tiff.series:
+            raise InputError(f"{path}: is a TIFF file without an image; copy or export it again.")
+        series = tiff.series[0]
+        if any(other.size >= series.size for other in tiff.series[1:]):
+            raise InputError(f"{path}: holds {len(tiff.series)} images; give one plane, as an image of its own.")
+        page = series.keyframe
+        _refuse_missing_parts(series, tiff.filehandle.size, path)
+        _refuse_too_large(series, path)
+        axes = _axes(series.axes, series.shape, path)
+        _refuse_large_parts(series, tiff.filehandle, path)
+        array = _channels_last(series.asarray(), axes)
+        alpha = [kind for kind in page.extrasamples if kind in (1, 2)]  # associated, unassociated
+        if alpha and array.shape[2] == page.samplesperpixel > len(alpha):
+            array = array[..., : -len(alpha)]
+        return _Plane(array, int(page.photometric), int(page.compression), page.colormap, page.tags.valueof(TAG))
+
+
+# --- before pixels are asked for --------------------------------------------------------------------------------------
+
+
+def _refuse_cut_chain(file: Any, layout: Any, path: Path) -> None:
+    """Follow the chain of page headers to its end, which must lie in the file."""
+    seen: set[int] = set()
+    file.seek(4 if layout.version == 42 else 8)
+    while True:
+        position = file.read(layout.offsetsize)
+        offset = struct.unpack(layout.offsetformat, position) if len(position) == layout.offsetsize else (file.size,)
+        if offset[0] == 0 or offset[0] in seen:
+            break
+        if offset[0] + layout.tagnosize > file.size:
+            raise damaged(path, "a page lies behind its end")
+        seen.add(offset[0])
+        if len(seen) > MOST_PAGES:
+            raise InputError(f"{path}: is a stack of more than {MOST_PAGES:,} pages, not one image; give one plane.")
+        file.seek(offset[0])
+        (n_tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+        file.seek(offset[0] + layout.tagnosize + n_tags * layout.tagsize)
+
+
+def _refuse_missing_parts(series: Any, size: int, path: Path) -> None:
+    """Refuse strips and pages that are not there."""
+    for page in series.pages:
+        if page is None:
+            raise InputError(
+                f"{path}: a part of the image is missing or lies in another file; export it into one file."
+            )
+        if any(offset + count > size for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
+            raise damaged(path, "pixels lie behind its end")
+
+
+def _refuse_too_large(series: Any, path: Path) -> None:
+    """Refuse more pixels than the file can hold."""
+    n_values, page = int(np.prod(series.shape, dtype=object)), series.keyframe
+    height, width = (dict(zip(series.axes, series.shape, strict=True)).get(axis, 1) for axis in "YX")
+    n_bytes = series.dtype.itemsize * (-(-n_values // max(1, height * width)))
+    # values are there twice while a strip is decoded, and then beside themselves as 32-bit numbers
+    refuse_too_large(path, height, width, max(2 * n_bytes, n_bytes + 4))
+    n_in_part = int(np.prod(page.chunks, dtype=object))
+    if n_in_part > max(LARGEST_PART, page.size):
+        raise damaged(path, "a tile is larger than the image")
+
+
+def _refuse_large_parts(series: Any, file: Any, path: Path) -> None:
+    """Refuse strips and tiles that unpack to more than their share of the image."""
+    page = series.keyframe
+    if page.compression in BOUNDED:
+        return
+    if page.compression not in EMBEDDED:
+        raise InputError(
+            f"{path}: its pixels are compressed in a way that is not read here ({page.compression!r:.40}); save it "
+            "with deflate, LZW or no compression."
+        )
+    most = int(np.prod(page.chunks, dtype=object))
+    for one in series.pages:
+        for offset, count in zip(one.dataoffsets, one.databytecounts, strict=True):
+            if count == 0:  # nothing is stored of it
+                continue
+            file.seek(offset)
+            part = EMBEDDED[page.compression](io.BytesIO(file.read(count)))
+            if part.width * part.height > most:
+                raise damaged(path, f"a part claims {part.height} x {part.width} pixels")
+
+
+def _axes(axes: str, shape: tuple[int, ...], path: Path) -> str:
+    """Tifffile's letters, if those of length above 1 are rows, columns and channels: Y, X, and S or C."""
+    if axes == "QYX" and shape[2] <= 4 < shape[0]:  # (h, w, c) that was written without saying so
+        return "YXC"
+    if axes == "QYX" and 1 < shape[0] <= 4:
+        raise InputError(
+            f"{path}: holds {shape[0]} planes and does not say whether they are channels or slices; give one plane, or "
+            'write them as channels, in Python by tifffile.imwrite(…, metadata={"axes": "CYX"}).'
+        )
+    kept = [axis for axis, length in zip(axes, shape, strict=True) if length > 1 or axis in "YX"]
+    if not {"Y", "X"} <= set(kept) or len(kept) > 3 or not set(kept) <= set("YXSC"):
+        raise InputError(f"{path}: is a stack of shape {shape} (axes {axes}), not one image; give one plane.")
+    return axes
+
+
+# --- what they mean ---------------------------------------------------------------------------------------------------
+
+
+def _channels_last(array: Shaped[np.ndarray, "..."], axes: str) -> Shaped[np.ndarray, "h w c"]:
+    """Rows, columns, channels, from axes of these letters."""
+    lengths = dict(zip(axes, array.shape, strict=True))
+    kept = [axis for axis, length in lengths.items() if length > 1 or axis in "YX"]
+    array = array.reshape([lengths[axis] for axis in kept])
+    array = array.transpose([kept.index(axis) for axis in ["Y", "X", *(axis for axis in kept if axis not in "YX")]])
+    return array if array.ndim == 3 else array[..., None]
+
+
+def _colours(plane: _Plane, path: Path) -> Shaped[np.ndarray, "h w c"]:
+    """Grey or RGB."""
+    array, kind, known = plane.array, plane.photometric, tifffile.PHOTOMETRIC
+    if kind == known.PALETTE and plane.colormap is not None and array.dtype.kind == "u":
+        return (plane.colormap >> 8).astype(np.uint8).T[array[..., 0]]
+    if kind == known.MINISWHITE and array.dtype.kind in "bu":
+        return ~array  # for unsigned integers, that is the largest value minus this one
+    if kind == known.SEPARATED and array.shape[2] == 4 and array.dtype.kind == "u":
+        return np.stack([_mixed(row) for row in array])
+    if (kind == known.YCBCR and plane.compression not in RGB_WHEN_DECODED) or kind in (8, 9, 10, 32844, 32845):
+        raise InputError(f"{path}: its colours are stored as {known(kind).name}; save it as grey or RGB.")
+    return array
+
+
+def _mixed(inks: Shaped[np.ndarray, "w 4"]) -> Shaped[np.ndarray, "w 3"]:
+    """Red, green and blue of cyan, magenta, yellow and black."""
+    white = np.iinfo(inks.dtype).max
+    light = (white - inks).astype(np.float32) / white
+    return np.rint(light[:, :3] * light[:, 3:] * white).astype(inks.dtype)
