@@ -59,7 +59,8 @@ from attractor.model import Description, Model
 from attractor.normalisation import Normalisation
 from attractor.plots import rank_correlation, sigma_against_size
 from attractor.prediction.image import Segmenter
-from attractor.recipe import Recipe, _set, read_recipe, recipe_of, run
+from attractor.recipe import Recipe, _set, read_recipe, recipe_of
+from attractor.runs import run
 from attractor.truth import Objects, Truth
 from benchmarks.harness import keep, print_machine, print_table
 

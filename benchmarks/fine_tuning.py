@@ -21,7 +21,8 @@ from attractor.evaluation import evaluate, predicted
 from attractor.metrics.average_precision import paired_difference
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
-from attractor.recipe import recipe_for, run
+from attractor.recipe import recipe_for
+from attractor.runs import run
 
 N_IMAGES = 20
 

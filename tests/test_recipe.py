@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.test_training import sample
 
-from attractor import recipe as recipe_module
+from attractor import runs
 from attractor.datasets import open_dataset
 from attractor.datasets.coco import write_coco
 from attractor.datasets.label_images import write_label_images
@@ -17,10 +17,17 @@ from attractor.errors import InputError
 from attractor.methods import METHODS
 from attractor.model import Description, Model
 from attractor.networks.resnet import ResNet
-from attractor.recipe import read_recipe, recipe_for, recipe_of, run, write_recipe
+from attractor.recipe import read_recipe, recipe_for, recipe_of, write_recipe
+from attractor.runs import run
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MINIMAL = {"data": {"train": "cells"}}
+
+
+@pytest.fixture(autouse=True)
+def _thresholds_as_they_are(monkeypatch):
+    """Tuning them takes half of so small a run."""
+    monkeypatch.setattr("attractor.training.tune", lambda *_, **__: {})
 
 
 def test_defaults():
@@ -30,7 +37,9 @@ def test_defaults():
 
 
 def test_a_written_recipe_is_read_the_same(tmp_path):
-    recipe = recipe_of(MINIMAL | {"model": {"about": 'a "quoted" \\ line\nmore', "options": {"margin": "circular"}}})
+    recipe = recipe_of(
+        MINIMAL | {"model": {"about": 'a "quoted" \\ line\r\nmore\x00\x1b', "options": {"margin": "circular"}}}
+    )
     write_recipe(tmp_path / "r.toml", recipe)
     assert read_recipe(tmp_path / "r.toml") == recipe
 
@@ -87,15 +96,25 @@ def test_set_changes_any_key(tmp_path):
         ),
         ("augmentation.rotat=false", 'did you mean "augmentation.rotate"'),
         ("training.epochs=many", "\"training.epochs\" is 'many': input should be a valid integer"),
-        ("training.epochs=0", "training.epochs is 0; it must be at least 1"),
+        ("training.epochs=0", "training.epochs is 0; it must be between 1 and 1,000,000"),
         ("training.crop_size=100", "training.crop_size is 100; it must be a multiple of 8"),
         ("augmentation.stretch=x", "\"augmentation.stretch\" is 'x': input should be a valid number"),
         ("training.stride=3", 'There is no key "training.stride"'),
         ("augmentation.scale=[0.0, 1.0]", r"augmentation.scale is \(0.0, 1.0\); it is a range of magnifications"),
-        ("augmentation.stretch=0.5", "augmentation.stretch is 0.5; it is a factor from 1 on"),
-        ("augmentation.noise=-1", "augmentation.noise is -1.0; it must be at least 0"),
-        ("training.weight_decay=-1", "training.weight_decay is -1.0; it must be at least 0"),
+        ("augmentation.stretch=0.5", "augmentation.stretch is 0.5; it must be between 1 and 10"),
+        ("augmentation.noise=-1", "augmentation.noise is -1.0; it must be between 0 and 10"),
+        ("training.weight_decay=-1", "training.weight_decay is -1.0; it must be between 0 and 10"),
         ("model.channels=0", '"model.channels" is 0: input should be greater than or equal to 1'),
+        ("training.precision=bf16", 'training.precision = "bf16" is not known; it can be auto, float32, bfloat16'),
+        ("model.channels=1000000000", '"model.channels" is 1000000000: input should be less than or equal to 1024'),
+        ("model.normalisation.low=100", "normalisation.low is 100.0 and normalisation.high 99.8; they are percentiles"),
+        ("augmentation.scale=[2.0, 1.0]", r"augmentation.scale is \(2.0, 1.0\); it is a range .* the lower one first"),
+        ("augmentation.scale=[nan, 1.0]", r"augmentation.scale is \(nan, 1.0\)"),
+        ("training.seed=" + "1" * 10_000, '"training.seed" is .1111'),
+        ("training.seed=0x" + "1" * 10_000, "training.seed.* is an integer of more than 64 bits"),
+        ("model.options.x=" + "[" * 9 + "]" * 9, "model.options.x.* has tables or lists nested deeper than 8"),
+        ("model.options.x=" + "[" * 9000, "--set model.options.x=…: has lists or tables nested too deeply"),
+        (".".join("x" * 9000) + "=1", "has tables or lists nested deeper than 8"),
         ("training", "--set training: write it as key=value"),
         ("data.train.x=1", "--set data.train.x=1: train is a value and has no keys below it"),
     ],
@@ -118,6 +137,24 @@ def test_a_file_that_is_no_recipe(tmp_path):
         read_recipe(tmp_path / "r.toml")
     with pytest.raises(InputError, match="the recipe cannot be read: No such file"):
         read_recipe(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="the recipe cannot be read: embedded null byte"):
+        read_recipe("r\0.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = " + "[" * 9000, "tables or lists nested too deeply"),
+        ("x = " + "1" * 10_000, "the recipe is not TOML: Exceeds the limit"),
+        ("x = '\xe9'".encode("latin1"), "the recipe is not TOML: .* can't decode"),
+        ("#" * 2**20 + "\n", "is larger than 1,048,576 bytes, so it is no recipe"),
+    ],
+    ids=["deep", "digits", "latin", "long"],
+)
+def test_a_file_that_cannot_be_taken_for_a_recipe(tmp_path, text, message):
+    (tmp_path / "r.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=f"r.toml: .*{message}"):
+        read_recipe(tmp_path / "r.toml")
 
 
 @pytest.fixture
@@ -223,7 +260,7 @@ def test_a_model_with_other_weights_cannot_be_started_from():
     start = Model(model.description)
     start.method = torch.nn.Linear(1, 1)
     with pytest.raises(InputError, match="shares no weight with"):
-        inspect.unwrap(recipe_module._begin_with)(model, start)
+        inspect.unwrap(runs._begin_with)(model, start)
 
 
 def test_a_run_is_not_resumed_by_another_recipe(folder, tmp_path):
@@ -254,7 +291,7 @@ def test_classes_of_the_validation_images_are_matched_by_name(tmp_path):
         data = {"train": str(tmp_path / "train"), "validation": str(tmp_path / validation), **more}
         return recipe_of({"data": data, "model": {"channels": 1}, "training": training})
 
-    validated = recipe_module._matched(open_dataset(tmp_path / "turned"), ("cell", "bubble"), None)
+    validated = runs._matched(open_dataset(tmp_path / "turned"), ("cell", "bubble"), None)
     assert validated.class_names == ("cell", "bubble")
     assert validated[0].classes.tolist() == [2, 1, 1]
     run(content("turned"), tmp_path / "run", device="cpu")
@@ -277,9 +314,9 @@ def test_validation_images_without_any_of_the_classes_are_refused(tmp_path):
     write_coco(tmp_path / "train", [sample("a")], ["cell"])
     write_coco(tmp_path / "other", [dataclasses.replace(sample("a"), classes=np.array([1, 2, 2]))], ["x", "y"])
     with pytest.raises(InputError, match="has the classes x, y, and the training data cell, grain: none is in both"):
-        recipe_module._matched(open_dataset(tmp_path / "other"), ("cell", "grain"), ["cell", "grain"])
+        runs._matched(open_dataset(tmp_path / "other"), ("cell", "grain"), ["cell", "grain"])
     one = open_dataset(tmp_path / "train")
-    assert recipe_module._matched(one, ("nucleus",), ["nucleus"]) is one
+    assert runs._matched(one, ("nucleus",), ["nucleus"]) is one
 
 
 def test_a_change_that_every_stage_overrides_is_refused(tmp_path):
@@ -301,9 +338,9 @@ def test_a_stage_is_resumed_in_a_folder_that_was_moved():
         recipe_of(MINIMAL | {"model": {"start": start}})
         for start in ("runs/a/stage_1/model.safetensors", "/b/stage_1/model.safetensors")
     )
-    assert recipe_module._differences(before, after) == []
+    assert runs._differences(before, after) == []
     other = recipe_of(MINIMAL | {"model": {"start": "/b/model.safetensors"}})
-    assert recipe_module._differences(before, other) == ["model.start"]
+    assert runs._differences(before, other) == ["model.start"]
 
 
 def test_split_of_images_that_are_not_split(folder, tmp_path):

@@ -1,10 +1,6 @@
 """Training: the same seed gives the same run, a killed run resumes exactly, and what cannot be learned is refused."""
 
 import dataclasses
-import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -12,14 +8,15 @@ import torch
 
 from attractor import training
 from attractor.augmentation import Augmentation
-from attractor.datasets import open_dataset, split
+from attractor.datasets import Subset, open_dataset, split
+from attractor.datasets.held import hold
 from attractor.datasets.label_images import write_label_images
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.model import Description, Model
-from attractor.training import Crops, Settings, collate, image_weights, train
+from attractor.training import RandomCrops, Settings, collate, image_weights, train
 
-SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "precision": "fp32"}
+SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "precision": "float32"}
 
 
 def sample(name, seed=0, side=40, n_objects=3):
@@ -46,12 +43,16 @@ def new_model():
     return Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",)))
 
 
+def parts_of(folder):
+    images = hold(open_dataset(folder))
+    return [images.part(part.indices) for part in split(images, 0.25, 0)]
+
+
 def run(folder, out, **changes):
     resume = changes.pop("resume", False)
-    parts = split(open_dataset(folder), 0.25, 0)
     settings = Settings(**SETTINGS | changes)
-    model = new_model()
-    train(model, *parts, out=out, settings=settings, augmentation=Augmentation(), resume=resume, device="cpu")
+    model, given = new_model(), {"settings": settings, "augmentation": Augmentation(), "resume": resume}
+    train(model, *parts_of(folder), out=out, device="cpu", **given)
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
@@ -63,41 +64,6 @@ def test_same_seed_gives_the_same_run_whatever_makes_the_crops(folder, tmp_path)
     first = run(folder, tmp_path / "a", epochs=1)
     assert same(first, run(folder, tmp_path / "b", epochs=1, workers=1))
     assert not same(first, run(folder, tmp_path / "c", epochs=1, seed=1))
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[3])
-import test_training as t
-
-step = t.training._Run.training_step
-
-def training_step(self, batch, index):
-    if self.current_epoch == 1 and index == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch, index)
-
-t.training._Run.training_step = training_step
-t.torch.set_num_threads(1)
-t.run(sys.argv[1], sys.argv[2], epochs=3)
-"""
-
-
-def test_a_run_that_was_killed_resumes_to_the_same_weights(folder, tmp_path, request):
-    whole = run(folder, tmp_path / "whole", epochs=3)
-    here = str(request.path.parent)
-    killed = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), folder, tmp_path / "killed", here],
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "killed" / "last.ckpt").exists()
-    assert not (tmp_path / "killed" / "model.safetensors").exists()
-    assert same(run(folder, tmp_path / "killed", epochs=3, resume=True), whole)
-    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (
-        tmp_path / "whole" / "model.safetensors"
-    ).read_bytes()
 
 
 def test_what_a_run_leaves_behind(folder, tmp_path):
@@ -157,13 +123,13 @@ def test_a_hot_pixel_does_not_overflow():
 
 def test_many_images_reach_the_worker(folder):
     """A tensor an image would cost a file descriptor each, of which there may be only a thousand."""
-    crops = Crops(new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation())
+    crops = RandomCrops(new_model(), hold(open_dataset(folder)), Settings(**SETTINGS), Augmentation())
     assert not any(isinstance(image, torch.Tensor) for image, _ in crops.held)
 
 
 def test_crops_made_on_a_device_are_the_same(folder, monkeypatch):
-    given = new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation()
-    here, there = Crops(*given), Crops(*given, torch.device("cpu"))
+    given = new_model(), hold(open_dataset(folder)), Settings(**SETTINGS), Augmentation()
+    here, there = RandomCrops(*given), RandomCrops(*given, torch.device("cpu"))
     assert here.there is None
     assert there.there is not None
     assert there.workers == 0
@@ -171,14 +137,13 @@ def test_crops_made_on_a_device_are_the_same(folder, monkeypatch):
         for a, b in zip(here[place][:3], there[place][:3], strict=True):
             assert torch.equal(a, b)
     monkeypatch.setattr(training, "free_memory", lambda device: 0)
-    assert Crops(*given, torch.device("cpu")).there is None  # no room
+    assert RandomCrops(*given, torch.device("cpu")).there is None  # no room
 
 
-def test_images_that_are_too_many_to_hold_are_read_when_asked_for(folder, monkeypatch, caplog):
-    given = new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation()
-    held = Crops(*given)
-    monkeypatch.setattr(training, "HELD_PIXELS", 3 * 40 * 40)
-    read = Crops(*given)
+def test_images_that_are_too_many_to_hold_are_read_when_asked_for(folder, caplog):
+    given = new_model(), hold(open_dataset(folder)), Settings(**SETTINGS), Augmentation()
+    held = RandomCrops(*given)
+    read = RandomCrops(new_model(), hold(open_dataset(folder), 3 * 40 * 40), *given[2:])
     assert (held.held is None, read.held is None) == (False, True)
     assert "too many to hold" in caplog.text
     for place in [(0, 0), (0, 1), (3, 2)]:
@@ -202,7 +167,7 @@ def test_crops_with_more_objects_than_the_method_holds_are_counted(folder, tmp_p
     torch.manual_seed(0)
     options = {"steps": 1, "hidden": 16}
     model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",), options=options))
-    parts = split(open_dataset(folder), 0.25, 0)
+    parts = parts_of(folder)
     settings = Settings(**SETTINGS | {"epochs": 1, "crop_size": 40})
     train(model, *parts, out=tmp_path / "a", settings=settings, augmentation=Augmentation(), device="cpu")
     assert "of 4 crops had more objects than the 1 that this method holds" in caplog.text
@@ -234,20 +199,25 @@ def test_images_without_any_object_teach_nothing(tmp_path):
         run(tmp_path / "data", tmp_path / "out")
 
 
-def test_class_that_the_model_lacks():
-    s = dataclasses.replace(sample("street"), classes=np.array([1, 2, 1], np.int32))
-    with pytest.raises(InputError, match="street: has class car, but the model knows object only"):
-        training._check_classes(s, ("window", "car"), new_model().description)
+def test_class_that_the_model_lacks(folder):
+    class Streets(Subset):
+        def __getitem__(self, index):
+            return dataclasses.replace(super().__getitem__(index), classes=np.array([1, 2, 1], np.int32))
+
+    streets = Streets(open_dataset(folder), [1])
+    streets.class_names = ("window", "car")
+    with pytest.raises(InputError, match="image_1: has class car, but the model knows object only"):
+        RandomCrops(new_model(), hold(streets), Settings(**SETTINGS), Augmentation())
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "training.epochs is 0; it must be at least 1"),
+        ({"epochs": 0}, "training.epochs is 0; it must be between 1 and 1,000,000"),
         ({"batch_size": 0}, "training.batch_size is 0"),
         ({"crop_size": 100}, "training.crop_size is 100; it must be a multiple of 8"),
-        ({"around_objects": 1.5}, "training.around_objects is 1.5; it is a share from 0 to 1"),
-        ({"precision": "fp8"}, 'training.precision is "fp8"; it can be "auto"'),
+        ({"around_objects": 1.5}, "training.around_objects is 1.5; it must be between 0 and 1"),
+        ({"precision": "fp8"}, 'training.precision = "fp8" is not known; it can be auto, float32, bfloat16'),
         ({"crops_per_epoch": 4}, "training.batch_size is 8, more than the 4 crops of an epoch"),
         ({"metric": "foo"}, 'training.metric: There is no metric "foo"; there are: average_precision'),
         (
@@ -255,6 +225,12 @@ def test_class_that_the_model_lacks():
             'training.metric: Nothing can be chosen by the metric "average_recall"; by these',
         ),
         ({"learning_rate": 0.0}, "training.learning_rate is 0.0; it must be above 0"),
+        ({"learning_rate": np.inf}, "training.learning_rate is inf; it must be between 0 and 10"),
+        ({"weight_decay": np.nan}, "training.weight_decay is nan; it must be between 0 and 10"),
+        ({"power": -5.0}, "training.power is -5.0; it must be between 0 and 10"),
+        ({"power": np.nan}, "training.power is nan"),
+        ({"crop_size": 80_000_000}, "training.crop_size is 80000000; it must be between 8 and 8,192"),
+        ({"seed": 2**70}, "training.seed is 1180591620717411303424; it must be between 0 and 4,294,967,295"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):
@@ -277,7 +253,7 @@ def test_crops_depend_on_seed_epoch_and_index_alone(folder):
 
     def crop(seed, epoch, index):
         settings = Settings(**SETTINGS | {"seed": seed})
-        return Crops(new_model(), dataset, settings, Augmentation())[epoch, index][0]
+        return RandomCrops(new_model(), hold(dataset), settings, Augmentation())[epoch, index][0]
 
     assert torch.equal(crop(0, 1, 2), crop(0, 1, 2))
     for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
@@ -285,7 +261,7 @@ def test_crops_depend_on_seed_epoch_and_index_alone(folder):
 
 
 def test_a_batch_fills_up_classes_with_zero(folder):
-    crops = Crops(new_model(), open_dataset(folder), Settings(**SETTINGS), Augmentation())
+    crops = RandomCrops(new_model(), hold(open_dataset(folder)), Settings(**SETTINGS), Augmentation())
     one, two = crops[0, 0], crops[0, 1]
     fewer = dataclasses.replace(two[3], classes=np.array([1], np.int32))
     batch = collate([one, (*two[:3], fewer)])

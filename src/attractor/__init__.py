@@ -19,8 +19,9 @@ from attractor.errors import InputError
 if TYPE_CHECKING:
     from attractor.instances import Instances
     from attractor.prediction.image import Segmenter
+    from attractor.runs import train
 
-__all__ = ["InputError", "Instances", "load"]
+__all__ = ["InputError", "Instances", "load", "train"]
 __version__ = "0.1.0"
 
 
@@ -54,9 +55,13 @@ def load(
 
 
 def __getattr__(name: str) -> Any:
-    """`Instances`, which needs SciPy, when it is first asked for: `attractor --help` shall be there at once."""
-    if name != "Instances":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from attractor.instances import Instances
+    """What takes time to import, when it is first asked for: `attractor --help` shall be there at once."""
+    if name == "Instances":
+        from attractor.instances import Instances
 
-    return Instances
+        return Instances
+    if name == "train":
+        from attractor.runs import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

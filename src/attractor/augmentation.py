@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 from torch.nn import functional as F
 
-from attractor.errors import InputError
+from attractor.errors import InputError, check_range
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,17 @@ class View:
 
 VIEWS = tuple(View(flipped, turns) for flipped in (False, True) for turns in range(4))
 UPRIGHT_VIEWS = tuple(view for view in VIEWS if view.quarter_turns == 0)
+SMALLEST_SCALE, LARGEST_SCALE = 0.01, 100
+RANGES: dict[str, tuple[float, float]] = {  # of the settings that are numbers, lowest and highest included
+    "stretch": (1, 10),
+    "brightness": (0, 10),
+    "contrast": (0, 10),
+    "gamma": (0, 10),
+    "colour": (0, 10),
+    "noise": (0, 10),
+    "blur": (0, 100),
+    "invert": (0, 1),
+}
 UPRIGHT_ANGLE = math.radians(5)  # how far off the horizontal a photograph may be
 
 
@@ -49,9 +60,7 @@ class Augmentation:
     stretch: float = 1.1  # the two axes are magnified differently by up to this factor
     rotate: bool = True  # by any angle; False leaves quarter turns
     flip: bool = True  # flips and quarter turns
-    upright: bool = (
-        False  # for photographs, which have an above: mirrored, but not upside down, and turned by 5 degrees
-    )
+    upright: bool = False  # for photographs: mirrored, but never upside down, and turned by 5 degrees at most
     brightness: float = 0.1  # added, in units of the normalised range
     contrast: float = 0.3  # factor between 1 - this and 1 + this
     gamma: float = 0.3  # exponent between 1 / (1 + this) and 1 + this
@@ -62,13 +71,14 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, by the name of the setting."""
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"augmentation.scale is {self.scale}; it is a range of magnifications, both above 0.")
-        if not self.stretch >= 1:
-            raise InputError(f"augmentation.stretch is {self.stretch}; it is a factor from 1 on.")
-        for name in ("brightness", "contrast", "gamma", "colour", "noise", "blur", "invert"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"augmentation.{name} is {getattr(self, name)}; it must be at least 0.")
+        low, high = self.scale
+        if not SMALLEST_SCALE <= low <= high <= LARGEST_SCALE:
+            raise InputError(
+                f"augmentation.scale is {self.scale}; it is a range of magnifications, the lower one first, between "
+                f"{SMALLEST_SCALE} and {LARGEST_SCALE}."
+            )
+        for name, (least, most) in RANGES.items():
+            check_range(f"augmentation.{name}", getattr(self, name), least, most)
 
     def crop(
         self,

@@ -17,6 +17,12 @@ def check_thresholds(thresholds: Mapping[str, float], ranges: Mapping[str, tuple
             raise InputError(f"{name} is {value}; it must lie between {low:g} and {high:g}.")
 
 
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number outside its range, lowest and highest included, or that is none."""
+    if not low <= value <= high:
+        raise InputError(f"{name} is {value}; it must be between {low:,} and {high:,}.")
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a value that is none of the choices."""
     if value not in choices:

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float32, Float64, Shaped
 from torch import Tensor, nn
 
+from attractor.errors import InputError
+
 SAMPLE = 1 << 20  # pixels of a channel from which percentiles are taken
 
 
@@ -25,6 +27,14 @@ class Normalisation:
 
     low: float = 1.0
     high: float = 99.8
+
+    def __post_init__(self) -> None:
+        """Refuse what are no two percentiles."""
+        if not 0 <= self.low < self.high <= 100:
+            raise InputError(
+                f"normalisation.low is {self.low} and normalisation.high {self.high}; they are percentiles from 0 to "
+                "100, the lower one first."
+            )
 
     def __call__(self, image: Shaped[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
         """The image in these units; a channel with one value only becomes 0.

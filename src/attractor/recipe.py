@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
+import reprlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydantic
-import torch
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import ErrorDetails
 
 from attractor.augmentation import Augmentation
-from attractor.datasets import Crops, Dataset, open_dataset, split
-from attractor.datasets.checking import ObjectStatistics, object_statistics
-from attractor.datasets.classes import WithClasses, with_classes
+from attractor.datasets import Dataset, open_dataset
+from attractor.datasets.classes import with_classes
+from attractor.datasets.held import Held, hold
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.methods import METHODS
-from attractor.model import Description, Model, find_model, read_description
-from attractor.networks.resnet import ResNet, load_weights
+from attractor.model import Description, find_model, read_description
 from attractor.normalisation import Normalisation
-from attractor.training import Settings, train
+from attractor.training import Settings
 
-logger = logging.getLogger(__name__)
+MOST_BYTES = 1 << 20  # of a recipe's file
+DEEPEST = 8  # tables and lists within each other
+LARGEST_INTEGER = 2**63 - 1  # that TOML promises
+MOST_CHANNELS = 1024
+
+Read = Callable[[str, tuple[str, ...] | None], Held]  # a data set by its path and the classes to keep
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -50,9 +55,13 @@ class Data(BaseModel):
     classes: list[str] | None = None  # the only ones to learn, in this order; objects of others are background
     validation: float | str = 0.1  # a share of the training images, or another data set
     split_by: str | None = None  # a column of images.csv each of whose values is split in that share
-    split_seed: int = 0
-    crop: int | None = None  # validate on crops of this side, for methods that hold only so many objects
-    max_objects: int | None = None  # and only on those with no more than these; by default what the method holds
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
+    crop: int | None = Field(
+        default=None, ge=1, lt=2**31
+    )  # validate on crops of this side, for methods that hold only so many objects
+    max_objects: int | None = Field(
+        default=None, ge=1, lt=2**31
+    )  # and only on those with no more than these; by default what the method holds
 
 
 class ModelSection(BaseModel):
@@ -62,7 +71,7 @@ class ModelSection(BaseModel):
 
     method: str = "spatial-embeddings"
     network: str = "erfnet"
-    channels: int = Field(default=3, ge=1)
+    channels: int = Field(default=3, ge=1, le=MOST_CHANNELS)
     classes: list[str] | None = None  # names, in the order of the data's classes; by default those of the data
     start: str | None = None  # name or file of a model whose weights to begin with
     encoder_weights: str | None = None  # file of ImageNet weights, as torchvision names them, for a ResNet encoder
@@ -118,16 +127,29 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: if the file is not TOML, or a key, type or range is wrong.
     """
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: the recipe cannot be read: {error.strerror}. Check the name.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the recipe is not TOML: {error}.") from error
+    content = _content(Path(path))
     for change in changes:
         _set(content, change)
         _refuse_without_effect(content, change)
     return recipe_of(content, str(path))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a TOML file holds, of whatever shape."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: the recipe cannot be read: {reason}. Check the name.") from error
+    if len(text) > MOST_BYTES:
+        raise InputError(f"{path}: is larger than {MOST_BYTES:,} bytes, so it is no recipe. Check the name.")
+    try:
+        return tomllib.loads(text.decode())
+    except RecursionError as error:
+        raise InputError(f"{path}: the recipe has tables or lists nested too deeply to be read.") from error
+    except ValueError as error:  # not TOML, not UTF-8, or a number with thousands of digits
+        raise InputError(f"{path}: the recipe is not TOML: {error}.") from error
 
 
 def _refuse_without_effect(content: dict[str, Any], change: str) -> None:
@@ -154,55 +176,64 @@ def recipe_of(content: dict[str, Any], name: str = "The recipe") -> Recipe:
     Raises:
         InputError: if a key, type or range is wrong; an unknown key is answered with the nearest right one.
     """
+    _refuse_extremes(content, name)
     try:
         return Recipe.model_validate(content)
     except pydantic.ValidationError as error:
         raise InputError(f"{name}: {' '.join(_sentence(part) for part in error.errors())}") from error
 
 
-def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: str | None = None) -> Recipe:
+def _refuse_extremes(content: Any, name: str, place: tuple[str, ...] = ()) -> None:
+    """Refuse what no key can hold and what could not even be quoted in a message."""
+    key = reprlib.repr(".".join(place))
+    if isinstance(content, dict | list):
+        if len(place) == DEEPEST:
+            raise InputError(f"{name}: {key} has tables or lists nested deeper than {DEEPEST}; no key needs that.")
+        parts = content.items() if isinstance(content, dict) else enumerate(content)
+        for own, value in parts:
+            _refuse_extremes(value, name, (*place, str(own)))
+    elif isinstance(content, int) and abs(content) > LARGEST_INTEGER:
+        raise InputError(f"{name}: {key} is an integer of more than 64 bits; no key needs one.")
+
+
+def read_images(path: str, classes: tuple[str, ...] | None) -> Held:
+    """Read a data set, or the objects of some of its classes.
+
+    Raises:
+        InputError: if the data set or one of its images cannot be read, or it has no such class.
+    """
+    dataset: Dataset = open_dataset(path)
+    return hold(dataset if classes is None else with_classes(dataset, classes))
+
+
+def recipe_for(
+    dataset: str | Path, changes: Sequence[str] = (), *, start: str | None = None, read: Read = read_images
+) -> Recipe:
     """A recipe made for a data set: what its objects and images say of crop, margin, sampling and length.
 
     Args:
         dataset: folder or file of a data set.
         changes: keys to set, as in "training.epochs=2".
         start: name or file of a model to begin with, whose method, channels and normalisation are kept.
+        read: what reads the data set.
+
+    Raises:
+        InputError: if the data cannot be learned from, or a key, type or range is wrong.
     """
     chosen: dict[str, Any] = {}
     for change in changes:
         _set(chosen, change)
-    data = chosen.get("data")
-    classes = data.get("classes") if isinstance(data, dict) else None
-    opened = _opened(str(dataset), classes if isinstance(classes, list) else None)
-    statistics = object_statistics(opened)
+    begun = None if start is None else read_description(find_model(start))
+    method, classes = _method_and_classes(chosen, begun.method if begun else ModelSection().method)
+    images = read(str(dataset), classes)
+    statistics = images.statistics
     if not statistics.count:
         raise InputError(
             f"{dataset}: none of the {statistics.images} images has an object, so there is nothing to learn."
         )
-    begun = None if start is None else read_description(find_model(start))
-    section = chosen.get("model", {})
-    method = begun.method if begun else ModelSection().method
-    if isinstance(section, dict):  # else the recipe will say what is wrong with it
-        method = section.get("method", method)
-    suggested = _suggested(method, statistics)
-    crop = suggested.get("training", {}).get("crop_size", statistics.crop_size)
-    batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
-    crops = int(np.clip(20 * statistics.count, 4000, 60_000))  # a crop shows several objects, and each often
-    epochs = max(10, min(40, crops // 400))
-    coverage = statistics.areas.sum() / statistics.image_sizes.prod(1).sum()
-    content: dict[str, Any] = {
-        "data": {"train": str(dataset), "validation": 0.1 if len(opened) >= 50 else 0.2},
-        "model": {"method": method, "channels": _channels(opened), "network_options": {"dropout": 0.1}},
-        "training": {
-            "crop_size": crop,
-            "batch_size": batch,
-            "epochs": epochs,
-            "crops_per_epoch": -(-crops // epochs // batch) * batch,
-            "around_objects": 0.8 if coverage > 0.05 else 0.95,
-            "balance": _groups(opened),
-            "patience": max(5, epochs // 3),
-        },
-    }
+    suggested: dict[str, dict[str, Any]] = METHODS[method].suggestions(statistics)
+    content = _by_size(str(dataset), images, suggested)
+    content["model"]["method"] = method
     if begun is not None:
         content = _merged(content, _like(begun, str(start), method))
         if method == begun.method:  # what was learned needs its options; only sizes are those of the new objects
@@ -211,12 +242,40 @@ def recipe_for(dataset: str | Path, changes: Sequence[str] = (), *, start: str |
     return recipe_of(content, f"The recipe for {dataset}")
 
 
-def _suggested(method: str, statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
-    """Keys of a recipe that a method would have for such data."""
-    if method not in METHODS:
-        raise InputError(f'There is no method "{method}"; there are: {", ".join(METHODS)}.')
-    suggested: dict[str, dict[str, Any]] = METHODS[method].suggestions(statistics)
-    return suggested
+def _method_and_classes(chosen: dict[str, Any], method: str) -> tuple[str, tuple[str, ...] | None]:
+    """The method and the classes that the changes ask for, which the rest of the recipe depends on."""
+    _refuse_extremes(chosen, "--set")
+    own = {section: chosen[section] for section in ("data", "model") if isinstance(chosen.get(section), dict)}
+    model, data = ({"method": method} | own.get("model", {}), own.get("data", {}))
+    method, classes = model["method"], data.get("classes")
+    if not isinstance(method, str) or method not in METHODS:
+        raise InputError(f'There is no method "{str(method)[:50]}"; there are: {", ".join(METHODS)}.')
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise InputError(f"data.classes is {reprlib.repr(classes)}; it is a list of names.")
+    return method, None if classes is None else tuple(classes)
+
+
+def _by_size(dataset: str, images: Held, suggested: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Keys of a recipe that depend on how large and how many images and objects are."""
+    statistics = images.statistics
+    crop = suggested.get("training", {}).get("crop_size", statistics.crop_size)
+    batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
+    crops = int(np.clip(20 * statistics.count, 4000, 60_000))  # a crop shows several objects, and each often
+    epochs = max(10, min(40, crops // 400))
+    coverage = statistics.areas.sum() / statistics.image_sizes.prod(1).sum()
+    return {
+        "data": {"train": dataset, "validation": 0.1 if len(images) >= 50 else 0.2},
+        "model": {"channels": max(images.channels), "network_options": {"dropout": 0.1}},  # grey ones are repeated
+        "training": {
+            "crop_size": crop,
+            "batch_size": batch,
+            "epochs": epochs,
+            "crops_per_epoch": -(-crops // epochs // batch) * batch,
+            "around_objects": 0.8 if coverage > 0.05 else 0.95,
+            "balance": _groups(images),
+            "patience": max(5, epochs // 3),
+        },
+    }
 
 
 def _like(begun: Description, start: str, method: str) -> dict[str, Any]:
@@ -242,12 +301,6 @@ def _merged(first: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _channels(dataset: Dataset) -> int:
-    """Channels of the images; grey ones among coloured ones are repeated."""
-    found = {dataset[i].image.shape[-1] for i in range(0, len(dataset), max(1, len(dataset) // 20))}
-    return max(found)
-
-
 def _groups(dataset: Dataset) -> str:
     """The first column of images.csv that sorts the images into a few groups, or ""."""
     for column, values in dataset.columns.items():
@@ -256,205 +309,19 @@ def _groups(dataset: Dataset) -> str:
     return ""
 
 
-def run(recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = "auto") -> Model:
-    """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
-
-    A recipe in stages has a folder below `out` for each; the model of the last one is the run's.
-
-    Args:
-        recipe: what to do.
-        out: folder for everything that is written.
-        resume: go on from the last checkpoint in `out`; stages that were finished are kept.
-        device: as `attractor.prediction.image.choose_device` has it.
-    """
-    if recipe.stages:
-        return _run_stages(recipe, Path(out), resume=resume, device=device)
-    dataset = _opened(recipe.data.train, recipe.data.classes)
-    training, validation = _parts(recipe, dataset)
-    _check_names(recipe.model.classes, dataset.class_names, "model.classes")
-    description = Description(
-        method=recipe.model.method,
-        network=recipe.model.network,
-        channels=recipe.model.channels,
-        class_names=tuple(recipe.model.classes or dataset.class_names),
-        normalisation=Normalisation(**dataclasses.asdict(recipe.model.normalisation)),
-        options=recipe.model.options,
-        network_options=recipe.model.network_options,
-        object_size=round(object_statistics(training).typical_size, 1),
-        recipe=recipe.model_dump(mode="json"),
-        about=recipe.model.about,
-    )
-    torch.manual_seed(recipe.training.seed)
-    model = Model(description)
-    validation = _crops(validation, recipe.data, model.method.max_instances)
-    if recipe.model.encoder_weights is not None:
-        _load_encoder(model, recipe.model.encoder_weights)
-    if recipe.model.start is not None:
-        _begin_with(model, Model.load(recipe.model.start))
-    out = Path(out)
-    _make_folder(out, recipe, resume)
-    write_recipe(out / "recipe.toml", recipe)
-    settings = Settings(**dataclasses.asdict(recipe.training))
-    augmentation = Augmentation(**dataclasses.asdict(recipe.augmentation))
-    return train(
-        model, training, validation, out=out, settings=settings, augmentation=augmentation, resume=resume, device=device
-    )
-
-
-def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str) -> Model:
-    """Train one stage after another."""
-    _parts(recipe, _opened(recipe.data.train, recipe.data.classes))  # an error in the data leaves no trace
-    _make_folder(out, recipe, resume, begun=out / "recipe.toml")
-    write_recipe(out / "recipe.toml", recipe)
-    start = recipe.model.start
-    for number in range(1, len(recipe.stages) + 1):
-        folder = out / f"stage_{number}"
-        own = recipe.stage(number)
-        own = own.model_copy(update={"model": own.model.model_copy(update={"start": start})})
-        start = str(folder / "model.safetensors")
-        if resume and Path(start).exists():
-            continue
-        logger.warning("Stage %d of %d: %s", number, len(recipe.stages), folder)
-        run(own, folder, resume=resume and (folder / "last.ckpt").exists(), device=device)
-    model = Model.load(str(start))
-    model.save(out / "model.safetensors", scores=model.description.scores)
-    return model
-
-
-def _opened(path: str, classes: list[str] | None) -> Dataset:
-    """A data set, or those of its classes that are to be learned."""
-    dataset = open_dataset(path)
-    return dataset if classes is None else with_classes(dataset, classes)
-
-
-def _parts(recipe: Recipe, dataset: Dataset) -> tuple[Dataset, Dataset]:
-    if isinstance(recipe.data.validation, str):
-        if recipe.data.split_by is not None:
-            raise InputError("data.split_by says how to split data.train, but data.validation names its own images.")
-        return dataset, _matched(open_dataset(recipe.data.validation), dataset.class_names, recipe.data.classes)
-    return split(dataset, recipe.data.validation, recipe.data.split_seed, recipe.data.split_by)
-
-
-def _matched(validation: Dataset, names: tuple[str, ...], chosen: list[str] | None) -> Dataset:
-    """The images to validate on with the training data's classes, by name; single classes are the same by any name."""
-    own = validation.class_names
-    if own == names or len(own) == len(names) == 1:
-        return validation
-    if not set(own) & set(names):
-        raise InputError(
-            f"data.validation has the classes {', '.join(own)}, and the training data {', '.join(names)}: none is in "
-            "both; give them the same names."
-        )
-    unknown = [name for name in own if name not in names]
-    if unknown and chosen is None:
-        raise InputError(
-            f"data.validation has the classes {', '.join(unknown)}, which the training data has not (it has "
-            f"{', '.join(names)}); give both the same names, or choose some by data.classes."
-        )
-    return WithClasses(validation, names, [names.index(name) + 1 if name in names else 0 for name in own])
-
-
-def _crops(validation: Dataset, data: Data, most: int | None) -> Dataset:
-    """The images to validate on, or their crops; by default those that the method can hold."""
-    if data.crop is None:
-        if data.max_objects is not None:
-            raise InputError("data.max_objects says which crops to leave out; give their size, too: data.crop.")
-        return validation
-    crops = Crops(validation, data.crop, max_objects=data.max_objects or most)
-    logger.warning("Validation is on crops: %s", crops.in_words())
-    return crops
-
-
-def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) -> None:
-    """A model's classes are told apart by number, so several names must come in the order of the data."""
-    if names is not None and tuple(names) != of_data and (len(of_data) > 1 or len(names) > 1):
-        raise InputError(
-            f"{key} has the classes {', '.join(names)}, the training data {', '.join(of_data)}; they must be the same, "
-            "in this order."
-        )
-
-
-def _make_folder(out: Path, recipe: Recipe, resume: bool, begun: Path | None = None) -> None:
-    begun = begun or out / "last.ckpt"
-    if not resume and begun.exists():
-        raise InputError(f"{out}: a training was begun here; add --resume to go on with it, or give another --out.")
-    if resume:
-        if not begun.exists():
-            raise InputError(f"{out}: there is nothing to resume; start the training without --resume.")
-        if changed := _differences(read_recipe(out / "recipe.toml"), recipe):
-            raise InputError(
-                f"{out}: this training was begun with another recipe ({', '.join(changed)} differ); resume with the "
-                f"same command, or with {out / 'recipe.toml'}; or give another --out to begin a new one."
-            )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: the folder cannot be made: {error.strerror}.") from error
-
-
-def _differences(old: Recipe, new: Recipe) -> list[str]:
-    """Keys whose values differ."""
-    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    stages = ["stages"] if before.pop("stages") != after.pop("stages") else []
-    for content in (before, after):  # a stage begins with the one before, wherever their folder is
-        start = Path(content["model"]["start"] or "").parts[-2:]
-        if start and start[0].startswith("stage_"):
-            content["model"]["start"] = "/".join(start)
-    return [f"{s}.{key}" for s in after for key in after[s] if before[s].get(key) != after[s][key]] + stages
-
-
-def _load_encoder(model: Model, path: str) -> None:
-    encoder = getattr(model.method.network, "encoder", None)
-    if not isinstance(encoder, ResNet):
-        raise InputError(
-            f'model.encoder_weights = "{path}" is for a ResNet, which the network {model.description.network} does not '
-            'have; use model.network = "unet", or leave it out.'
-        )
-    load_weights(encoder, path, model.description.channels)
-
-
-def _begin_with(model: Model, start: Model) -> None:
-    """Take over every weight whose name and shape agree; the rest begins anew, and the log says which."""
-    own, given = model.method.state_dict(), start.method.state_dict()
-    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise InputError(
-            f"The model to start from is {start.description.method} on {start.description.network} and shares no "
-            f"weight with {model.description.method} on {model.description.network}; train the same method and network."
-        )
-    if anew := sorted({name.rsplit(".", 1)[0] for name in own if name not in fitting}):
-        logger.warning(
-            "Layers that the model to start from has in another shape, or not, begin anew: %s", ", ".join(anew)
-        )
-    model.method.load_state_dict(own | fitting)
-
-
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """Write a recipe as TOML; reading it gives the same recipe."""
-    lines: list[str] = []
-    content = recipe.model_dump(mode="json")
-    stages = content.pop("stages")
-    for title, values in [
-        *((f"[{section}]", content[section]) for section in content),
-        *(("[[stages]]", s) for s in stages),
-    ]:
-        lines.append(title)
-        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
-        lines.append("")
     with atomic(path) as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
+        temporary.write_text(tomli_w.dumps(_without_none(recipe.model_dump(mode="json"))), encoding="utf-8", newline="")
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(part) for part in value) + "]"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items() if part is not None) + " }"
-    return repr(value)
+def _without_none(content: dict[str, Any]) -> dict[str, Any]:
+    """The keys that have a value; TOML has no word for none."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in content.items()
+        if value is not None
+    }
 
 
 def _set(content: dict[str, Any], change: str) -> None:
@@ -464,7 +331,9 @@ def _set(content: dict[str, Any], change: str) -> None:
         raise InputError(f'--set {change}: write it as key=value, for example "--set training.epochs=2".')
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except RecursionError as error:
+        raise InputError(f"--set {key}=…: has lists or tables nested too deeply to be read.") from error
+    except ValueError:  # not TOML, or a number with thousands of digits
         value = {"True": True, "False": False}.get(text, text)
     *sections, last = key.strip().split(".")
     for section in sections:
@@ -474,8 +343,10 @@ def _set(content: dict[str, Any], change: str) -> None:
     content[last] = value
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: ErrorDetails) -> str:
     """One validation error in words."""
+    if error["type"] == "value_error":  # our own, which names its key
+        return error["msg"].removeprefix("Value error, ")
     place = [
         str(part) for part in error["loc"] if part not in ("float", "str") and not str(part).startswith("function-")
     ]
@@ -486,12 +357,7 @@ def _sentence(error: Any) -> str:
         return f'There is no key "{key}"; did you mean "{".".join([*place[:-1], *near])}"?'
     if error["type"] == "missing":
         return f'The key "{key}" is missing; add it to the recipe, or give it by --set {key}=…'
-    message = error["msg"].removeprefix("Value error, ")
-    return (
-        f'"{key}" is {error["input"]!r}: {message[0].lower()}{message[1:]}.'
-        if key and "training." not in message
-        else message
-    )
+    return f'"{key}" is {reprlib.repr(error["input"])}: {error["msg"][0].lower()}{error["msg"][1:]}.'
 
 
 def _keys(place: Sequence[str]) -> list[str]:

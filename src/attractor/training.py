@@ -9,8 +9,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,8 @@ from torch import Tensor
 
 from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, Sample
-from attractor.errors import InputError
+from attractor.datasets.held import Held
+from attractor.errors import InputError, check_choice, check_range
 from attractor.evaluation import headline_of, pair_of, predicted, score_pair, tune
 from attractor.images import as_channels
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
@@ -38,7 +42,23 @@ from attractor.truth import Objects, Truth
 logger = logging.getLogger(__name__)
 
 
-HELD_PIXELS = 1 << 28  # of the training images: 3 GB of them with their labels, and as much in each worker
+PRECISIONS = ("auto", "float32", "bfloat16")
+RANGES: dict[str, tuple[float, float]] = {  # of the settings that are numbers, lowest and highest included
+    "epochs": (1, 1_000_000),
+    "crops_per_epoch": (1, 100_000_000),
+    "crop_size": (8, 8192),
+    "batch_size": (1, 65_536),
+    "learning_rate": (0, 10),
+    "warmup": (0, 1),
+    "power": (0, 10),
+    "weight_decay": (0, 10),
+    "around_objects": (0, 1),
+    "validate_every": (1, 1_000_000),
+    "patience": (0, 1_000_000),
+    "minutes": (0, 1_000_000),
+    "workers": (0, 256),
+    "seed": (0, 2**32 - 1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,40 +73,26 @@ class Settings:
     warmup: float = 0.03  # share of all steps in which the rate rises from 0
     power: float = 0.9  # of the fall to 0 that follows
     weight_decay: float = 1e-4
-    precision: str = "auto"  # "bf16", "fp32", or "auto": bf16 where the device computes in it
+    precision: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
     around_objects: float = 0.8  # share of the crops that have an object near their middle
     freeze_normalisation: bool = False  # keep the batch normalisation's statistics: for large crops, few in a batch
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
     metric: str = "average_precision"  # by which the best epoch and the thresholds are chosen; or coco, cityscapes
     validate_every: int = 1  # epochs; the last one is always validated
     patience: int = 0  # epochs without a better score after which training ends; 0: never early
+    minutes: float = 0.0  # after which training ends, with the learning rate at 0 by then; 0: when all epochs are done
     workers: int = 1  # processes that make crops beside the training; the crops do not depend on it
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, by the name of the setting."""
-        for name, least in (
-            ("epochs", 1),
-            ("crops_per_epoch", 1),
-            ("batch_size", 1),
-            ("crop_size", 8),
-            ("validate_every", 1),
-            ("patience", 0),
-            ("workers", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"training.{name} is {getattr(self, name)}; it must be at least {least}.")
+        for name, (low, high) in RANGES.items():
+            check_range(f"training.{name}", getattr(self, name), low, high)
         if self.crop_size % 8:
             raise InputError(f"training.crop_size is {self.crop_size}; it must be a multiple of 8.")
-        for name in ("around_objects", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"training.{name} is {getattr(self, name)}; it is a share from 0 to 1.")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise InputError(f'training.precision is "{self.precision}"; it can be "auto", "bf16" or "fp32".')
-        if self.weight_decay < 0:
-            raise InputError(f"training.weight_decay is {self.weight_decay}; it must be at least 0.")
+        check_choice("training.precision", self.precision, PRECISIONS)
         if not self.learning_rate > 0:
-            raise InputError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
+            raise InputError("training.learning_rate is 0.0; it must be above 0.")
         try:
             headline_of(self.metric)
         except InputError as error:
@@ -117,43 +123,35 @@ class Batch:
         return Batch(self.images.to(device), truth, self.names)
 
 
-class Crops(torch.utils.data.Dataset):
+class RandomCrops(torch.utils.data.Dataset):
     """Random crops of the training images; (seed, epoch, index) decides each."""
 
     def __init__(
         self,
         model: Model,
-        dataset: Dataset,
+        images: Held,
         settings: Settings,
         augmentation: Augmentation,
         device: torch.device | None = None,
     ) -> None:
-        """Read all images once; they are held normalised, or if they are too many for that, read when asked for.
+        """Normalise the images that are held; those that are too many for that are read whenever a crop asks for one.
 
         Those that are held lie on the device, if one is given that has room for them, and crops are made there.
         """
         self.settings, self.augmentation = settings, augmentation
-        self.dataset, self.description = dataset, model.description
-        self.held: list[tuple[Float16[np.ndarray, "c h w"], Sample]] | None = []
-        sizes, n_objects = [], 0
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            _check_classes(sample, dataset.class_names, self.description)
-            sizes.append(sample.labels.size)
-            n_objects += len(sample.classes)
-            if self.held is not None:
-                self.held.append(self._prepared(sample))
-            if self.held is not None and sum(sizes) > HELD_PIXELS:
-                self.held = None
-        if not n_objects:
+        self.source, self.description = images.source, model.description
+        sizes = images.statistics.image_sizes.prod(axis=1).tolist()
+        self.weights = torch.from_numpy(image_weights(images, sizes, settings))
+        if not images.statistics.count:
             raise InputError("None of the training images has an object, so there is nothing to learn from.")
+        _check_classes(images, self.description)
+        self.held = None if images.samples is None else [self._prepared(sample) for sample in images.samples]
         if self.held is None:
             logger.warning(
                 "The training images have %d million pixels, too many to hold: each crop reads its image again. More "
                 "training.workers may keep up with the network (now %d).",
                 *(sum(sizes) // 10**6, settings.workers),
             )
-        self.weights = torch.from_numpy(image_weights(dataset, sizes, settings))
         n_bytes = sum(sizes) * (2 * model.description.channels + 5)
         fits = device is not None and self.held is not None and 2 * n_bytes < free_memory(device)
         self.there = [self._tensors(*held, device) for held in self.held or ()] if fits else None
@@ -187,7 +185,7 @@ class Crops(torch.utils.data.Dataset):
         """The crop of an (epoch, index): image, labels, validity, and the sample it is from."""
         generator = torch.Generator().manual_seed(_seed(self.settings.seed, *place))
         i = int(torch.multinomial(self.weights, 1, generator=generator))
-        image, sample = self.held[i] if self.held is not None else self._prepared(self.dataset[i])
+        image, sample = self.held[i] if self.held is not None else self._prepared(self.source[i])
         pixels, labels, valid = self._tensors(image, sample) if self.there is None else self.there[i]
         centre = self._centre(sample, generator)
         crop = self.augmentation.crop(pixels.float(), labels, valid, centre, self.settings.crop_size, generator)
@@ -259,7 +257,7 @@ def collate(crops: Sequence[tuple[Tensor, Tensor, Tensor, Sample]]) -> Batch:
 
 def train(
     model: Model,
-    training: Dataset,
+    training: Held,
     validation: Dataset,
     *,
     out: str | Path,
@@ -279,7 +277,7 @@ def train(
     """
     out = Path(out)
     chosen = choose_device(device)
-    crops = Crops(model, training, settings, augmentation, chosen if chosen.type == "cuda" else None)
+    crops = RandomCrops(model, training, settings, augmentation, chosen if chosen.type == "cuda" else None)
     places = _Places(settings.crops_per_epoch)
     steps = settings.steps_per_epoch
     run = _Run(model, settings, places, validation, out)
@@ -295,6 +293,7 @@ def train(
         plugins=[_WholeCheckpoints()],
         callbacks=[ModelCheckpoint(out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)],
         enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
     )
     loader = torch.utils.data.DataLoader(
         crops,
@@ -315,8 +314,39 @@ def train(
     segmenter = Segmenter(best, device=device, precision="float32", record=False)
     best.method.thresholds.update(tune(segmenter, validation, metric=settings.metric))
     scores = _scores(segmenter, validation, settings.metric)
-    best.save(out / "model.safetensors", scores=best.description.scores | {"validation": scores})
+    best.description = best.described(scores=best.description.scores | {"validation": scores})
+    best.save(out / "model.safetensors")
     return best
+
+
+class _Clock:
+    """How much of a run's time is spent; a part is set aside for the validations at its end."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.before = limit, 0.0  # seconds; without a limit 0; those of a run that was interrupted
+        self.started: float | None = None
+        self.validation = 0.0  # the longest so far
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+
+    def spent(self) -> float:
+        return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
+
+    def share(self) -> float:
+        """The part of the time for steps that is over; 0 where there is no limit."""
+        aside = min(3 * self.validation, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
+        return min(self.spent() / (self.limit - aside), 1.0) if self.limit else 0.0
+
+    def is_up(self) -> bool:
+        return self.share() >= 1
+
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Measure a validation."""
+        begun = time.monotonic()
+        yield
+        self.validation = max(self.validation, time.monotonic() - begun)
 
 
 class _Run(lightning.LightningModule):
@@ -327,6 +357,7 @@ class _Run(lightning.LightningModule):
         self.model, self.settings, self.places, self.validation, self.out = model, settings, places, validation, out
         self.best, self.best_epoch = -1.0, 0
         self.crowded = 0  # crops of this epoch with more objects than the method holds
+        self.clock = _Clock(60 * settings.minutes)
 
     def on_fit_start(self) -> None:
         self.model.to(memory_format=self._layout())  # type: ignore[call-overload]
@@ -336,7 +367,9 @@ class _Run(lightning.LightningModule):
         return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
 
     def on_train_start(self) -> None:
-        self.trainer.should_stop = self._out_of_patience(self.current_epoch - 1)  # where a resumed run had ended
+        self.clock.start()
+        ended = self._out_of_patience(self.current_epoch - 1) or self.clock.is_up()  # where a resumed run had ended
+        self.trainer.should_stop = ended
 
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience
@@ -365,6 +398,10 @@ class _Run(lightning.LightningModule):
         self.log_dict({f"loss/{name}": value for name, value in terms.items()}, batch_size=len(batch.names))
         return total
 
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.clock.is_up():
+            self.trainer.should_stop = True
+
     def _where_not_finite(self, maps: Any, batch: Batch) -> str:
         """A sentence that names the images whose loss is not finite."""
         culprits = []
@@ -388,7 +425,8 @@ class _Run(lightning.LightningModule):
         warmup = max(1, round(settings.warmup * steps))
 
         def factor(step: int) -> float:
-            return min((step + 1) / warmup, max(0.0, 1 - step / steps) ** settings.power)
+            done = max(step / steps, self.clock.share())
+            return min((step + 1) / warmup, max(0.0, 1 - done) ** settings.power)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -401,12 +439,10 @@ class _Run(lightning.LightningModule):
                 *(self.current_epoch + 1, self.crowded, self.settings.crops_per_epoch, self.model.method.max_instances),
             )
         epoch = self.current_epoch + 1
-        if epoch % self.settings.validate_every and epoch < self.settings.epochs:
+        if epoch % self.settings.validate_every and epoch < self.settings.epochs and not self.clock.is_up():
             return
-        segmenter = Segmenter(self.model, device=self.device.type, precision="float32", record=False)
-        tuned = tune(segmenter, self.validation, rounds=1, metric=self.settings.metric)
-        self.model.method.thresholds.update(tuned)
-        scores = _scores(segmenter, self.validation, self.settings.metric)
+        with self.clock.validating():
+            scores = self._validated()
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
         score = scores["mean" if self.settings.metric == "average_precision" else self.settings.metric]
         self.log("score", score, prog_bar=True, logger=False)
@@ -416,13 +452,21 @@ class _Run(lightning.LightningModule):
         if self._out_of_patience(self.current_epoch):
             self.trainer.should_stop = True
 
+    def _validated(self) -> dict[str, float]:
+        """The scores with thresholds that are tuned first."""
+        segmenter = Segmenter(self.model, device=self.device.type, precision="float32", record=False)
+        self.model.method.thresholds.update(tune(segmenter, self.validation, rounds=1, metric=self.settings.metric))
+        return _scores(segmenter, self.validation, self.settings.metric)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["best"] = self.best, self.best_epoch
+        checkpoint["seconds"] = self.clock.spent()
         checkpoint["next_epoch"] = self.current_epoch + 1
         checkpoint["thresholds"] = dict(self.model.method.thresholds)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.best, self.best_epoch = checkpoint["best"]
+        self.clock.before = checkpoint["seconds"]
         self.model.method.thresholds.update(checkpoint["thresholds"])
         self.places.epoch = checkpoint["next_epoch"]  # the first crops are fetched before the epoch is announced
 
@@ -470,7 +514,7 @@ def _precision(settings: Settings, device: torch.device) -> Any:
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "mps": lambda: False,
     }
-    wanted = settings.precision == "bf16" or (settings.precision == "auto" and has_bf16[device.type]())
+    wanted = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bf16[device.type]())
     return "bf16-mixed" if wanted else "32-true"
 
 
@@ -489,12 +533,14 @@ def _normalised(description: Description, sample: Sample) -> Float[Tensor, "c h 
     return torch.from_numpy(description.normalisation(pixels)).permute(2, 0, 1).clamp(-6e4, 6e4).half()
 
 
-def _check_classes(sample: Sample, class_names: tuple[str, ...], description: Description) -> None:
-    if len(sample.classes) and sample.classes.max() > len(description.class_names):
-        raise InputError(
-            f"{sample.name}: has class {class_names[sample.classes.max() - 1]}, but the model knows "
-            f"{', '.join(description.class_names)} only; train a model for all classes of the data."
-        )
+def _check_classes(images: Held, description: Description) -> None:
+    """Refuse objects of a class that the model lacks."""
+    for name, measured in zip(images.names, images.measured, strict=True):
+        if measured.classes.max(initial=0) > len(description.class_names):
+            raise InputError(
+                f"{name}: has class {images.class_names[measured.classes.max() - 1]}, but the model knows "
+                f"{', '.join(description.class_names)} only; train a model for all classes of the data."
+            )
 
 
 def _seed(*numbers: int) -> int:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from attractor.cli.app import Device, need_for_training
 from attractor.cli.printing import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def train(
-    recipe: Annotated[
+    source: Annotated[
         Path, typer.Argument(metavar="RECIPE.toml|DATASET", help="How to train, or just the data.", show_default=False)
     ],
     start: Annotated[
@@ -25,6 +21,9 @@ def train(
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for all that is written.", show_default="runs/<name>")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="N", help="Stop after N minutes, if all epochs are not done before.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in that folder.")] = False,
     device: Device = "auto",
@@ -34,19 +33,21 @@ def train(
 ) -> None:
     """Train a model by a recipe, or on a data set, for which a recipe is then written."""
     need_for_training()
-    from attractor.model import find_model, read_description
-    from attractor.recipe import read_recipe, recipe_for, run
+    from attractor import runs
 
-    if start is not None:
-        find_model(start)
-    if recipe.suffix == ".toml":
-        begin = [f"model.start={json.dumps(start)}"] if start is not None else []
-        wanted = read_recipe(recipe, [*(changes or ()), *begin])
-    else:
-        wanted = recipe_for(recipe, changes or (), start=start)
-    folder = out if out is not None else Path("runs") / recipe.resolve().stem
-    run(wanted, folder, resume=resume, device=device)
-    scores = read_description(folder / "model.safetensors").scores.get("validation", {})
+    data, recipe = (None, source) if source.suffix == ".toml" else (source, None)
+    folder = out if out is not None else runs.default_folder(source)
+    segmenter = runs.train(
+        data,
+        recipe=recipe,
+        minutes=minutes,
+        start=start,
+        out=folder,
+        changes=changes or (),
+        resume=resume,
+        device=device,
+    )
+    scores = segmenter.model.description.scores.get("validation", {})
     measured = f" On the validation images its mean AP is {scores['mean']:.3f}." if "mean" in scores else ""
     say(f"The model is {folder / 'model.safetensors'}.{measured}")
     say(f"Use it: attractor segment IMAGE --model {shlex.quote(str(folder))}")

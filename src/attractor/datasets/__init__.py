@@ -82,9 +82,9 @@ class Subset:
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         """Keep the images at these indices, in this order."""
-        self._dataset, self._indices = dataset, tuple(int(index) for index in indices)
+        self._dataset, self.indices = dataset, tuple(int(index) for index in indices)
         self.class_names = dataset.class_names
-        self.names = tuple(dataset.names[index] for index in self._indices)
+        self.names = tuple(dataset.names[index] for index in self.indices)
         kept = set(self.names)
         self.columns = {
             column: {name: value for name, value in values.items() if name in kept}
@@ -93,11 +93,11 @@ class Subset:
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample."""
-        return self._dataset[self._indices[index]]
+        return self._dataset[self.indices[index]]
 
 
 def split(dataset: Dataset, share: float, seed: int, by: str | None = None) -> tuple[Subset, Subset]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -166,15 +166,20 @@ def object_statistics(dataset: Dataset) -> ObjectStatistics:
     Raises:
         InputError: if an image cannot be read.
     """
-    measured = [(sample.labels.shape, *_measure(sample.labels), sample.classes) for sample in _samples(dataset)]
-    return _statistics(
-        [size for size, *_ in measured], [tuple(rest) for _, *rest in measured], len(dataset.class_names)
-    )
+    n_classes = len(dataset.class_names)
+    return joined([statistics_of(dataset[index], n_classes) for index in range(len(dataset))], n_classes)
 
 
-def _samples(dataset: Dataset) -> Iterator[Sample]:
-    """Each sample in turn, one in memory at a time."""
-    return (dataset[index] for index in range(len(dataset)))
+def statistics_of(sample: Sample, n_classes: int) -> ObjectStatistics:
+    """Sizes of the objects of one image."""
+    return _statistics([sample.labels.shape], [(*_measure(sample.labels), sample.classes)], n_classes)
+
+
+def joined(parts: Sequence[ObjectStatistics], n_classes: int) -> ObjectStatistics:
+    """The statistics of several images or data sets in one record."""
+    measured = [(part.areas, part.extents, part.classes) for part in parts]
+    sizes = [tuple(size) for part in parts for size in part.image_sizes.tolist()]
+    return _statistics(sizes, measured, n_classes)
 
 
 def _measure(labels: Int32[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, "k 2"]]:

@@ -1,0 +1,364 @@
+"""A training run: from a recipe, or a data set alone, to a model in a folder.
+
+The folder gets the recipe that was used, the checkpoints and the model; a run that fails before it has learned anything
+leaves none behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from attractor.augmentation import Augmentation
+from attractor.datasets import Crops, Dataset, open_dataset, split
+from attractor.datasets.classes import WithClasses
+from attractor.datasets.held import Held, hold
+from attractor.errors import InputError
+from attractor.model import Description, Model, find_model
+from attractor.networks.resnet import ResNet, load_weights
+from attractor.normalisation import Normalisation
+from attractor.prediction.image import Segmenter
+from attractor.recipe import Data, Read, Recipe, read_images, read_recipe, recipe_for, write_recipe
+from attractor.training import Settings
+from attractor.training import train as fit
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    data: str | Path | None = None,
+    *,
+    recipe: str | Path | None = None,
+    minutes: float | None = None,
+    start: str | None = None,
+    out: str | Path | None = None,
+    changes: Sequence[str] = (),
+    resume: bool = False,
+    device: str = "auto",
+) -> Segmenter:
+    """Train a model on annotated images; it is kept in a folder, and comes back ready to segment.
+
+    Args:
+        data: a data set, in any layout that `attractor.read` knows.
+        recipe: file of a recipe to train by; by default one is made to suit the data. With `data`, too, it is trained
+            on those images instead of the recipe's own.
+        minutes: when to stop, if the epochs of the recipe are not done before: the learning rate then falls to zero by
+            that time. Reading the images beforehand is not counted.
+        start: name or file of a model whose weights to begin with.
+        out: folder for everything that is written; by default `runs/` and the name of the data or the recipe.
+        changes: keys of the recipe to change, as in "training.epochs=2".
+        resume: go on with the training in that folder.
+        device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
+
+    Raises:
+        InputError: if the data cannot be learned from, or an argument or a key cannot be.
+
+    Examples:
+        A few steps on two drawings of discs; in earnest, `attractor.train("my_images")` is all.
+
+        >>> import tempfile, numpy as np, attractor
+        >>> from attractor.datasets import Sample
+        >>> from attractor.datasets.label_images import write_label_images
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> rows, columns = np.mgrid[:32, :32]
+        >>> labels = ((rows - 9) ** 2 + (columns - 9) ** 2 < 30) + 2 * ((rows - 22) ** 2 + (columns - 20) ** 2 < 30)
+        >>> image = (200 * (labels > 0)).astype(np.uint8)[..., None]
+        >>> drawn = image, labels.astype(np.int32), np.array([1, 1]), np.zeros((32, 32), bool)
+        >>> write_label_images(folder.name + "/discs", [Sample(name, *drawn) for name in "ab"])
+        >>> quick = ["training.epochs=1", "training.crops_per_epoch=2", "training.batch_size=2", "training.workers=0"]
+        >>> segmenter = attractor.train(
+        ...     folder.name + "/discs", out=folder.name + "/run", changes=[*quick, "training.crop_size=32"]
+        ... )
+        >>> segmenter.segment(image).labels.shape
+        (32, 32)
+        >>> folder.cleanup()
+    """
+    if start is not None:
+        find_model(start)
+    source = recipe if recipe is not None else data
+    if source is None:
+        raise InputError("Give the images to learn from, or a recipe that names them.")
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"minutes is {minutes}; it must be above 0.")
+    read = functools.cache(read_images)
+    own = [] if minutes is None else [f"training.minutes={float(minutes)}"]
+    if recipe is None:
+        wanted = recipe_for(source, [*changes, *own], start=start, read=read)
+    else:
+        own += [] if start is None else [f"model.start={json.dumps(start)}"]
+        own += [] if data is None else [f"data.train={json.dumps(str(data))}"]
+        wanted = read_recipe(recipe, [*changes, *own])
+    if minutes is not None and wanted.stages:
+        raise InputError(f"{source}: has stages, each with a time of its own: set training.minutes in each of them.")
+    folder = default_folder(source) if out is None else out
+    return Segmenter(run(wanted, folder, resume=resume, device=device, read=read), device=device)
+
+
+def default_folder(source: str | Path) -> Path:
+    """Where a training goes if nobody says so: named after its data set or its recipe."""
+    return Path("runs") / Path(source).resolve().stem
+
+
+def run(
+    recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = "auto", read: Read = read_images
+) -> Model:
+    """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
+
+    A recipe in stages has a folder below `out` for each; the model of the last one is the run's.
+
+    Args:
+        recipe: what to do.
+        out: folder for everything that is written.
+        resume: go on from the last checkpoint in `out`; stages that were finished are kept.
+        device: as `attractor.prediction.image.choose_device` has it.
+        read: what reads the data sets.
+
+    Raises:
+        InputError: if the recipe, its data or the folder cannot be used, or there is nothing to resume.
+    """
+    out = Path(out)
+    _check_folder(out, recipe, resume)
+    with _nothing_left_of_a_false_start(out):
+        if recipe.stages:
+            return _run_stages(recipe, out, resume=resume, device=device, read=read)
+        return _run_one(recipe, out, resume=resume, device=device, read=read)
+
+
+def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
+    """Train by a recipe without stages; nothing is written before all data have been read."""
+    training, validation = _parts(recipe, read)
+    model = _new_model(recipe, training)
+    _make_folder(out)
+    write_recipe(out / "recipe.toml", recipe)
+    return fit(
+        model,
+        training,
+        _crops(validation, recipe.data, model.method.max_instances),
+        out=out,
+        settings=Settings(**dataclasses.asdict(recipe.training)),
+        augmentation=Augmentation(**dataclasses.asdict(recipe.augmentation)),
+        resume=resume,
+        device=device,
+    )
+
+
+def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
+    """Train one stage after another."""
+    _parts(recipe, read)  # an error in the data leaves no trace
+    _make_folder(out)
+    write_recipe(out / "recipe.toml", recipe)
+    start = recipe.model.start
+    for number in range(1, len(recipe.stages) + 1):
+        folder = out / f"stage_{number}"
+        own = recipe.stage(number)
+        own = own.model_copy(update={"model": own.model.model_copy(update={"start": start})})
+        start = str(folder / "model.safetensors")
+        if resume and Path(start).exists():
+            continue
+        logger.warning("Stage %d of %d: %s", number, len(recipe.stages), folder)
+        run(own, folder, resume=resume and (folder / "last.ckpt").exists(), device=device, read=read)
+    model = Model.load(str(start))
+    model.save(out / "model.safetensors", scores=model.description.scores)
+    return model
+
+
+def _new_model(recipe: Recipe, training: Held) -> Model:
+    """The model that a recipe describes, with the weights that it begins with."""
+    section = recipe.model
+    _check_names(section.classes, training.class_names, "model.classes")
+    description = Description(
+        method=section.method,
+        network=section.network,
+        channels=section.channels,
+        class_names=tuple(section.classes or training.class_names),
+        normalisation=Normalisation(**dataclasses.asdict(section.normalisation)),
+        options=section.options,
+        network_options=section.network_options,
+        object_size=round(training.statistics.typical_size, 1),
+        recipe=recipe.model_dump(mode="json"),
+        about=section.about,
+    )
+    torch.manual_seed(recipe.training.seed)
+    model = Model(description)
+    if section.encoder_weights is not None:
+        _load_encoder(model, section.encoder_weights)
+    if section.start is not None:
+        _begin_with(model, Model.load(section.start))
+    return model
+
+
+# ------------------------------------------------------------------------ data
+
+
+def _parts(recipe: Recipe, read: Read) -> tuple[Held, Held]:
+    """The images to learn from and those to validate on; both have objects."""
+    data = recipe.data
+    images = read(data.train, None if data.classes is None else tuple(data.classes))
+    if not images.statistics.count:
+        raise InputError(f"{data.train}: none of the {len(images)} images has an object to learn from.")
+    if not isinstance(data.validation, str):
+        return _split(images, data, data.validation)
+    if data.split_by is not None:
+        raise InputError("data.split_by says how to split data.train, but data.validation names its own images.")
+    validation = _matched(open_dataset(data.validation), images.class_names, data.classes)
+    held = images if data.validation == data.train and data.classes is None else hold(validation)
+    if not held.statistics.count:
+        raise InputError(
+            f"{data.validation}: none of the {len(held)} images to validate on has an object, so they cannot tell a "
+            "good model from a bad one; give others by data.validation."
+        )
+    return images, held
+
+
+def _split(images: Held, data: Data, share: float) -> tuple[Held, Held]:
+    """The images in two parts with objects in both; only where chance would not have it so, the empty ones are taught.
+
+    Raises:
+        InputError: as `split`, or if a single image has objects.
+    """
+    parts = [images.part(part.indices) for part in split(images, share, data.split_seed, data.split_by)]
+    if all(part.statistics.count for part in parts):
+        return parts[0], parts[1]
+    full = [index for index, measured in enumerate(images.measured) if measured.count]
+    if len(full) < 2:
+        raise InputError(
+            f"{data.train}: only one of the {len(images)} images, {images.names[full[0]]}, has an object; training "
+            "needs two, one of them to validate on. Annotate another, or name other images by data.validation."
+        )
+    _, chosen = split(images.part(full), share, data.split_seed, data.split_by)
+    validation = [full[index] for index in chosen.indices]
+    return images.part([i for i in range(len(images)) if i not in set(validation)]), images.part(validation)
+
+
+def _matched(validation: Dataset, names: tuple[str, ...], chosen: list[str] | None) -> Dataset:
+    """The images to validate on with the training data's classes, by name; single classes are the same by any name."""
+    own = validation.class_names
+    if own == names or len(own) == len(names) == 1:
+        return validation
+    if not set(own) & set(names):
+        raise InputError(
+            f"data.validation has the classes {', '.join(own)}, and the training data {', '.join(names)}: none is in "
+            "both; give them the same names."
+        )
+    unknown = [name for name in own if name not in names]
+    if unknown and chosen is None:
+        raise InputError(
+            f"data.validation has the classes {', '.join(unknown)}, which the training data has not (it has "
+            f"{', '.join(names)}); give both the same names, or choose some by data.classes."
+        )
+    return WithClasses(validation, names, [names.index(name) + 1 if name in names else 0 for name in own])
+
+
+def _crops(validation: Dataset, data: Data, most: int | None) -> Dataset:
+    """The images to validate on, or their crops; by default those that the method can hold."""
+    if data.crop is None:
+        if data.max_objects is not None:
+            raise InputError("data.max_objects says which crops to leave out; give their size, too: data.crop.")
+        return validation
+    crops = Crops(validation, data.crop, max_objects=data.max_objects or most)
+    logger.warning("Validation is on crops: %s", crops.in_words())
+    return crops
+
+
+def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) -> None:
+    """A model's classes are told apart by number, so several names must come in the order of the data."""
+    if names is not None and tuple(names) != of_data and (len(of_data) > 1 or len(names) > 1):
+        raise InputError(
+            f"{key} has the classes {', '.join(names)}, the training data {', '.join(of_data)}; they must be the same, "
+            "in this order."
+        )
+
+
+# ---------------------------------------------------------------------- folder
+
+
+def _check_folder(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Refuse a folder with another training in it, or one without this training if that is to be resumed."""
+    begun = out / ("recipe.toml" if recipe.stages else "last.ckpt")
+    if not resume and begun.exists():
+        raise InputError(f"{out}: a training was begun here; add --resume to go on with it, or give another --out.")
+    if not resume:
+        return
+    if not begun.exists():
+        raise InputError(f"{out}: there is nothing to resume; start the training without --resume.")
+    if changed := _differences(read_recipe(out / "recipe.toml"), recipe):
+        raise InputError(
+            f"{out}: this training was begun with another recipe ({', '.join(changed)} differ); resume with the "
+            f"same command, or with {out / 'recipe.toml'}; or give another --out to begin a new one."
+        )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: the folder cannot be made: {error.strerror}.") from error
+
+
+@contextmanager
+def _nothing_left_of_a_false_start(out: Path) -> Iterator[None]:
+    """Where a run ends before it has kept any weights, remove what it made: files, folders and folders above them."""
+    above = [folder for folder in (out, *out.parents) if not folder.exists()]
+    before = set() if above else set(out.iterdir()) if out.is_dir() else None
+    try:
+        yield
+    except BaseException:
+        if before is not None and out.is_dir() and not _weights_in(out):
+            for path in set(out.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for folder in above:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+        raise
+
+
+def _weights_in(out: Path) -> bool:
+    """Whether there is a checkpoint or a model, also of a stage."""
+    return any(
+        path.suffix in (".ckpt", ".safetensors") for folder in (out, *out.glob("stage_*")) for path in folder.iterdir()
+    )
+
+
+def _differences(old: Recipe, new: Recipe) -> list[str]:
+    """Keys whose values differ."""
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    stages = ["stages"] if before.pop("stages") != after.pop("stages") else []
+    for content in (before, after):  # a stage begins with the one before, wherever their folder is
+        start = Path(content["model"]["start"] or "").parts[-2:]
+        if start and start[0].startswith("stage_"):
+            content["model"]["start"] = "/".join(start)
+    return [f"{s}.{key}" for s in after for key in after[s] if before[s].get(key) != after[s][key]] + stages
+
+
+def _load_encoder(model: Model, path: str) -> None:
+    encoder = getattr(model.method.network, "encoder", None)
+    if not isinstance(encoder, ResNet):
+        raise InputError(
+            f'model.encoder_weights = "{path}" is for a ResNet, which the network {model.description.network} does not '
+            'have; use model.network = "unet", or leave it out.'
+        )
+    load_weights(encoder, path, model.description.channels)
+
+
+def _begin_with(model: Model, start: Model) -> None:
+    """Take over every weight whose name and shape agree; the rest begins anew, and the log says which."""
+    own, given = model.method.state_dict(), start.method.state_dict()
+    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise InputError(
+            f"The model to start from is {start.description.method} on {start.description.network} and shares no "
+            f"weight with {model.description.method} on {model.description.network}; train the same method and network."
+        )
+    if anew := sorted({name.rsplit(".", 1)[0] for name in own if name not in fitting}):
+        logger.warning(
+            "Layers that the model to start from has in another shape, or not, begin anew: %s", ", ".join(anew)
+        )
+    model.method.load_state_dict(own | fitting)

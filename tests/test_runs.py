@@ -1,0 +1,192 @@
+"""Runs: every image is read once, validation has objects, a false start leaves nothing, and time can be limited."""
+
+import dataclasses
+import doctest
+
+import numpy as np
+import pytest
+import torch
+from tests.test_training import sample
+
+import attractor
+from attractor import runs
+from attractor.datasets.label_images import LabelImages, write_label_images
+from attractor.errors import InputError
+from attractor.recipe import read_images, recipe_of, write_recipe
+from attractor.training import _Clock, _Run
+
+QUICK = [
+    "training.epochs=1",
+    "training.crops_per_epoch=2",
+    "training.batch_size=2",
+    "training.crop_size=32",
+    "training.workers=0",
+]
+
+
+@pytest.fixture(autouse=True)
+def _thresholds_as_they_are(monkeypatch):
+    """Tuning them takes half of so small a run."""
+    monkeypatch.setattr("attractor.training.tune", lambda *_, **__: {})
+
+
+def write_images(folder, n_objects):
+    """Images image_0, image_1, … with so many objects."""
+    samples = []
+    for index, n in enumerate(n_objects):
+        drawn = sample(f"image_{index}", seed=index)
+        labels = np.where(drawn.labels <= n, drawn.labels, 0)
+        samples.append(dataclasses.replace(drawn, labels=labels, classes=np.ones(n, np.int32)))
+    write_label_images(folder, samples)
+    return folder
+
+
+class FirstStepError(Exception):
+    """The first step has come."""
+
+
+def test_every_image_is_read_once_before_the_first_step(tmp_path, monkeypatch):
+    data, reads = write_images(tmp_path / "data", [3, 3, 3, 3]), []
+    read = LabelImages.__getitem__
+
+    def counting(self, index):
+        reads.append(self.names[index])
+        return read(self, index)
+
+    def first_step(*_):
+        raise FirstStepError
+
+    monkeypatch.setattr(LabelImages, "__getitem__", counting)
+    monkeypatch.setattr(_Run, "training_step", first_step)
+    with pytest.raises(FirstStepError):
+        attractor.train(data, out=tmp_path / "out", device="cpu", changes=QUICK)
+    assert sorted(reads) == [f"image_{i}" for i in range(4)]
+    assert not (tmp_path / "out").exists()  # neither a recipe nor logs, as nothing has been learned
+
+
+def parts(data, **more):
+    recipe = recipe_of({"data": {"train": str(data), **more}})
+    return [[*part.names] for part in runs._parts(recipe, read_images)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("n_objects", [[3, 0, 2], [0, 2, 3], [2, 3, 0]])
+def test_validation_images_have_objects(tmp_path, n_objects, seed):
+    training, validation = parts(write_images(tmp_path / "data", n_objects), split_seed=seed)
+    assert sorted(training + validation) == ["image_0", "image_1", "image_2"]
+    for part in (training, validation):
+        assert any(n_objects[int(name[-1])] for name in part)
+
+
+def test_one_image_with_objects_is_too_few(tmp_path):
+    data = write_images(tmp_path / "data", [3, 0])
+    with pytest.raises(InputError, match="only one of the 2 images, image_0, has an object; training needs two"):
+        parts(data)
+
+
+def test_images_to_validate_on_that_have_no_object_are_refused(tmp_path):
+    data, empty = write_images(tmp_path / "data", [3, 3]), write_images(tmp_path / "empty", [0, 0])
+    with pytest.raises(InputError, match="empty: none of the 2 images to validate on has an object"):
+        parts(data, validation=str(empty))
+
+
+@pytest.mark.parametrize("change", ["model.channels=2", "training.balance=kind", "data.crop=4000000000"])
+def test_a_run_that_cannot_begin_leaves_nothing_behind(tmp_path, change):
+    data = write_images(tmp_path / "data", [3, 3])
+    with pytest.raises(InputError):
+        attractor.train(data, out=tmp_path / "runs" / "out", device="cpu", changes=[*QUICK, change])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_false_start_leaves_what_was_there_before(tmp_path, monkeypatch):
+    data = write_images(tmp_path / "data", [3, 3])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    def fails(*_):
+        raise FirstStepError
+
+    monkeypatch.setattr(_Run, "training_step", fails)
+    with pytest.raises(FirstStepError):
+        attractor.train(data, out=tmp_path / "out", device="cpu", changes=QUICK)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_a_training_ends_when_its_time_is_over(tmp_path, monkeypatch):
+    data = write_images(tmp_path / "data", [3, 3])
+    steps, rates = [], []
+    step = _Run.training_step
+
+    def training_step(self, batch, index):
+        steps.append(index)
+        rates.append(self.optimizers().param_groups[0]["lr"])
+        return step(self, batch, index)
+
+    monkeypatch.setattr(_Run, "training_step", training_step)
+    monkeypatch.setattr(_Clock, "share", lambda self: len(steps) / 4)  # a step is a quarter of the time
+    long = ["training.epochs=900", "training.crops_per_epoch=600", "training.warmup=0.0"]
+    segmenter = attractor.train(data, minutes=1, out=tmp_path / "out", device="cpu", changes=[*QUICK, *long])
+    assert len(steps) == 4
+    assert np.all(np.diff(rates) < 0)
+    assert rates[-1] < 0.4 * rates[0]
+    assert segmenter.model.description.scores["validation"].keys() >= {"mean"}
+    assert (tmp_path / "out" / "last.ckpt").exists()
+
+
+def test_a_clock_sets_time_aside_for_validation(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = _Clock(60.0)
+    clock.start()
+    now[0] += 10
+    with clock.validating():
+        now[0] += 5
+    assert clock.share() == pytest.approx(15 / 45)
+    now[0] += 30
+    assert clock.is_up()
+    assert not _Clock(0.0).is_up()  # no limit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Give the images to learn from, or a recipe that names them"),
+        ({"data": "x", "minutes": 0}, "minutes is 0; it must be above 0"),
+        ({"data": "x", "minutes": np.nan}, "minutes is nan; it must be above 0"),
+        ({"data": "nowhere"}, "nowhere: no such data set"),
+        ({"data": "x", "start": "nothing"}, "nothing: there is no such model"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        attractor.train(**arguments)
+
+
+def test_time_is_not_divided_among_stages(tmp_path):
+    recipe = recipe_of({"data": {"train": "x"}, "stages": [{}]})
+    write_recipe(tmp_path / "r.toml", recipe)
+    with pytest.raises(InputError, match="has stages, each with a time of its own"):
+        attractor.train(recipe=tmp_path / "r.toml", minutes=3)
+
+
+def test_a_recipe_can_be_used_on_other_images(tmp_path, monkeypatch):
+    write_recipe(tmp_path / "r.toml", recipe_of({"data": {"train": "x"}, "model": {"channels": 1}}))
+    given = []
+
+    def run(recipe, out, **_):
+        given.append((recipe.data.train, recipe.training.epochs, str(out)))
+        raise FirstStepError
+
+    monkeypatch.setattr(runs, "run", run)
+    with pytest.raises(FirstStepError):
+        attractor.train('my "own" images', recipe=tmp_path / "r.toml", changes=["training.epochs=3"])
+    assert given == [('my "own" images', 3, "runs/r")]
+
+
+def test_the_example_of_train_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    (example,) = doctest.DocTestFinder(recurse=False).find(runs.train, "train")
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted > 5
+    assert result.failed == 0
