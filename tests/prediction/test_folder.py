@@ -18,7 +18,8 @@ from attractor.errors import InputError
 from attractor.images import read_image, read_labels
 from attractor.prediction import folder
 from attractor.prediction.folder import segment_files
-from attractor.prediction.formats import FORMATS, Format, Result
+from attractor.prediction.outputs import OUTPUTS
+from attractor.prediction.result import FolderOutput, Result
 
 RANDOM = np.random.default_rng(0)
 
@@ -129,7 +130,7 @@ def test_a_format_of_a_folder_is_written_with_the_files_or_not_at_all(segmenter,
         folder.mkdir(exist_ok=True)
         (folder / result.stem).touch()
 
-    monkeypatch.setitem(FORMATS, "shared", Format("shared/", write=write))
+    monkeypatch.setitem(OUTPUTS, "shared", FolderOutput(folder="shared", write=write))
     for name in "ab":
         picture(tmp_path / f"{name}.png")
     outcomes = segment_files(segmenter, [tmp_path], tmp_path / "out", formats=["shared", "csv"])

@@ -68,7 +68,18 @@ def _metrics() -> str:
     return "; ".join(f"{name}: {metric.about}" for name, metric in METRICS.items())
 
 
-NAMES: dict[str, Callable[[], str]] = {"layouts": _layouts, "results_forms": _results_forms, "metrics": _metrics}
+def _outputs() -> str:
+    from attractor.prediction.outputs import outputs_in_words
+
+    return outputs_in_words()
+
+
+NAMES: dict[str, Callable[[], str]] = {
+    "layouts": _layouts,
+    "results_forms": _results_forms,
+    "metrics": _metrics,
+    "outputs": _outputs,
+}
 
 
 class Command(typer.core.TyperCommand):

@@ -41,8 +41,7 @@ def segment(
         typer.Option(
             "--format",
             metavar="LIST",
-            help="What to write of each image, commas between: labels, overlay, csv, parquet, coco, geojson, rois "
-            "(ImageJ), cityscapes.",
+            help="What to write of each image, commas between: {outputs}.",
         ),
     ] = "labels,overlay,csv",
     pixel_size: Annotated[
@@ -57,11 +56,11 @@ def segment(
     """Find the objects of images: label image, picture with outlines, and table of objects for each."""
     from attractor.images import find_images
     from attractor.prediction.folder import segment_files
-    from attractor.prediction.formats import DEFAULT_FORMATS
+    from attractor.prediction.outputs import DEFAULT_OUTPUTS, written_endings
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()]
     size = _sides(pixel_size)
-    given = find_images(images)
+    given = find_images(images, written=written_endings())
     segmenter = attractor.load(
         model, device=device, thresholds=_numbers(thresholds or ()), engine=engine, precision=precision
     )
@@ -87,7 +86,7 @@ def segment(
     n_objects = sum(outcome.n_objects for outcome in done)
     if done:
         found = f"Found {counted(n_objects, 'object')} in {counted(len(done), 'image')}"
-        is_usual = tuple(chosen) == DEFAULT_FORMATS
+        is_usual = tuple(chosen) == DEFAULT_OUTPUTS
         say(
             f"{found}; {'labels, overlays and tables' if is_usual else 'results as ' + ', '.join(chosen)} are in {out}."
         )

@@ -13,9 +13,7 @@ from pathlib import Path
 from attractor.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
-OUTPUT_ENDINGS = (  # what `attractor segment` writes beside an image
-    "_labels.tif", "_overlay.png", "_objects.csv", "_objects.parquet", "_coco.json", "_objects.geojson", "_rois.zip",
-)  # fmt: skip
+OUTPUT_ENDINGS = ("_labels.tif", "_overlay.png")  # images that `attractor segment` writes beside an image
 
 
 def made(folder: str | Path) -> Path:
@@ -61,8 +59,12 @@ class Found:
     problems: dict[Path, str]  # folder without an image, or that cannot be read -> what is wrong with it
 
 
-def find_images(paths: Iterable[str | Path]) -> Found:
+def find_images(paths: Iterable[str | Path], *, written: tuple[str, ...] = OUTPUT_ENDINGS) -> Found:
     """Files as given, and the images directly in given folders, sorted by name, without what `segment` wrote there.
+
+    Args:
+        paths: files and folders.
+        written: endings of the names of what was written.
 
     Raises:
         InputError: if a path is missing, there is no image at all, or two files share a stem: their results would too.
@@ -71,7 +73,7 @@ def find_images(paths: Iterable[str | Path]) -> Found:
     problems: dict[Path, str] = {}
     for path in map(Path, paths):
         try:
-            files = images_in(path) if path.is_dir() else [existing(path)]
+            files = images_in(path, written) if path.is_dir() else [existing(path)]
         except InputError as error:
             if not path.is_dir():
                 raise
@@ -95,7 +97,7 @@ def _refuse_shared_stems(files: Iterable[Path]) -> None:
             )
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path, written: tuple[str, ...] = OUTPUT_ENDINGS) -> list[Path]:
     """The images directly in a folder, sorted by name, without hidden files and what `segment` wrote.
 
     Raises:
@@ -105,7 +107,7 @@ def images_in(folder: Path) -> list[Path]:
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
-    files = [file for file in files if not file.name.startswith(".") and not file.name.endswith(OUTPUT_ENDINGS)]
+    files = [file for file in files if not file.name.startswith(".") and not file.name.endswith(written)]
     if not files:
         raise InputError(f"{folder}: holds no image; files must end in one of {', '.join(IMAGE_SUFFIXES)}.")
     return files

@@ -28,9 +28,10 @@ from attractor.images import atomic, find_images, read_image
 from attractor.images import pixel_size as pixel_size_in
 from attractor.instances import Instances
 from attractor.measurements import check_pixel_size
-from attractor.prediction.formats import DEFAULT_FORMATS, FORMATS, Result, check_formats
 from attractor.prediction.image import Segmenter
 from attractor.prediction.memory import is_for_memory
+from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
+from attractor.prediction.result import FileOutput, FolderOutput, Result
 
 ROOM = 1 << 23  # pixels of the images under way at once, where memory is not the limit
 STAGES = 3  # images under way where they share one device: one is read, one computed, one written
@@ -56,7 +57,7 @@ def segment_files(
     tta: bool = False,
     object_size: float | None = None,
     tile: int | None = None,
-    formats: Sequence[str] = DEFAULT_FORMATS,
+    formats: Sequence[str] = DEFAULT_OUTPUTS,
     pixel_size: tuple[float, float] | None = None,
     report: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
@@ -69,7 +70,7 @@ def segment_files(
         tta: as for `Segmenter.segment`, like the two that follow.
         object_size: typical diameter of the objects in these images, in pixels.
         tile: side in pixels of the tiles that large images are computed in.
-        formats: names in `attractor.prediction.formats.FORMATS` of what to write.
+        formats: names in `attractor.prediction.outputs.OUTPUTS` of what to write.
         pixel_size: micrometres along a pixel's height and width; by default each file's own, where it has one.
         report: called with the outcome of each image as soon as it and those before it are there.
 
@@ -79,10 +80,10 @@ def segment_files(
             without images among others.
     """
     segmenter.check_options(tta=tta, object_size=object_size, tile=tile)
-    check_formats(formats, segmenter.class_names)
+    check_outputs(formats, segmenter.class_names)
     if pixel_size is not None:
         check_pixel_size(pixel_size)
-    given = find_images(paths)
+    given = find_images(paths, written=written_endings())
     images = given.images
     out = Path(out)
     make_writable(out)
@@ -186,20 +187,21 @@ def write_result(
     write_files(Result(name, image, found, class_names), out)
 
 
-def write_files(result: Result, out: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> None:
+def write_files(result: Result, out: Path, formats: Sequence[str] = DEFAULT_OUTPUTS) -> None:
     """Write one image's result to a folder that is there; what goes into folders of their own is written last.
 
     Raises:
         InputError: if a file cannot be written; the others are then not there, or as they were.
     """
-    chosen = [FORMATS[name] for name in dict.fromkeys(formats)]
-    contents = {out / (result.stem + one.ending): one.encode(result) for one in chosen if one.encode is not None}
+    chosen = [OUTPUTS[name] for name in dict.fromkeys(formats)]
+    files = [output for output in chosen if isinstance(output, FileOutput)]
+    folders = [output for output in chosen if isinstance(output, FolderOutput)]
+    contents = {out / (result.stem + output.ending): output.encode(result) for output in files}
     for path in contents:
         if path.is_dir():
             raise InputError(f"{path}: cannot be written: a folder has this name; choose another output folder.")
     with ExitStack() as stack:  # all are written before the first appears under its name
         for path, content in contents.items():
             stack.enter_context(atomic(path)).write_bytes(content)
-        for one in chosen:
-            if one.write is not None:
-                one.write(out / one.ending, result)
+        for output in folders:
+            output.write(out / output.folder, result)

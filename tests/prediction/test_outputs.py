@@ -14,17 +14,11 @@ from pycocotools.coco import COCO
 
 from attractor.datasets.coco import Coco
 from attractor.errors import InputError
-from attractor.images import OUTPUT_ENDINGS, write_image
+from attractor.images import IMAGE_SUFFIXES, OUTPUT_ENDINGS, write_image
 from attractor.instances import Instances
-from attractor.prediction.formats import (
-    DEFAULT_FORMATS,
-    FORMATS,
-    Result,
-    check_formats,
-    encode_coco,
-    encode_csv,
-    encode_parquet,
-)
+from attractor.prediction.encoding import encode_coco, encode_csv, encode_parquet
+from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
+from attractor.prediction.result import FileOutput, Result
 
 RANDOM = np.random.default_rng(0)
 
@@ -44,23 +38,23 @@ def result_of(found: Instances, **options: object) -> Result:
 
 
 def test_images_in_a_folder_are_told_from_what_was_written_there():
-    assert [one.ending for one in FORMATS.values() if one.encode is not None] == list(OUTPUT_ENDINGS)
+    assert [ending for ending in written_endings() if Path(ending).suffix in IMAGE_SUFFIXES] == list(OUTPUT_ENDINGS)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", OUTPUTS)
 @pytest.mark.parametrize("n", [0, 5])
 def test_every_format_writes_a_result_with_and_without_objects(tmp_path, name, n):
-    one, result = FORMATS[name], result_of(scattered(n))
-    if one.encode is not None:
-        assert one.encode(result)
+    output, result = OUTPUTS[name], result_of(scattered(n))
+    if isinstance(output, FileOutput):
+        assert output.encode(result)
     else:
-        one.write(tmp_path / one.ending, result)
-        assert list((tmp_path / one.ending).iterdir())
+        output.write(tmp_path / output.folder, result)
+        assert list((tmp_path / output.folder).iterdir())
 
 
 def test_every_format_is_accepted_for_classes_that_it_knows():
-    check_formats(list(FORMATS), ("person", "car"))
-    check_formats(DEFAULT_FORMATS, ("nucleus",))
+    check_outputs(list(OUTPUTS), ("person", "car"))
+    check_outputs(DEFAULT_OUTPUTS, ("nucleus",))
 
 
 @pytest.mark.parametrize(
@@ -76,15 +70,15 @@ def test_every_format_is_accepted_for_classes_that_it_knows():
 )
 def test_formats_that_cannot_be_written_are_refused(formats, message):
     with pytest.raises(InputError, match=message):
-        check_formats(formats, ("nucleus",))
+        check_outputs(formats, ("nucleus",))
 
 
 @pytest.mark.parametrize(("name", "package"), [("parquet", "pyarrow"), ("rois", "roifile")])
 def test_a_format_that_needs_more_says_what_to_install(monkeypatch, name, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=rf'The format {name} needs {package}.*pip install "\.\[formats\]"'):
-        check_formats([name], ("nucleus",))
-    check_formats(DEFAULT_FORMATS, ("nucleus",))
+        check_outputs([name], ("nucleus",))
+    check_outputs(DEFAULT_OUTPUTS, ("nucleus",))
 
 
 def test_a_result_is_measured_once(monkeypatch):

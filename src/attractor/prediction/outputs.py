@@ -1,0 +1,87 @@
+"""What `attractor segment` can write of an image, by the name that `--format` takes."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+from attractor.datasets.cityscapes import LABELS, write_cityscapes_results
+from attractor.datasets.geojson import encode_geojson
+from attractor.datasets.imagej import encode_rois
+from attractor.errors import InputError
+from attractor.images import encode_labels
+from attractor.overlays import overlay
+from attractor.prediction.encoding import encode_coco, encode_csv, encode_parquet, encode_picture
+from attractor.prediction.result import FileOutput, FolderOutput, Output, Result
+from attractor.wording import install
+
+DEFAULT_OUTPUTS = ("labels", "overlay", "csv")
+
+
+def check_outputs(names: Sequence[str], class_names: Sequence[str]) -> None:
+    """Refuse, before anything is computed, outputs that cannot be written for these classes.
+
+    Raises:
+        InputError: if none is given, or one is unknown, needs what is not installed, or lacks a class.
+    """
+    if unknown := [name for name in names if name not in OUTPUTS]:
+        raise InputError(f"There is no format {', '.join(map(repr, unknown))}; the formats are {', '.join(OUTPUTS)}.")
+    if not names:
+        raise InputError(f"No format is given; the formats are {', '.join(OUTPUTS)}.")
+    for name in names:
+        needed = OUTPUTS[name].needs
+        if needed is not None and importlib.util.find_spec(needed) is None:
+            raise InputError(f"The format {name} needs {needed}, which is not installed. {install('formats')}")
+        OUTPUTS[name].check(class_names)
+
+
+def written_endings() -> tuple[str, ...]:
+    """What the names of written files end in, so that they are told from images in the same folder."""
+    return tuple(output.ending for output in OUTPUTS.values() if isinstance(output, FileOutput))
+
+
+def outputs_in_words() -> str:
+    """The names, each with the program that the output is for, where the name does not say so."""
+    return ", ".join(f"{name} ({output.reader})" if output.reader else name for name, output in OUTPUTS.items())
+
+
+def _overlay(result: Result) -> bytes:
+    return encode_picture(overlay(result.image, result.found, order=result.is_ordered))
+
+
+def _check_cityscapes(class_names: Sequence[str]) -> None:
+    """Refuse classes without a number in Cityscapes."""
+    if unknown := [name for name in class_names if name not in LABELS]:
+        raise InputError(
+            f"The format cityscapes has no class {', '.join(map(repr, unknown))}, which the model finds; its classes "
+            f"are {', '.join(LABELS)}."
+        )
+
+
+OUTPUTS: dict[str, Output] = {
+    "labels": FileOutput(ending="_labels.tif", encode=lambda result: encode_labels(result.found.labels)),
+    "overlay": FileOutput(ending="_overlay.png", encode=_overlay),
+    "csv": FileOutput(ending="_objects.csv", encode=lambda result: encode_csv(result.table)),
+    "parquet": FileOutput(
+        ending="_objects.parquet", encode=lambda result: encode_parquet(result.table), needs="pyarrow"
+    ),
+    "coco": FileOutput(
+        ending="_coco.json", encode=lambda result: encode_coco(result.found, result.class_names, result.name)
+    ),
+    "geojson": FileOutput(
+        ending="_objects.geojson",
+        encode=lambda result: encode_geojson(result.found, result.class_names),
+        reader="QuPath",
+    ),
+    "rois": FileOutput(
+        ending="_rois.zip",
+        encode=lambda result: encode_rois(result.found, result.class_names),
+        reader="ImageJ",
+        needs="roifile",
+    ),
+    "cityscapes": FolderOutput(
+        folder="cityscapes",
+        write=lambda folder, result: write_cityscapes_results(folder, result.stem, result.found, result.class_names),
+        check=_check_cityscapes,
+    ),
+}

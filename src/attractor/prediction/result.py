@@ -1,0 +1,73 @@
+"""What there is to write of one image, and the two kinds of output it can be written to: one file, or a shared folder.
+
+An output is listed by name in `OUTPUTS` of `attractor.prediction.outputs`; the page `docs/add_an_output_format.md` has
+a whole one, in a few lines.
+
+Shapes: `h` rows, `w` columns, `c` channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from attractor.instances import Instances
+from attractor.measurements import object_table
+
+Table = dict[str, list[int | float | str]]  # columns by name, one row an object
+
+
+@dataclass(frozen=True)
+class Result:
+    """What there is to write of one image."""
+
+    name: str  # of the image's file, as in cells.png
+    image: Shaped[np.ndarray, "h w c"]
+    found: Instances
+    class_names: tuple[str, ...]
+    pixel_size: tuple[float, float] | None = None  # micrometres along height and width
+    is_ordered: bool = False  # whether labels are in the order in which the objects were found
+
+    @property
+    def stem(self) -> str:
+        """What the names of its files begin with."""
+        return Path(self.name).stem
+
+    @cached_property
+    def table(self) -> Table:
+        """The table of objects, measured once for all outputs."""
+        return object_table(self.image, self.found, self.class_names, pixel_size=self.pixel_size)
+
+
+def _any_classes(class_names: Sequence[str]) -> None:
+    """Accept all classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOutput:
+    """One file for each image."""
+
+    ending: str  # what follows the image's stem in the file's name, as in "_labels.tif"
+    encode: Callable[[Result], bytes]  # the file's content: the same bytes for the same result
+    reader: str = ""  # the program that it is for, where the name does not say so
+    needs: str | None = None  # a package that a plain installation lacks
+    check: Callable[[Sequence[str]], None] = _any_classes  # raises InputError for class names that it cannot hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOutput:
+    """Several files for each image, in a folder that all images share."""
+
+    folder: str  # its name
+    write: Callable[[Path, Result], None]  # the files of an image, into this folder
+    reader: str = ""
+    needs: str | None = None
+    check: Callable[[Sequence[str]], None] = _any_classes
+
+
+Output = FileOutput | FolderOutput
