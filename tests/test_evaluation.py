@@ -1,6 +1,7 @@
 """Scores of models and of label images, and thresholds tuned on validation images."""
 
 import dataclasses
+import doctest
 import inspect
 import json
 
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from attractor import evaluation
+import attractor
+from attractor import tuning
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
-from attractor.evaluation import evaluate, metric_named, scored_by
+from attractor.evaluation import evaluate, evaluate_model, metric_named, scored_by
 from attractor.instances import Instances
 from attractor.metrics import METRICS
 from attractor.model import Model
@@ -26,7 +28,7 @@ def sample(name, labels):
     )
 
 
-tune = inspect.unwrap(evaluation.tune)  # without the check of types: a stand-in takes the place of the model
+tune = inspect.unwrap(tuning.tune)  # without the check of types: a stand-in takes the place of the model
 TWO = [[1, 1, 0, 2], [1, 1, 0, 2]]
 ONE = [[1, 1, 0, 0], [1, 1, 0, 0]]
 
@@ -211,3 +213,52 @@ def test_a_method_without_proposals_says_so(tiny_model):
         segmenter.propose(np.zeros((5, 6), np.uint8), 5)
     with pytest.raises(InputError, match="offers no proposals"):
         segmenter.check_options(n_proposals=1)
+
+
+# --- a model and a data set by name
+
+
+def test_the_example_is_true():
+    runner = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder(recurse=False).find(inspect.unwrap(evaluate_model), "evaluate", False, {}):
+        runner.run(example)
+    assert runner.summarize(verbose=False) == (0, 5)
+
+
+def noisy(n):
+    """Images of noise with a square each, in two groups."""
+    labels = np.zeros((24, 24), np.int32)
+    labels[4:14, 4:14] = 1
+    samples = [sample(name, labels) for name in "abcdef"[:n]]
+    for seed, given in enumerate(samples):
+        given.image[..., 0] = np.random.default_rng(seed).integers(0, 255, labels.shape)
+    dataset = Listed(samples)
+    dataset.columns = {"kind": {name: "even" if place % 2 == 0 else "odd" for place, name in enumerate(dataset.names)}}
+    return dataset
+
+
+def test_a_model_is_evaluated_by_name_or_ready_made(tiny_model):
+    dataset, calls = noisy(3), []
+    by_name = attractor.evaluate(tiny_model, dataset, by="kind", report=lambda: calls.append(1))
+    ready = attractor.evaluate(attractor.load(tiny_model, precision="float32"), dataset, by="kind")
+    assert by_name.as_json() == ready.as_json()
+    assert list(by_name.groups) == ["even", "odd"]
+    assert len(calls) == 3
+
+
+def test_scores_print_as_tables(tiny_model):
+    text = str(attractor.evaluate(tiny_model, noisy(3), by="kind", metric="cvppp"))
+    assert text.startswith("Means over images, 95 % intervals; 3 true, ")
+    assert [line.split()[0] for line in text.splitlines() if line.strip()[:3] in ("all", "eve", "odd", "kin")] == [
+        "kind", "all", "even", "odd",
+    ]  # fmt: skip
+
+
+def test_a_column_that_is_not_there(tiny_model):
+    with pytest.raises(InputError, match="no column 'colour' to score by; its columns: kind"):
+        attractor.evaluate(tiny_model, noisy(1), by="colour")
+
+
+def test_a_model_without_proposals_is_not_ranked_by_them(tiny_model):
+    with pytest.raises(InputError, match="offers no proposals"):
+        attractor.evaluate(tiny_model, noisy(1), metric="average_recall")

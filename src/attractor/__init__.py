@@ -5,6 +5,7 @@
     segmenter = attractor.load("nuclei")
     found = segmenter.segment(image)  # an array of shape (h, w) or (h, w, c)
     found.labels  # int32, 0 is background, 1 to k are objects
+    print(attractor.evaluate("nuclei", "mydata"))  # its scores on annotated images
 
 Importing this is cheap: what computes is imported when it is first asked for.
 """
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from attractor.errors import InputError
 
 if TYPE_CHECKING:
+    from attractor.evaluation import evaluate_model as evaluate
     from attractor.instances import Instances
     from attractor.prediction.image import Segmenter
     from attractor.runs import train
 
-__all__ = ["InputError", "Instances", "load", "train"]
+__all__ = ["InputError", "Instances", "evaluate", "load", "train"]
 __version__ = "0.1.0"
 
 
@@ -64,4 +66,8 @@ def __getattr__(name: str) -> Any:
         from attractor.runs import train
 
         return train
+    if name == "evaluate":
+        from attractor.evaluation import evaluate_model
+
+        return evaluate_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

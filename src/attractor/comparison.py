@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -172,7 +172,7 @@ def compare(
     *,
     title: str = "the data set",
     remark: str = "",
-    by: dict[str, str] | None = None,
+    by: Mapping[str, str] | None = None,
     tta: bool = False,
     device: str = "auto",
     n_shown: int = 6,
@@ -286,7 +286,7 @@ def _shown_name(model: str | Path) -> str:
     return path.resolve().parent.name if path.stem == "model" else path.stem
 
 
-def _compared(job: _Job, by: dict[str, str] | None, own_process: bool, report: Callable[[], None]) -> Compared:
+def _compared(job: _Job, by: Mapping[str, str] | None, own_process: bool, report: Callable[[], None]) -> Compared:
     """One model on all images."""
     job.found.mkdir()
     measured: list[Measured] = []
@@ -313,7 +313,7 @@ def _compared(job: _Job, by: dict[str, str] | None, own_process: bool, report: C
     )
 
 
-def _groups(images: Sequence[Measured], by: dict[str, str] | None) -> dict[str, Summary]:
+def _groups(images: Sequence[Measured], by: Mapping[str, str] | None) -> dict[str, Summary]:
     """Scores of each group of images."""
     groups: dict[str, list[ImageScores]] = {}
     if by is not None:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attractor.datasets import Dataset, Sample
+from attractor.datasets import Dataset, Sample, open_dataset
 from attractor.datasets.classes import renumbered_objects
 from attractor.errors import InputError
 from attractor.instances import Instances
 from attractor.metrics import METRICS, Metric
 from attractor.metrics.metric import Pair, Row, Scores, Summary, Table
+from attractor.model import Model
 from attractor.prediction.image import Segmenter
 from attractor.tables import as_text
-
-TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their maps take some 700 MB
-
 
 NOT_IN_FILES = {"json": False}
 
@@ -74,6 +71,71 @@ def metric_named(name: str) -> Metric:
     if name not in METRICS:
         raise InputError(f'There is no metric "{name}"; there are: {", ".join(METRICS)}.')
     return METRICS[name]
+
+
+def groups_of(dataset: Dataset, column: str | None) -> Mapping[str, str] | None:
+    """The group of each image, which a column of the data set says; None without a column.
+
+    Raises:
+        InputError: if there is no such column.
+    """
+    if column is None:
+        return None
+    if column not in dataset.columns:
+        known = ", ".join(dataset.columns) or "none; write some into images.csv beside the images"
+        raise InputError(f"The data set has no column {column!r} to score by; its columns: {known}.")
+    return dataset.columns[column]
+
+
+def evaluate_model(
+    model: str | Path | Segmenter,
+    data: str | Path | Dataset,
+    *,
+    metric: str = "average_precision",
+    by: str | None = None,
+    tta: bool = False,
+    results: Callable[[Iterable[tuple[str, Instances]]], None] | None = None,
+    report: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """The scores of a model on annotated images, as `attractor evaluate` gives them.
+
+    Args:
+        model: a model's name, file or training folder, whose network is then computed in float32 on the device that is
+            there; or a segmenter, as `attractor.load` gives it.
+        data: a data set's path, or the data set.
+        metric: a name in `attractor.metrics.METRICS`.
+        by: a column of the data set's images.csv; each of its values is scored, too.
+        tta: average over eight views of each image.
+        results: is given the name of each image and what was found there, one after another, to write it.
+        report: is called after each image.
+
+    Raises:
+        InputError: if model, data set, metric or column is not there, or the model cannot be used on these images or
+            offers no proposals where the metric ranks them.
+
+    >>> import attractor
+    >>> from attractor.demo import FOLDER  # two annotated pictures
+    >>> scores = attractor.evaluate("nuclei", FOLDER, metric="panoptic")
+    >>> round(scores.summary.panoptic_quality.value, 2)
+    0.74
+    >>> print(str(scores).splitlines()[0])  # as a whole, the tables that the command prints
+    Panoptic quality, means over classes, 95 % intervals; and by image
+    """
+    scoring = metric_named(metric)
+    dataset = open_dataset(data) if isinstance(data, str | Path) else data
+    groups = groups_of(dataset, by)
+    if not isinstance(model, Segmenter):
+        model = Segmenter(Model.load(model), precision="float32")
+    model.check_options(tta=tta, n_proposals=scoring.n_proposals)
+
+    def watched() -> Iterator[tuple[Sample, Instances]]:
+        for pair in scored_by(metric, model, dataset, tta=tta):
+            yield pair
+            report()
+
+    return evaluate(
+        watched(), by=groups, column=by or "", class_names=dataset.class_names, metric=metric, results=results
+    )
 
 
 def scored_by(
@@ -174,85 +236,6 @@ def pair_of(sample: Sample, found: Instances) -> Pair:
 def score_pair(sample: Sample, found: Instances, *, metric: str = "average_precision") -> Scores | None:
     """Scores of one image, ignored pixels aside, in the metric's record; None where it leaves the image out."""
     return metric_named(metric).score_image(pair_of(sample, found))
-
-
-def headline_of(metric: str) -> Callable[[Sequence[Scores]], float]:
-    """The value of a metric to choose models and thresholds by, of a list of images' scores; 0 where nothing counts.
-
-    Raises:
-        InputError: if there is no such metric, or it ranks proposals, which thresholds do not change.
-    """
-    scoring = metric_named(metric)
-    if scoring.n_proposals:
-        able = ", ".join(name for name, one in METRICS.items() if not one.n_proposals)
-        raise InputError(f'Nothing can be chosen by the metric "{metric}"; by these it can: {able}.')
-
-    def value(images: Sequence[Scores]) -> float:
-        return 0.0 if math.isnan(known := scoring.value(images)) else known
-
-    return value
-
-
-def tune(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    *,
-    rounds: int = 2,
-    tta: bool = False,
-    metric: str = "average_precision",
-) -> dict[str, Any]:
-    """The thresholds of the method with the best score on these images; they are set in the model.
-
-    One threshold after another is tried over the method's candidates, with the others held. Of many or large images
-    an evenly spread part is used, so that their maps fit into memory.
-
-    Args:
-        segmenter: the model; its thresholds as they stand are where the search begins.
-        dataset: annotated images that were not trained on.
-        rounds: how often to go around.
-        tta: tune for prediction with test-time augmentation.
-        metric: a name in METRICS that does not rank proposals.
-    """
-    headline, method = headline_of(metric), segmenter.model.method
-    samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS)]
-    maps = [_on_cpu(segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta)) for sample in samples]
-
-    def mean_score() -> float:
-        pairs = zip(samples, itertools.chain.from_iterable(map(method.group, maps)), strict=True)
-        scores = (score_pair(*pair, metric=metric) for pair in pairs)
-        return headline([image for image in scores if image is not None])
-
-    best = mean_score()
-    for _ in range(rounds):
-        for name, candidates in method.threshold_candidates.items():
-            kept = method.thresholds[name]
-            for candidate in candidates:
-                method.thresholds[name] = candidate
-                score = mean_score()
-                if score > best:
-                    best, kept = score, candidate
-            method.thresholds[name] = kept
-    return dict(method.thresholds)
-
-
-def _drawn(sample: Sample) -> Sample:
-    """The sample with its annotations drawn once, for those who ask often."""
-    if sample.annotate is None:
-        return sample
-    annotate = functools.cache(sample.annotate)
-    return dataclasses.replace(sample, annotate=annotate)
-
-
-def _on_cpu(maps: Any) -> Any:
-    """A method's maps off the accelerator, whose memory all of them together may not fit."""
-    return type(maps)(**{field.name: getattr(maps, field.name).cpu() for field in dataclasses.fields(maps)})
-
-
-def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:
-    """Images evenly spread over the data set, about as many as have this many pixels together, at least one."""
-    first = dataset[0]
-    n = min(len(dataset), max(1, n_pixels // first.labels.size))
-    return [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, n).round()]
 
 
 def plain(value: Any) -> Any:

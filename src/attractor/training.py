@@ -31,13 +31,14 @@ from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, Sample
 from attractor.datasets.held import Held
 from attractor.errors import InputError, check_choice, check_range
-from attractor.evaluation import headline_of, pair_of, predicted, score_pair, tune
+from attractor.evaluation import pair_of, predicted, score_pair
 from attractor.images import as_channels
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Description, Model
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.prediction.memory import free_memory
 from attractor.truth import Objects, Truth
+from attractor.tuning import headline_of, tune
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,10 @@ def annotated_images(
     from attractor.datasets import Crops, cropped, open_dataset
     from attractor.datasets.classes import as_one_class, with_classes
 
+    if classes is not None and ignore_classes:
+        raise InputError(
+            "--classes chooses classes, --ignore-classes leaves them out of account; give one or the other."
+        )
     dataset = open_dataset(path)
     if classes is not None:
         dataset = with_classes(dataset, [name.strip() for name in classes.split(",") if name.strip()])
@@ -28,13 +32,3 @@ def annotated_images(
     if isinstance(images, Crops):
         say(images.in_words())
     return images
-
-
-def groups_of(dataset: Dataset, by: str | None, path: Path) -> dict[str, str] | None:
-    """The group of each image."""
-    if by is None:
-        return None
-    if by not in dataset.columns:
-        known = ", ".join(dataset.columns) or "none; write some into images.csv beside the images"
-        raise InputError(f"{path}: has no column {by!r} to score by; its columns: {known}.")
-    return dataset.columns[by]

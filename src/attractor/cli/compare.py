@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 import attractor
-from attractor.cli.annotated import annotated_images, groups_of
+from attractor.cli.annotated import annotated_images
 from attractor.cli.app import Crop, Device, MaxObjects, Views
 from attractor.cli.printing import progress, say, show, write_json
 from attractor.wording import share
@@ -42,12 +42,12 @@ def compare(
 
     Each model is tested against the first one given.
     """
-    from attractor import comparison
+    from attractor import comparison, evaluation
     from attractor.prediction.folder import make_writable
 
     comparison.check_page()
     images = annotated_images(data, crop, max_objects)
-    groups = groups_of(images, by, data)
+    groups = evaluation.groups_of(images, by)
     comparison.check_models(models, images, device=device, tta=tta)
     make_writable(out)
     with progress("comparing", len(models) * len(images)) as (advance, _):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import attractor
-from attractor.cli.annotated import annotated_images, groups_of
+from attractor.cli.annotated import annotated_images
 from attractor.cli.app import Crop, Device, Engine, MaxObjects, Metric, Precision, Views
-from attractor.cli.printing import complain, say, show, with_progress, write_json
+from attractor.cli.printing import complain, progress, say, show, with_progress, write_json
 from attractor.errors import InputError
 from attractor.wording import counted
 
 if TYPE_CHECKING:
-    from attractor.datasets import Dataset, Sample
+    from attractor.datasets import Dataset
+    from attractor.evaluation import Evaluation
     from attractor.instances import Instances
     from attractor.prediction.image import Segmenter
 
@@ -66,43 +67,72 @@ def evaluate(
     """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
     _check_what_is_scored(model, dataset, found, truth, tta)
     _check_files(out, results, whole=crop is None and found is None)
-    if classes is not None and ignore_classes:
-        raise InputError(
-            "--classes chooses classes, --ignore-classes leaves them out of account; give one or the other."
-        )
-    from attractor import evaluation, tables
-    from attractor.datasets import results as results_files
-    from attractor.datasets.classes import as_one_class
-
-    scoring = evaluation.metric_named(metric)
-    if found is not None and scoring.n_proposals:
-        raise InputError(f"{metric} ranks a model's proposals, which label images do not hold; give a model instead.")
+    _check_metric(metric, found)
     path = Path(truth or dataset or "")
     images = annotated_images(path, crop, max_objects, classes, ignore_classes)
-    if found is not None and len(images.class_names) > 1 and results_files.holds_no_classes(found, images):
-        complain("Note: label images hold no classes, so those of the data set are left out of account.")
-        images = as_one_class(images)
-    groups = groups_of(images, by, path)
-    write = None if results is None else _writer(results, images)
-    segmenter = model and attractor.load(model, device=device, engine=engine, precision=precision)
-    pairs = _predictions(segmenter, images, metric, tta) if segmenter else results_files.found_in(str(found), images)
-    result = evaluation.evaluate(
-        with_progress("scoring", pairs, len(images)),
-        by=groups,
-        column=by or "",
-        class_names=images.class_names,
-        metric=metric,
-        results=write,
-    )
-    show(*map(tables.rendered, result.tables()))
-    if n_left_out := len(images) - len(result.images):
-        say(f"{counted(n_left_out, 'image')} without a true object left out.")
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
-    if segmenter:
+    if model is not None:
+        if results is not None:
+            _check_results(results, images)
+        segmenter = attractor.load(model, device=device, engine=engine, precision=precision)
+        result = _score_model(segmenter, images, metric, by, tta, results)
         call |= {"device": segmenter.device.type, "engine": segmenter.engine, "precision": segmenter.precision}
+    else:
+        images = _without_unknown_classes(images, str(found))
+        result = _score_files(str(found), images, metric, by)
     cut = {} if crop is None else {"crop": crop, "max_objects": max_objects}
     chosen = {"classes": classes, "ignore_classes": ignore_classes, "class_names": list(images.class_names)}
     write_json(out, {"attractor": attractor.__version__, "call": call | cut | chosen, **result.as_json()})
+    _show(result, len(images), results, out)
+
+
+def _score_model(
+    segmenter: Segmenter, images: Dataset, metric: str, by: str | None, tta: bool, results: Path | None
+) -> Evaluation:
+    """The scores of a model, and what it finds written where that is wanted."""
+    from attractor.datasets.results import write_results
+    from attractor.evaluation import evaluate_model, metric_named
+
+    if note := _note_on_classes(segmenter.class_names, images.class_names, metric_named(metric).has_classes, metric):
+        complain(f"Note: {note}")
+
+    def write(found: Iterable[tuple[str, Instances]]) -> None:
+        write_results(str(results), found, images)
+
+    with progress("scoring", len(images)) as (advance, _):
+        return evaluate_model(
+            segmenter, images, metric=metric, by=by, tta=tta, results=write if results else None, report=advance
+        )
+
+
+def _score_files(found: str, images: Dataset, metric: str, by: str | None) -> Evaluation:
+    """The scores of results made elsewhere."""
+    from attractor import evaluation
+    from attractor.datasets.results import found_in
+
+    groups = evaluation.groups_of(images, by)
+    pairs = with_progress("scoring", found_in(found, images), len(images))
+    return evaluation.evaluate(pairs, by=groups, column=by or "", class_names=images.class_names, metric=metric)
+
+
+def _without_unknown_classes(images: Dataset, found: str) -> Dataset:
+    """The images, their classes left out of account where what was found is label images, which hold none."""
+    from attractor.datasets.classes import as_one_class
+    from attractor.datasets.results import holds_no_classes
+
+    if len(images.class_names) < 2 or not holds_no_classes(found, images):
+        return images
+    complain("Note: label images hold no classes, so those of the data set are left out of account.")
+    return as_one_class(images)
+
+
+def _show(result: Evaluation, n_images: int, results: Path | None, out: Path) -> None:
+    """Print the tables, and where everything is."""
+    from attractor.tables import rendered
+
+    show(*map(rendered, result.tables()))
+    if n_left_out := n_images - len(result.images):
+        say(f"{counted(n_left_out, 'image')} without a true object left out.")
     if results is not None:
         say(f"What was found is in {results}.")
     say(f"All numbers are in {out}.")
@@ -128,23 +158,19 @@ def _check_files(out: Path, results: Path | None, *, whole: bool) -> None:
         raise InputError(f"{out}: is the file for all numbers, too; give --results or --out another name.")
 
 
-def _writer(path: Path, images: Dataset) -> Callable[[Iterable[tuple[str, Instances]]], None]:
-    """What writes results to a path; that it can is found out before the first image is computed."""
-    from attractor.datasets.results import check_results, write_results
+def _check_results(results: Path, images: Dataset) -> None:
+    """Refuse results that cannot be written, before the first image is computed."""
+    from attractor.datasets.results import check_results
 
-    check_results(path, images)
-    return lambda found: write_results(path, found, images)
+    check_results(results, images)
 
 
-def _predictions(segmenter: Segmenter, images: Dataset, metric: str, tta: bool) -> Iterator[tuple[Sample, Instances]]:
-    """The true objects with those that a model finds or proposes."""
-    from attractor.evaluation import metric_named, scored_by
+def _check_metric(metric: str, found: Path | None) -> None:
+    """Refuse a metric that is not there, or that scores what files do not hold."""
+    from attractor.evaluation import metric_named
 
-    scoring = metric_named(metric)
-    segmenter.check_options(tta=tta, n_proposals=scoring.n_proposals)
-    if note := _note_on_classes(segmenter.class_names, images.class_names, scoring.has_classes, metric):
-        complain(f"Note: {note}")
-    return scored_by(metric, segmenter, images, tta=tta)
+    if metric_named(metric).n_proposals and found is not None:
+        raise InputError(f"{metric} ranks a model's proposals, which label images do not hold; give a model instead.")
 
 
 def _note_on_classes(own: Sequence[str], true: Sequence[str], has_classes: bool, metric: str) -> str:

@@ -1,0 +1,100 @@
+"""Thresholds of a model, chosen by its score on validation images."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from attractor.datasets import Dataset, Sample
+from attractor.errors import InputError
+from attractor.evaluation import metric_named, score_pair
+from attractor.metrics import METRICS
+from attractor.metrics.metric import Scores
+from attractor.prediction.image import Segmenter
+
+TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their maps take some 700 MB
+
+
+def headline_of(metric: str) -> Callable[[Sequence[Scores]], float]:
+    """The value of a metric to choose models and thresholds by, of a list of images' scores; 0 where nothing counts.
+
+    Raises:
+        InputError: if there is no such metric, or it ranks proposals, which thresholds do not change.
+    """
+    scoring = metric_named(metric)
+    if scoring.n_proposals:
+        able = ", ".join(name for name, one in METRICS.items() if not one.n_proposals)
+        raise InputError(f'Nothing can be chosen by the metric "{metric}"; by these it can: {able}.')
+
+    def value(images: Sequence[Scores]) -> float:
+        return 0.0 if math.isnan(known := scoring.value(images)) else known
+
+    return value
+
+
+def tune(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    *,
+    rounds: int = 2,
+    tta: bool = False,
+    metric: str = "average_precision",
+) -> dict[str, Any]:
+    """The thresholds of the method with the best score on these images; they are set in the model.
+
+    One threshold after another is tried over the method's candidates, with the others held. Of many or large images
+    an evenly spread part is used, so that their maps fit into memory.
+
+    Args:
+        segmenter: the model; its thresholds as they stand are where the search begins.
+        dataset: annotated images that were not trained on.
+        rounds: how often to go around.
+        tta: tune for prediction with test-time augmentation.
+        metric: a name in METRICS that does not rank proposals.
+    """
+    headline, method = headline_of(metric), segmenter.model.method
+    samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS)]
+    maps = [_on_cpu(segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta)) for sample in samples]
+
+    def mean_score() -> float:
+        pairs = zip(samples, itertools.chain.from_iterable(map(method.group, maps)), strict=True)
+        scores = (score_pair(*pair, metric=metric) for pair in pairs)
+        return headline([image for image in scores if image is not None])
+
+    best = mean_score()
+    for _ in range(rounds):
+        for name, candidates in method.threshold_candidates.items():
+            kept = method.thresholds[name]
+            for candidate in candidates:
+                method.thresholds[name] = candidate
+                score = mean_score()
+                if score > best:
+                    best, kept = score, candidate
+            method.thresholds[name] = kept
+    return dict(method.thresholds)
+
+
+def _drawn(sample: Sample) -> Sample:
+    """The sample with its annotations drawn once, for those who ask often."""
+    if sample.annotate is None:
+        return sample
+    annotate = functools.cache(sample.annotate)
+    return dataclasses.replace(sample, annotate=annotate)
+
+
+def _on_cpu(maps: Any) -> Any:
+    """A method's maps off the accelerator, whose memory all of them together may not fit."""
+    return type(maps)(**{field.name: getattr(maps, field.name).cpu() for field in dataclasses.fields(maps)})
+
+
+def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:
+    """Images evenly spread over the data set, about as many as have this many pixels together, at least one."""
+    first = dataset[0]
+    n = min(len(dataset), max(1, n_pixels // first.labels.size))
+    return [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, n).round()]
