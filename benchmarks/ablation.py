@@ -51,11 +51,12 @@ import torch
 
 from attractor.datasets import Dataset, Sample, open_dataset
 from attractor.datasets.label_images import write_label_images
+from attractor.description import Description
 from attractor.errors import InputError
 from attractor.evaluation import evaluate, predicted
 from attractor.instances import Instances, relabel
 from attractor.metrics.average_precision import THRESHOLDS, ImageScores, Summary, summarise
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.normalisation import Normalisation
 from attractor.plots import rank_correlation, sigma_against_size
 from attractor.prediction.image import Segmenter
@@ -456,10 +457,10 @@ def sizes_and_margins(segmenter: Segmenter, dataset: Dataset) -> tuple[np.ndarra
     """Of each true object: the square root of its area, its margin, both in pixels, and the number of its image.
 
     The margin is that of the mean raw sigma over the object, as in grouping seeded by the truth; of its values along
-    x and y the geometric mean is taken.
+    rows and columns the geometric mean is taken.
     """
     method = segmenter.model.method
-    step = torch.tensor(method.grid_step).flip(0)  # along (x, y)
+    step = torch.tensor(method.grid_step)
     sizes, margins, image = [], [], []
     for index in range(len(dataset)):
         sample = dataset[index]

@@ -41,7 +41,7 @@ GROUPING = {
 
 
 def disc_maps(n_objects):
-    """Embedding, precision and seed score of equal discs that cover the same share of the image, however many.
+    """Embedding, concentration and seed score of equal discs that cover the same share of the image, however many.
 
     Pixels of a disc point at its centre but for a tenth of the radius, the margin is the radius, and the seed score
     falls from 0.99 to 0.61 at the rim. Some background pixels stray above the foreground threshold.

@@ -23,7 +23,7 @@ import torch
 
 @dataclass(frozen=True)
 class Discs:
-    """Equal discs that do not touch; lengths are pixels, and two channels are (x, y)."""
+    """Equal discs that do not touch; lengths are pixels, and two channels are (row, column)."""
 
     labels: np.ndarray  # (h, w) int32
     coordinates: np.ndarray  # (2, h, w)
@@ -36,15 +36,15 @@ def scattered_discs(height: int, width: int, n: int, coverage: float, random: np
     columns = math.ceil(math.sqrt(n * width / height))
     rows = math.ceil(n / columns)
     radius = math.sqrt(coverage * height * width / n / math.pi)
-    sides = np.array([width / columns, height / rows])[:, None, None]
-    middles = (np.stack(np.mgrid[:rows, :columns][::-1]) + 0.5) * sides
+    sides = np.array([height / rows, width / columns])[:, None, None]
+    middles = (np.mgrid[:rows, :columns] + 0.5) * sides
     slack = np.maximum(sides / 2 - radius, 0)
     centres = middles + random.uniform(-1, 1, middles.shape) * slack
     numbers = (random.permutation(rows * columns) + 1).reshape(rows, columns)
 
     y, x = np.mgrid[:height, :width]
     cell = y * rows // height, x * columns // width
-    coordinates = np.stack([x, y])
+    coordinates = np.stack([y, x])
     to_centre = centres[:, *cell] - coordinates
     inside = (numbers[cell] <= n) & (np.hypot(*to_centre) < radius)
     labels = np.where(inside, numbers[cell], 0).astype(np.int32)

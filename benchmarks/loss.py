@@ -42,13 +42,13 @@ TOLERANCE = 1e-5  # of the largest
 class PlainSpatialEmbeddings(SpatialEmbeddings):
     """The same loss with the instance term of the paper: every object against every pixel of its image."""
 
-    def _instance_term(self, embedding, centre, precision, own_distance, objects):
+    def _instance_term(self, embedding, centre, concentration, own_distance, objects):
         losses = []
         for b in range(len(embedding)):
             own = torch.nonzero(objects.image == b)[:, 0]
             owner = objects.owner[b].flatten()
             owner = torch.where(owner > 0, owner - own[0], owner)
-            losses.append(instance_loss_plain(embedding[b].flatten(1), owner, centre[own], precision[own]))
+            losses.append(instance_loss_plain(embedding[b].flatten(1), owner, centre[own], concentration[own]))
         return objects.mean_over_images(torch.cat(losses))
 
 

@@ -44,38 +44,37 @@ def read(path, channels):
 
 def objects_of(maps, options):
     """Labels, classes and scores from the raw maps of one image; where two classes claim a pixel the surer one wins."""
-    embedding, precision, seed = decoded(maps, options)
+    embedding, concentration, seed = decoded(maps, options)
     labels, classes, best = np.zeros(seed.shape[1:], np.int32), np.int32([0]), np.float32([0])
     for c, scores_of_class in enumerate(seed):
-        found, scores = group(embedding, precision, scores_of_class, options)
+        found, scores = group(embedding, concentration, scores_of_class, options)
         wins = (found > 0) & (np.append(-1, scores)[found] > best[labels])
         labels[wins] = found[wins] + len(best) - 1
         best, classes = np.append(best, scores), np.append(classes, np.full(len(scores), c + 1))
     if len(seed) > 1:  # what another class leaves of an object must be large enough, too
-        labels[np.bincount(labels.ravel())[labels] <= options["min_size"]] = 0
+        labels[np.bincount(labels.ravel())[labels] < options["min_size"]] = 0
     kept = np.unique(labels[labels > 0])  # objects that lost all their pixels are no more
     return np.searchsorted(kept, labels, side="right").astype(np.int32), classes[kept], best[kept]
 
 
 def decoded(maps, options):
-    """Where each pixel points, (x, y) in grid units; 1 / (2 sigma^2) along x and y; and its seed scores, 0 to 1."""
+    """Where each pixel points, (row, column) in grid units; 1 / (2 sigma^2) along both; and its seed scores, 0 to 1."""
     _, h, w = maps["offset"].shape
-    step_y, step_x = np.float32(options["grid_step"])
-    x, y = np.meshgrid(np.arange(w, dtype=np.float32) * step_x, np.arange(h, dtype=np.float32) * step_y)
+    steps = np.float32(options["grid_step"])[:, None, None]
+    position = np.indices((h, w)).astype(np.float32) * steps
     if options["margin"] == "fixed":
-        step = math.sqrt(math.prod(options["grid_step"]))
-        sigma = np.float32(math.log(math.log(2) / (options["fixed_margin"] * step) ** 2) / 10)
+        sigma = np.log(math.log(2) / (options["fixed_margin"] * steps) ** 2) / 10
     else:
         sigma = maps["sigma"]
-    precision = np.broadcast_to(np.exp(10 * sigma), (2, h, w))
-    return np.stack([x, y]) + np.tanh(maps["offset"]), precision, 1 / (1 + np.exp(-maps["seed"]))
+    concentration = np.broadcast_to(np.exp(10 * sigma), (2, h, w))
+    return position + np.tanh(maps["offset"]), concentration, 1 / (1 + np.exp(-maps["seed"]))
 
 
-def group(embedding, precision, seed, options):
+def group(embedding, concentration, seed, options):
     """Objects of one class: the best seed claims what lies inside its margin, then the best of what is left."""
     labels, scores = np.zeros(seed.shape, np.int32), []
     foreground = seed > options["foreground_threshold"]
-    (x, y), (tx, ty), score = embedding[:, foreground], precision[:, foreground], seed[foreground]
+    (y, x), (ty, tx), score = embedding[:, foreground], concentration[:, foreground], seed[foreground]
     owner, free = np.zeros(len(score), np.int32), np.ones(len(score), bool)
     while len(score) > options["min_foreground"] and free.sum() > options["min_free"]:
         best = np.where(free, score, -1).argmax()
@@ -83,8 +82,8 @@ def group(embedding, precision, seed, options):
             break
         free[best] &= options["count_seed"]
         dx, dy = x - x[best], y - y[best]
-        claim = dx * dx * tx[best] + dy * dy * ty[best] < np.float32(math.log(2))
-        if claim.sum() > options["min_size"] and 2 * (claim & free).sum() > claim.sum():
+        claim = dy * dy * ty[best] + dx * dx * tx[best] < np.float32(math.log(2))
+        if claim.sum() >= options["min_size"] and 2 * (claim & free).sum() > claim.sum():
             scores.append(score[best])
             owner[claim if options["overwrite"] else claim & (owner == 0)] = len(scores)
         free &= ~claim

@@ -37,7 +37,8 @@ def data_folder(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an untrained model for grey images that finds discs of a few pixels everywhere."""
-    from attractor.model import Description, Model
+    from attractor.description import Description
+    from attractor.model import Model
 
     torch.manual_seed(0)
     model = Model(

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from attractor.datasets import open_dataset
+from attractor.description import Description
 from attractor.images import read_labels, write_image, write_labels
-from attractor.model import Description, Model
+from attractor.model import Model
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 255, (24, 32), np.uint8)

@@ -20,9 +20,10 @@ from attractor.cli import evaluate
 from attractor.datasets import open_dataset
 from attractor.datasets.coco import write_coco
 from attractor.demo import FOLDER, PICTURES
+from attractor.description import read_description
 from attractor.images import read_image, read_labels, write_image, write_labels
 from attractor.methods import METHODS
-from attractor.model import Model, read_description
+from attractor.model import Model
 from attractor.prediction.image import choose_device
 from attractor.weights import MODELS
 

@@ -26,11 +26,12 @@ from attractor.comparison import (
 )
 from attractor.datasets import Subset, open_dataset
 from attractor.datasets.sample import Sample
+from attractor.description import Description
 from attractor.errors import InputError
 from attractor.images import write_image, write_labels
 from attractor.metrics.average_precision import Difference
 from attractor.metrics.bootstrap import Estimate, Interval
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.wording import share
 
 RANDOM = np.random.default_rng(0)

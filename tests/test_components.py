@@ -5,7 +5,8 @@ import torch
 from benchmarks.components import truth_of, with_truth
 
 from attractor.datasets.sample import Sample
-from attractor.model import Description, Model
+from attractor.description import Description
+from attractor.model import Model
 from attractor.prediction.image import Segmenter
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from attractor.model import Description, Model
+from attractor.description import Description
+from attractor.model import Model
 from attractor.prediction.engines import dtype_of, engine_of
 from attractor.prediction.image import Segmenter
 from attractor.truth import Truth

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 import attractor
+from attractor.description import Description
 from attractor.errors import InputError
 from attractor.export import FORMATS, Exportable, Padded, described, export, program_of
 from attractor.images import read_labels
 from attractor.methods import METHODS
 from attractor.methods.spatial_embeddings import group_plain
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.networks.padding import padded
 from attractor.networks.positions import _evenly
 from attractor.normalisation import SAMPLE, Normalisation, Normalised, percentile
@@ -304,7 +305,7 @@ def test_the_example_groups_as_the_definition_does(example, case):
 def test_the_example_finds_the_same_objects_of_several_classes(example, margin):
     model = model_of("spatial-embeddings", channels=3, margin=margin, fixed_margin=4.0, min_size=2)
     n_sigma = {"elliptical": 2, "circular": 1, "fixed": 0}[margin]
-    sigma = model.method._sigma_of(4.0) + RANDOM.normal(0, 0.02, (1, n_sigma, 30, 40))
+    sigma = model.method._sigma_of(4.0)[0] + RANDOM.normal(0, 0.02, (1, n_sigma, 30, 40))
     maps = RANDOM.normal(0, 1e-3, (1, 2, 30, 40)), sigma, RANDOM.normal(0, 2, (1, 2, 30, 40))
     maps = dict(zip(("offset", "sigma", "seed"), (x.astype(np.float32) for x in maps), strict=True))
     raw = model(torch.zeros(1, 3, 8, 8)).__class__(**{name: torch.from_numpy(x) for name, x in maps.items()})

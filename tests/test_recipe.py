@@ -13,9 +13,10 @@ from attractor import runs
 from attractor.datasets import open_dataset
 from attractor.datasets.coco import write_coco
 from attractor.datasets.label_images import write_label_images
+from attractor.description import Description
 from attractor.errors import InputError
 from attractor.methods import METHODS
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.networks.resnet import ResNet
 from attractor.recipe import read_recipe, recipe_for, recipe_of, write_recipe
 from attractor.runs import run

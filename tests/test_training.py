@@ -12,8 +12,9 @@ from attractor.datasets import Subset, open_dataset, split
 from attractor.datasets.held import hold
 from attractor.datasets.label_images import write_label_images
 from attractor.datasets.sample import Sample
+from attractor.description import Description
 from attractor.errors import InputError
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.training import RandomCrops, Settings, collate, image_weights, train
 
 SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "precision": "float32"}

@@ -37,10 +37,12 @@ from PIL import Image
 
 import attractor
 from attractor.datasets import Dataset, Sample
+from attractor.description import Description, find_model, read_description
 from attractor.errors import InputError
 from attractor.evaluation import pair_of, plain
 from attractor.images import as_channels, atomic, read_labels, write_labels
 from attractor.instances import Instances
+from attractor.methods.contract import Ordered
 from attractor.metrics import cvppp
 from attractor.metrics.average_precision import (
     SHOWN,
@@ -53,7 +55,7 @@ from attractor.metrics.average_precision import (
 )
 from attractor.metrics.bootstrap import Interval
 from attractor.metrics.cvppp import LeafDifference, LeafScores, LeafSummary
-from attractor.model import Description, Model, find_model, read_description
+from attractor.model import Model
 from attractor.overlays import overlay
 from attractor.prediction.folder import is_for_memory
 from attractor.prediction.image import Segmenter, choose_device
@@ -407,8 +409,8 @@ def _work(job: _Job) -> Iterator[Measured | Footprint]:
     yield Footprint(
         device=_device_in_words(segmenter.device),
         n_parameters=sum(weights.numel() for weights in method.parameters()),
-        is_ordered=getattr(method, "ordered", False),
-        max_instances=getattr(method, "max_instances", None),
+        is_ordered=isinstance(method, Ordered),
+        max_instances=method.max_instances,
         memory=_peak_memory(),
         device_memory=torch.cuda.max_memory_allocated(segmenter.device) if on_cuda else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 
@@ -12,9 +13,14 @@ class InputError(ValueError):
 def check_thresholds(thresholds: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> None:
     """Refuse a threshold outside its range, lowest and highest included, or that is not a number."""
     for name, value in thresholds.items():
-        low, high = ranges[name]
-        if not low <= value <= high:
-            raise InputError(f"{name} is {value}; it must lie between {low:g} and {high:g}.")
+        check_number(name, value, *ranges[name])
+
+
+def check_number(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Refuse a number outside its range, lowest and highest included, or that is infinite or no number."""
+    if not low <= value <= high or not math.isfinite(value):
+        expected = f"between {low:g} and {high:g}" if math.isfinite(high) else f"a finite number of at least {low:g}"
+        raise InputError(f"{name} is {value}; it must be {expected}.")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

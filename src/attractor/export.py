@@ -34,7 +34,9 @@ from torch.fx.experimental import _config as shapes
 
 from attractor.errors import InputError, check_choice
 from attractor.images import atomic
+from attractor.methods.contract import LearnsNumbers, with_network
 from attractor.model import Model
+from attractor.networks import Network
 from attractor.normalisation import Normalised, number
 
 KEY = "attractor"  # under which a file holds what is known of the model
@@ -52,8 +54,8 @@ class Exportable(nn.Module):
         """Copy the method; the model stays as it is."""
         super().__init__()
         self.normalisation = Normalised(model.description.normalisation)
-        self.method = copy.deepcopy(model.method).cpu().eval().requires_grad_(False)
-        self.method.network = Padded(self.method.network)
+        method = copy.deepcopy(model).cpu().eval().requires_grad_(False).method
+        self.method = with_network(method, Padded(method.network))
 
     def forward(self, images: Float32[Tensor, "b c h w"]) -> dict[str, Tensor]:
         """The raw maps by name, without those that have no channel."""
@@ -67,7 +69,7 @@ class Padded(nn.Module):
     The network inside then finds nothing left to pad.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -80,12 +82,10 @@ class Padded(nn.Module):
 
     def pyramid(self, images: Float32[Tensor, "b c h w"]) -> list[Float32[Tensor, "b _ _ _"]]:
         """The network's features of the padded image."""
-        pyramid: Any = self.network.pyramid
-        return pyramid(self._padded(images))
+        return self.network.pyramid(self._padded(images))
 
     def _padded(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c _ _"]:
-        strides: Any = self.network.strides
-        stride = strides[-1]
+        stride = self.network.strides[-1]
         lengths = images.shape[-2:]
         wanted = [(n + stride - 1) // stride * stride for n in lengths]
         h, w, rows, columns = (number(n, images) for n in (*lengths, *wanted))
@@ -120,7 +120,7 @@ def described(model: Model) -> dict[str, Any]:
     description, method = model.described(), model.method
     parameters = inspect.signature(type(method)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "n_classes"}
-    learned = {"kappa": method.kappa} if hasattr(method, "kappa") else {}
+    learned = method.learned_numbers() if isinstance(method, LearnsNumbers) else {}
     return {
         "attractor": metadata.version("attractor"),
         "method": description.method,

@@ -24,17 +24,17 @@ from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, open_dataset
 from attractor.datasets.classes import with_classes
 from attractor.datasets.held import Held, hold
+from attractor.description import MOST_CHANNELS, Description, find_model, read_description
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.methods import METHODS
-from attractor.model import Description, find_model, read_description
+from attractor.networks import NETWORKS, SuggestsOptions
 from attractor.normalisation import Normalisation
 from attractor.training import Settings
 
 MOST_BYTES = 1 << 20  # of a recipe's file
 DEEPEST = 8  # tables and lists within each other
 LARGEST_INTEGER = 2**63 - 1  # that TOML promises
-MOST_CHANNELS = 1024
 
 Read = Callable[[str, tuple[str, ...] | None], Held]  # a data set by its path and the classes to keep
 
@@ -231,13 +231,14 @@ def recipe_for(
         raise InputError(
             f"{dataset}: none of the {statistics.images} images has an object, so there is nothing to learn."
         )
-    suggested: dict[str, dict[str, Any]] = METHODS[method].suggestions(statistics)
+    suggested = METHODS[method].suggestions(statistics)
     content = _by_size(str(dataset), images, suggested)
-    content["model"]["method"] = method
+    content["model"] |= {"method": method, "network_options": _network_options(chosen)}
     if begun is not None:
         content = _merged(content, _like(begun, str(start), method))
         if method == begun.method:  # what was learned needs its options; only sizes are those of the new objects
-            suggested["model"] = {"options": {"min_size": suggested["model"]["options"]["min_size"]}}
+            options = suggested.get("model", {}).get("options", {})
+            suggested["model"] = {"options": {name: value for name, value in options.items() if name == "min_size"}}
     content = _merged(_merged(content, suggested), chosen)
     return recipe_of(content, f"The recipe for {dataset}")
 
@@ -265,7 +266,7 @@ def _by_size(dataset: str, images: Held, suggested: dict[str, dict[str, Any]]) -
     coverage = statistics.areas.sum() / statistics.image_sizes.prod(1).sum()
     return {
         "data": {"train": dataset, "validation": 0.1 if len(images) >= 50 else 0.2},
-        "model": {"channels": max(images.channels), "network_options": {"dropout": 0.1}},  # grey ones are repeated
+        "model": {"channels": max(images.channels)},  # grey ones are repeated
         "training": {
             "crop_size": crop,
             "batch_size": batch,
@@ -276,6 +277,14 @@ def _by_size(dataset: str, images: Held, suggested: dict[str, dict[str, Any]]) -
             "patience": max(5, epochs // 3),
         },
     }
+
+
+def _network_options(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Options that suit the network that the changes ask for."""
+    model = chosen.get("model")
+    name = model.get("network") if isinstance(model, dict) else None
+    network = NETWORKS.get(ModelSection().network if name is None else str(name))
+    return dict(network.suggestions()) if isinstance(network, SuggestsOptions) else {}
 
 
 def _like(begun: Description, start: str, method: str) -> dict[str, Any]:

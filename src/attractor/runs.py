@@ -21,9 +21,10 @@ from attractor.augmentation import Augmentation
 from attractor.datasets import Crops, Dataset, open_dataset, split
 from attractor.datasets.classes import WithClasses
 from attractor.datasets.held import Held, hold
+from attractor.description import Description, find_model
 from attractor.errors import InputError
-from attractor.model import Description, Model, find_model
-from attractor.networks.resnet import ResNet, load_weights
+from attractor.model import Model
+from attractor.networks import TakesPretrainedEncoder
 from attractor.normalisation import Normalisation
 from attractor.prediction.image import Segmenter
 from attractor.recipe import Data, Read, Recipe, read_images, read_recipe, recipe_for, write_recipe
@@ -183,6 +184,7 @@ def _new_model(recipe: Recipe, training: Held) -> Model:
         options=section.options,
         network_options=section.network_options,
         object_size=round(training.statistics.typical_size, 1),
+        upright=recipe.augmentation.upright,
         recipe=recipe.model_dump(mode="json"),
         about=section.about,
     )
@@ -339,13 +341,13 @@ def _differences(old: Recipe, new: Recipe) -> list[str]:
 
 
 def _load_encoder(model: Model, path: str) -> None:
-    encoder = getattr(model.method.network, "encoder", None)
-    if not isinstance(encoder, ResNet):
+    network = model.method.network
+    if not isinstance(network, TakesPretrainedEncoder):
         raise InputError(
             f'model.encoder_weights = "{path}" is for a ResNet, which the network {model.description.network} does not '
             'have; use model.network = "unet", or leave it out.'
         )
-    load_weights(encoder, path, model.description.channels)
+    network.load_encoder(path, model.description.channels)
 
 
 def _begin_with(model: Model, start: Model) -> None:

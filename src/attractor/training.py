@@ -30,11 +30,13 @@ from torch import Tensor
 from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, Sample
 from attractor.datasets.held import Held
+from attractor.description import Description
 from attractor.errors import InputError, check_choice, check_range
 from attractor.evaluation import pair_of, predicted, score_pair
 from attractor.images import as_channels
+from attractor.methods.contract import HasCurriculum
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.prediction.memory import free_memory
 from attractor.truth import Objects, Truth
@@ -381,7 +383,7 @@ class _Run(lightning.LightningModule):
         self.places.epoch = self.current_epoch
         if self.settings.freeze_normalisation:
             _freeze_statistics(self.model)
-        if hasattr(self.model.method, "at_epoch"):
+        if isinstance(self.model.method, HasCurriculum):
             self.model.method.at_epoch(self.current_epoch)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -392,7 +394,7 @@ class _Run(lightning.LightningModule):
         self.crowded += _crowded(batch.truth, self.model.method.max_instances)
         maps = self.model(batch.images.contiguous(memory_format=self._layout()))
         terms = self.model.method.loss(maps, batch.truth)
-        total = sum(self.model.method.weights[name] * value for name, value in terms.items())
+        total = torch.stack([self.model.method.weights[name] * value for name, value in terms.items()]).sum()
         if not torch.isfinite(total):
             raise InputError(self._where_not_finite(maps, batch))
         self.log("loss", total, prog_bar=True, batch_size=len(batch.names))

@@ -20,7 +20,7 @@ def case(n_images, side, n_objects, *, seed=0, gathered=0.5, margin=(0.3, 1.2)):
     owner = np.zeros((n_images, side, side), np.int64)
     across = math.ceil(math.sqrt(n_objects))
     radius = 0.45 * side / across
-    centre, precision, image = [], [], []
+    centre, concentration, image = [], [], []
     for b in range(n_images):
         for j in range(n_objects if b != 1 else 0):  # the second image, where there is one, is empty
             middle = (np.array([j % across, j // across]) + 0.5) * side / across
@@ -29,7 +29,7 @@ def case(n_images, side, n_objects, *, seed=0, gathered=0.5, margin=(0.3, 1.2)):
             owner[b][disc] = len(image)
             embedding[b][:, disc] += gathered * (middle[:, None] - embedding[b][:, disc])
             centre.append(middle + random.normal(size=2))
-            precision.append(math.log(2) / (radius * random.uniform(*margin, 2)) ** 2)
+            concentration.append(math.log(2) / (radius * random.uniform(*margin, 2)) ** 2)
     embedding += random.normal(size=embedding.shape) * radius * 0.2
     owner[random.random(owner.shape) < 0.05] = -1
     numbers = torch.float32
@@ -37,26 +37,27 @@ def case(n_images, side, n_objects, *, seed=0, gathered=0.5, margin=(0.3, 1.2)):
         torch.tensor(embedding * STEP, dtype=numbers).flatten(2),
         torch.tensor(owner).flatten(1),
         torch.tensor(np.array(centre) * STEP, dtype=numbers),
-        torch.tensor(np.array(precision) / STEP**2, dtype=numbers),
+        torch.tensor(np.array(concentration) / STEP**2, dtype=numbers),
         torch.tensor(image),
         torch.tensor(random.random(len(image)), dtype=numbers),
     )
 
 
-def plain(embedding, owner, centre, precision, image, weight):
+def plain(embedding, owner, centre, concentration, image, weight):
     total = 0 * embedding.sum()
     for b in range(len(embedding)):
         own = torch.nonzero(image == b)[:, 0]
         if len(own):
             numbers = torch.where(owner[b] > 0, owner[b] - own[0], owner[b])
             total = (
-                total + (instance_loss_plain(embedding[b], numbers, centre[own], precision[own]) * weight[own]).sum()
+                total
+                + (instance_loss_plain(embedding[b], numbers, centre[own], concentration[own]) * weight[own]).sum()
             )
     return total
 
 
-def with_gradients(loss, embedding, owner, centre, precision, image, weight):
-    leaves = [x.clone().requires_grad_() for x in (embedding, centre, precision)]
+def with_gradients(loss, embedding, owner, centre, concentration, image, weight):
+    leaves = [x.clone().requires_grad_() for x in (embedding, centre, concentration)]
     value = loss(leaves[0], owner, leaves[1], leaves[2], image, weight)
     value.backward()
     return [value.detach(), *(x.grad for x in leaves)]
@@ -84,11 +85,11 @@ def test_equal_on_any_device(gathered):
 
 
 def test_ties_are_ordered_as_in_the_plain_form():
-    embedding, owner, centre, precision, image, weight = case(1, 40, 9, gathered=0.0)
+    embedding, owner, centre, concentration, image, weight = case(1, 40, 9, gathered=0.0)
     embedding = (embedding / STEP).round() * STEP  # pixels on a lattice: equal distances everywhere
     centre = (centre / STEP).round() * STEP
-    precision = precision[:, :1].expand(-1, 2).contiguous()
-    given = embedding, owner, centre, precision, image, weight
+    concentration = concentration[:, :1].expand(-1, 2).contiguous()
+    given = embedding, owner, centre, concentration, image, weight
     expected = with_gradients(plain, *given)
     assert max(largest_difference(with_gradients(kernel.lovasz_gaussians, *given), expected)) < 1e-5
 

@@ -48,10 +48,10 @@ def by_triton(maps, options):
 both_forms = pytest.mark.parametrize("form", [by_numba, by_triton])
 
 
-def assert_equal_to_plain(embedding, precision, seed, form=by_numba, **options):
+def assert_equal_to_plain(embedding, concentration, seed, form=by_numba, **options):
     """Group both ways, and give what both found."""
     options = DEFAULTS | options
-    maps = [np.ascontiguousarray(x) for x in (embedding, precision, seed)]
+    maps = [np.ascontiguousarray(x) for x in (embedding, concentration, seed)]
     before = [x.copy() for x in maps]
     labels, scores = form(maps, options)
     plain_labels, plain_scores = group_plain(*(torch.from_numpy(x) for x in before), **options)
@@ -84,8 +84,8 @@ def disc_maps(random, dtype, size=64, n=6, radius=8):
         inside = distance < 1
         embedding[:, inside] = centre[:, None] + random.normal(0, radius * STEP / 10, (2, inside.sum()))
         seed[inside] = np.exp(-math.log(2) * distance[inside] ** 2)
-    precision = np.full_like(embedding, math.log(2) / (radius * STEP) ** 2)
-    return [x.astype(dtype) for x in (embedding, precision, seed)]
+    concentration = np.full_like(embedding, math.log(2) / (radius * STEP) ** 2)
+    return [x.astype(dtype) for x in (embedding, concentration, seed)]
 
 
 @both_precisions
@@ -124,23 +124,23 @@ def test_discs(dtype, count_seed, overwrite):
 @pytest.mark.parametrize("levels", [1, 2, 5])
 def test_the_first_of_equal_seeds_goes_first(dtype, levels):
     for random in map(np.random.default_rng, range(6)):
-        embedding, precision, seed = random_maps(random, 16, 40, dtype)
+        embedding, concentration, seed = random_maps(random, 16, 40, dtype)
         seed = (0.6 + 0.4 * np.floor(seed * levels) / levels).astype(dtype)
-        assert_equal_to_plain(embedding, precision, seed, count_seed=random.random() < 0.5)
+        assert_equal_to_plain(embedding, concentration, seed, count_seed=random.random() < 0.5)
 
 
 @both_precisions
 @both_forms
 def test_a_score_exactly_at_the_threshold_can_start_an_object_but_not_belong_to_one(dtype, form):
     embedding = np.zeros((2, 1, 3), dtype)
-    precision = np.ones((2, 1, 3), dtype)
+    concentration = np.ones((2, 1, 3), dtype)
     for threshold in (0.5, 0.7, 0.9):  # of these only 0.5 is the same number in both precisions
         seed = np.full((1, 3), threshold, dtype)
         labels, _ = assert_equal_to_plain(
-            embedding, precision, seed, form, seed_threshold=threshold, foreground_threshold=0.3
+            embedding, concentration, seed, form, seed_threshold=threshold, foreground_threshold=0.3
         )
         assert labels.tolist() == [[1, 1, 1]]
-        labels, _ = assert_equal_to_plain(embedding, precision, seed, form, foreground_threshold=threshold)
+        labels, _ = assert_equal_to_plain(embedding, concentration, seed, form, foreground_threshold=threshold)
         assert not labels.any()
 
 
@@ -148,13 +148,13 @@ def test_a_score_exactly_at_the_threshold_can_start_an_object_but_not_belong_to_
 @pytest.mark.parametrize("value", [np.inf, np.nan, 0.0, 1e-45, 1e30, 3e38], ids=str)
 @pytest.mark.parametrize("share", [0.2, 1.0])
 @pytest.mark.parametrize("axes", [[0], [0, 1]], ids=["x", "xy"])
-def test_any_precision(dtype, value, share, axes):
+def test_any_concentration(dtype, value, share, axes):
     random = np.random.default_rng(0)
-    embedding, precision, seed = random_maps(random, 12, 20, dtype)
+    embedding, concentration, seed = random_maps(random, 12, 20, dtype)
     with np.errstate(under="ignore"):
-        precision[axes] = np.where(random.random((12, 20)) < share, value, precision[axes])
-    assert_equal_to_plain(embedding, precision, seed)
-    assert_equal_to_plain(np.zeros_like(embedding), precision, seed, count_seed=True)
+        concentration[axes] = np.where(random.random((12, 20)) < share, value, concentration[axes])
+    assert_equal_to_plain(embedding, concentration, seed)
+    assert_equal_to_plain(np.zeros_like(embedding), concentration, seed, count_seed=True)
 
 
 @both_precisions
@@ -163,34 +163,34 @@ def test_any_precision(dtype, value, share, axes):
 @pytest.mark.parametrize("precise", [True, False])
 def test_any_embedding(dtype, value, share, precise):
     random = np.random.default_rng(0)
-    embedding, precision, seed = random_maps(random, 12, 20, dtype)
+    embedding, concentration, seed = random_maps(random, 12, 20, dtype)
     with np.errstate(over="ignore"):
         embedding[:, random.random((12, 20)) < share] = dtype(value)
-    precision[random.random(precision.shape) < 0.2] *= precise
-    assert_equal_to_plain(embedding, precision, seed, count_seed=True)
-    assert_equal_to_plain(embedding, precision, seed)
+    concentration[random.random(concentration.shape) < 0.2] *= precise
+    assert_equal_to_plain(embedding, concentration, seed, count_seed=True)
+    assert_equal_to_plain(embedding, concentration, seed)
 
 
 @both_precisions
-@pytest.mark.parametrize("precision", [5e-324, 1e-45, 1e-30, 0.0, 1e38])
-def test_infinite_embeddings_beside_endless_margins(dtype, precision):
+@pytest.mark.parametrize("concentration", [5e-324, 1e-45, 1e-30, 0.0, 1e38])
+def test_infinite_embeddings_beside_endless_margins(dtype, concentration):
     random = np.random.default_rng(0)
     embedding, _, seed = random_maps(random, 12, 20, dtype)
     embedding[:, random.random((12, 20)) < 0.3] = np.inf
     with np.errstate(under="ignore"):
-        precision = np.full_like(embedding, precision)
-    assert_equal_to_plain(embedding, precision, seed)
+        concentration = np.full_like(embedding, concentration)
+    assert_equal_to_plain(embedding, concentration, seed)
 
 
 @both_precisions
 def test_any_seed_score(dtype):
     random = np.random.default_rng(0)
     for values in ([np.nan, 0.7], [np.inf, 0.7, 0.8], [0.0, 1.0], [1e-45, 0.0], [3.0, 0.6, -0.5]):
-        embedding, precision, _ = random_maps(random, 12, 20, dtype)
+        embedding, concentration, _ = random_maps(random, 12, 20, dtype)
         with np.errstate(under="ignore"):
             seed = random.choice(values, (12, 20)).astype(dtype)
-        assert_equal_to_plain(embedding, precision, seed)
-        assert_equal_to_plain(embedding, precision, seed, foreground_threshold=0.0, seed_threshold=0.0)
+        assert_equal_to_plain(embedding, concentration, seed)
+        assert_equal_to_plain(embedding, concentration, seed, foreground_threshold=0.0, seed_threshold=0.0)
 
 
 @both_precisions
@@ -198,18 +198,18 @@ def test_raw_sigma_that_overflows(dtype):
     random = np.random.default_rng(0)
     embedding, _, seed = random_maps(random, 12, 20, dtype)
     with np.errstate(over="ignore"):
-        precision = np.exp(10 * random.uniform(-20, 20, (2, 12, 20)).astype(dtype))
-    assert_equal_to_plain(embedding, precision, seed)
+        concentration = np.exp(10 * random.uniform(-20, 20, (2, 12, 20)).astype(dtype))
+    assert_equal_to_plain(embedding, concentration, seed)
     assert_equal_to_plain(embedding, np.broadcast_to(np.exp(dtype(80)), embedding.shape), seed)
 
 
 @both_precisions
 @both_forms
 def test_empty_foreground(dtype, form):
-    embedding, precision, seed = random_maps(np.random.default_rng(0), 5, 7, dtype)
+    embedding, concentration, seed = random_maps(np.random.default_rng(0), 5, 7, dtype)
     for min_foreground in (0, -1):
         labels, scores = assert_equal_to_plain(
-            embedding, precision, seed * dtype(0.5), form, min_foreground=min_foreground
+            embedding, concentration, seed * dtype(0.5), form, min_foreground=min_foreground
         )
         assert not labels.any()
         assert len(scores) == 0
@@ -236,30 +236,30 @@ def test_one_pixel_is_an_object_only_if_its_seed_counts(dtype, form):
 def test_embeddings_far_outside_the_image(dtype):
     random = np.random.default_rng(0)
     for far in (10, 1e4, 1e8):
-        embedding, precision, seed = random_maps(random, 16, 24, dtype)
+        embedding, concentration, seed = random_maps(random, 16, 24, dtype)
         some = random.random((16, 24)) < 0.3
         embedding[:, some] += (far * random.choice([-1, 1], (2, 1))).astype(dtype)
-        assert_equal_to_plain(embedding, precision, seed)
-        assert_equal_to_plain(embedding + dtype(far), precision, seed)
+        assert_equal_to_plain(embedding, concentration, seed)
+        assert_equal_to_plain(embedding + dtype(far), concentration, seed)
 
 
 @both_precisions
 def test_all_pixels_point_at_one_place(dtype):
-    embedding, precision, seed = random_maps(np.random.default_rng(0), 30, 30, dtype)
+    embedding, concentration, seed = random_maps(np.random.default_rng(0), 30, 30, dtype)
     for place in (0, 0.1, 1e5):
-        labels, _ = assert_equal_to_plain(np.full_like(embedding, place), precision, seed)
+        labels, _ = assert_equal_to_plain(np.full_like(embedding, place), concentration, seed)
         assert labels.max() == 1
 
 
 def test_more_objects_than_sixteen_bits_count():
     h, w = 257, 300
-    precision = np.full((2, h, w), 4 / STEP**2, np.float32)  # a margin of less than half a pixel
+    concentration = np.full((2, h, w), 4 / STEP**2, np.float32)  # a margin of less than half a pixel
     seed = np.random.default_rng(0).permutation(h * w).reshape(h, w) / np.float32(h * w) * np.float32(0.5) + np.float32(
         0.5
     )
     labels, scores = seeded_gaussians(
         coordinates(h, w).astype(np.float32),
-        precision,
+        concentration,
         seed,
         **DEFAULTS | {"count_seed": True, "foreground_threshold": 0.0},
     )

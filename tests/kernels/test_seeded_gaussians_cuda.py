@@ -87,20 +87,20 @@ def test_discs(dtype, count_seed, overwrite):
 @pytest.mark.parametrize("levels", [1, 2])
 def test_the_first_of_equal_seeds_goes_first(dtype, levels, monkeypatch):
     in_small_steps(monkeypatch)
-    embedding, precision, seed = random_maps(np.random.default_rng(levels), 4, 8, dtype)
+    embedding, concentration, seed = random_maps(np.random.default_rng(levels), 4, 8, dtype)
     seed = (0.6 + 0.4 * np.floor(seed * levels) / levels).astype(dtype)
-    assert_equal_to_plain(embedding, precision, seed, overwrite=False)
+    assert_equal_to_plain(embedding, concentration, seed, overwrite=False)
 
 
 @both_precisions
 @pytest.mark.parametrize("value", [np.inf, np.nan, 0.0, 1e-45, 1e30, 3e38], ids=str)
-def test_any_precision(dtype, value, monkeypatch):
+def test_any_concentration(dtype, value, monkeypatch):
     in_small_steps(monkeypatch)
     random = np.random.default_rng(0)
-    embedding, precision, seed = random_maps(random, 4, 5, dtype)
+    embedding, concentration, seed = random_maps(random, 4, 5, dtype)
     with np.errstate(under="ignore"):
-        precision = np.where(random.random((2, 4, 5)) < 0.3, value, precision).astype(dtype)
-    assert_equal_to_plain(embedding, precision, seed, count_seed=True)
+        concentration = np.where(random.random((2, 4, 5)) < 0.3, value, concentration).astype(dtype)
+    assert_equal_to_plain(embedding, concentration, seed, count_seed=True)
 
 
 @both_precisions
@@ -108,32 +108,32 @@ def test_any_precision(dtype, value, monkeypatch):
 def test_any_embedding(dtype, value, monkeypatch):
     in_small_steps(monkeypatch)
     random = np.random.default_rng(0)
-    embedding, precision, seed = random_maps(random, 4, 5, dtype)
+    embedding, concentration, seed = random_maps(random, 4, 5, dtype)
     with np.errstate(over="ignore"):
         embedding[:, random.random((4, 5)) < 0.3] = dtype(value)
-    precision[random.random(precision.shape) < 0.2] = 0
-    assert_equal_to_plain(embedding, precision, seed, min_free=3, foreground_threshold=0.2)
+    concentration[random.random(concentration.shape) < 0.2] = 0
+    assert_equal_to_plain(embedding, concentration, seed, min_free=3, foreground_threshold=0.2)
 
 
 @both_precisions
-@pytest.mark.parametrize("precision", [1e-45, 0.0, 1e38])
-def test_infinite_embeddings_beside_endless_margins(dtype, precision):
+@pytest.mark.parametrize("concentration", [1e-45, 0.0, 1e38])
+def test_infinite_embeddings_beside_endless_margins(dtype, concentration):
     random = np.random.default_rng(0)
     embedding, _, seed = random_maps(random, 4, 5, dtype)
     embedding[:, random.random((4, 5)) < 0.3] = np.inf
     with np.errstate(under="ignore"):
-        precision = np.full_like(embedding, precision)
-    assert_equal_to_plain(embedding, precision, seed)
+        concentration = np.full_like(embedding, concentration)
+    assert_equal_to_plain(embedding, concentration, seed)
 
 
 @both_precisions
 @pytest.mark.parametrize("values", [[np.nan, 0.7], [np.inf, 0.7, 0.8], [0.0, 1.0], [3.0, 0.6, -0.5]], ids=str)
 def test_any_seed_score(dtype, values):
     random = np.random.default_rng(0)
-    embedding, precision, _ = random_maps(random, 4, 5, dtype)
+    embedding, concentration, _ = random_maps(random, 4, 5, dtype)
     seed = random.choice(values, (4, 5)).astype(dtype)
-    assert_equal_to_plain(embedding, precision, seed)
-    assert_equal_to_plain(embedding, precision, seed, foreground_threshold=-0.6, seed_threshold=0.0)
+    assert_equal_to_plain(embedding, concentration, seed)
+    assert_equal_to_plain(embedding, concentration, seed, foreground_threshold=-0.6, seed_threshold=0.0)
 
 
 @both_precisions
@@ -148,19 +148,19 @@ def test_strips(dtype, shape, monkeypatch):
 def test_embeddings_far_outside_the_image(dtype, far, monkeypatch):
     in_small_steps(monkeypatch)
     random = np.random.default_rng(0)
-    embedding, precision, seed = random_maps(random, 4, 5, dtype)
+    embedding, concentration, seed = random_maps(random, 4, 5, dtype)
     embedding[:, random.random((4, 5)) < 0.3] += (far * random.choice([-1, 1], (2, 1))).astype(dtype)
-    assert_equal_to_plain(embedding + dtype(far), precision, seed)
+    assert_equal_to_plain(embedding + dtype(far), concentration, seed)
 
 
 @both_precisions
 def test_seeds_that_point_nowhere_have_their_turn(dtype):
     """They come first and claim nothing, so that three of ten pixels are no more free when the others' turn comes."""
-    embedding, precision = np.zeros((2, 1, 10), dtype), np.ones((2, 1, 10), dtype)
+    embedding, concentration = np.zeros((2, 1, 10), dtype), np.ones((2, 1, 10), dtype)
     embedding[:, 0, :3] = np.nan
     seed = np.where(np.isnan(embedding[0]), 0.9, 0.8).astype(dtype)
     for min_free, n_objects in ((6, 1), (7, 0)):
-        _, scores = assert_equal_to_plain(embedding, precision, seed, min_free=min_free)
+        _, scores = assert_equal_to_plain(embedding, concentration, seed, min_free=min_free)
         assert len(scores) == n_objects
 
 
@@ -169,17 +169,17 @@ def test_pixels_just_inside_the_margin_are_claimed_from_other_cells(shape, monke
     monkeypatch.setattr(kernel, "PIXELS_PER_CELL", 1)
     monkeypatch.setattr(kernel, "ROUNDS", 1)
     embedding = coordinates(*shape).astype(np.float32)
-    precision = np.full_like(embedding, math.log(2) / (12.03 * STEP) ** 2)
+    concentration = np.full_like(embedding, math.log(2) / (12.03 * STEP) ** 2)
     seed = np.where(np.arange(50) % 25 == 12, 0.9, 0.6).astype(np.float32).reshape(shape)
-    labels, _ = assert_equal_to_plain(embedding, precision, seed)
+    labels, _ = assert_equal_to_plain(embedding, concentration, seed)
     assert labels.ravel().tolist() == [1] * 25 + [2] * 25
 
 
 @both_precisions
 def test_all_pixels_point_at_one_place_with_one_huge_margin(dtype):
-    embedding, precision, seed = random_maps(np.random.default_rng(0), 50, 50, dtype)
+    embedding, concentration, seed = random_maps(np.random.default_rng(0), 50, 50, dtype)
     for place in (0.1, 1e5):
-        labels, _ = assert_equal_to_plain(np.full_like(embedding, place), precision * dtype(1e-9), seed)
+        labels, _ = assert_equal_to_plain(np.full_like(embedding, place), concentration * dtype(1e-9), seed)
         assert labels.max() == 1
 
 
@@ -209,12 +209,12 @@ def test_objects_that_lie_apart_take_a_few_rounds_however_many(monkeypatch):
     distance = np.hypot(*(position - centre)) / (radius * STEP)
     embedding = centre + random.normal(0, 0.1 * radius * STEP, position.shape)
     seed = np.exp(-math.log(2) * distance**2) * random.uniform(0.9, 1, distance.shape)
-    precision = np.full_like(position, math.log(2) / (radius * STEP) ** 2)
+    concentration = np.full_like(position, math.log(2) / (radius * STEP) ** 2)
     rounds = []
     take_some = kernel._take_some
     monkeypatch.setattr(kernel, "ROUNDS", 1)
     monkeypatch.setattr(kernel, "_take_some", lambda *state: rounds.append(take_some(*state)))
-    _, scores = assert_equal_to_plain(*(x.astype(np.float32) for x in (embedding, precision, seed)))
+    _, scores = assert_equal_to_plain(*(x.astype(np.float32) for x in (embedding, concentration, seed)))
     assert len(scores) == 60
     assert len(rounds) <= 4
 

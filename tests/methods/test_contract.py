@@ -8,8 +8,9 @@ import torch
 
 from attractor.augmentation import VIEWS
 from attractor.datasets.checking import ObjectStatistics
+from attractor.description import Description
 from attractor.methods import METHODS
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.networks import NETWORKS
 from attractor.truth import Truth
 

@@ -12,10 +12,10 @@ from attractor.errors import InputError
 from attractor.methods.recurrent_pixel_embedding import (
     Maps,
     RecurrentPixelEmbedding,
-    group_plain,
     most_groups,
     pair_loss,
     pair_weights,
+    points_that_meet,
     shift,
     shifted,
 )
@@ -129,7 +129,7 @@ def test_loops_move_points_as_in_the_vector(kappa):
         x = shift(x, x, concentration, 1.0)
     torch.testing.assert_close(x, torch.tensor(values["X10"]).double(), atol=1e-6, rtol=0)
     if kappa == "6.0":
-        found = group_plain(x, torch.zeros(8), 0.9)
+        found = points_that_meet(x, torch.zeros(8), 0.9)
         assert found.tolist() == values["groups_cos_gt_0_9"]
 
 
@@ -278,7 +278,7 @@ def test_an_object_without_an_anchor_is_not_lost(n_anchors):
     owner = np.repeat(np.arange(40), sizes)
     torch.manual_seed(0)
     x = torch.nn.functional.normalize(torch.eye(40)[owner] + 0.02 * torch.randn(len(owner), 40), dim=1)
-    found = group_plain(*shifted(x, 25.0, 1.0, 10, n_anchors), 0.9).numpy()
+    found = points_that_meet(*shifted(x, 25.0, 1.0, 10, n_anchors), 0.9).numpy()
     assert len(set(zip(owner.tolist(), found.tolist(), strict=True))) == 40
 
 

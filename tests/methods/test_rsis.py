@@ -11,7 +11,7 @@ from torch import nn
 
 from attractor.errors import InputError
 from attractor.losses import soft_iou_cost
-from attractor.methods.rsis import RSIS, ConvLSTM, Decoder, Maps, match
+from attractor.methods.rsis import RSIS, ConvLSTM, Maps, RecurrentDecoder, match
 from attractor.networks import NETWORKS
 from attractor.truth import Truth
 
@@ -97,7 +97,7 @@ def test_the_cell_is_that_of_the_vector():
 
 def test_the_decoder_has_the_sizes_of_the_vector():
     expected = VECTORS["RSIS-NET"]["expected"]
-    decoder = Decoder((64, 256, 512, 1024, 2048), 20, 128, "concat", coordinates=False)
+    decoder = RecurrentDecoder((64, 256, 512, 1024, 2048), 20, 128, "concat", coordinates=False)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in decoder.named_children()}
     assert count["taps"] == expected["params"]["skip"]
     assert sum(count.values()) - count["taps"] == expected["params"]["decoder"]
@@ -129,7 +129,7 @@ def test_it_stands_on_every_network(skip, coordinates, network):
 
 def test_what_is_computed_ahead_changes_nothing():
     torch.manual_seed(0)
-    decoder = Decoder((4, 6, 8), 1, 8, "concat", coordinates=False).double()
+    decoder = RecurrentDecoder((4, 6, 8), 1, 8, "concat", coordinates=False).double()
     skips = [torch.rand(2, c, *size).double() for c, size in ((8, (3, 4)), (8, (6, 8)), (4, (12, 16)))]
     gradients = []
     for ahead in (False, True):

@@ -52,11 +52,17 @@ def truth_of(labels, classes=None, valid=None):
 def formula_maps(b, n_sigma):
     """The raw maps of the loss vectors, 4x4, one image of the batch or both."""
     n = torch.arange(16, dtype=torch.float64).view(4, 4)
-    offset = [0.002 * torch.sin(1.7 * n + 0.3 * (c + 1) + b) for c in (0, 1)]
-    sigma = [1.25 + 0.05 * torch.sin(0.9 * n + 0.5 * (j + 1) + b) for j in range(n_sigma)]
+    offset = [0.002 * torch.sin(1.7 * n + 0.3 * (c + 1) + b) for c in (1, 0)]  # vectors have (x, y)
+    sigma = [1.25 + 0.05 * torch.sin(0.9 * n + 0.5 * (j + 1) + b) for j in reversed(range(n_sigma))]
     seed = 2 * torch.sin(0.6 * n + b + 1)
     sigma = torch.stack(sigma)[None] if sigma else torch.zeros(1, 0, 4, 4, dtype=torch.float64)
     return Maps(torch.stack(offset)[None], sigma, seed[None, None])
+
+
+def as_published(channels, n_sigma):
+    """Channels of all maps in the order of the vectors, which have (x, y)."""
+    offset, sigma, seed = channels.split([2, n_sigma, 1], 1)
+    return torch.cat([offset.flip(1), sigma.flip(1), seed], 1)
 
 
 def stacked(parts):
@@ -96,6 +102,7 @@ def test_loss(vector):
     assert total.item() == pytest.approx(expected["total"], abs=1e-6)
     grad = torch.cat([maps.offset.grad, maps.sigma.grad, maps.seed.grad], 1)
     # Steps are given to ten digits, and one grid unit is 1024 pixels: the gradients carry a relative 1e-6.
+    grad = as_published(grad, n_sigma)
     np.testing.assert_allclose(grad.abs().sum((0, 2, 3)), expected["grad_abs_sum_per_channel"], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(grad.sum((0, 2, 3)), expected["grad_sum_per_channel"], rtol=1e-6, atol=2e-5)
 
@@ -118,7 +125,8 @@ def test_loss_with_medoids():
         expected["total_if_center_image_empty_fallback_centroid"], abs=1e-6
     )
     totals["medoid"].backward()
-    grad = torch.cat([maps.offset.grad, maps.sigma.grad, maps.seed.grad], 1).abs().sum((0, 2, 3))
+    grad = torch.cat([maps.offset.grad, maps.sigma.grad, maps.seed.grad], 1)
+    grad = as_published(grad, 2).abs().sum((0, 2, 3))
     np.testing.assert_allclose(grad, expected["grad_abs_sum_per_channel"], rtol=1e-6)
 
 
@@ -149,7 +157,7 @@ def test_regression_and_hinge_baselines():
 def test_fixed_margin(vector):
     pixels = float(vector["id"].split("-")[-1].removesuffix("px"))
     se = method(margin="fixed", centre="centroid", fixed_margin=pixels)
-    assert se._sigma_of(pixels) == pytest.approx(vector["inputs"]["raw_s"], abs=1e-9)
+    assert se._sigma_of(pixels) == pytest.approx([vector["inputs"]["raw_s"]] * 2, abs=1e-9)
     terms = se.loss(stacked([formula_maps(0, 0)]), truth_of(vector["inputs"]["instances"]))
     assert terms["instance"].item() == pytest.approx(vector["expected"]["inst"], abs=1e-6)
     assert terms["seed"].item() == pytest.approx(vector["expected"]["seed"], abs=1e-6)
@@ -160,8 +168,8 @@ def test_constants():
     expected = VECTORS["SE-CONST"]["expected"]
     se = method()
     for pixels, raw in expected["raw_s_for_margin_px"].items():
-        assert se._sigma_of(float(pixels)) == pytest.approx(raw, abs=1e-9)
-    assert se._sigma_of(expected["init_s1_margin_px"]) == pytest.approx(1, abs=1e-9)
+        assert se._sigma_of(float(pixels)) == pytest.approx((raw, raw), abs=1e-9)
+    assert se._sigma_of(expected["init_s1_margin_px"]) == pytest.approx((1, 1), abs=1e-9)
     assert expected["init_s1_margin_px"] / math.sqrt(2 * math.log(2)) == pytest.approx(
         expected["init_s1_sigma_px"], abs=1e-8
     )
@@ -169,7 +177,14 @@ def test_constants():
 
 
 def maps_of(raw, n_sigma):
-    return Maps(*torch.tensor(raw, dtype=torch.float64)[None].split([2, n_sigma, 1], 1))
+    offset, sigma, seed = torch.tensor(raw, dtype=torch.float64)[None].split([2, n_sigma, 1], 1)
+    return Maps(offset, sigma, seed)
+
+
+def maps_of_vector(raw):
+    """Maps of the vectors, whose channels are (x, y)."""
+    maps = maps_of(raw, 2)
+    return Maps(maps.offset.flip(1), maps.sigma.flip(1), maps.seed)
 
 
 @pytest.mark.parametrize("vector", vectors("SE-CLUST8-seed"))
@@ -179,9 +194,9 @@ def test_grouping(vector):
         grid_step=(1 / 1023, 1 / 1023),
         seed_threshold=given["seed_thresh"],
         foreground_threshold=given["fg_thresh"],
-        min_size=given["min_object_size"],
+        min_size=given["min_object_size"] + 1,  # "more than" there
     )
-    maps = maps_of(given["prediction"], 2)
+    maps = maps_of_vector(given["prediction"])
     (found,) = se.group(maps)
     assert found.labels.tolist() == vector["expected"]["label_map"]
 
@@ -189,37 +204,39 @@ def test_grouping(vector):
 def test_seeded_grouping():
     vector = VECTORS["SE-CLUST8-gtseeded"]
     se = method(grid_step=(1 / 1023, 1 / 1023))
-    maps = maps_of(VECTORS["SE-CLUST8-seed0.9_fg0.5_min0"]["inputs"]["prediction"], 2)
+    maps = maps_of_vector(VECTORS["SE-CLUST8-seed0.9_fg0.5_min0"]["inputs"]["prediction"])
     (found,) = se.group_seeded(maps, truth_of([vector["inputs"]["gt"]]))
     painted = np.zeros((8, 8), int)  # the vector's map: overlapping pixels go to the later object
     for k in range(1, len(found) + 1):
         painted[found.mask(k)] = k
     assert painted.tolist() == vector["expected"]["label_map"]
-    precision = np.exp(10 * maps.sigma[0, :, 0, 0].numpy())
-    assert np.sqrt(np.log(2) / precision) * 1023 == pytest.approx(vector["expected"]["margin_px_xy"], abs=1e-6)
+    concentration = np.exp(10 * maps.sigma[0, :, 0, 0].numpy())
+    assert np.sqrt(np.log(2) / concentration)[::-1] * 1023 == pytest.approx(
+        vector["expected"]["margin_px_xy"], abs=1e-6
+    )
 
 
 def test_grouping_of_the_published_code():
     vector = VECTORS["SE-CLUST48"]
     y, x = np.mgrid[:48, :48].astype(np.float64)
     n = 48 * y + x
-    target = np.stack([x, y])
+    target = np.stack([y, x])
     seed = np.full((48, 48), 0.05)
     for (cx, cy, r), p in zip([(12, 12, 9), (34, 32, 10), (36, 8, 5)], (0.99, 0.97, 0.98), strict=True):
         square = (x - cx) ** 2 + (y - cy) ** 2
         disc = square <= r**2
-        target[:, disc] = np.array([cx, cy])[:, None]
+        target[:, disc] = np.array([cy, cx])[:, None]
         seed[disc] = 0.6 + (p - 0.6) * np.exp(-square[disc] / 50)
-    target += np.stack([0.5 * np.sin(1.1 * n), 0.5 * np.cos(1.3 * n)])
-    step = np.array([2 / 2047, 1 / 1023])[:, None, None]
-    offset = np.arctanh((target - np.stack([x, y])) * step)
+    target += np.stack([0.5 * np.cos(1.3 * n), 0.5 * np.sin(1.1 * n)])
+    step = np.array([1 / 1023, 2 / 2047])[:, None, None]
+    offset = np.arctanh((target - np.stack([y, x])) * step)
     sigma = (1.1 + 0.02 * np.sin(0.01 * n))[None]
     maps = maps_of(np.concatenate([offset, sigma, np.log(seed / (1 - seed))[None]]), 1)
     se = method(
         margin="circular",
         grid_step=(1 / 1023, 2 / 2047),
         seed_threshold=0.9,
-        min_size=128,
+        min_size=129,
         min_foreground=128,
         min_free=128,
     )
@@ -237,8 +254,8 @@ def perfect_maps(labels, classes=None, n_classes=1):
     seed = torch.full((1, n_classes, h, w), -8.0)
     for k, (row, column) in enumerate(centres(labels, int(labels.max())), 1):
         rows, columns = np.nonzero(labels == k)
-        offset[0, 0, rows, columns] = torch.tensor(column - columns, dtype=torch.float32) / 1024
-        offset[0, 1, rows, columns] = torch.tensor(row - rows, dtype=torch.float32) / 1024
+        offset[0, 0, rows, columns] = torch.tensor(row - rows, dtype=torch.float32) / 1024
+        offset[0, 1, rows, columns] = torch.tensor(column - columns, dtype=torch.float32) / 1024
         seed[0, 0 if classes is None else classes[k - 1] - 1, rows, columns] = 6
     return Maps(torch.atanh(offset), torch.full((1, 2, h, w), 1.2), seed)
 
@@ -280,11 +297,13 @@ def test_one_pixel_is_an_object_only_when_its_seed_counts():
 
 def test_first_object_keeps_its_pixels_without_overwriting():
     embedding = torch.tensor([[[0.0, 0.6, 1.2, 2.0]], [[0.0, 0.0, 0.0, 0.0]]])
-    precision = torch.full((2, 1, 4), math.log(2) / 0.9**2)  # a margin of 0.9: the first claims two, the third three
+    concentration = torch.full(
+        (2, 1, 4), math.log(2) / 0.9**2
+    )  # a margin of 0.9: the first claims two, the third three
     seed = torch.tensor([[0.9, 0.6, 0.8, 0.7]])
     rules = {"foreground_threshold": 0.5, "seed_threshold": 0.5, "min_size": 0, "min_foreground": 0, "min_free": 0}
     for overwrite, expected in ((True, [[1, 2, 2, 2]]), (False, [[1, 1, 2, 2]])):
-        labels, scores = group_plain(embedding, precision, seed, count_seed=True, overwrite=overwrite, **rules)
+        labels, scores = group_plain(embedding, concentration, seed, count_seed=True, overwrite=overwrite, **rules)
         assert labels.tolist() == expected
         assert scores.tolist() == pytest.approx([0.9, 0.8])
 
@@ -366,9 +385,9 @@ def test_views_that_move_all_embeddings_differently_keep_the_objects():
 def test_untrained_network_points_nowhere_with_the_given_margin():
     se = SpatialEmbeddings(lambda outputs: ERFNet(1, outputs), initial_margin=8.0, grid_step=(1 / 512, 1 / 512)).eval()
     maps = se(torch.rand(1, 1, 16, 16))
-    embedding, precision, _ = se.decode(maps)
+    embedding, concentration, _ = se.decode(maps)
     torch.testing.assert_close(embedding[0], se.coordinates(maps.offset))
-    assert torch.sqrt(math.log(2) / precision).mean().item() * 512 == pytest.approx(8.0, rel=1e-5)
+    assert torch.sqrt(math.log(2) / concentration).mean().item() * 512 == pytest.approx(8.0, rel=1e-5)
 
 
 def test_rare_classes_weigh_more_and_the_most_frequent_has_the_papers_weight():
@@ -396,6 +415,6 @@ def test_what_another_class_leaves_of_an_object_must_be_large_enough_too():
     maps.seed[0, 1] = maps.seed[0, 0]
     maps.seed[0, 1, :, 2] = -20  # but for that column
     maps.seed[0, 1] += 0.5 * (maps.seed[0, 1] > 0)
-    for min_size, sizes in ((5, {6, 30}), (6, {30})):
+    for min_size, sizes in ((6, {6, 30}), (7, {30})):
         (found,) = method(n_classes=2, min_size=min_size).group(maps)
         assert set(np.bincount(found.labels.ravel())[1:].tolist()) == sizes

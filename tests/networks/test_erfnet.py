@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attractor.networks import NETWORKS, ERFNet
-from attractor.networks.erfnet import Decoder, Down, NonBottleneck1D, Up
+from attractor.networks.erfnet import Down, ERFNetDecoder, NonBottleneck1D, Up
 
 VECTORS = {v["id"]: v for v in json.loads((Path(__file__).parents[1] / "vectors.json").read_text())["vectors"]}
 BLOCKS = {
@@ -69,7 +69,7 @@ def test_parameter_counts():
         assert count(net.encoder) == whole["encoder"] - whole["encoder_unused_1x1"]
         assert [count(decoder) for decoder in net.decoders] == whole["decoders"]
         assert count(net) == whole["total"] - whole["encoder_unused_1x1"]
-    assert isinstance(net.decoders[0], Decoder)
+    assert isinstance(net.decoders[0], ERFNetDecoder)
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)

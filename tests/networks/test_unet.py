@@ -61,7 +61,7 @@ def test_dropout_drops_the_coarsest_features_in_training_only():
         ({"stride": 64}, "stride is 64; it can be 32, 16, 8"),
         ({"width": 0}, "width is 0"),
         ({"decoder_width": 0}, "decoder_width is 0"),
-        ({"dropout": 1.0}, "dropout is 1.0; it is a share"),
+        ({"dropout": 1.0}, "dropout is 1.0; it must be between 0 and 0.99"),
     ],
 )
 def test_wrong_options_are_answered_with_the_right_ones(options, message):

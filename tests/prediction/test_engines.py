@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from attractor.description import Description
 from attractor.errors import InputError
 from attractor.kernels import devices
 from attractor.methods import METHODS
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.networks import NETWORKS
 from attractor.networks.folding import folded
 from attractor.prediction import engines

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from attractor.description import Description
 from attractor.errors import InputError
 from attractor.methods.spatial_embeddings import Maps
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.prediction.tiles import tiled_maps
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import attractor
+from attractor.description import Description
 from attractor.errors import InputError
 from attractor.instances import overlap
-from attractor.model import Description, Model
+from attractor.model import Model
 from attractor.networks import NETWORKS
 from attractor.prediction import memory
 from attractor.prediction.image import Segmenter, Source

@@ -15,7 +15,7 @@ from attractor.errors import InputError
 from attractor.wording import counted
 
 if TYPE_CHECKING:
-    from attractor.model import Description
+    from attractor.description import Description
 
 
 def check(
@@ -46,7 +46,7 @@ def check(
 
 def _described(model: str) -> Description:
     """What a model says of itself, or a recipe of its model; without class names where the recipe names none."""
-    from attractor.model import Description, find_model, read_description
+    from attractor.description import Description, find_model, read_description
 
     if Path(model).suffix != ".toml":
         return read_description(find_model(model))
@@ -70,7 +70,7 @@ def _holds(description: Description, of_data: tuple[str, ...]) -> tuple[tuple[st
     from attractor.model import Model
 
     described = dataclasses.replace(description, class_names=description.class_names or of_data)
-    return described.class_names, getattr(Model(described).method, "max_instances", None)
+    return described.class_names, Model(described).method.max_instances
 
 
 def convert(

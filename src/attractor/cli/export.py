@@ -25,7 +25,8 @@ def export(
 ) -> None:
     """Write a model for programs without attractor: images in, raw maps out, all numbers for grouping in the file."""
     from attractor import export as exporting
-    from attractor.model import Model, find_model
+    from attractor.description import find_model
+    from attractor.model import Model
 
     file = find_model(model)
     name = file.resolve().parent.name if file.name == "model.safetensors" else file.stem

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def models() -> None:
     """List the models that come with attractor: what they were trained on, and how good they are."""
-    from attractor.model import read_description
+    from attractor.description import read_description
     from attractor.weights import MODELS
 
     if not MODELS:

@@ -47,7 +47,7 @@ def train(
         resume=resume,
         device=device,
     )
-    scores = segmenter.model.description.scores.get("validation", {})
-    measured = f" On the validation images its mean AP is {scores['mean']:.3f}." if "mean" in scores else ""
+    score = segmenter.model.description.score("validation", "mean")
+    measured = "" if score is None else f" On the validation images its mean AP is {score:.3f}."
     say(f"The model is {folder / 'model.safetensors'}.{measured}")
     say(f"Use it: attractor segment IMAGE --model {shlex.quote(str(folder))}")

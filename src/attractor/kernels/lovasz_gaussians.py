@@ -6,7 +6,7 @@ precision. Value and gradients therefore equal the plain form's up to the order 
 after another (or in blocks of bounded size), and gradients are added up on the way, so that memory grows with
 pixels and not with pixels times objects.
 
-Shapes: `b` images, `n` pixels of an image, `k` objects of the whole batch, sorted by image; 2 is (x, y).
+Shapes: `b` images, `n` pixels of an image, `k` objects of the whole batch, sorted by image; 2 is (row, column).
 Source: Neven et al. 2019, section 3.2; Berman et al. 2018 for the hinge.
 """
 
@@ -27,7 +27,7 @@ BLOCK = 1 << 22  # pixel-object pairs looked at together where there is no numba
 
 
 def lovasz_gaussians(
-    embedding: Tensor, owner: Tensor, centre: Tensor, precision: Tensor, image: Tensor, weight: Tensor
+    embedding: Tensor, owner: Tensor, centre: Tensor, concentration: Tensor, image: Tensor, weight: Tensor
 ) -> Tensor:
     """Weighted sum over objects of the Lovász hinge of 2 phi - 1, against the pixels that are their own.
 
@@ -35,44 +35,44 @@ def lovasz_gaussians(
         embedding: (b, 2, n) float, where each pixel points.
         owner: (b, n) int, 1 + object that owns the pixel, 0 for background, -1 for a pixel to leave out.
         centre: (k, 2) of each object.
-        precision: (k, 2), 1 / (2 sigma^2) along x and y.
+        concentration: (k, 2), 1 / (2 sigma^2) along rows and columns.
         image: (k,) int, in which image of the batch each object lies.
         weight: (k,) factor of each object in the sum; no gradient flows to it.
 
     Returns:
-        A scalar, differentiable once in embedding, centre and precision.
+        A scalar, differentiable once in embedding, centre and concentration.
     """
-    return _LovaszGaussians.apply(embedding, owner, centre, precision, image, weight)
+    return _LovaszGaussians.apply(embedding, owner, centre, concentration, image, weight)
 
 
 class _LovaszGaussians(torch.autograd.Function):
     """The growth of 1 - IoU is a constant for the gradient, so the gradient is known when the value is."""
 
     @staticmethod
-    def forward(ctx, embedding, owner, centre, precision, image, weight):
+    def forward(ctx, embedding, owner, centre, concentration, image, weight):
         fast = embedding.device.type == "cpu" and embedding.dtype == torch.float32
-        arrays = [x.detach().contiguous() for x in (embedding, owner, centre, precision, image, weight)]
+        arrays = [x.detach().contiguous() for x in (embedding, owner, centre, concentration, image, weight)]
         value, *gradients = (_by_numba if fast else _by_torch)(*arrays)
         ctx.save_for_backward(*gradients)
         return value
 
     @staticmethod
     def backward(ctx, grad):
-        embedding, centre, precision = (grad * gradient for gradient in ctx.saved_tensors)
-        return embedding, None, centre, precision, None, None
+        embedding, centre, concentration = (grad * gradient for gradient in ctx.saved_tensors)
+        return embedding, None, centre, concentration, None, None
 
 
-def _by_torch(embedding, owner, centre, precision, image, weight):
+def _by_torch(embedding, owner, centre, concentration, image, weight):
     """Any device and precision: blocks of objects against all pixels of their image, far pairs dropped."""
     n = embedding.shape[-1]
     value = embedding.new_zeros(())
-    gradients = [torch.zeros_like(x) for x in (embedding, centre, precision)]
+    gradients = [torch.zeros_like(x) for x in (embedding, centre, concentration)]
     exact = torch.float32 if embedding.device.type == "mps" else torch.float64  # sums over large objects cancel
     for b in range(len(embedding)):
         objects = torch.nonzero(image == b)[:, 0]
         for block in objects.split(max(1, BLOCK // max(n, 1))):
             difference = embedding[b] - centre[block, :, None]  # (k, 2, n)
-            distance = (difference.square() * precision[block, :, None]).sum(1)  # (k, n)
+            distance = (difference.square() * concentration[block, :, None]).sum(1)  # (k, n)
             own = owner[b] == block[:, None] + 1
             k, i = torch.nonzero((own | (distance < REACH)) & (owner[b] >= 0), as_tuple=True)
             phi, inside = torch.exp(-distance[k, i]), own[k, i]
@@ -82,7 +82,7 @@ def _by_torch(embedding, owner, centre, precision, image, weight):
             share = weight[block][k] * growth
             value += (share * margin).sum()
             slope = torch.where(margin > 0, share, 0) * torch.where(inside, 2, -2) * phi  # d value / d distance
-            difference, scale = difference[k, :, i], precision[block][k]  # (pairs, 2)
+            difference, scale = difference[k, :, i], concentration[block][k]  # (pairs, 2)
             by_pixel = 2 * slope[:, None] * scale * difference
             gradients[0][b].index_add_(1, i, by_pixel.T)
             for gradient, by_pair in ((gradients[1], -by_pixel), (gradients[2], slope[:, None] * difference.square())):
@@ -114,13 +114,13 @@ def _running_sum(values, first, k):
     return total[1:] - total[first][k]
 
 
-def _by_numba(embedding, owner, centre, precision, image, weight):
+def _by_numba(embedding, owner, centre, concentration, image, weight):
     """Single precision on a CPU: near pixels from bins, one radix sort an object, images side by side."""
-    gradients = [torch.zeros_like(x) for x in (embedding, centre, precision)]
+    gradients = [torch.zeros_like(x) for x in (embedding, centre, concentration)]
     bounds = np.searchsorted(image.numpy(), np.arange(len(embedding) + 1))
     owner = owner.to(torch.int32).numpy()
-    embedding, centre, precision, weight = (x.numpy() for x in (embedding, centre, precision, weight))
-    by_pixel, by_centre, by_precision = (x.numpy() for x in gradients)
+    embedding, centre, concentration, weight = (x.numpy() for x in (embedding, centre, concentration, weight))
+    by_pixel, by_centre, by_concentration = (x.numpy() for x in gradients)
 
     def one_image(b):
         objects = slice(bounds[b], bounds[b + 1])
@@ -129,11 +129,11 @@ def _by_numba(embedding, owner, centre, precision, image, weight):
             embedding[b],
             own,
             centre[objects],
-            precision[objects],
+            concentration[objects],
             weight[objects],
             by_pixel[b],
             by_centre[objects],
-            by_precision[objects],
+            by_concentration[objects],
         )
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -141,7 +141,7 @@ def _by_numba(embedding, owner, centre, precision, image, weight):
     return gradients[0].new_tensor(value), *gradients
 
 
-def _one_image(embedding, owner, centre, precision, weight, by_pixel, by_centre, by_precision):
+def _one_image(embedding, owner, centre, concentration, weight, by_pixel, by_centre, by_concentration):
     """Add one image's gradients to the last three arrays, and return its weighted sum of losses.
 
     The pairs of a few objects are gathered, and their exponential is torch's, as in the plain form: a last bit
@@ -150,7 +150,7 @@ def _one_image(embedding, owner, centre, precision, weight, by_pixel, by_centre,
     n, n_objects = owner.size, len(centre)
     if not n_objects:
         return 0.0
-    bins = bin_points(embedding[0], embedding[1])
+    bins = bin_points(embedding[1], embedding[0])
     own_pixels, own_starts = _pixels_by_owner(owner, n_objects)
     pixel, distance = np.empty(2 * max(n, BLOCK // 8), np.int32), np.empty(2 * max(n, BLOCK // 8), np.float32)
     value, first = 0.0, 0
@@ -159,7 +159,7 @@ def _one_image(embedding, owner, centre, precision, weight, by_pixel, by_centre,
             embedding,
             owner,
             centre,
-            precision,
+            concentration,
             first,
             own_pixels,
             own_starts,
@@ -172,7 +172,7 @@ def _one_image(embedding, owner, centre, precision, weight, by_pixel, by_centre,
         value += _accumulate(
             embedding,
             centre,
-            precision,
+            concentration,
             weight,
             first,
             own_starts,
@@ -181,7 +181,7 @@ def _one_image(embedding, owner, centre, precision, weight, by_pixel, by_centre,
             phi,
             by_pixel,
             by_centre,
-            by_precision,
+            by_concentration,
         )
         first += len(starts) - 1
     return value
@@ -210,7 +210,7 @@ def _gather(
     embedding,
     owner,
     centre,
-    precision,
+    concentration,
     first,
     own_pixels,
     own_starts,
@@ -226,11 +226,11 @@ def _gather(
 
     Returns where each object's pairs begin; one object always fits.
     """
-    x, y = embedding[0], embedding[1]
+    y, x = embedding[0], embedding[1]
     pair_starts = [np.int64(0)]
     count = 0
     for k in range(first, len(centre)):
-        cx, cy, tx, ty = centre[k, 0], centre[k, 1], precision[k, 0], precision[k, 1]
+        cy, cx, ty, tx = centre[k, 0], centre[k, 1], concentration[k, 0], concentration[k, 1]
         reach_x = math.sqrt(reach / tx) if tx > 0 else math.inf
         reach_y = math.sqrt(reach / ty) if ty > 0 else math.inf
         column, last_column = bin_range(cx, reach_x, grid[0], grid[2], shape[1])
@@ -244,13 +244,13 @@ def _gather(
             i = own_pixels[p]
             dx, dy = x[i] - cx, y[i] - cy
             pixel[count] = i
-            distance[count] = dx * dx * tx + dy * dy * ty
+            distance[count] = dy * dy * ty + dx * dx * tx
             count += 1
         for r in range(row, last_row + 1):
             for p in range(starts[r * shape[1] + column], starts[r * shape[1] + last_column + 1]):
                 i = order[p]
                 dx, dy = x[i] - cx, y[i] - cy
-                d = dx * dx * tx + dy * dy * ty
+                d = dy * dy * ty + dx * dx * tx
                 if d < reach and owner[i] >= 0 and owner[i] != k + 1:
                     pixel[count] = i
                     distance[count] = d
@@ -261,10 +261,21 @@ def _gather(
 
 @njit(cache=True, nogil=True)
 def _accumulate(
-    embedding, centre, precision, weight, first, own_starts, starts, pixel, phi, by_pixel, by_centre, by_precision
+    embedding,
+    centre,
+    concentration,
+    weight,
+    first,
+    own_starts,
+    starts,
+    pixel,
+    phi,
+    by_pixel,
+    by_centre,
+    by_concentration,
 ):
     """Add the gradients of the gathered objects, and return their weighted sum of losses."""
-    x, y = embedding[0], embedding[1]
+    y, x = embedding[0], embedding[1]
     one, two = np.float32(1), np.float32(2)
     value = 0.0
     for block in range(starts.size - 1):
@@ -280,7 +291,7 @@ def _accumulate(
             wanted[count] = j
             count += margin[j] > 0
         wanted = wanted[:count]
-        cx, cy, tx, ty = centre[k, 0], centre[k, 1], precision[k, 0], precision[k, 1]
+        cy, cx, ty, tx = centre[k, 0], centre[k, 1], concentration[k, 0], concentration[k, 1]
         sum_x = sum_y = sum_tx = sum_ty = 0.0
         missed = wrong = 0
         before = 0.0
@@ -297,14 +308,14 @@ def _accumulate(
             slope = share * own[j] * (two if j < n_own else -two)
             dx, dy = x[i] - cx, y[i] - cy
             step_x, step_y = two * slope * tx * dx, two * slope * ty * dy
-            by_pixel[0, i] += step_x
-            by_pixel[1, i] += step_y
+            by_pixel[0, i] += step_y
+            by_pixel[1, i] += step_x
             sum_x += step_x
             sum_y += step_y
             sum_tx += slope * dx * dx
             sum_ty += slope * dy * dy
-        by_centre[k, 0], by_centre[k, 1] = -sum_x, -sum_y
-        by_precision[k, 0], by_precision[k, 1] = sum_tx, sum_ty
+        by_centre[k, 0], by_centre[k, 1] = -sum_y, -sum_x
+        by_concentration[k, 0], by_concentration[k, 1] = sum_ty, sum_tx
     return value
 
 

@@ -5,7 +5,7 @@ are one run, and runs are sorted once by where they point; each seed then looks 
 Labels equal the plain form's pixel for pixel, because membership is decided by the same operations in the same order
 and precision.
 
-Shapes: `h` rows, `w` columns, `k` objects; 2 is (x, y).
+Shapes: `h` rows, `w` columns, `k` objects; 2 is (row, column).
 Source: Neven et al. 2019, section 3.4.
 """
 
@@ -25,18 +25,18 @@ RUN = 64  # the most pixels of a run
 RUNS_PER_BIN = 4  # runs hold many pixels, so that a run tested in vain costs more than a bin
 
 
-def seeded_gaussians(embedding, precision, seed, *, foreground_threshold, **grouping):
+def seeded_gaussians(embedding, concentration, seed, *, foreground_threshold, **grouping):
     """Group the pixels of one image and class.
 
-    `embedding` (2, h, w) is where each pixel points, `precision` (2, h, w) is 1 / (2 sigma^2) along x and y, `seed`
-    (h, w) is 0 to 1; options are as `attractor.methods.spatial_embeddings.group_plain` has them.
+    `embedding` (2, h, w) is where each pixel points, `concentration` (2, h, w) is 1 / (2 sigma^2) along rows and
+    columns, `seed` (h, w) is 0 to 1; options are as `attractor.methods.spatial_embeddings.group_plain` has them.
 
     Returns:
         labels: (h, w) int32. A label has no pixel where later objects took them all.
         scores: (k,) float, the seed value each object grew from.
     """
     pixel, score = foreground(seed, foreground_threshold)
-    everywhere = np.ascontiguousarray(precision).reshape(2, -1)  # looked up for seeds alone
+    everywhere = np.ascontiguousarray(concentration).reshape(2, -1)  # looked up for seeds alone
     return seeded_points(pixel, score, at(embedding, pixel), everywhere, seed.shape, where=pixel, **grouping)
 
 
@@ -54,7 +54,7 @@ def seeded_points(
     pixel,
     score,
     embedding,
-    precision,
+    concentration,
     shape,
     *,
     where=None,
@@ -68,7 +68,7 @@ def seeded_points(
     """Group the foreground of one image and class.
 
     `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (2, n)
-    and `precision` (2, n) are theirs; with `where` (n,) given, their precision stands there in `precision` (2, m).
+    and `concentration` (2, n) are theirs; with `where` (n,) given, `concentration` is (2, m), and theirs stands there.
     Options and result are those of `seeded_gaussians`.
     """
     labels = np.zeros(shape, np.int32)
@@ -76,7 +76,7 @@ def seeded_points(
         pixel,
         score,
         *np.ascontiguousarray(embedding),
-        np.ascontiguousarray(precision),
+        np.ascontiguousarray(concentration),
         np.arange(pixel.size, dtype=np.int32) if where is None else where,
         score.dtype.type(seed_threshold),
         embedding.dtype.type(math.log(2)),
@@ -94,9 +94,9 @@ def seeded_points(
 def _group(
     pixel,
     score,
-    x,
     y,
-    precision,
+    x,
+    concentration,
     where,
     seed_threshold,
     limit,
@@ -112,7 +112,7 @@ def _group(
     found = np.empty(n, np.int32)
     if n <= max(min_foreground, 0):
         return found[:0]
-    width = _typical_margin(precision, where, limit) / 2
+    width = _typical_margin(concentration, where, limit) / 2
     runs = _runs(x, y, width)
     begin, end = runs[:2]
     all_near = np.empty(begin.size + 1, np.int32)
@@ -126,10 +126,10 @@ def _group(
             if not count_seed:
                 owner[p] = TAKEN
                 n_free -= 1
-            gaussian = x[p], y[p], precision[0, where[p]], precision[1, where[p]], limit
+            gaussian = x[p], y[p], concentration[1, where[p]], concentration[0, where[p]], limit
             near = all_near[: _near(gaussian, runs, width, all_near)]
             size, new = _count(gaussian, near, begin, end, x, y, owner)
-            emitted = size > min_size and 2 * new > size
+            emitted = size >= min_size and 2 * new > size
             if emitted:
                 found[n_found] = p
                 n_found += 1
@@ -177,12 +177,12 @@ def _at(values, pixel):
 
 
 @njit(cache=True, nogil=True)
-def _typical_margin(precision, where, limit):
+def _typical_margin(concentration, where, limit):
     """Geometric mean of the smaller margin over a sample of the pixels, without those that are 0 or infinite."""
     total = 0.0
     n = 0
     for i in where[:: where.size // 1000 + 1]:
-        largest = max(precision[0, i], precision[1, i])
+        largest = max(concentration[0, i], concentration[1, i])
         if 0 < largest < math.inf:
             total += (math.log(limit) - math.log(largest)) / 2  # a quotient could overflow
             n += 1
@@ -238,7 +238,7 @@ def _is_inside(x, y, gaussian):
     """Whether a point is inside the margin, by the operations of the plain form in their order."""
     cx, cy, tx, ty, limit = gaussian
     dx, dy = x - cx, y - cy
-    return dx * dx * tx + dy * dy * ty < limit
+    return dy * dy * ty + dx * dx * tx < limit
 
 
 @njit(cache=True, nogil=True)

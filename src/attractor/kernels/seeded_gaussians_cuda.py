@@ -15,8 +15,9 @@ are, after every few rounds whether seeds are left, and in the end how many obje
 
 This module imports Triton, which compiles each kernel at its first call, in about a second, and keeps it on disk.
 
-Shapes: `h` rows, `w` columns, `n` foreground pixels, `k` objects; 2 is (x, y). A pixel's rank is where it stands by
-falling score, the first pixel first among equals; its place is where it stands by cell, and by rank in the cell.
+Shapes: `h` rows, `w` columns, `n` foreground pixels, `k` objects; 2 is (row, column). A pixel's rank is where it
+stands by falling score, the first pixel first among equals; its place is where it stands by cell, and by rank in the
+cell.
 Source: Neven et al. 2019, section 3.4.
 """
 
@@ -39,15 +40,15 @@ CELLS = 1024  # cells looked at together
 PARTS = 8  # programs that share the claim of one seed, if there are that many blocks
 ROUNDS = 4  # rounds between two looks at whether seeds are left
 NONE = tl.constexpr(2**31 - 1)  # rank of a cell without a free seed; owner of a pixel without an object
-ENDLESS = tl.constexpr(1e-30)  # a precision from which down a margin is taken to have no end
+ENDLESS = tl.constexpr(1e-30)  # a concentration from which down a margin is taken to have no end
 
 
 class Pixels(NamedTuple):
     """Foreground pixels, cell by cell, in each cell by rank."""
 
-    features: Tensor  # (4, n) float, embedding and precision
+    features: Tensor  # (4, n) float, embedding and concentration
     bounds: Tensor  # (2 cells + 1) int32, places where the seeds of each cell begin, and where its other pixels do
-    grid: Tensor  # (5) float, origin of the cells along x and y, cells per unit along x and y, and the limit
+    grid: Tensor  # (5) float, origin of the cells along y and x, cells per unit along y and x, and the limit
     shape: tuple[int, int]  # rows and columns of cells
     rank: Tensor  # (n) int32
 
@@ -63,7 +64,7 @@ class Progress(NamedTuple):
 
 def seeded_gaussians_cuda(
     embedding: Tensor,
-    precision: Tensor,
+    concentration: Tensor,
     seed: Tensor,
     *,
     foreground_threshold: float,
@@ -76,8 +77,8 @@ def seeded_gaussians_cuda(
 ) -> tuple[Tensor, Tensor]:
     """Group the pixels of one image and class.
 
-    `embedding` (2, h, w) is where each pixel points, `precision` (2, h, w) is 1 / (2 sigma^2) along x and y, `seed`
-    (h, w) is 0 to 1; options are as `attractor.methods.spatial_embeddings.group_plain` has them.
+    `embedding` (2, h, w) is where each pixel points, `concentration` (2, h, w) is 1 / (2 sigma^2) along rows and
+    columns, `seed` (h, w) is 0 to 1; options are as `attractor.methods.spatial_embeddings.group_plain` has them.
 
     Returns:
         labels: (h, w) int32, on the device of the maps. A label has no pixel where later objects took them all.
@@ -89,7 +90,7 @@ def seeded_gaussians_cuda(
     if len(pixel) <= max(min_foreground, 0):
         return labels, score[:0]
     pixel = pixel[by_rank]
-    features = torch.cat([x.flatten(1)[:, pixel] for x in (embedding, precision)])
+    features = torch.cat([x.flatten(1)[:, pixel] for x in (embedding, concentration)])
     with torch.cuda.device_of(seed):
         pixels, progress = _prepared(features, score >= seed_threshold, *seed.shape)
         _take_all(pixels, progress)
@@ -132,7 +133,7 @@ def _grid(embedding: Tensor, rows: int, columns: int) -> Tensor:
     sample = embedding[:, :: embedding.shape[1] // SAMPLE + 1].nan_to_num(0, 0, 0).sort(1).values
     tail = sample.shape[1] // TAIL
     low, high = sample[:, tail], sample[:, -1 - tail]
-    count = torch.stack([torch.full_like(low[0], columns), torch.full_like(low[0], rows)])
+    count = torch.stack([torch.full_like(low[0], rows), torch.full_like(low[0], columns)])
     return torch.cat([low, count / (high - low), torch.full_like(low[:1], math.log(2))])
 
 
@@ -169,7 +170,7 @@ def _emitted(outcome: Tensor, *, min_size: int, min_free: int, count_seed: bool)
     removed = is_taken * (new + 1)  # in any case the seed stops being free
     free_before = len(size) - (removed.cumsum(0) - removed)
     is_new = 2 * (new + count_seed) > size
-    return torch.nonzero((is_taken > 0) & (free_before > min_free) & (size > max(min_size, 0)) & is_new)[:, 0]
+    return torch.nonzero((is_taken > 0) & (free_before > min_free) & (size >= max(min_size, 1)) & is_new)[:, 0]
 
 
 def _owner(pixels: Pixels, gaussians: Tensor, *, overwrite: bool) -> Tensor:
@@ -193,9 +194,9 @@ def _sort_key(features, is_seed, grid, key, n, rows, columns, block: tl.constexp
     n = n.to(tl.int64)
     i = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     mask = i < n
-    x, y = tl.load(features + i, mask), tl.load(features + n + i, mask)
-    column, _ = _cells_along(x, x, grid, columns)
-    row, _ = _cells_along(y, y, grid + 1, rows)
+    y, x = tl.load(features + i, mask), tl.load(features + n + i, mask)
+    column, _ = _cells_along(x, x, grid + 1, columns)
+    row, _ = _cells_along(y, y, grid, rows)
     is_no_seed = tl.where(tl.load(is_seed + i, mask), 0, 1)
     tl.store(key + i, (2 * (row * columns + column) + is_no_seed).to(tl.int16), mask)
 
@@ -214,8 +215,8 @@ def _best(features, bounds, grid, rank, free, best, box, n, n_cells, block: tl.c
         for start in range(first, end, block):
             i = start + tl.arange(0, block)
             mask = tl.load(free + i, i < end, 0)
-            own_low_x, own_high_x = _reached(tl.load(features + i, mask), tl.load(features + 2 * n + i, mask), limit)
-            own_low_y, own_high_y = _reached(
+            own_low_y, own_high_y = _reached(tl.load(features + i, mask), tl.load(features + 2 * n + i, mask), limit)
+            own_low_x, own_high_x = _reached(
                 tl.load(features + n + i, mask), tl.load(features + 3 * n + i, mask), limit
             )
             place = tl.where(mask, tl.minimum(place, i), place)
@@ -260,14 +261,14 @@ def _claim(
     if own_rank != NONE:
         seed = tl.load(best + cell)
         limit = tl.load(grid + 4)
-        cx, cy = tl.load(features + seed), tl.load(features + n + seed)
-        tx, ty = tl.load(features + 2 * n + seed), tl.load(features + 3 * n + seed)
+        cy, cx = tl.load(features + seed), tl.load(features + n + seed)
+        ty, tx = tl.load(features + 2 * n + seed), tl.load(features + 3 * n + seed)
         low_x, high_x = _reached(cx, tx, limit)
         low_y, high_y = _reached(cy, ty, limit)
         if _is_apart(low_x, high_x, low_y, high_y, own_rank, best, box, n_cells, cells):
             size, new = tl.full([block], 0, tl.int32), tl.full([block], 0, tl.int32)
-            first_column, last_column = _cells_along(low_x, high_x, grid, columns)
-            first_row, last_row = _cells_along(low_y, high_y, grid + 1, rows)
+            first_column, last_column = _cells_along(low_x, high_x, grid + 1, columns)
+            first_row, last_row = _cells_along(low_y, high_y, grid, rows)
             for row in range(first_row, last_row + 1):
                 begin = tl.load(bounds + 2 * (row * columns + first_column))
                 end = tl.load(bounds + 2 * (row * columns + last_column + 1))
@@ -303,12 +304,12 @@ def _paint(
     part, parts = tl.program_id(1), tl.num_programs(1)
     number = tl.program_id(0)
     limit = tl.load(grid + 4)
-    cx, cy = tl.load(gaussians + number), tl.load(gaussians + k + number)
-    tx, ty = tl.load(gaussians + 2 * k + number), tl.load(gaussians + 3 * k + number)
+    cy, cx = tl.load(gaussians + number), tl.load(gaussians + k + number)
+    ty, tx = tl.load(gaussians + 2 * k + number), tl.load(gaussians + 3 * k + number)
     low_x, high_x = _reached(cx, tx, limit)
     low_y, high_y = _reached(cy, ty, limit)
-    first_column, last_column = _cells_along(low_x, high_x, grid, columns)
-    first_row, last_row = _cells_along(low_y, high_y, grid + 1, rows)
+    first_column, last_column = _cells_along(low_x, high_x, grid + 1, columns)
+    first_row, last_row = _cells_along(low_y, high_y, grid, rows)
     for row in range(first_row, last_row + 1):
         begin = tl.load(bounds + 2 * (row * columns + first_column))
         end = tl.load(bounds + 2 * (row * columns + last_column + 1))
@@ -324,16 +325,16 @@ def _paint(
 @triton.jit
 def _is_inside(features, n, i, mask, cx, cy, tx, ty, limit):
     """Whether pixels are inside a margin, by the operations of the plain form in their order."""
-    dx = tl.load(features + i, mask, 0) - cx
-    dy = tl.load(features + n + i, mask, 0) - cy
-    return mask & (dx * dx * tx + dy * dy * ty < limit)
+    dy = tl.load(features + i, mask, 0) - cy
+    dx = tl.load(features + n + i, mask, 0) - cx
+    return mask & (dy * dy * ty + dx * dx * tx < limit)
 
 
 @triton.jit
-def _reached(centre, precision, limit):
+def _reached(centre, concentration, limit):
     """Ends of what a claim may reach along an axis, with a little more so that rounding cannot lose a pixel."""
-    reach = tl.where(precision == precision, tl.sqrt(limit / precision) * 1.001 + 1e-12, 0)
-    reach = tl.where(precision <= ENDLESS, float("inf"), reach)
+    reach = tl.where(concentration == concentration, tl.sqrt(limit / concentration) * 1.001 + 1e-12, 0)
+    reach = tl.where(concentration <= ENDLESS, float("inf"), reach)
     return centre - reach, centre + reach
 
 

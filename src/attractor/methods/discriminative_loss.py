@@ -11,9 +11,10 @@ Shapes: `b` images, `c` classes, `d` dimensions of the embedding, `h` rows, `w` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.datasets.checking import ObjectStatistics
-from attractor.errors import InputError, check_choice, check_thresholds
+from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances
 from attractor.kernels import parts
 from attractor.kernels.mean_shift import mean_shift
 from attractor.losses import cross_entropy
+from attractor.methods.contract import NetworkMaker, Suggestions, check_reach, checked_weights
 from attractor.networks.positions import positions
 from attractor.semantics import group_by_class, likeliest_classes
 from attractor.truth import Objects, Truth
@@ -47,11 +49,11 @@ class Maps:
 class DiscriminativeLoss(nn.Module):
     """The method of De Brabandere et al. 2017 on any network that gives maps of the image's size."""
 
-    max_instances = None
+    max_instances: ClassVar[int | None] = None
 
     def __init__(
         self,
-        make_network: Callable[..., nn.Module],
+        make_network: NetworkMaker,
         *,
         n_classes: int = 1,
         dimension: int = 8,
@@ -107,28 +109,25 @@ class DiscriminativeLoss(nn.Module):
         """
         super().__init__()
         check_choice("coordinates", coordinates, COORDINATES)
-        if coordinates == "output" and (dimension < 2 or not coordinate_scale > 0):
-            raise InputError(
-                f"coordinate_scale is {coordinate_scale} and dimension {dimension}; positions need a scale above 0 and "
-                "two dimensions."
-            )
+        check_number("coordinate_scale", coordinate_scale, 1e-3, 1e6)
+        if coordinates == "output" and dimension < 2:
+            raise InputError(f"dimension is {dimension}; positions in the embedding need two dimensions.")
         _check(dimension, pull_margin, push_margin, norm, reach)
         if class_weights is not None and len(class_weights) != n_classes + 1:
             raise InputError(
                 f"class_weights has {len(class_weights)} numbers; give {n_classes + 1}: background's, then one a class."
             )
+        for weight in class_weights or ():
+            check_number("class_weights", weight, 0)
         self.n_classes, self.dimension, self.norm = n_classes, dimension, norm
         self.pull_margin, self.push_margin, self.reach = pull_margin, push_margin, reach
         self.coordinates, self.connected = coordinates, connected
         self.coordinate_scale = coordinate_scale
         self.tileable = coordinates != "input"
-        self.weights = {
-            "pull": pull_weight,
-            "push": push_weight,
-            "regularisation": regularisation_weight,
-            "semantic": semantic_weight,
-        }
-        self.thresholds: dict[str, Any] = {
+        self.weights = checked_weights(
+            pull=pull_weight, push=push_weight, regularisation=regularisation_weight, semantic=semantic_weight
+        )
+        self.thresholds: dict[str, float] = {
             "foreground_threshold": foreground_threshold,
             "bandwidth": float(push_margin if bandwidth is None else bandwidth),
             "min_size": min_size,
@@ -137,8 +136,7 @@ class DiscriminativeLoss(nn.Module):
         weights = torch.ones(n_classes + 1) if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor
         self.register_buffer("class_weights", weights.float(), persistent=False)
-        extra = {"extra_channels": 2} if coordinates == "input" else {}
-        self.network = make_network([dimension, n_classes + 1], **extra)
+        self.network = make_network([dimension, n_classes + 1], extra_channels=2 if coordinates == "input" else 0)
 
     @property
     def threshold_ranges(self) -> dict[str, tuple[float, float]]:
@@ -156,7 +154,7 @@ class DiscriminativeLoss(nn.Module):
         }
 
     @staticmethod
-    def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+    def suggestions(statistics: ObjectStatistics) -> Suggestions:
         """Keys of a recipe that suit such objects; they are taken to be of one piece."""
         options = {"coordinates": "output", "coordinate_scale": round(0.4 * statistics.typical_size, 1)}
         return {"model": {"options": {**options, "connected": True, "min_size": statistics.min_object // 4}}}
@@ -377,10 +375,10 @@ def _check(dimension: int, pull_margin: float, push_margin: float, norm: int, re
         raise InputError(f"dimension is {dimension}; the embedding can have 1 to 256 dimensions.")
     if norm not in (1, 2):
         raise InputError(f"norm is {norm}; distances are in the norm 1 or 2.")
-    if not 0 <= pull_margin < push_margin:
+    if not 0 <= pull_margin < push_margin or math.isinf(push_margin):
         raise InputError(
             f"pull_margin is {pull_margin} and push_margin {push_margin}; the first must be at least 0 and below the "
             "second, or objects could not be told apart."
         )
-    if reach is not None and not reach > 0:
-        raise InputError(f"reach is {reach}; it is a number of radii above 0: 1 for objects that touch.")
+    if reach is not None:
+        check_reach(reach)

@@ -14,10 +14,10 @@ network's answer, `h` rows, `w` columns, `n` pixels, `m` anchors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,10 +28,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from attractor.datasets.checking import ObjectStatistics
-from attractor.errors import InputError, check_choice, check_thresholds
+from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances
 from attractor.kernels import parts
 from attractor.losses import cross_entropy
+from attractor.methods.contract import NetworkMaker, Suggestions, check_reach, checked_weights
 from attractor.semantics import group_then_classify, likeliest_classes
 from attractor.truth import Objects, Truth
 
@@ -51,7 +52,8 @@ class Maps:
 class RecurrentPixelEmbedding(nn.Module):
     """The method of Kong and Fowlkes 2018 on any network that gives maps of the image's size."""
 
-    max_instances = None
+    max_instances: ClassVar[int | None] = None
+    tileable: ClassVar[bool] = True
     # What a threshold can be, and what validation tries; sizes are pixels.
     threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "foreground_threshold": (0.0, 1.0),
@@ -66,7 +68,7 @@ class RecurrentPixelEmbedding(nn.Module):
 
     def __init__(
         self,
-        make_network: Callable[..., nn.Module],
+        make_network: NetworkMaker,
         *,
         n_classes: int = 1,
         dimension: int = 64,
@@ -139,6 +141,7 @@ class RecurrentPixelEmbedding(nn.Module):
         super().__init__()
         check_choice("pair_loss", pair_loss, ("linear", "squared"))
         check_choice("sampling", sampling, ("uniform", "balanced"))
+        check_number("negative_weight", negative_weight, 0)
         _check_place(coordinates, dimension, coordinate_period)
         _check_numbers(bandwidth, step, pixels, anchors, loops, grouping_loops, reach)
         _check_packing(margin, dimension, groups)
@@ -156,8 +159,8 @@ class RecurrentPixelEmbedding(nn.Module):
             self.log_kappa: Tensor = nn.Parameter(log_kappa)
         else:
             self.register_buffer("log_kappa", log_kappa, persistent=False)
-        self.weights = {"embedding": embedding_weight, "semantic": semantic_weight}
-        self.thresholds: dict[str, Any] = {
+        self.weights = checked_weights(embedding=embedding_weight, semantic=semantic_weight)
+        self.thresholds: dict[str, float] = {
             "foreground_threshold": foreground_threshold,
             "similarity_threshold": similarity_threshold,
             "min_size": min_size,
@@ -170,7 +173,7 @@ class RecurrentPixelEmbedding(nn.Module):
         self.loops_now = self.loops if epoch >= self.loops_from else 0
 
     @staticmethod
-    def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+    def suggestions(statistics: ObjectStatistics) -> Suggestions:
         """Keys of a recipe that suit such objects; they are taken to be of one piece.
 
         Dimension and sampled pixels are smaller than in the paper, for the sake of processors without a GPU.
@@ -283,6 +286,10 @@ class RecurrentPixelEmbedding(nn.Module):
             for embedding, probability in self._decoded(maps)
         ]
 
+    def learned_numbers(self) -> dict[str, float]:
+        """The concentration of mean shift, which may be learned."""
+        return {"kappa": self.kappa}
+
     @property
     def kappa(self) -> float:
         """Concentration of mean shift."""
@@ -322,7 +329,7 @@ class RecurrentPixelEmbedding(nn.Module):
     def _group_points(self, x: Float[Tensor, "n d"], similarity: float, kappa: float) -> Int32[np.ndarray, " n"]:
         """Number of each pixel's group, from 1."""
         x, density = shifted(x, kappa, self.step, self.grouping_loops, self.anchors)
-        return group_plain(x, density, similarity).numpy()
+        return points_that_meet(x, density, similarity).numpy()
 
     @torch.no_grad()
     def propose(self, maps: Maps, n: int) -> list[Instances]:
@@ -436,7 +443,7 @@ def shifted(
     return x, torch.cat(density) + itself
 
 
-def group_plain(x: Float[Tensor, "n d"], density: Float[Tensor, " n"], similarity: float) -> Int32[Tensor, " n"]:
+def points_that_meet(x: Float[Tensor, "n d"], density: Float[Tensor, " n"], similarity: float) -> Int32[Tensor, " n"]:
     """Groups of points that meet.
 
     The densest free point takes all free ones around it, and so on; at last each point goes to the group whose members
@@ -494,11 +501,9 @@ def _pixels_of_regions(region: Int32[np.ndarray, "h w"]) -> list[Int[np.ndarray,
 
 def _check_place(coordinates: str, dimension: int, period: float) -> None:
     check_choice("coordinates", coordinates, ("none", "phase"))
-    if coordinates == "phase" and (dimension < 4 or not period > 0):
-        raise InputError(
-            f"coordinate_period is {period} and dimension {dimension}; places need a period above 0 and "
-            "four dimensions."
-        )
+    check_number("coordinate_period", period, 1, 1e6)
+    if coordinates == "phase" and dimension < 4:
+        raise InputError(f"dimension is {dimension}; places in the embedding need four dimensions.")
 
 
 def _check_packing(margin: float, dimension: int, groups: int) -> None:
@@ -527,13 +532,12 @@ def _check_numbers(
         raise InputError(f"bandwidth is {bandwidth}; on the unit sphere it is a length from 0.02 to 2.")
     if not 0 < step <= 1:
         raise InputError(f"step is {step}; it is a share above 0 and at most 1.")
-    for name, number, least in (
-        ("pixels", pixels, 2),
-        ("anchors", anchors, 1),
-        ("loops", loops, 0),
-        ("grouping_loops", grouping_loops, 0),
+    for name, number, low, high in (
+        ("pixels", pixels, 2, 1 << 16),  # every pair of them is looked at
+        ("anchors", anchors, 1, 1 << 20),
+        ("loops", loops, 0, 1000),
+        ("grouping_loops", grouping_loops, 0, 1000),
     ):
-        if number < least:
-            raise InputError(f"{name} is {number}; it must be at least {least}.")
-    if reach is not None and not reach > 0:
-        raise InputError(f"reach is {reach}; it is a number of radii above 0: 1 for objects that touch.")
+        check_number(name, number, low, high)
+    if reach is not None:
+        check_reach(reach)

@@ -11,9 +11,9 @@ Shapes: `b` images, `c` classes, `h` rows, `w` columns, `t` steps, `k` objects, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,16 +23,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.datasets.checking import ObjectStatistics
-from attractor.errors import InputError, check_choice, check_thresholds
+from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances, relabel
 from attractor.kernels import parts
 from attractor.losses import soft_iou_cost
+from attractor.methods.contract import NetworkMaker, Suggestions, checked_weights
 from attractor.networks.positions import positions
 from attractor.truth import Truth
 
 SKIPS = ("concat", "sum", "mul", "none")
 STOP_LOSSES = ("all", "published")
 STOP_MODES = ("break", "skip")
+MOST_STEPS = 1000
+MOST_HIDDEN = 1 << 10  # features
 State = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "b _ _ _"]]
 
 Prepared = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "_ _ 3 3"]]
@@ -50,8 +53,8 @@ class Maps:
 class RSIS(nn.Module):
     """The method of Salvador et al. 2017 on the features of any network."""
 
-    ordered = True  # labels are numbered in the order in which the objects were found
-    tileable = False  # an object is found once in an image, and its step depends on all others
+    ordered: ClassVar[bool] = True  # labels are numbered in the order in which the objects were found
+    tileable: ClassVar[bool] = False  # an object is found once in an image, and its step depends on all others
     # What a threshold can be, and what validation tries; sizes are pixels.
     threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "stop_threshold": (0.0, 1.0),
@@ -66,7 +69,7 @@ class RSIS(nn.Module):
 
     def __init__(
         self,
-        make_network: Callable[..., nn.Module],
+        make_network: NetworkMaker,
         *,
         n_classes: int = 1,
         steps: int = 20,
@@ -122,25 +125,25 @@ class RSIS(nn.Module):
             check_choice(name, value, choices)
         if steps < 1 or (first_steps is not None and not 1 <= first_steps <= steps):
             raise InputError(f"steps is {steps} and first_steps {first_steps}; give 1 <= first_steps <= steps.")
-        if not epochs_per_step > 0:
-            raise InputError(f"epochs_per_step is {epochs_per_step}; it must be above 0.")
+        check_number("steps", steps, 1, MOST_STEPS)
+        check_number("hidden", hidden, 1, MOST_HIDDEN)
+        check_number("epochs_per_step", epochs_per_step, 1e-3)
         self.n_classes, self.steps, self.max_instances = n_classes, steps, steps
         self.stop_loss, self.stop_mode, self.connected = stop_loss, stop_mode, connected
         self.first_steps, self.epochs_per_step = first_steps, epochs_per_step
         self.limit = steps  # of the sequences in training: see at_epoch
-        self.weights = {"mask": mask_weight, "class": class_weight, "stop": stop_weight}
-        self.thresholds: dict[str, Any] = {
+        self.weights = checked_weights(mask=mask_weight, **{"class": class_weight}, stop=stop_weight)
+        self.thresholds: dict[str, float] = {
             "stop_threshold": stop_threshold,
             "mask_threshold": mask_threshold,
             "min_size": min_size,
         }
         check_thresholds(self.thresholds, self.threshold_ranges)
         self.network = make_network([])
-        channels: Any = self.network.channels
-        self.decoder = Decoder(tuple(channels), n_classes, hidden, skip, coordinates)
+        self.decoder = RecurrentDecoder(self.network.channels, n_classes, hidden, skip, coordinates)
 
     @staticmethod
-    def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+    def suggestions(statistics: ObjectStatistics) -> Suggestions:
         """Keys of a recipe that suit such objects: crops that seldom hold more than the sequence."""
         per_pixel = statistics.count / statistics.image_sizes.prod(1).sum()
         side = int(np.clip(8 * (math.sqrt(10 / per_pixel) // 8), 32, 256))  # ten objects in a crop, on average
@@ -161,8 +164,9 @@ class RSIS(nn.Module):
 
     def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
         """What all steps say of normalised images; in training, as many steps as the curriculum has reached."""
-        pyramid: Any = self.network.pyramid
-        return self.decoder(pyramid(images), images.shape[-2:], self.limit if self.training else self.steps)
+        return self.decoder(
+            self.network.pyramid(images), images.shape[-2:], self.limit if self.training else self.steps
+        )
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b t h w"], Float[Tensor, "b t _"], Float[Tensor, "b t"]]:
         """Probability of each pixel's being in the mask, of each class, and of there being an object."""
@@ -245,7 +249,7 @@ class RSIS(nn.Module):
         return Instances(labels, 1 + of_class.argmax(1).astype(np.int32), scores.astype(np.float32))
 
 
-class Decoder(nn.Module):
+class RecurrentDecoder(nn.Module):
     """The chain of convolutional LSTMs and its three heads."""
 
     def __init__(self, channels: tuple[int, ...], n_classes: int, hidden: int, skip: str, coordinates: bool) -> None:

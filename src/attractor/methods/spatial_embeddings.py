@@ -8,13 +8,14 @@ object's centre; grouping starts from the best one, claims what lies inside its 
 Source: Neven et al., "Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth",
 CVPR 2019; Lalit et al., "EmbedSeg", 2021, for the medoid and test-time augmentation.
 Shapes: `b` images, `c` classes, `h` rows, `w` columns, `n` pixels, `k` objects. The two channels of offset,
-embedding, centre and precision are (x, y), as published; lengths are in grid units, one step a pixel.
+embedding, centre and concentration are (row, column); the published models have them the other way round. Lengths are
+in grid units; a step of the grid is a pixel.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -26,18 +27,20 @@ from torch import Tensor, nn
 
 from attractor.augmentation import View
 from attractor.datasets.checking import ObjectStatistics
-from attractor.errors import InputError, check_choice
+from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances, relabel
 from attractor.kernels.devices import runs_triton
 from attractor.kernels.lovasz_gaussians import lovasz_gaussians
 from attractor.kernels.medoids import medoids
 from attractor.kernels.seeded_gaussians import at, foreground, seeded_points
 from attractor.losses import lovasz_hinge
+from attractor.methods.contract import NetworkMaker, Suggestions, checked_weights
 from attractor.truth import Objects, Truth
 
 N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
 OBJECTIVES = ("gaussian", "hinge", "regression")
+MOST_PIXELS = 1 << 30  # that a size or length can be
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Maps:
     """What the network says of each pixel, raw."""
 
     offset: Float[Tensor, "b 2 h w"]  # tanh gives grid units
-    sigma: Float[Tensor, "b s h w"]  # s: 0, 1 or 2; exp(10 sigma) is the precision, 1 / (2 sigma^2)
+    sigma: Float[Tensor, "b s h w"]  # s: 0, 1 or 2; exp(10 sigma) is the concentration, 1 / (2 sigma^2)
     seed: Float[Tensor, "b c h w"]  # sigmoid gives the seed score of each class
 
 
@@ -56,7 +59,7 @@ class Points:
     pixel: Int32[np.ndarray, " n"]  # place in the image, counted row by row
     score: Float[np.ndarray, " n"]
     embedding: Float[np.ndarray, "2 n"]
-    precision: Float[np.ndarray, "2 n"]
+    concentration: Float[np.ndarray, "2 n"]
 
     @classmethod
     def joined(cls, parts: Sequence[Points]) -> Points:
@@ -69,12 +72,13 @@ class Points:
 class SpatialEmbeddings(nn.Module):
     """The method of Neven et al. 2019 on any network that gives maps of the image's size."""
 
-    max_instances = None
+    max_instances: ClassVar[int | None] = None
+    tileable: ClassVar[bool] = True
     # What a threshold can be, and what validation tries; sizes are pixels.
     threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "foreground_threshold": (0.0, 1.0),
         "seed_threshold": (0.0, 1.0),
-        "min_size": (0, 1 << 30),
+        "min_size": (0, MOST_PIXELS),
     }
     threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
         "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
@@ -84,7 +88,7 @@ class SpatialEmbeddings(nn.Module):
 
     def __init__(
         self,
-        make_network: Callable[[Sequence[int]], nn.Module],
+        make_network: NetworkMaker,
         *,
         n_classes: int = 1,
         margin: str = "elliptical",
@@ -125,8 +129,8 @@ class SpatialEmbeddings(nn.Module):
             seed_weight: of the seed term.
             foreground_threshold: seed score above which a pixel can belong to an object.
             seed_threshold: seed score from which a pixel can start one; the paper's Cityscapes models use 0.9.
-            min_size: objects must have more pixels than this. The published code has 128 in this and the two
-                that follow, EmbedSeg 0.
+            min_size: objects have at least this many pixels. The published code asks for more than 128, and has 128 in
+                the two that follow; EmbedSeg has 0.
             min_foreground: images with no more foreground pixels than this are left empty.
             min_free: grouping ends when no more pixels than this are unclaimed.
             count_seed: whether the seed counts as new in its own claim. The published code says no, so that an
@@ -146,19 +150,22 @@ class SpatialEmbeddings(nn.Module):
                 f'centre = "centroid" or "medoid" (found margin = "{margin}", centre = "{centre}").'
             )
         for name, pixels in (("fixed_margin", fixed_margin), ("initial_margin", initial_margin)):
-            if not pixels > 0:
-                raise InputError(f"{name} is {pixels}; it is a length in pixels, above 0.")
+            check_number(name, pixels, 1e-3, MOST_PIXELS)
+        _check_grid(grid_step)
         self.n_classes = n_classes
         self.margin, self.centre, self.objective = margin, centre, objective
         self.fixed_margin = fixed_margin
         self.grid_step = tuple(grid_step)
         self.foreground_weight = _per_class(foreground_weight, n_classes)
-        self.weights = {"instance": instance_weight, "smoothness": smoothness_weight, "seed": seed_weight}
-        self.thresholds = {
+        self.weights = checked_weights(instance=instance_weight, smoothness=smoothness_weight, seed=seed_weight)
+        self.thresholds: dict[str, float] = {
             "foreground_threshold": foreground_threshold,
             "seed_threshold": seed_threshold,
             "min_size": min_size,
         }
+        check_thresholds(self.thresholds, self.threshold_ranges)
+        for name, pixels in (("min_foreground", min_foreground), ("min_free", min_free)):
+            check_number(name, pixels, 0, MOST_PIXELS)
         self.grouping = {
             "min_foreground": min_foreground,
             "min_free": min_free,
@@ -169,7 +176,7 @@ class SpatialEmbeddings(nn.Module):
         self._start_at(initial_margin)
 
     @staticmethod
-    def suggestions(statistics: ObjectStatistics) -> dict[str, dict[str, Any]]:
+    def suggestions(statistics: ObjectStatistics) -> Suggestions:
         """Keys of a recipe that suit such objects: the margin by their shape, where it starts by their size."""
         ratio = np.median(statistics.extents.max(1) / statistics.extents.min(1).clip(1))
         options: dict[str, Any] = {
@@ -184,17 +191,27 @@ class SpatialEmbeddings(nn.Module):
     def _start_at(self, margin: float) -> None:
         """Let an untrained network point nowhere, with one margin (pixels) for all."""
         n = 2 + N_SIGMA[self.margin]
-        heads: Any = self.network.heads
-        last = heads[0]
+        last = self.network.heads[0]
+        sigma = torch.tensor(self._sigma_of(margin))
+        assert last.bias is not None
         with torch.no_grad():
             last.weight[:, :n] = 0
-            last.bias[:n] = 0
-            last.bias[2:n] = self._sigma_of(margin)
+            last.bias[:2] = 0
+            last.bias[2:n] = sigma if self.margin == "elliptical" else sigma.mean()
 
-    def _sigma_of(self, margin: float) -> float:
-        """Raw sigma of a margin in pixels."""
-        step = math.sqrt(self.grid_step[0] * self.grid_step[1])
-        return math.log(math.log(2) / (margin * step) ** 2) / 10
+    def _sigma_of(self, margin: float) -> tuple[float, float]:
+        """Raw sigma of a margin in pixels, along rows and columns."""
+        along_rows, along_columns = (math.log(math.log(2) / (margin * step) ** 2) / 10 for step in self.grid_step)
+        return along_rows, along_columns
+
+    @torch.no_grad()
+    def put_rows_first(self) -> None:
+        """Exchange rows and columns in a network that was trained to give (x, y), as models of format 1 were."""
+        last = self.network.heads[0]
+        assert last.bias is not None
+        order = [1, 0, 3, 2] if self.margin == "elliptical" else [1, 0]
+        last.weight[:, : len(order)] = last.weight[:, order]
+        last.bias[: len(order)] = last.bias[order]
 
     # ---------------------------------------------------------------- the network's answer
 
@@ -205,33 +222,48 @@ class SpatialEmbeddings(nn.Module):
         return Maps(*raw.split([2, n_sigma, self.n_classes], 1))
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b 2 h w"], Float[Tensor, "b c h w"]]:
-        """Embedding and precision in grid units, and seed score, of each pixel."""
+        """Embedding and concentration in grid units, and seed score, of each pixel."""
         embedding = _embedding(self.coordinates(maps.offset), maps.offset)
-        return embedding, _precision(self._full_sigma(maps)), torch.sigmoid(maps.seed)
+        return embedding, _concentration(self._full_sigma(maps)), torch.sigmoid(maps.seed)
 
     def coordinates(self, like: Float[Tensor, "b _ h w"]) -> Float[Tensor, "2 h w"]:
-        """Position (x, y) of each pixel in grid units."""
+        """Row and column of each pixel in grid units."""
         h, w = like.shape[-2:]
-        y = torch.arange(h, dtype=like.dtype, device=like.device) * self.grid_step[0]
-        x = torch.arange(w, dtype=like.dtype, device=like.device) * self.grid_step[1]
-        return torch.stack([x.expand(h, w), y[:, None].expand(h, w)])
+        rows, columns = (
+            torch.arange(n, dtype=like.dtype, device=like.device) * step
+            for n, step in zip((h, w), self.grid_step, strict=True)
+        )
+        return torch.stack([rows[:, None].expand(h, w), columns.expand(h, w)])
 
     def _full_sigma(self, maps: Maps) -> Float[Tensor, "b 2 h w"]:
-        """Raw sigma along x and y, whatever the margin."""
+        """Raw sigma along rows and columns, whatever the margin."""
         b, _, h, w = maps.offset.shape
         if self.margin == "fixed":
-            return maps.offset.new_full((b, 2, h, w), self._sigma_of(self.fixed_margin))
+            return maps.offset.new_tensor(self._sigma_of(self.fixed_margin))[:, None, None].expand(b, 2, h, w)
         return maps.sigma.expand(b, 2, h, w)
 
     def turned(self, maps: Maps, view: View) -> Maps:
         """Maps of the image of which `maps` saw a view: pixels put back, and the vectors turned with them."""
-        offset, sigma, seed = (view.undo(getattr(maps, field.name)) for field in fields(maps))
-        x, y = offset.unbind(1)
-        for _ in range(view.quarter_turns):
-            x, y = -y, x
+        offset, sigma, seed = view.undo(maps.offset), view.undo(maps.sigma), view.undo(maps.seed)
+        if self.margin == "circular" and self.grid_step[0] != self.grid_step[1]:  # round before, and not when turned
+            sigma = sigma.expand(-1, 2, -1, -1)
+        row, column = offset.unbind(1)
         if view.quarter_turns % 2:
-            sigma = sigma.flip(1)
-        return Maps(torch.stack([-x if view.flipped else x, y], 1), sigma, seed)
+            row, column, sigma = self._upright(row, column, sigma)
+        if view.quarter_turns >= 2:
+            row, column = -row, -column
+        return Maps(torch.stack([row, -column if view.flipped else column], 1), sigma, seed)
+
+    def _upright(
+        self, row: Float[Tensor, "b h w"], column: Float[Tensor, "b h w"], sigma: Float[Tensor, "b s h w"]
+    ) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"], Float[Tensor, "b _ h w"]]:
+        """Raw vectors and sigma of an image that lay on its side; grid units along rows and columns may differ."""
+        height, width = self.grid_step
+        if height == width:
+            return column, -row, sigma.flip(1)
+        change = 2 * math.log(height / width) / 10  # of raw sigma, whose exponential goes by the square of a length
+        shifts = sigma.new_tensor([-change, change])[: sigma.shape[1], None, None]
+        return _scaled(column, height / width), _scaled(-row, width / height), sigma.flip(1) + shifts
 
     def averaged(self, views: Sequence[Maps]) -> Maps:
         """Mean of several maps of one image, for test-time augmentation.
@@ -255,10 +287,10 @@ class SpatialEmbeddings(nn.Module):
             sigma = self._full_sigma(maps)
             centre = self._centres(embedding, objects, truth)
             mean_sigma = objects.mean(sigma)  # (k, 2)
-            precision = torch.exp(10 * mean_sigma)
+            concentration = torch.exp(10 * mean_sigma)
             own_distance = objects.at_pixels(embedding) - centre[objects.of_pixel]  # (n, 2)
-            phi = torch.exp(-(own_distance.square() * precision[objects.of_pixel]).sum(1))
-            terms = {"instance": self._instance_term(embedding, centre, precision, own_distance, objects)}
+            phi = torch.exp(-(own_distance.square() * concentration[objects.of_pixel]).sum(1))
+            terms = {"instance": self._instance_term(embedding, centre, concentration, own_distance, objects)}
             if self.margin != "fixed":
                 n_sigma = N_SIGMA[self.margin]
                 deviation = objects.at_pixels(maps.sigma) - mean_sigma.detach()[objects.of_pixel, :n_sigma]
@@ -267,7 +299,7 @@ class SpatialEmbeddings(nn.Module):
             return terms
 
     def _centres(self, embedding: Float[Tensor, "b 2 h w"], objects: Objects, truth: Truth) -> Float[Tensor, "k 2"]:
-        """The point (x, y) that each object's pixels are drawn to."""
+        """The point that each object's pixels are drawn to."""
         if self.centre == "learnable":
             return objects.mean(embedding)
         coordinates = self.coordinates(embedding).expand(embedding.shape)
@@ -275,23 +307,23 @@ class SpatialEmbeddings(nn.Module):
             return objects.mean(coordinates)
         pixel = medoids(objects.owner, len(objects.image), approximate=self.centre == "approximate-medoid")
         step = torch.tensor(self.grid_step, dtype=embedding.dtype, device=embedding.device)
-        return (pixel.to(step) * step).flip(1)
+        return pixel.to(step) * step
 
     def _instance_term(
         self,
         embedding: Float[Tensor, "b 2 h w"],
         centre: Float[Tensor, "k 2"],
-        precision: Float[Tensor, "k 2"],
+        concentration: Float[Tensor, "k 2"],
         own_distance: Float[Tensor, "n 2"],
         objects: Objects,
     ) -> Float[Tensor, ""]:
         if self.objective == "gaussian":
             weight = objects.weight.to(embedding.dtype)
             total = lovasz_gaussians(
-                embedding.flatten(2), objects.owner.flatten(1), centre, precision, objects.image, weight
+                embedding.flatten(2), objects.owner.flatten(1), centre, concentration, objects.image, weight
             )
             return total + 0 * (centre.sum() + embedding.sum())  # a gradient of zero where there is no object
-        step = torch.tensor(self.grid_step, dtype=embedding.dtype, device=embedding.device).flip(0)
+        step = torch.tensor(self.grid_step, dtype=embedding.dtype, device=embedding.device)
         error = torch.linalg.norm(own_distance / step, dim=1)  # pixels
         if self.objective == "hinge":
             error = torch.relu(error - self.fixed_margin)
@@ -318,8 +350,8 @@ class SpatialEmbeddings(nn.Module):
     def group(self, maps: Maps) -> list[Instances]:
         """Objects of each image, class by class, the best seed first.
 
-        Where two classes claim a pixel the higher seed score wins; what is left of an object that loses some must be
-        larger than `min_size`, too.
+        Where two classes claim a pixel the higher seed score wins; what is left of an object that loses some must have
+        `min_size` pixels, too.
         """
         if self.objective != "regression" and runs_triton(maps.offset.device.type):
             precise = Maps(*(x if x.dtype == torch.float64 else x.float() for x in vars(maps).values()))
@@ -341,11 +373,11 @@ class SpatialEmbeddings(nn.Module):
         of_classes = []
         for seed in scores:
             pixel, score = foreground(seed, self.thresholds["foreground_threshold"])
-            place = np.stack([pixel % width, pixel // width + top]).astype(offset.dtype)
-            position = torch.from_numpy(place) * torch.tensor(self.grid_step[::-1], dtype=maps.offset.dtype)[:, None]
+            place = np.stack([pixel // width + top, pixel % width]).astype(offset.dtype)
+            position = torch.from_numpy(place) * torch.tensor(self.grid_step, dtype=maps.offset.dtype)[:, None]
             embedding = _embedding(position, torch.from_numpy(at(offset, pixel)))
-            precision = _precision(torch.from_numpy(at(sigma, pixel)))
-            of_classes.append(Points(pixel + np.int32(top * width), score, embedding.numpy(), precision.numpy()))
+            concentration = _concentration(torch.from_numpy(at(sigma, pixel)))
+            of_classes.append(Points(pixel + np.int32(top * width), score, embedding.numpy(), concentration.numpy()))
         return of_classes
 
     def group_gathered(self, parts: Sequence[list[Points]], shape: tuple[int, int]) -> Instances:
@@ -362,7 +394,7 @@ class SpatialEmbeddings(nn.Module):
             best = np.concatenate([best, scores])
             classes = np.concatenate([classes, np.full(len(scores), number, np.int32)])
         if self.n_classes > 1:
-            labels[np.bincount(labels.ravel())[labels] <= self.thresholds["min_size"]] = 0
+            labels[np.bincount(labels.ravel())[labels] < self.thresholds["min_size"]] = 0
         labels, kept = relabel(labels)  # objects that lost all their pixels are no more
         return Instances(labels, classes[kept], best[kept].astype(np.float32))
 
@@ -372,7 +404,7 @@ class SpatialEmbeddings(nn.Module):
         """Labels of one class, and the score of each."""
         rules = {name: value for name, value in self.thresholds.items() if name != "foreground_threshold"}
         labels, scores = seeded_points(
-            points.pixel, points.score, points.embedding, points.precision, shape, **rules, **self.grouping
+            points.pixel, points.score, points.embedding, points.concentration, shape, **rules, **self.grouping
         )
         if self.objective == "regression":
             owner = labels.ravel()[points.pixel]
@@ -380,7 +412,7 @@ class SpatialEmbeddings(nn.Module):
         return labels, scores
 
     def _group_on_device(
-        self, embedding: Float[Tensor, "2 h w"], precision: Float[Tensor, "2 h w"], seed: Float[Tensor, "c h w"]
+        self, embedding: Float[Tensor, "2 h w"], concentration: Float[Tensor, "2 h w"], seed: Float[Tensor, "c h w"]
     ) -> Instances:
         """Objects of one image by the rules of `group_gathered`, found where the maps are; only the objects leave."""
         from attractor.kernels.seeded_gaussians_cuda import seeded_gaussians_cuda  # imports Triton
@@ -389,13 +421,13 @@ class SpatialEmbeddings(nn.Module):
         labels = torch.zeros(seed.shape[1:], dtype=torch.int32, device=seed.device)
         best, classes = seed.new_full((1,), -1), labels.new_zeros(1)  # of each label, background first
         for number, of_class in enumerate(seed, 1):
-            found, scores = seeded_gaussians_cuda(embedding, precision, of_class, **rules)
+            found, scores = seeded_gaussians_cuda(embedding, concentration, of_class, **rules)
             wins = torch.cat([best[:1], scores])[found] > best[labels]
             labels = torch.where(wins, found + (len(best) - 1), labels)
             best = torch.cat([best, scores])
             classes = torch.cat([classes, classes.new_full((len(scores),), number)])
         size = torch.bincount(labels.flatten(), minlength=len(best))
-        is_kept = size > (self.thresholds["min_size"] if self.n_classes > 1 else 0)
+        is_kept = size >= max(1, self.thresholds["min_size"] if self.n_classes > 1 else 1)
         is_kept[0] = False
         number_of = torch.where(is_kept, is_kept.cumsum(0), 0).to(torch.int32)
         return Instances(
@@ -414,11 +446,11 @@ class SpatialEmbeddings(nn.Module):
         objects = Objects.of(truth)
         embedding, _, _ = self.decode(maps)
         centre = objects.mean(embedding)
-        precision = torch.exp(10 * objects.mean(self._full_sigma(maps)))
+        concentration = torch.exp(10 * objects.mean(self._full_sigma(maps)))
         results = []
         for b in range(len(embedding)):
             own = torch.nonzero(objects.image == b)[:, 0]
-            distance = [squared_distance(embedding[b], centre[k], precision[k]) for k in own]
+            distance = [squared_distance(embedding[b], centre[k], concentration[k]) for k in own]
             if self.objective == "regression" and len(own):
                 foreground = truth.labels[b] > 0
                 nearest = torch.stack(distance).argmin(0)
@@ -444,7 +476,13 @@ def _embedding(position: Float[Tensor, "*b 2 *n"], offset: Float[Tensor, "*b 2 *
     return position + torch.tanh(offset)
 
 
-def _precision(sigma: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def _scaled(offset: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
+    """Raw offset that is a multiple of another in grid units; at most the 1 that tanh can give."""
+    most = 1 - 2 * torch.finfo(offset.dtype).eps
+    return torch.atanh((factor * torch.tanh(offset)).clamp(-most, most))
+
+
+def _concentration(sigma: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """1 / (2 sigma^2) of a raw sigma."""
     return torch.exp(10 * sigma)
 
@@ -458,15 +496,15 @@ def _numpy(values: Float[Tensor, "*n"]) -> Float[np.ndarray, "*n"]:
 
 
 def squared_distance(
-    embedding: Float[Tensor, "2 *n"], centre: Float[Tensor, "2"], precision: Float[Tensor, "2"]
+    embedding: Float[Tensor, "2 *n"], centre: Float[Tensor, "2"], concentration: Float[Tensor, "2"]
 ) -> Float[Tensor, "*n"]:
     """Distance of each embedding to a centre in units of the bandwidth; inside the margin it is below ln 2.
 
     exp(-distance) is the paper's Gaussian, which is above 1/2 inside.
     """
-    x, y = embedding
-    dx, dy = x - centre[0], y - centre[1]
-    return dx * dx * precision[0] + dy * dy * precision[1]
+    row, column = embedding
+    along_rows, along_columns = row - centre[0], column - centre[1]
+    return along_rows * along_rows * concentration[0] + along_columns * along_columns * concentration[1]
 
 
 def _limit(dtype: torch.dtype) -> float:
@@ -476,7 +514,7 @@ def _limit(dtype: torch.dtype) -> float:
 
 def group_plain(
     embedding: Float[Tensor, "2 h w"],
-    precision: Float[Tensor, "2 h w"],
+    concentration: Float[Tensor, "2 h w"],
     seed: Float[Tensor, "h w"],
     *,
     foreground_threshold: float,
@@ -494,7 +532,7 @@ def group_plain(
     """
     labels = torch.zeros(seed.shape, dtype=torch.int32)
     foreground = seed > foreground_threshold
-    e, p, q = embedding[:, foreground], precision[:, foreground], seed[foreground]
+    e, p, q = embedding[:, foreground], concentration[:, foreground], seed[foreground]
     owner = torch.zeros(len(q), dtype=torch.int32)
     free = torch.ones(len(q), dtype=torch.bool)
     scores = []
@@ -507,7 +545,7 @@ def group_plain(
         if not count_seed:
             free[best] = False
         claim = squared_distance(e, e[:, best], p[:, best]) < _limit(e.dtype)
-        if claim.sum() > min_size and 2 * (claim & free).sum() > claim.sum():
+        if claim.sum() >= min_size and 2 * (claim & free).sum() > claim.sum():
             scores.append(q[best])
             owner[claim if overwrite else claim & (owner == 0)] = len(scores)
         free &= ~claim
@@ -520,7 +558,7 @@ def instance_loss_plain(
     embedding: Float[Tensor, "2 n"],
     owner: Int[Tensor, " n"],
     centre: Float[Tensor, "k 2"],
-    precision: Float[Tensor, "k 2"],
+    concentration: Float[Tensor, "k 2"],
 ) -> Float[Tensor, " k"]:
     """Lovász hinge of each object of one image: the definition that the fast form equals.
 
@@ -528,12 +566,12 @@ def instance_loss_plain(
         embedding: where each pixel points.
         owner: 0 for background, 1 to k for objects, -1 for a pixel to leave out.
         centre: of each object.
-        precision: 1 / (2 sigma^2) of each object along x and y.
+        concentration: 1 / (2 sigma^2) of each object along rows and columns.
     """
     valid = owner >= 0
     losses = []
     for k in range(len(centre)):
-        phi = torch.exp(-squared_distance(embedding[:, valid], centre[k], precision[k]))
+        phi = torch.exp(-squared_distance(embedding[:, valid], centre[k], concentration[k]))
         losses.append(lovasz_hinge(2 * phi - 1, owner[valid] == k + 1))
     return torch.stack(losses) if losses else embedding.sum(1)[:0]
 
@@ -566,4 +604,15 @@ def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, 
         raise InputError(
             f"foreground_weight has {len(weights)} numbers for {n_classes} classes; give one, or one a class."
         )
+    for each in weights:
+        check_number("foreground_weight", each, 0)
     return weights
+
+
+def _check_grid(step: Sequence[float]) -> None:
+    if len(step) != 2:
+        raise InputError(
+            f"grid_step has {len(step)} numbers; give two, the grid units of a pixel along rows and columns."
+        )
+    for along in step:
+        check_number("grid_step", along, 1e-6, 1)

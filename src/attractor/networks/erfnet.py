@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attractor.errors import check_number
 from attractor.networks.padding import padded
 
 
@@ -78,7 +79,7 @@ class Up(nn.Module):
         return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
-class Decoder(nn.Sequential):
+class ERFNetDecoder(nn.Sequential):
     """From an eighth of the resolution to `channels_out` maps at the full one; the last layer is linear."""
 
     def __init__(self, channels_out: int) -> None:
@@ -91,6 +92,13 @@ class Decoder(nn.Sequential):
             NonBottleneck1D(16, 0.0, 1),
             nn.ConvTranspose2d(16, channels_out, 2, stride=2),
         )
+
+    @property
+    def head(self) -> nn.ConvTranspose2d:
+        """The last layer."""
+        layer = self[-1]
+        assert isinstance(layer, nn.ConvTranspose2d)
+        return layer
 
 
 class ERFNet(nn.Module):
@@ -107,8 +115,12 @@ class ERFNet(nn.Module):
             channels_out: output channels of each decoder; none for the encoder alone.
             dropout: share of the channels dropped in the deepest blocks; the paper's value is the default,
                 and a tenth of it is used in the shallower ones.
+
+        Raises:
+            InputError: if the share is none below 1.
         """
         super().__init__()
+        check_number("dropout", dropout, 0, 0.99)
         self.encoder = nn.Sequential(
             Down(channels_in, 16),
             Down(16, 64),
@@ -116,12 +128,17 @@ class ERFNet(nn.Module):
             Down(64, 128),
             *(NonBottleneck1D(128, dropout, d) for _ in range(2) for d in (2, 4, 8, 16)),
         )
-        self.decoders = nn.ModuleList(Decoder(n) for n in channels_out)
+        self.decoders = nn.ModuleList(ERFNetDecoder(n) for n in channels_out)
+
+    @staticmethod
+    def suggestions() -> dict[str, float]:
+        """Less dropout than the paper has for Cityscapes, as most data sets are easier."""
+        return {"dropout": 0.1}
 
     @property
-    def heads(self) -> list[nn.Module]:
+    def heads(self) -> list[nn.ConvTranspose2d]:
         """The last layer of each decoder."""
-        return [list(decoder.children())[-1] for decoder in self.decoders]
+        return [decoder.head for decoder in self.decoders if isinstance(decoder, ERFNetDecoder)]
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The encoder's features from fine to coarse, of the image padded to multiples of the coarsest stride."""

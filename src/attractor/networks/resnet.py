@@ -24,9 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attractor.errors import InputError
+from attractor.errors import InputError, check_number
 
 STRIDES = (32, 16, 8)  # that the coarsest features may have
+MOST_CHANNELS = 512  # of a first layer
 NAMED = 3  # parameters that a message names before it only counts
 
 
@@ -152,8 +153,7 @@ def _check(depth: int, stride: int, width: int) -> None:
         raise InputError(f"There is no ResNet of depth {depth}; there are: {', '.join(map(str, DEPTHS))}.")
     if stride not in STRIDES:
         raise InputError(f"stride is {stride}; it can be {', '.join(map(str, STRIDES))} pixels.")
-    if width < 1:
-        raise InputError(f"width is {width}; it is the number of channels of the first layer, 1 or more.")
+    check_number("width", width, 1, MOST_CHANNELS)
 
 
 # -------------------------------------------------------------------- weights of a file

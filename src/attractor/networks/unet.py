@@ -11,15 +11,16 @@ the encoder's stride by reflection, and the result is cropped back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attractor.errors import InputError
+from attractor.errors import InputError, check_number
 from attractor.networks.padding import padded
-from attractor.networks.resnet import DEPTHS, ResNet
+from attractor.networks.resnet import DEPTHS, MOST_CHANNELS, ResNet, load_weights
 
 ENCODERS = {f"resnet{depth}": depth for depth in DEPTHS}
 
@@ -45,7 +46,7 @@ class Merge(nn.Module):
         return self.convs(torch.cat([coarse, fine], 1))
 
 
-class Decoder(nn.Module):
+class UNetDecoder(nn.Module):
     """From features with these `channels`, fine to coarse, to `channels_out` maps; the last layer is linear."""
 
     def __init__(self, channels: Sequence[int], channels_out: int, width: int) -> None:
@@ -98,19 +99,27 @@ class UNet(nn.Module):
         super().__init__()
         if encoder not in ENCODERS:
             raise InputError(f'encoder = "{encoder}" is not known; it can be {", ".join(ENCODERS)}.')
-        if decoder_width < 1:
-            raise InputError(f"decoder_width is {decoder_width}; it is a number of channels, 1 or more.")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; it is a share, from 0 to below 1.")
+        check_number("decoder_width", decoder_width, 1, MOST_CHANNELS)
+        check_number("dropout", dropout, 0, 0.99)
         self.encoder = ResNet(channels_in, ENCODERS[encoder], stride=stride, width=width)
         self.dropout = nn.Dropout2d(dropout)
-        self.channels, self.strides = self.encoder.channels, self.encoder.strides
-        self.decoders = nn.ModuleList(Decoder(self.channels, n, decoder_width) for n in channels_out)
+        self.channels: tuple[int, ...] = self.encoder.channels
+        self.strides: tuple[int, ...] = self.encoder.strides
+        self.decoders = nn.ModuleList(UNetDecoder(self.channels, n, decoder_width) for n in channels_out)
+
+    @staticmethod
+    def suggestions() -> dict[str, float]:
+        """Some dropout, as data sets are small."""
+        return {"dropout": 0.1}
+
+    def load_encoder(self, path: str | Path, image_channels: int) -> None:
+        """Begin with the ResNet of a file, as trained on ImageNet; see `resnet.load_weights`."""
+        load_weights(self.encoder, path, image_channels)
 
     @property
-    def heads(self) -> list[nn.Module]:
+    def heads(self) -> list[nn.ConvTranspose2d]:
         """The last layer of each decoder."""
-        return [decoder.get_submodule("head") for decoder in self.decoders]
+        return [decoder.head for decoder in self.decoders if isinstance(decoder, UNetDecoder)]
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The encoder's features from fine to coarse, of the image padded to multiples of the coarsest stride."""

@@ -5,7 +5,6 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable
@@ -18,13 +17,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
 from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
+from attractor.methods.contract import Gathers, KnowsWhenFull, Ordered, Proposes, Turns, with_network
 from attractor.model import Model
 from attractor.normalisation import Normalisation, Normalised
 from attractor.prediction.engines import check_engine, dtype_of, engine_of
@@ -139,12 +139,12 @@ class Segmenter:
     @cached_property
     def _made(self) -> Any:
         method = self.model.method
-        twin = copy.copy(method)  # it shares all else, thresholds among it
-        network = engine_of(
-            method.network, name=self.engine, precision=self.precision, device=self.device, record=self._record
+        network = method.network
+        assert isinstance(network, nn.Module)
+        computed = engine_of(
+            network, name=self.engine, precision=self.precision, device=self.device, record=self._record
         )
-        twin._modules = method._modules | {"network": network}
-        return twin
+        return with_network(method, computed)  # which shares all else, thresholds among it
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -154,13 +154,12 @@ class Segmenter:
     @property
     def is_ordered(self) -> bool:
         """Whether labels are numbered in the order in which the objects were found."""
-        return getattr(self.model.method, "ordered", False)
+        return isinstance(self.model.method, Ordered)
 
     @property
     def views(self) -> tuple[View, ...]:
         """The ways to lay an image that test-time augmentation averages: those that the model has seen in training."""
-        augmentation = self.model.description.recipe.get("augmentation", {})
-        return UPRIGHT_VIEWS if augmentation.get("upright") else VIEWS
+        return UPRIGHT_VIEWS if self.model.description.upright else VIEWS
 
     def segment(
         self,
@@ -219,13 +218,14 @@ class Segmenter:
         """Compute the maps of a normalised image, and give what makes objects of them."""
         method = self.model.method
         shape = tuple(source.shape[-2:])
-        if tile is not None and hasattr(method, "gathered"):  # no more than grouping needs is kept of each strip
+        if tile is not None and isinstance(method, Gathers):  # no more than grouping needs is kept of each strip
             self._check_tile(tile)
             with torch.inference_mode():
                 parts = [method.gathered(maps, top=top) for top, maps in strips(self._predict(tta), source, tile)]
             return partial(method.group_gathered, parts, shape)
         maps = self.maps(source if tile is not None else source[:], tta=tta, tile=tile)
-        if (most := method.max_instances) is not None and method.is_full(maps)[0]:
+        if isinstance(method, KnowsWhenFull) and method.is_full(maps)[0]:
+            most = method.max_instances
             logger.warning("%s: this model finds at most %d objects in an image; there may be more.", name, most)
         return lambda: method.group(maps)[0]
 
@@ -236,7 +236,7 @@ class Segmenter:
 
         Where memory runs out, in smaller ones; those are then where later images begin, too.
         """
-        is_tileable = getattr(self.model.method, "tileable", True)
+        is_tileable = self.model.method.tileable
         if tile is None and is_tileable:
             chosen = chosen_tile(*shape, self.model.method.network)
             tile = min((side for side in (chosen, self._tried) if side is not None), default=None)
@@ -266,12 +266,14 @@ class Segmenter:
         Raises:
             InputError: if the method offers no proposals, or as `segment` does.
         """
-        self._check_proposals()
+        method = self.model.method
+        if not isinstance(method, Proposes):
+            raise self._no_proposals()
         pixels = self._pixels(image, name)
         if _is_constant(pixels):
             return self._nothing(pixels.shape[:2])
         source = Source(pixels, self.model.description.normalisation, self.device)
-        (found,) = self.model.method.propose(self.maps(source[:], tta=tta), n)
+        (found,) = method.propose(self.maps(source[:], tta=tta), n)
         return found
 
     def prepared(self, image: ArrayLike, *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
@@ -342,26 +344,25 @@ class Segmenter:
             self._check_tile(tile)
         if tta:
             self._check_views()
-        if n_proposals:
-            self._check_proposals()
+        if n_proposals and not isinstance(self.model.method, Proposes):
+            raise self._no_proposals()
 
     def _check_tile(self, tile: int) -> None:
-        if not getattr(self.model.method, "tileable", True):
+        if not self.model.method.tileable:
             raise InputError(
                 f"{self.model.description.method} sees each image as a whole here and cannot compute it in tiles; "
                 "leave --tile out, or cut or shrink the image."
             )
-        check_tile(tile, stride=getattr(self.model.method.network, "strides", (8,))[-1])
+        check_tile(tile, stride=self.model.method.network.strides[-1])
 
-    def _check_proposals(self) -> None:
-        if not hasattr(self.model.method, "propose"):
-            raise InputError(
-                f"{self.model.description.method} offers no proposals; take a model whose method does, or a metric "
-                "that scores objects, such as average_precision."
-            )
+    def _no_proposals(self) -> InputError:
+        return InputError(
+            f"{self.model.description.method} offers no proposals; take a model whose method does, or a metric "
+            "that scores objects, such as average_precision."
+        )
 
     def _check_views(self) -> None:
-        if not hasattr(self.model.method, "turned"):
+        if not isinstance(self.model.method, Turns):
             raise InputError(f"{self.model.description.method} has no test-time augmentation; leave --tta out.")
 
     def _magnification(self, object_size: float | None) -> float:

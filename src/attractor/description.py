@@ -1,0 +1,158 @@
+"""What a model file says of itself: one schema, which every file is held to before anything is made of it.
+
+The file is safetensors: weights, and a JSON header with everything that is needed to use them. No code is in it, and
+none is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import pydantic
+import pydantic_core
+import safetensors
+
+from attractor.errors import InputError
+from attractor.normalisation import Normalisation
+from attractor.weights import MODELS
+
+FORMAT = 2  # of the model file; a reader refuses a newer one, and brings an older one up to date
+MOST_CHANNELS = 1 << 12  # of an image
+
+Length = Annotated[float, pydantic.Field(gt=0, le=1e6, allow_inf_nan=False)]  # pixels
+Names = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
+Values = dict[str, pydantic.JsonValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a model file says of itself."""
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid", "strict": True}
+
+    method: str
+    network: str
+    channels: Annotated[int, pydantic.Field(ge=1, le=MOST_CHANNELS)]  # of the image
+    class_names: Names
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    options: Values = field(default_factory=dict)  # arguments of the method
+    network_options: Values = field(default_factory=dict)  # arguments of the network
+    object_size: Length | None = None  # typical diameter of the objects that it was trained on
+    upright: bool = False  # trained on images that have an above, as photographs do
+    recipe: Values = field(default_factory=dict)  # that it was trained by
+    scores: Values = field(default_factory=dict)
+    about: str = ""  # one sentence: on what it was trained, and the licence
+
+    def score(self, images: str, name: str) -> float | None:
+        """A score on some images, such as "validation" and "mean"; None if there is none."""
+        scores = self.scores.get(images)
+        value = scores.get(name) if isinstance(scores, dict) else None
+        return float(value) if isinstance(value, int | float) else None
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The file of a model given by name or path.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    path = Path(name_or_path)
+    try:
+        if path.is_dir() and (path / "model.safetensors").exists():
+            return path / "model.safetensors"
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # a name that no file can have
+        pass
+    if str(name_or_path) in MODELS:
+        return MODELS[str(name_or_path)]
+    raise InputError(
+        f"{name_or_path}: there is no such model. Give the file of a model (model.safetensors in the folder of a "
+        f"training), or the name of one that comes with attractor: {', '.join(MODELS) or 'none yet'}."
+    )
+
+
+def read_description(path: str | Path) -> Description:
+    """What a model file says of itself, without loading its weights.
+
+    Raises:
+        InputError: if the file is no model, is cut short, is of a newer format, or has a key that cannot be.
+    """
+    return read_header(path)[1]
+
+
+def read_header(path: str | Path) -> tuple[int, Description]:
+    """Format of a model file, and what it says of itself, up to date; see `read_description`."""
+    header = _header(path)
+    version = header.pop("format")
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise InputError(
+            f"{path}: the model file has format {version!r:.40}, and this attractor reads formats 1 to {FORMAT}. "
+            "If it is a newer one, update attractor: run git pull and pip install . in its clone."
+        )
+    if version == 1:
+        _from_format_1(header)
+    try:
+        description = pydantic.TypeAdapter(Description).validate_json(pydantic_core.to_json(header))
+    except pydantic.ValidationError as error:
+        raise InputError(f"{path}: {_sentence(error)}") from error
+    return version, description
+
+
+def encoded(description: Description) -> str:
+    """The JSON header of a file with this description."""
+    return json.dumps({"format": FORMAT} | dataclasses.asdict(description))
+
+
+def _header(path: str | Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            text = (file.metadata() or {}).get("attractor", "null")
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: this is not a whole model file ({error}). It may have been cut short while copying: copy it "
+            "again. Models are .safetensors files that `attractor train` writes."
+        ) from error
+    try:
+        header = pydantic_core.from_json(text)
+    except ValueError as error:
+        raise InputError(f"{path}: the model's description is not JSON ({error}); train or copy it again.") from error
+    if not isinstance(header, dict) or "format" not in header:
+        raise InputError(
+            f"{path}: this safetensors file was not written by attractor; `attractor train` writes models."
+        )
+    return header
+
+
+def _from_format_1(header: dict[str, Any]) -> None:
+    """Bring a header of format 1 up to date.
+
+    There, spatial embeddings dropped objects of `min_size` pixels, too, and whether training was on upright images
+    stood in the recipe alone.
+    """
+    options, recipe = header.get("options"), header.get("recipe")
+    if header.get("method") == "spatial-embeddings" and isinstance(options, dict):
+        size = options.get("min_size", 0)
+        if type(size) is int and size > 0:
+            options["min_size"] = size + 1
+    augmentation = recipe.get("augmentation") if isinstance(recipe, dict) else None
+    if isinstance(augmentation, dict) and augmentation.get("upright") is True:
+        header["upright"] = True
+
+
+def _sentence(error: pydantic.ValidationError) -> str:
+    """The first thing that is wrong with a description."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("unexpected_keyword_argument", "missing"):
+        what = "is unknown" if first["type"] == "unexpected_keyword_argument" else "is missing"
+        return f'the key "{key}" of the model\'s description {what}; this attractor did not write the file.'
+    reason = first["msg"].removeprefix("Value error, ")
+    return (
+        f'the key "{key}" of the model\'s description is {first["input"]!r:.60}: {reason[0].lower()}{reason[1:]}. '
+        "The file is damaged, or was not written by attractor: copy or train it again."
+    )

@@ -1,0 +1,209 @@
+"""What a method is: three calls, and what only some methods can do beside them.
+
+A method is a torch module that is made from what makes its network, the number of classes, and its options. `forward`
+gives maps: what the network says of each pixel, as a frozen dataclass of the method's own. `loss` compares them with
+the truth, and `group` makes objects of them. That is `Method`. Each of the other protocols is one thing that a method
+may be able to do beside; callers ask for it by `isinstance` and never for a method by its name.
+
+Type variable: `M`, the method's own maps; every field is a tensor whose first axis is the batch.
+Shapes: `b` images, `c` channels, `h` rows, `w` columns.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attractor.augmentation import View
+from attractor.datasets.checking import ObjectStatistics
+from attractor.errors import InputError, check_number
+from attractor.instances import Instances
+from attractor.networks import Network
+from attractor.truth import Truth
+
+M = TypeVar("M")  # given and taken
+Given = TypeVar("Given", contravariant=True)  # maps that are only taken
+Part = TypeVar("Part")
+Suggestions = dict[str, dict[str, Any]]  # section of a recipe, key, value
+
+
+@runtime_checkable
+class NetworkMaker(Protocol):
+    """What gives a method its network, on whatever architecture the recipe names."""
+
+    def __call__(self, channels_out: Sequence[int], extra_channels: int = 0) -> Network:
+        """A network with new weights.
+
+        Args:
+            channels_out: output channels of each decoder; none for the encoder alone.
+            extra_channels: that the method lays beside those of the image, such as positions.
+        """
+
+
+@runtime_checkable
+class Method(Protocol[M]):
+    """What every method is: a torch module with these."""
+
+    network: Network
+
+    weights: dict[str, float]
+    """Factor of each term of the loss, as the options set it."""
+
+    thresholds: dict[str, float]
+    """What decides in grouping and can be tuned after training; kept in the model file. Each is an option, too."""
+
+    @property
+    def threshold_ranges(self) -> Mapping[str, tuple[float, float]]:
+        """The lowest and highest value of each threshold."""
+
+    @property
+    def threshold_candidates(self) -> Mapping[str, tuple[float, ...]]:
+        """What validation tries for each threshold, one threshold after another."""
+
+    @property
+    def max_instances(self) -> int | None:
+        """The most objects of an image that the method can find; None for any number."""
+
+    @property
+    def tileable(self) -> bool:
+        """Whether maps of tiles, stitched, are those of the image; False for one that must see an image whole."""
+
+    def __init__(self, make_network: NetworkMaker, *, n_classes: int = 1, **options: Any) -> None:
+        """Build the network.
+
+        Args:
+            make_network: what gives it.
+            n_classes: classes of objects, besides background.
+            options: the paper's numbers, keyword-only, with the paper's values as defaults; a recipe sets them by name.
+        """
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> M:
+        """Raw maps of a batch of normalised images."""
+
+    def loss(self, maps: M, truth: Truth) -> dict[str, Float[Tensor, ""]]:
+        """Terms of the loss by the names that `weights` has, unweighted, each the mean over images."""
+
+    def group(self, maps: M) -> list[Instances]:
+        """The objects of each image: the paper's clustering."""
+
+    @staticmethod
+    def suggestions(statistics: ObjectStatistics) -> Suggestions:
+        """Keys of a recipe that suit such objects."""
+
+    # What every torch module has.
+
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> M:
+        """As `forward`."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All that is learned."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights by name."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """Take over weights by name."""
+
+
+# -------------------------------------------------------------------- what some can do beside
+
+
+@runtime_checkable
+class Turns(Protocol[M]):
+    """Test-time augmentation: an image is seen in several views, and what they say is averaged."""
+
+    def turned(self, maps: M, view: View) -> M:
+        """Maps of the image of which `maps` saw a view."""
+
+    def averaged(self, views: Sequence[M]) -> M:
+        """Mean of several maps of one image."""
+
+
+@runtime_checkable
+class Gathers(Protocol[Given, Part]):
+    """Large images: of each strip of maps only what grouping needs is kept."""
+
+    def gathered(self, maps: Given, *, top: int = 0) -> Part:
+        """What grouping needs of some rows of one image, the first of which is `top`."""
+
+    def group_gathered(self, parts: Sequence[Part], shape: tuple[int, int]) -> Instances:
+        """The objects of an image of this shape, by what was gathered of all its rows, from the first to the last."""
+
+
+@runtime_checkable
+class Proposes(Protocol[Given]):
+    """Proposals: more masks than there are objects, which may overlap, for average recall."""
+
+    def propose(self, maps: Given, n: int) -> list[Instances]:
+        """The best `n` of each image, best first."""
+
+
+@runtime_checkable
+class GroupsSeeded(Protocol[Given]):
+    """Grouping that is told a part of the truth, as the papers do to find what limits a method."""
+
+    def group_seeded(self, maps: Given, truth: Truth) -> list[Instances]:
+        """The objects of each image, told what the paper tells; each has score 1."""
+
+
+@runtime_checkable
+class HasCurriculum(Protocol):
+    """Training that changes from epoch to epoch."""
+
+    def at_epoch(self, epoch: int) -> None:
+        """Say which epoch it is, counted from 0."""
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A method that numbers objects in the order of finding them; overlays colour them so."""
+
+    ordered: ClassVar[bool]
+
+
+@runtime_checkable
+class KnowsWhenFull(Protocol[Given]):
+    """A method that knows when there may be more objects than it can find."""
+
+    def is_full(self, maps: Given) -> list[bool]:
+        """Whether each image may have more objects than `max_instances`."""
+
+
+@runtime_checkable
+class LearnsNumbers(Protocol):
+    """Grouping by numbers that training changes; other programs need them beside options and thresholds."""
+
+    def learned_numbers(self) -> dict[str, float]:
+        """These numbers by name, as they stand."""
+
+
+def check_reach(reach: float) -> None:
+    """Refuse a reach that `Objects.near` cannot have."""
+    if not 0 < reach < math.inf:
+        raise InputError(f"reach is {reach}; it is a number of radii above 0: 1 for objects that touch.")
+
+
+def checked_weights(**weights: float) -> dict[str, float]:
+    """Weights of a loss's terms, none below 0, infinite or no number."""
+    for name, weight in weights.items():
+        check_number(f"{name}_weight", weight, 0)
+    return weights
+
+
+def with_network(method: Method[M], network: nn.Module) -> Method[M]:
+    """A twin of a method with its network computed by another; it shares all else."""
+    twin = copy.copy(method)
+    assert isinstance(twin, nn.Module)
+    vars(twin)["_modules"] = twin._modules | {"network": network}
+    return twin
+
+
+def lacking(method: object) -> list[str]:
+    """What of a `Method` an object lacks, by name."""
+    named = {*Method.__annotations__, *vars(Method)} - {*vars(Protocol), "_is_runtime_protocol"}
+    return sorted(name for name in named if not name.startswith("_") and not hasattr(method, name))

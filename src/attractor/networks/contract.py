@@ -1,0 +1,82 @@
+"""What a network is: maps of an image at its size, from one encoder and any number of decoders.
+
+All networks are made and used alike, so that a method need not know which one it has. `Network` is what each of them
+is; the other protocols are what only some can do, and callers ask for them by `isinstance`.
+
+Shapes: `b` images, `c` channels, `h` rows, `w` columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A torch module that is made from the number of image channels and, for each decoder, of output channels."""
+
+    channels: tuple[int, ...]
+    """Of the encoder's features, from fine to coarse."""
+
+    strides: tuple[int, ...]
+    """Of these features, in pixels."""
+
+    def __init__(self, channels_in: int, channels_out: Sequence[int], **options: Any) -> None:
+        """Build the layers; options are keyword-only, with the paper's values as defaults.
+
+        Args:
+            channels_in: channels of the image.
+            channels_out: output channels of each decoder; none for the encoder alone.
+            options: the network's own.
+        """
+
+    @property
+    def heads(self) -> list[nn.ConvTranspose2d]:
+        """The last layer of each decoder, linear and with a bias."""
+
+    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The encoder's features from fine to coarse, for a method with a decoder of its own.
+
+        The images are padded first, at the right and below, to multiples of the coarsest stride.
+        """
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """The maps of all decoders, in their order, at the image's size, whatever that is."""
+
+    # What every torch module has.
+
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """As `forward`."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The network and all its parts."""
+
+
+@runtime_checkable
+class TakesPretrainedEncoder(Protocol):
+    """A network whose encoder can begin with weights that others trained (`model.encoder_weights` of a recipe)."""
+
+    def load_encoder(self, path: str | Path, image_channels: int) -> None:
+        """Take over the weights of a file.
+
+        Args:
+            path: of the weights.
+            image_channels: how many of the input channels are the image's; they come first.
+
+        Raises:
+            InputError: if the file is missing, damaged, or holds other weights than the encoder has.
+        """
+
+
+@runtime_checkable
+class SuggestsOptions(Protocol):
+    """A network some of whose options a recipe made from data sets otherwise than the paper does."""
+
+    @staticmethod
+    def suggestions() -> Mapping[str, float | int | str | bool]:
+        """Options and their values."""
