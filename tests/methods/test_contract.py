@@ -9,7 +9,9 @@ import torch
 from attractor.augmentation import VIEWS
 from attractor.datasets.checking import ObjectStatistics
 from attractor.description import Description
+from attractor.errors import InputError
 from attractor.methods import METHODS
+from attractor.methods.contract import HasCurriculum, Method, Turns, lacking
 from attractor.model import Model
 from attractor.networks import NETWORKS
 from attractor.truth import Truth
@@ -57,12 +59,36 @@ def are_found(found, labels):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_is_a_method(name):
+    method = make(name)
+    assert isinstance(method, Method)
+    assert lacking(method) == []
+    assert set(method.thresholds) == set(method.threshold_ranges) == set(method.threshold_candidates)
+    for threshold, (low, high) in method.threshold_ranges.items():
+        assert low <= method.thresholds[threshold] <= high
+        assert all(low <= candidate <= high for candidate in method.threshold_candidates[threshold])
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e9])
+def test_numbers_that_cannot_be_are_refused(name, value):
+    """Every weight and threshold, in one sentence that names it."""
+    method = make(name)
+    numbers = {f"{term}_weight": weight for term, weight in method.weights.items()} | method.thresholds
+    for option, usual in numbers.items():
+        if isinstance(usual, int):
+            value = -(10**9)  # whole numbers are neither infinite nor none
+        with pytest.raises(InputError, match=f"{option} is "):
+            make(name, **{option: value})
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_learns_one_image_by_heart(name):
     image, labels = discs((16, 16, 9), (16, 36, 9), (45, 20, 12), (48, 50, 7))
     method, truth = make(name), truth_of(labels)
     optimizer = torch.optim.Adam(method.parameters(), 2e-3)
     for step in range(240):
-        if hasattr(method, "at_epoch"):
+        if isinstance(method, HasCurriculum):
             method.at_epoch(step // 10)
         terms = method.train().loss(method(image), truth)
         optimizer.zero_grad()
@@ -185,34 +211,38 @@ def test_methods_say_what_suits_a_data_set(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_thresholds_are_options_of_the_method_and_can_be_tuned(name):
     method = make(name)
-    assert set(method.threshold_candidates) == set(method.thresholds)
     make(name, **method.thresholds)
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if hasattr(method, "turned")])
+TURNING = [name for name, method in METHODS.items() if issubclass(method, Turns)]
+
+
+def shaken(maps):
+    """Maps that no network gives: those of one that has just been made say the same everywhere."""
+    return type(maps)(**{name: value + 0.2 * torch.randn_like(value) for name, value in vars(maps).items()})
+
+
+@pytest.mark.parametrize("name", TURNING)
 @pytest.mark.parametrize("view", VIEWS, ids=str)
-def test_turned_maps_point_where_the_maps_of_the_image_point(name, view):
-    """Maps of a turned image are made by hand from those of the image: what is where, and what points where."""
+def test_maps_that_are_turned_back_say_of_the_image_what_they_said_of_the_view(name, view):
+    """The loss of any maps of a view, with the view's truth, is that of the maps turned back, with the image's."""
     method = make(name).double().eval()
-    h, w = 5, 7
-    torch.manual_seed(1)
-    maps = type(method(torch.rand(1, 1, h, w, dtype=torch.float64)))(
-        torch.rand(1, 2, h, w).double() * 0.01, torch.rand(1, 2, h, w).double(), torch.rand(1, 1, h, w).double()
-    )
-    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    place = view.apply(rows * w + columns)  # which pixel of the image each pixel of the view shows
-    seen_rows, seen_columns = torch.meshgrid(*(torch.arange(n) for n in place.shape), indexing="ij")
-    row_of, column_of = (torch.zeros(h * w, dtype=torch.long) for _ in "rc")
-    row_of[place.flatten()], column_of[place.flatten()] = seen_rows.flatten(), seen_columns.flatten()
-    # The linear part of the view, read off two neighbours of the pixel (2, 3).
-    start = 2 * w + 3
-    right = torch.tensor([column_of[start + 1] - column_of[start], row_of[start + 1] - row_of[start]]).double()
-    down = torch.tensor([column_of[start + w] - column_of[start], row_of[start + w] - row_of[start]]).double()
-    offset = maps.offset[0].flatten(1)[:, place.flatten()]
-    turned_offset = (right[:, None] * offset[0] + down[:, None] * offset[1]).view(1, 2, *place.shape)
-    sigma = maps.sigma[0].flatten(1)[:, place.flatten()]
-    turned_sigma = (sigma if right[0] != 0 else sigma.flip(0)).view(1, 2, *place.shape)
-    seed = maps.seed[0].flatten(1)[:, place.flatten()].view(1, 1, *place.shape)
-    back = method.turned(type(maps)(turned_offset, turned_sigma, seed), view)
+    _, labels = discs((8, 9, 6), (8, 22, 5), (20, 14, 4), side=30)
+    truth = truth_of(labels[:26])
+    seen = Truth(view.apply(truth.labels), truth.classes, view.apply(truth.valid))
+    with torch.no_grad():
+        maps = shaken(method(torch.rand(1, 1, *seen.labels.shape[-2:], dtype=torch.float64)))
+        expected = method.loss(maps, seen)
+        found = method.loss(method.turned(maps, view), truth)
+    for term, value in expected.items():
+        torch.testing.assert_close(found[term], value)
+
+
+@pytest.mark.parametrize("name", TURNING)
+def test_the_mean_of_equal_maps_is_each_of_them(name):
+    method = make(name).double().eval()
+    with torch.no_grad():
+        maps = shaken(method(torch.rand(1, 1, 16, 24, dtype=torch.float64)))
+        mean = method.averaged([maps, maps, maps])
     for key, value in vars(maps).items():
-        torch.testing.assert_close(vars(back)[key], value)
+        torch.testing.assert_close(vars(mean)[key], value)

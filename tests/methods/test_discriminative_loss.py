@@ -236,7 +236,7 @@ def test_a_position_can_be_part_of_the_embedding():
         ({"bandwidth": 0.0}, "between 0.015 and 3"),
         ({"reach": 0.0}, "above 0"),
         ({"coordinates": "both"}, "none, input, output"),
-        ({"coordinates": "output", "coordinate_scale": 0.0}, "above 0"),
+        ({"coordinates": "output", "coordinate_scale": 0.0}, "between 0.001 and"),
         ({"class_weights": [1.0]}, "give 2"),
     ],
 )

@@ -230,7 +230,7 @@ def test_the_largest_part_of_a_connected_object_is_kept():
         ({"hidden": 3}, "multiple of 2"),
         ({"skip": "add"}, "concat, sum, mul, none"),
         ({"stop_mode": "never"}, "break, skip"),
-        ({"epochs_per_step": 0.0}, "above 0"),
+        ({"epochs_per_step": 0.0}, "at least 0.001"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(options, words):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from attractor.augmentation import VIEWS
 from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError
 from attractor.instances import centres
@@ -418,3 +419,36 @@ def test_what_another_class_leaves_of_an_object_must_be_large_enough_too():
     for min_size, sizes in ((6, {6, 30}), (7, {30})):
         (found,) = method(n_classes=2, min_size=min_size).group(maps)
         assert set(np.bincount(found.labels.ravel())[1:].tolist()) == sizes
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+@pytest.mark.parametrize("margin", ["elliptical", "circular", "fixed"])
+def test_views_of_an_image_whose_grid_steps_differ_are_turned_in_pixels(margin, view):
+    """The loss of any maps of a view is that of the maps turned back: nothing is stretched on the way."""
+    options = {"centre": "centroid"} if margin == "fixed" else {}
+    se = method(margin=margin, grid_step=(1 / 256, 1 / 1024), fixed_margin=6.0, **options)
+    labels = np.zeros((1, 18, 22), np.int32)
+    labels[0, 2:8, 3:12], labels[0, 9:16, 10:20] = 1, 2
+    truth = truth_of(labels)
+    seen = Truth(view.apply(truth.labels), truth.classes, truth.valid.new_ones(view.apply(truth.valid).shape))
+    h, w = seen.labels.shape[-2:]
+    n_sigma = {"elliptical": 2, "circular": 1, "fixed": 0}[margin]
+    torch.manual_seed(0)
+    offset = 0.01 * torch.randn(1, 2, h, w).double()
+    maps = Maps(offset, 0.8 + 0.05 * torch.randn(1, n_sigma, h, w).double(), torch.randn(1, 1, h, w).double())
+    step = torch.tensor(se.grid_step)[:, None, None]
+    turned = se.turned(maps, view)
+    pixels = [torch.tanh(m.offset) / step for m in (maps, turned)]  # as long in pixels as before
+    torch.testing.assert_close(view.undo(pixels[0].norm(dim=1)), pixels[1].norm(dim=1))
+    if view.quarter_turns % 2 == 0 or margin == "fixed":
+        expected, found = se.loss(maps, seen), se.loss(turned, truth)
+        for term, value in expected.items():
+            torch.testing.assert_close(found[term], value)
+
+
+def test_a_fixed_margin_is_one_in_pixels_along_both_axes():
+    se = method(margin="fixed", centre="centroid", fixed_margin=6.0, grid_step=(1 / 256, 1 / 1024))
+    zeros = torch.zeros(1, 2, 4, 4, dtype=torch.float64)
+    _, concentration, _ = se.decode(Maps(zeros, zeros[:, :0], zeros[:, :1]))
+    margin = torch.sqrt(math.log(2) / concentration[0, :, 0, 0]) / torch.tensor(se.grid_step)
+    assert margin.tolist() == pytest.approx([6.0, 6.0])

@@ -136,7 +136,8 @@ class DiscriminativeLoss(nn.Module):
         weights = torch.ones(n_classes + 1) if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor
         self.register_buffer("class_weights", weights.float(), persistent=False)
-        self.network = make_network([dimension, n_classes + 1], extra_channels=2 if coordinates == "input" else 0)
+        outputs = [dimension, n_classes + 1]
+        self.network = make_network(outputs, 2) if coordinates == "input" else make_network(outputs)
 
     @property
     def threshold_ranges(self) -> dict[str, tuple[float, float]]:

@@ -5,6 +5,7 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
