@@ -150,10 +150,10 @@ def test_split_city_and_root_are_accepted(tmp_path, monkeypatch):
 
 def test_of_several_splits_one_must_be_chosen(tmp_path):
     street(street(street(tmp_path), split="train"), split="test", numbers=np.full((3, 6), 3, np.uint16))
-    message = r"holds the splits train, val; give one of them, .*leftImg8bit/train or .*leftImg8bit/val"
+    message = r"holds the splits train, val; choose one by --split train .*, or give its folder, as .*leftImg8bit/train"
     with pytest.raises(InputError, match=message):
         open_dataset(tmp_path)
-    with pytest.raises(InputError, match=r"give one of them, .*gtFine/train or"):
+    with pytest.raises(InputError, match=r"or give its folder, as .*gtFine/train"):
         open_dataset(tmp_path / "gtFine")
 
 

@@ -16,17 +16,11 @@ from PIL import Image
 from pycocotools import mask as official
 from pycocotools.coco import COCO
 
-from attractor.datasets import Sample, coco, open_dataset
-from attractor.datasets.coco import (
-    Coco,
-    compress_runs,
-    expand_runs,
-    fill_polygon,
-    polygon_runs_as_coco,
-    read_coco_results,
-    write_coco,
-    write_coco_results,
-)
+from attractor.datasets import Sample, coco_masks, open_dataset
+from attractor.datasets.coco import Coco, write_coco
+from attractor.datasets.coco_masks import compress_runs, expand_runs, polygon_runs_as_coco
+from attractor.datasets.coco_results import write_coco_results
+from attractor.datasets.polygons import fill_polygon
 from attractor.errors import InputError
 from attractor.instances import Annotations, Instances, decode_mask, encode_mask
 
@@ -220,8 +214,8 @@ def test_every_annotation_is_there_whole(tmp_path):
 
 def test_annotations_are_drawn_when_asked_for(tmp_path, monkeypatch):
     drawn = []
-    plain = coco.polygon_runs_as_coco
-    monkeypatch.setattr(coco, "polygon_runs_as_coco", lambda *given: drawn.append(1) or plain(*given))
+    plain = coco_masks.polygon_runs_as_coco
+    monkeypatch.setattr(coco_masks, "polygon_runs_as_coco", lambda *given: drawn.append(1) or plain(*given))
     sample = Coco(write(tmp_path, [annotation()]))[0]
     assert sample.annotate is not None
     assert not drawn
@@ -265,7 +259,7 @@ def test_results_written_come_back(tmp_path):
     dataset = Coco(write(tmp_path, [], images=images))
     given = found(LEFT, RIGHT, scores=[0.1, 1 / 3], classes=[1, 2])
     write_coco_results(tmp_path / "found.json", [(12, given)], dataset.category_ids)
-    (read,) = read_coco_results(tmp_path / "found.json", dataset)
+    (read,) = dataset.read_results(tmp_path / "found.json")
     for part in ("labels", "classes", "scores"):
         np.testing.assert_array_equal(getattr(read, part), getattr(given, part))
     np.testing.assert_array_equal(read.mask(1), LEFT)
@@ -290,7 +284,7 @@ def test_no_results_are_an_empty_list(tmp_path):
     dataset = Coco(write(tmp_path, []))
     write_coco_results(tmp_path / "found.json", [], dataset.category_ids)
     assert json.loads((tmp_path / "found.json").read_text()) == []
-    (read,) = read_coco_results(tmp_path / "found.json", dataset)
+    (read,) = dataset.read_results(tmp_path / "found.json")
     assert (len(read), read.labels.shape) == (0, (6, 8))
 
 
@@ -311,7 +305,7 @@ def test_results_in_any_order_go_to_their_images(tmp_path):
     dataset = Coco(write(tmp_path, [], images=images))
     entries = [result(image_id=3, score=0.1), result(image_id=1, score=0.2), result(image_id=3, score=0.9, bbox=[])]
     (tmp_path / "found.json").write_text(json.dumps(entries))
-    read = list(read_coco_results(tmp_path / "found.json", dataset))
+    read = list(dataset.read_results(tmp_path / "found.json"))
     assert [one.scores.tolist() for one in read] == [[0.2], [], [0.1, 0.9]]
     assert set(np.unique(read[2].labels)) == {0, 2}  # the better hides the other
 
@@ -340,7 +334,7 @@ def test_a_result_that_cannot_be_used_is_named(tmp_path, wrong, message):
     dataset = Coco(write(tmp_path, []))
     (tmp_path / "found.json").write_text(json.dumps([result(), wrong]))
     with pytest.raises(InputError, match=rf"found\.json: {message}"):
-        read_coco_results(tmp_path / "found.json", dataset)
+        dataset.read_results(tmp_path / "found.json")
 
 
 @pytest.mark.parametrize(
@@ -352,14 +346,14 @@ def test_a_result_whose_runs_do_not_fill_the_image_is_named_when_its_turn_comes(
     entry = result(segmentation={"size": [6, 8], "counts": counts})
     (tmp_path / "found.json").write_text(json.dumps([entry]))
     with pytest.raises(InputError, match=rf"found\.json: result 0: {message}"):
-        next(read_coco_results(tmp_path / "found.json", dataset))
+        next(dataset.read_results(tmp_path / "found.json"))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b'[{"image_id": 1', "is cut short or not JSON"),
-        (b"\x80\x81[", "is not JSON; give a JSON of results"),
+        (b"\x80\x81[", "is not JSON that can be read; give a JSON of results"),
         (b"{}", "is no list of results; give objects of image_id, category_id, segmentation and score in a list"),
     ],
 )
@@ -367,7 +361,7 @@ def test_a_file_without_results_is_refused(tmp_path, content, message):
     dataset = Coco(write(tmp_path, []))
     (tmp_path / "found.json").write_bytes(content)
     with pytest.raises(InputError, match=rf"found\.json: {message}"):
-        read_coco_results(tmp_path / "found.json", dataset)
+        dataset.read_results(tmp_path / "found.json")
 
 
 # --- samples
@@ -444,9 +438,17 @@ def test_a_json_by_any_name_is_found_if_it_is_the_only_one(tmp_path):
     assert len(open_dataset(tmp_path)) == 1
     (tmp_path / "other.json").touch()
     assert not Coco.recognises(tmp_path)
-    with pytest.raises(InputError, match="holds 2 JSON files; give the one to read"):
+    with pytest.raises(InputError, match="holds the splits other, train; choose one"):
         Coco(tmp_path)
     assert len(open_dataset(tmp_path / "train.json")) == 1
+
+
+def test_json_files_beside_each_other_are_splits(tmp_path):
+    (write(tmp_path, []) / "annotations.json").rename(tmp_path / "train.json")
+    (write(tmp_path, [annotation()]) / "annotations.json").rename(tmp_path / "val.json")
+    with pytest.raises(InputError, match="holds the splits train, val; choose one by --split train"):
+        open_dataset(tmp_path)
+    assert [len(open_dataset(tmp_path, split=split)[0].classes) for split in ("train", "val")] == [0, 1]
 
 
 def downloaded(folder: Path, *parts: str) -> Path:
@@ -472,10 +474,18 @@ def test_coco_is_read_as_it_is_downloaded(tmp_path):
 def test_of_several_parts_one_has_to_be_chosen(tmp_path):
     downloaded(tmp_path, "train2017", "val2017")
     assert Coco.recognises(tmp_path)
-    choice = r"annotations.instances_train2017\.json, annotations.instances_val2017\.json"
-    with pytest.raises(InputError, match=f"holds 2 JSON files; give the one to read.* It holds {choice}"):
-        open_dataset(tmp_path)
-    assert len(open_dataset(tmp_path / "annotations" / "instances_train2017.json")) == 1
+    for name in ("captions_train2017", "person_keypoints_train2017", "captions_val2017", "person_keypoints_val2017"):
+        (tmp_path / "annotations" / f"{name}.json").write_text("{}")
+    for path in (tmp_path, tmp_path / "annotations"):
+        with pytest.raises(InputError, match="holds the splits train2017, val2017; choose one by --split train2017"):
+            open_dataset(path)
+        assert open_dataset(path, split="val2017")[0].labels.any()
+        with pytest.raises(InputError, match='has no split "val"; there are: train2017, val2017'):
+            open_dataset(path, split="val")
+    one = tmp_path / "annotations" / "instances_train2017.json"
+    assert len(open_dataset(one)) == 1
+    with pytest.raises(InputError, match='holds no splits to choose from; leave out the split "val"'):
+        open_dataset(one, split="val")
 
 
 def test_a_folder_of_other_annotations_is_not_coco(tmp_path):
@@ -589,10 +599,14 @@ def test_two_samples_of_one_name_or_a_folder_that_cannot_be_made_are_refused(tmp
         (annotation(4, outline=[[1, 1, 2, 2, 3, 3, 4]]), "odd number of coordinates"),
         (annotation(4, outline=[[1, 1, 2, 2, 3, "x"]]), "coordinates that are no numbers"),
         (annotation(4, outline=[[1, 1, 2, 2, 3, 10**400]]), "coordinates that are no numbers"),
+        (annotation(4, outline=[[True] * 6]), "coordinates that are no numbers"),
+        (annotation(4, iscrowd=2), "annotation 4: its iscrowd is 2; it is 0 for an object and 1 for a crowd"),
+        (annotation(4, iscrowd="no"), "annotation 4: its iscrowd is 'no'"),
+        (annotation(4, category=True), "annotation 4: its category_id True does not exist"),
         (annotation(4, area="9"), "annotation 4: its area '9' is no number of pixels"),
         (annotation(4, area=-1), "annotation 4: its area -1 is no number of pixels"),
         (annotation(4, area=float("inf")), "annotation 4: its area inf is no number of pixels"),
-        (annotation(4, area=10**400), "annotation 4: its area 10+ is no number of pixels"),
+        (annotation(4, area=10**400), r"annotation 4: its area 10+\.\.\.0+ is no number of pixels"),
         (annotation(4, outline=[[1, 1, 2, 2, 3, float("nan")]]), "no numbers or far outside"),
         ({"id": 4, "image_id": 1, "category_id": 7, "bbox": [1, 1, 2, 2]}, "no outline .segmentation.; boxes alone"),
         (
@@ -634,16 +648,25 @@ def test_runs_of_another_size_are_refused_where_the_json_gives_no_size(tmp_path)
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([{"id": 1, "file_name": "z.png"}], "image 1: its file z.png is not in"),
+        ([{"id": 1, "file_name": "z.png"}], "image 1: its file 'z.png' is not in"),
         ([{"id": 1, "file_name": "../a.png"}], "image 1: its file_name '../a.png' leads out of the data set's folder"),
         ([{"id": 1, "file_name": "/etc/passwd"}], "leads out"),
         ([{"id": 1, "file_name": "C:\\a.png"}], "leads out"),
         ([{"id": 1, "file_name": "x\\..\\..\\a.png"}], "leads out"),
         ([{"id": 1, "file_name": "a\0.png"}], "leads out"),
+        ([{"id": 1, "file_name": "a" * 5000}], r"image 1: its file 'a+\.\.\.a+' is not in"),
+        ([{"id": 1, "file_name": "\ud800.png"}], "image 1: its file .* is not in"),
+        (
+            [{"id": 1, "file_name": "a.png", "height": "6", "width": 8}],
+            "its height is '6' and its width 8; both must be",
+        ),
+        ([{"id": 1, "file_name": "a.png", "height": 6}], "its height is 6 and its width None; both must be"),
+        ([{"id": 1, "file_name": "a.png", "height": 10**9, "width": 10**9}], "its height is 10+ and its width 10+;"),
+        ([{"id": True, "file_name": "a.png"}], "image True: it has no id"),
         ([{"id": 1}], "image 1: it has no file_name"),
         ([{"file_name": "a.png"}], "image None: it has no id"),
         ([{"id": 1, "file_name": "a.png"}] * 2, "image 1: its id is there twice"),
-        ([{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}], "two images have the same name"),
+        ([{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}], "images: two have the same name"),
         ([], "names no image"),
         ({}, "images: must be a list"),
     ],
@@ -658,6 +681,9 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path, images, message):
     ("categories", "message"),
     [
         ([], "categories: there is none"),
+        ([{"id": 1, "name": "car"}, {"id": 2, "name": "car"}], "categories: two have the name 'car', and classes are"),
+        ([{"id": 1}, {"id": 2, "name": "1"}], "categories: two have the name '1'"),
+        ([{"id": 1, "name": 5}], "categories: the name of 1 is 5 where a text should be"),
         ([{"id": "x"}], "the id 'x' is not a whole number"),
         ([{"id": 7}, {"id": 7}], "the id 7 is there twice"),
     ],
@@ -695,6 +721,7 @@ def test_an_image_of_another_size_is_refused_when_read(tmp_path):
         (b"", "is cut short or not JSON"),
         (b"\x80\x81{", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
+        (b'{"images": [{"id": ' + b"1" * 6000 + b"}]}", "is not JSON that can be read"),
         (b"[]", "is not in COCO's form: images, annotations, categories missing"),
         (b'{"images": []}', "is not in COCO's form: annotations, categories missing"),
     ],
@@ -708,7 +735,7 @@ def test_a_file_that_is_not_coco_is_refused(tmp_path, content, message):
 def test_a_path_without_a_json_is_refused(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such file; give a COCO JSON"):
         Coco(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="holds 0 JSON files"):
+    with pytest.raises(InputError, match="holds no JSON; give a COCO JSON"):
         Coco(tmp_path)
 
 
@@ -748,3 +775,23 @@ def test_fifty_thousand_annotations_fit_into_memory(tmp_path):
     n, most = subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()
     assert int(n) == 50_000
     assert int(most) < 1 << 30  # all of the process
+
+
+def test_two_classes_of_one_name_are_not_written(tmp_path):
+    with pytest.raises(InputError, match="two of the classes car, car have one name; rename one"):
+        write_coco(tmp_path, [], ("car", "car"))
+
+
+def test_a_box_is_that_of_the_pixels(tmp_path):
+    generator = np.random.default_rng(3)
+    for _ in range(50):
+        mask = generator.random((7, 9)) < 0.05
+        mask |= np.pad(np.ones((generator.integers(1, 4), generator.integers(1, 4)), bool), ((2, 5), (1, 7)))[:7, :9]
+        x, y, width, height = coco_masks.bounding_box(encode_mask(mask), mask.shape)
+        assert official.toBbox(official.encode(np.asfortranarray(mask.astype(np.uint8)))).tolist() == [
+            x,
+            y,
+            width,
+            height,
+        ]
+    assert coco_masks.bounding_box(np.array([63]), (7, 9)) == [0, 0, 0, 0]

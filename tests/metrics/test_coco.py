@@ -14,7 +14,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tests.metrics.pairing import scoring
 
-from attractor.datasets.coco import Coco, compress_runs, read_coco_results, write_coco_results
+from attractor.datasets.coco import Coco
+from attractor.datasets.coco_masks import compress_runs
+from attractor.datasets.coco_results import write_coco_results
 from attractor.errors import InputError
 from attractor.instances import Annotations, Instances, decode_mask, encode_mask
 from attractor.metrics import coco
@@ -284,7 +286,7 @@ def test_a_folder_and_a_results_file_give_the_numbers_of_pycocotools(tmp_path, s
         tmp_path / "results.json", zip(dataset.image_ids, found, strict=True), category_ids=dataset.category_ids
     )
     summary = summary_of(*zip(truths, found, strict=True))
-    read = list(read_coco_results(tmp_path / "results.json", dataset))
+    read = list(dataset.read_results(tmp_path / "results.json"))
     np.testing.assert_array_equal(values(summary_of(*zip(truths, read, strict=True))), values(summary))
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))

@@ -44,6 +44,14 @@ Metric = Annotated[str, typer.Option(metavar="NAME", help="How to score. {metric
 Crop = Annotated[
     int | None, typer.Option(help="Score crops of this side in pixels, cut from the images, instead of the images.")
 ]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which split to read, where a folder holds several: val, say.",
+        show_default=False,
+    ),
+]
 MaxObjects = Annotated[
     int | None, typer.Option(metavar="N", help="With --crop: leave out crops with more objects than this.")
 ]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 import attractor
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Crop, Device, MaxObjects, Views
+from attractor.cli.app import Crop, Device, MaxObjects, Split, Views
 from attractor.cli.printing import progress, say, show, write_json
 from attractor.wording import share
 
@@ -27,6 +27,7 @@ def compare(
     ],
     data: Annotated[Path, typer.Option(metavar="DATASET", help="Annotated images.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the page and all numbers.")] = Path("comparison"),
+    split: Split = None,
     by: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
     ] = None,
@@ -43,9 +44,11 @@ def compare(
     Each model is tested against the first one given.
     """
     from attractor import comparison, evaluation
+    from attractor.datasets import split_path
     from attractor.prediction.folder import make_writable
 
     comparison.check_page()
+    data = split_path(data, split)
     images = annotated_images(data, crop, max_objects)
     groups = evaluation.groups_of(images, by)
     comparison.check_models(models, images, device=device, tta=tta)

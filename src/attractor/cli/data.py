@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import need_for_training
+from attractor.cli.app import Split, need_for_training
 from attractor.cli.printing import progress, say
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -28,14 +28,15 @@ def check(
             show_default=False,
         ),
     ] = None,
+    split: Split = None,
 ) -> None:
     """Say what is wrong with a data set, what is in it, and which settings suit it."""
-    from attractor.datasets import checking
+    from attractor.datasets import checking, split_path
 
     if not dataset.exists():
         raise InputError(f"{dataset}: no such data set; check the name and the folder you are in.")
     description = _described(model) if model is not None else None
-    report = checking.check(dataset)
+    report = checking.check(split_path(dataset, split))
     if description is not None and report.class_names:
         report = report.for_model(*_holds(description, report.class_names))
     for line in report.lines():
@@ -87,11 +88,12 @@ def convert(
     classes: Annotated[
         str | None, typer.Option(metavar="LIST", help="Keep these classes alone, commas between.")
     ] = None,
+    split: Split = None,
 ) -> None:
     """Write a data set in another layout, and say what that cannot keep."""
-    from attractor.datasets import converting
+    from attractor.datasets import converting, split_path
 
-    images = annotated_images(dataset, None, None, classes)
+    images = annotated_images(split_path(dataset, split), None, None, classes)
     with progress("converting", len(images)) as (advance, _):
         lost = converting.convert(images, out, to, report=advance)
     say(f"{counted(len(images), 'image')} written to {out} as {to}.")

@@ -10,7 +10,7 @@ import typer
 
 import attractor
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Crop, Device, Engine, MaxObjects, Metric, Precision, Views
+from attractor.cli.app import Crop, Device, Engine, MaxObjects, Metric, Precision, Split, Views
 from attractor.cli.printing import complain, progress, say, show, with_progress, write_json
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -53,6 +53,7 @@ def evaluate(
             help="Also write what was found as the official tool reads it. For {results_forms}.",
         ),
     ] = None,
+    split: Split = None,
     by: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
     ] = None,
@@ -68,7 +69,9 @@ def evaluate(
     _check_what_is_scored(model, dataset, found, truth, tta)
     _check_files(out, results, whole=crop is None and found is None)
     _check_metric(metric, found)
-    path = Path(truth or dataset or "")
+    from attractor.datasets import split_path
+
+    path = split_path(truth or dataset or "", split)
     images = annotated_images(path, crop, max_objects, classes, ignore_classes)
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
     if model is not None:

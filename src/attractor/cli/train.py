@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from attractor.cli.app import Device, need_for_training
+from attractor.cli.app import Device, Split, need_for_training
 from attractor.cli.printing import say
+from attractor.errors import InputError
 
 
 def train(
@@ -25,6 +26,7 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(metavar="N", help="Stop after N minutes, if all epochs are not done before.")
     ] = None,
+    split: Split = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in that folder.")] = False,
     device: Device = "auto",
     changes: Annotated[
@@ -34,8 +36,11 @@ def train(
     """Train a model by a recipe, or on a data set, for which a recipe is then written."""
     need_for_training()
     from attractor import runs
+    from attractor.datasets import split_path
 
-    data, recipe = (None, source) if source.suffix == ".toml" else (source, None)
+    if split is not None and source.suffix == ".toml":
+        raise InputError(f"{source}: a recipe names its images itself, in data.train; leave out --split.")
+    data, recipe = (None, source) if source.suffix == ".toml" else (split_path(source, split), None)
     folder = out if out is not None else runs.default_folder(source)
     segmenter = runs.train(
         data,

@@ -19,12 +19,23 @@ from attractor.datasets.geojson import GeoJson
 from attractor.datasets.imagej import ImageJ
 from attractor.datasets.label_images import LabelImages
 from attractor.datasets.labelme import Labelme
-from attractor.datasets.layout import Evidence, Layout
+from attractor.datasets.layout import Divided, Evidence, Layout
 from attractor.datasets.pascal_voc import PascalVoc
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 
-__all__ = ["DATASETS", "Crops", "Dataset", "Sample", "Subset", "cropped", "layout_of", "open_dataset", "split"]
+__all__ = [
+    "DATASETS",
+    "Crops",
+    "Dataset",
+    "Sample",
+    "Subset",
+    "cropped",
+    "layout_of",
+    "open_dataset",
+    "split",
+    "split_path",
+]
 
 DATASETS: dict[str, Layout] = {
     "label-images": LabelImages,
@@ -68,13 +79,44 @@ def _recognised(path: Path) -> list[str]:
     return [name for name, own in evidence.items() if own == surest > Evidence.NONE]
 
 
-def open_dataset(path: str | Path) -> Dataset:
+def open_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
     """The data set at a path, whatever its layout.
 
+    Its samples are read when they are asked for:
+
+    >>> cells = open_dataset("cells")
+    >>> cells.names, cells.class_names
+    (('first', 'second'), ('object',))
+    >>> cells[0].labels.max()
+    np.int32(3)
+
+    Args:
+        path: a folder or file in one of the layouts in DATASETS.
+        split: which part to open where a folder holds several, such as "val".
+
     Raises:
-        InputError: if no layout fits, or what is there cannot be used.
+        InputError: if no layout fits, there is no such split, or what is there cannot be used.
     """
-    return DATASETS[layout_of(path)](Path(path))
+    path = split_path(path, split)
+    return DATASETS[layout_of(path)](path)
+
+
+def split_path(path: str | Path, split: str | None) -> Path:
+    """The path that opens one split of a data set alone; without a split the path itself.
+
+    Raises:
+        InputError: if no layout fits, or there is no such split; the message lists those that there are.
+    """
+    path = Path(path)
+    if split is None:
+        return path
+    layout = DATASETS[layout_of(path)]
+    splits = layout.splits(path) if isinstance(layout, Divided) else {}
+    if not splits:
+        raise InputError(f'{path}: holds no splits to choose from; leave out the split "{split}".')
+    if split not in splits:
+        raise InputError(f'{path}: has no split "{split}"; there are: {", ".join(splits)}.')
+    return splits[split]
 
 
 class Subset:

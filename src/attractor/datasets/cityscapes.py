@@ -44,7 +44,7 @@ from jaxtyping import Bool, Float, Int, Int32, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from attractor.datasets.layout import Evidence, Holds, ResultsForm
+from attractor.datasets.layout import Evidence, Holds, ResultsForm, several_splits
 from attractor.datasets.polygons import Box, encode_in_box
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
@@ -124,6 +124,15 @@ class Cityscapes:
         root = _placed(Path(path)).root
         is_such = Path(path).is_dir() and any((root / folder).is_dir() for folder in (_PICTURES, *_TRUTHS))
         return Evidence.STRUCTURE if is_such else Evidence.NONE
+
+    @staticmethod
+    def splits(path: str | Path) -> dict[str, Path]:
+        """The annotated splits of a root folder."""
+        place = _placed(Path(path))
+        if place.split is not None:
+            return {}
+        names = dict.fromkeys(split for _, split in _public(place))
+        return {split: place.root / (place.folder or _PICTURES) / split for split in names}
 
     @staticmethod
     def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
@@ -254,27 +263,41 @@ def _placed(path: Path) -> _Place:
 
 def _chosen(place: _Place) -> tuple[str, str]:
     """The folder of annotations and the split that a path stands for."""
-    truths = (place.folder,) if place.folder in _TRUTHS else _TRUTHS
-    annotated = [(truth, split) for truth in truths for split in _splits(place.root / truth)]
-    if place.split is not None:
-        annotated = [one for one in annotated if one[1] == place.split]
-    public = [(truth, split) for truth, split in annotated if not _is_withheld(place.root / truth / split)]
+    annotated = _annotated(place)
+    public = _public(place)
     if annotated and not public:
         raise InputError(
             f"{place.root / annotated[0][0] / annotated[0][1]}: the test split has no public truth, all its pixels are "
             "void; use val, or have results scored on https://www.cityscapes-dataset.com."
         )
     if not public:
-        wanted = place.root / truths[0] / (place.split or "SPLIT") / "CITY"
+        truth = _truths(place)[0]
+        wanted = place.root / truth / (place.split or "SPLIT") / "CITY"
         raise InputError(
-            f"{place.root}: there is no {wanted / f'*_{truths[0]}_instanceIds.png'}; unpack gtFine_trainvaltest.zip "
+            f"{place.root}: there is no {wanted / f'*_{truth}_instanceIds.png'}; unpack gtFine_trainvaltest.zip "
             "(or gtCoarse.zip) and leftImg8bit_trainvaltest.zip into one folder."
         )
     splits = [split for truth, split in public if truth == public[0][0]]  # gtFine wins
     if len(splits) > 1:
-        choice = " or ".join(str(place.root / (place.folder or _PICTURES) / split) for split in splits)
-        raise InputError(f"{place.root}: holds the splits {', '.join(splits)}; give one of them, {choice}.")
+        folders = {split: place.root / (place.folder or _PICTURES) / split for split in splits}
+        raise InputError(f"{place.root}: {several_splits(folders)}, or give its folder, as {folders[splits[0]]}.")
     return public[0]
+
+
+def _truths(place: _Place) -> tuple[str, ...]:
+    """The folders of annotations that a path may mean, the better ones first."""
+    return (place.folder,) if place.folder in _TRUTHS else _TRUTHS
+
+
+def _annotated(place: _Place) -> list[tuple[str, str]]:
+    """The folders of annotations that a path may mean, each with a split that is annotated there."""
+    found = [(truth, split) for truth in _truths(place) for split in _splits(place.root / truth)]
+    return [one for one in found if place.split in (None, one[1])]
+
+
+def _public(place: _Place) -> list[tuple[str, str]]:
+    """Those of them whose truth is public."""
+    return [(truth, split) for truth, split in _annotated(place) if not _is_withheld(place.root / truth / split)]
 
 
 def _splits(folder: Path) -> list[str]:

@@ -74,6 +74,11 @@ class Cvppp:
         return Evidence.STRUCTURE if is_such else Evidence.NONE
 
     @staticmethod
+    def splits(path: str | Path) -> dict[str, Path]:
+        """The sets in a folder, A1 and on."""
+        return {} if _stems(Path(path), "rgb") else {folder.name: folder for folder in _sets_in(Path(path))}
+
+    @staticmethod
     def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
         """Write samples as `write_cvppp` does."""
         write_cvppp(folder, samples, described.class_names)

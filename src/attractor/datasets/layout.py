@@ -8,7 +8,7 @@ form of its own. The page `docs/add_a_layout.md` has a whole one, in a few dozen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -76,6 +76,11 @@ class Divided(Protocol):
 
         A path that is itself a split has none.
         """
+
+
+def several_splits(splits: Mapping[str, Path]) -> str:
+    """What to say, after a folder's name, where it holds several splits and one must be chosen."""
+    return f"holds the splits {', '.join(splits)}; choose one by --split {next(iter(splits))} (in Python, split=)"
 
 
 @runtime_checkable

@@ -109,6 +109,14 @@ class PascalVoc:
         return Evidence.STRUCTURE if _places(Path(path)) else Evidence.NONE
 
     @staticmethod
+    def splits(path: str | Path) -> dict[str, Path]:
+        """The lists of a folder."""
+        if Path(path).is_file():
+            return {}
+        layout, root = _place(Path(path))
+        return {file.stem: file for file in sorted((root / layout.lists).glob("*.txt"))}
+
+    @staticmethod
     def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
         """Write samples as `write_pascal_voc` does."""
         write_pascal_voc(folder, samples, described.class_names)

@@ -10,16 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 from PIL import Image
-from scipy import ndimage
 
-from attractor.datasets.coco import compress_runs
-from attractor.datasets.polygons import encode_in_box
-from attractor.instances import Instances, decode_mask
+from attractor.datasets.coco_masks import entry, runs_of
+from attractor.instances import Instances
 from attractor.measurements import WHOLE
 from attractor.prediction.result import Table
 
@@ -52,18 +50,12 @@ def encode_coco(found: Instances, class_names: Sequence[str], name: str) -> byte
     Where masks overlap they are written whole. An object without a pixel is left out.
     """
     height, width = found.labels.shape
+    shape = height, width
+    objects = zip(found.classes.tolist(), found.scores.tolist(), runs_of(found), strict=True)
+    visible = [one for one in objects if one[2][1::2].any()]
     annotations = [
-        {
-            "id": number,
-            "image_id": 1,
-            "category_id": int(found.classes[k]),
-            "segmentation": {"size": [height, width], "counts": compress_runs(runs)},
-            "area": int(runs[1::2].sum()),
-            "bbox": box,
-            "iscrowd": 0,
-            "score": float(found.scores[k]),
-        }
-        for number, (k, runs, box) in enumerate(_outlines(found), 1)
+        {"id": number, "image_id": 1, "category_id": category, **entry(runs, shape), "iscrowd": 0, "score": score}
+        for number, (category, score, runs) in enumerate(visible, 1)
     ]
     document = {
         "images": [{"id": 1, "file_name": name, "width": width, "height": height}],
@@ -78,17 +70,3 @@ def encode_picture(picture: Shaped[np.ndarray, "h w 3"]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG", compress_level=3)  # a third of the time of level 6, 3 % larger
     return file.getvalue()
-
-
-def _outlines(found: Instances) -> Iterator[tuple[int, Int[np.ndarray, " r"], list[int]]]:
-    """Of each object that has a pixel: its index, its runs, and x, y, width and height of its box."""
-    shape = found.labels.shape[0], found.labels.shape[1]
-    boxes = ndimage.find_objects(found.labels, max_label=len(found))
-    for k in range(len(found)):
-        labels, label, box = found.labels, k + 1, boxes[k]
-        if found.masks is not None:
-            labels, label = decode_mask(found.masks[k], shape).astype(np.int32), 1
-            box = ndimage.find_objects(labels, max_label=1)[0]
-        if box is not None:
-            (top, bottom), (left, right) = ((side.start, side.stop) for side in box)
-            yield k, encode_in_box(labels[box] == label, box, shape), [left, top, right - left, bottom - top]
