@@ -83,7 +83,7 @@ def test_the_module_is_the_command():
 
 
 def test_the_package_gives_its_public_names():
-    assert attractor.__all__ == ["InputError", "Instances", "load"]
+    assert attractor.__all__ == ["InputError", "Instances", "load", "train"]
     assert all(hasattr(attractor, name) for name in attractor.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = attractor.nothing
@@ -427,15 +427,17 @@ def test_training_on_a_data_set_gives_a_model_to_use(attractor_command, annotate
 
 
 def test_training_begins_with_the_weights_of_a_model(attractor_command, annotated, tiny_model, monkeypatch):
-    import attractor.recipe
+    import attractor.runs
 
     given = {}
 
-    def run(recipe: object, out: Path, **options: object) -> None:
+    def run(recipe: object, out: Path, **options: object) -> Model:
         given.update(options, recipe=recipe)
-        Model.load(tiny_model).save(_parent(out / "model.safetensors"), scores={"validation": {"mean": 0.5}})
+        model = Model.load(tiny_model)
+        model.description = model.described(scores={"validation": {"mean": 0.5}})
+        return model
 
-    monkeypatch.setattr(attractor.recipe, "run", run)
+    monkeypatch.setattr(attractor.runs, "run", run)
     Path("r.toml").write_text(f'[data]\ntrain = "{annotated}"\n[model]\nchannels = 1\n')
     answer = attractor_command(
         "train", "r.toml", "--from", tiny_model, "--out", "o p", "--resume", "--set", "training.epochs=3"

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
+import pickle
+import struct
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pydantic
 import torch
 from jaxtyping import Bool, Float, Float16, Int32
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -33,12 +37,12 @@ from attractor.datasets.held import Held
 from attractor.description import Description
 from attractor.errors import InputError, check_choice, check_range
 from attractor.evaluation import pair_of, predicted, score_pair
-from attractor.images import as_channels
+from attractor.images import as_channels, atomic
 from attractor.methods.contract import HasCurriculum
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Model
 from attractor.prediction.image import Segmenter, choose_device
-from attractor.prediction.memory import free_memory
+from attractor.prediction.memory import free_memory, is_for_memory
 from attractor.truth import Objects, Truth
 from attractor.tuning import headline_of, tune
 
@@ -308,11 +312,7 @@ def train(
         persistent_workers=crops.workers > 0,
         multiprocessing_context="spawn" if crops.workers else None,  # numba and forked processes do not mix
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # within Lightning
-        trainer.fit(run, loader, ckpt_path=_checkpoint(out) if resume else None, weights_only=True)
+    _fit(trainer, run, loader, _checkpoint(out) if resume else None)
     best = Model.load(out / "best.safetensors")
     segmenter = Segmenter(best, device=device, precision="float32", record=False)
     best.method.thresholds.update(tune(segmenter, validation, metric=settings.metric))
@@ -320,6 +320,85 @@ def train(
     best.description = best.described(scores=best.description.scores | {"validation": scores})
     best.save(out / "model.safetensors")
     return best
+
+
+def _fit(trainer: lightning.Trainer, run: _Run, loader: Iterable[Batch], checkpoint: Path | None) -> None:
+    """Go through the epochs, from a checkpoint on if one is given.
+
+    Raises:
+        InputError: if the checkpoint cannot be used, or memory runs out.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message="The dirpath has changed.*")  # a folder may be moved
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # within Lightning
+        try:
+            trainer.fit(run, loader, ckpt_path=checkpoint, weights_only=True)
+        except InputError:
+            raise
+        except _DAMAGE as error:
+            if checkpoint is not None and not run.has_begun:
+                raise _unusable(checkpoint, error) from error
+            if not is_for_memory(error):
+                raise
+            settings = run.settings
+            raise InputError(
+                "Training needs more memory than there is; lower training.batch_size (now "
+                f"{settings.batch_size}) or training.crop_size (now {settings.crop_size})."
+            ) from error
+
+
+# What reading a damaged checkpoint raises, in zipfile, pickle, torch or Lightning.
+_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(TypeError, ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds; reading it runs no code.
+
+    Raises:
+        InputError: if it is damaged; the message says what to do.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                raise zipfile.BadZipFile("it is compressed, which torch never does")
+            if broken := archive.testzip():
+                raise zipfile.BadZipFile(f"{broken} is not what was written")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError("it holds no training")
+    except _DAMAGE as error:
+        raise _unusable(path, error) from error
+    return content
+
+
+def _unusable(path: Path, error: BaseException) -> InputError:
+    """What to say of a checkpoint that a training cannot go on from."""
+    reason = "".join(filter(str.isprintable, next(iter(str(error).splitlines()), ""))) or "it ends too early"
+    if isinstance(error, pickle.UnpicklingError):  # whose advice is to let it run code
+        reason = "it holds something else than numbers"
+    best = path.with_name("best.safetensors")
+    cure = f", or add --from {best} to begin with the best weights so far" if best.exists() else ""
+    return InputError(
+        f"{path}: the training cannot go on from this checkpoint, which is damaged or of another version "
+        f"({reason[:100]}). Remove it and start the training without --resume{cure}."
+    )
+
+
+class _Progress(pydantic.BaseModel):
+    """What a run has to remember that Lightning does not know of."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    best: float
+    best_epoch: int
+    next_epoch: int = pydantic.Field(ge=1)
+    seconds: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    thresholds: dict[str, int | float]
 
 
 class _Clock:
@@ -360,6 +439,7 @@ class _Run(lightning.LightningModule):
         self.model, self.settings, self.places, self.validation, self.out = model, settings, places, validation, out
         self.best, self.best_epoch = -1.0, 0
         self.crowded = 0  # crops of this epoch with more objects than the method holds
+        self.has_begun = False
         self.clock = _Clock(60 * settings.minutes)
 
     def on_fit_start(self) -> None:
@@ -370,9 +450,20 @@ class _Run(lightning.LightningModule):
         return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
 
     def on_train_start(self) -> None:
+        self._check_parts()
+        self.has_begun = True
         self.clock.start()
         ended = self._out_of_patience(self.current_epoch - 1) or self.clock.is_up()  # where a resumed run had ended
         self.trainer.should_stop = ended
+
+    def _check_parts(self) -> None:
+        """Refuse a checkpoint whose parts are of different trainings; torch would notice late, or never."""
+        if self.current_epoch != self.places.epoch:
+            raise ValueError("its epochs do not agree")
+        for optimizer in self.trainer.optimizers:
+            for weight, state in optimizer.state.items():
+                if any(value.ndim and value.shape != weight.shape for value in state.values()):
+                    raise ValueError("the optimiser's state is of another network")
 
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience
@@ -462,24 +553,33 @@ class _Run(lightning.LightningModule):
         return _scores(segmenter, self.validation, self.settings.metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["best"] = self.best, self.best_epoch
-        checkpoint["seconds"] = self.clock.spent()
-        checkpoint["next_epoch"] = self.current_epoch + 1
-        checkpoint["thresholds"] = dict(self.model.method.thresholds)
+        progress = _Progress(
+            best=self.best,
+            best_epoch=self.best_epoch,
+            next_epoch=self.current_epoch + 1,
+            seconds=self.clock.spent(),
+            thresholds=dict(self.model.method.thresholds),
+        )
+        checkpoint["attractor"] = progress.model_dump()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.best, self.best_epoch = checkpoint["best"]
-        self.clock.before = checkpoint["seconds"]
-        self.model.method.thresholds.update(checkpoint["thresholds"])
-        self.places.epoch = checkpoint["next_epoch"]  # the first crops are fetched before the epoch is announced
+        progress = _Progress.model_validate(checkpoint["attractor"])
+        if progress.thresholds.keys() != self.model.method.thresholds.keys():
+            raise ValueError("its thresholds are those of another method")
+        self.best, self.best_epoch, self.clock.before = progress.best, progress.best_epoch, progress.seconds
+        self.model.method.thresholds.update(progress.thresholds)
+        self.places.epoch = progress.next_epoch  # the first crops are fetched before the epoch is announced
 
 
 class _WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that appear under their name only when complete, so that a kill never leaves half of one."""
+    """Checkpoints that appear under their name only when complete, and of which damage is noticed."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        super().save_checkpoint(checkpoint, f"{path}.part", storage_options)
-        os.replace(f"{path}.part", path)
+        with atomic(path) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
 
 
 def _scores(segmenter: Segmenter, validation: Dataset, metric: str) -> dict[str, float]:
