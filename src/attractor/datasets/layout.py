@@ -40,6 +40,7 @@ class Holds:
     columns: bool = False  # of images.csv
 
 
+@runtime_checkable
 class Layout(Protocol):
     """A class of data sets; calling it with a path opens the data set there."""
 
