@@ -10,6 +10,7 @@ from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -75,3 +76,30 @@ def attractor_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answe
         return Answer(code, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that the test works in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def annotated(in_folder: Path) -> Path:
+    """A data set of five images of squares, with a column `kind`."""
+    from attractor.images import write_image, write_labels
+
+    random = np.random.default_rng(0)
+    for name in ("images", "labels"):
+        (in_folder / "squares" / name).mkdir(parents=True)
+    for k in range(5):
+        labels = np.zeros((40, 48), np.int32)
+        for n, (row, column) in enumerate([(4, 4), (4, 24), (22, 14 + k)]):
+            labels[row : row + 10, column : column + 10] = n + 1
+        pixels = (labels > 0) * 200 + random.integers(0, 40, labels.shape)
+        write_image(in_folder / f"squares/images/i{k}.png", pixels.astype(np.uint8)[..., None])
+        write_labels(in_folder / f"squares/labels/i{k}.png", labels)
+    rows = ["image,kind", *(f"i{k},{'even' if k % 2 == 0 else 'odd'}" for k in range(5))]
+    (in_folder / "squares/images.csv").write_text("\n".join(rows))
+    return Path("squares")

@@ -30,28 +30,6 @@ from attractor.weights import MODELS
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture
-def in_folder(tmp_path, monkeypatch):
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def annotated(in_folder):
-    """A data set of five images of squares, with a column `kind`."""
-    for k in range(5):
-        labels = np.zeros((40, 48), np.int32)
-        for n, (row, column) in enumerate([(4, 4), (4, 24), (22, 14 + k)]):
-            labels[row : row + 10, column : column + 10] = n + 1
-        pixels = (labels > 0) * 200 + RANDOM.integers(0, 40, labels.shape)
-        write_image(_parent(in_folder / f"squares/images/i{k}.png"), pixels.astype(np.uint8)[..., None])
-        write_labels(_parent(in_folder / f"squares/labels/i{k}.png"), labels)
-    rows = ["image,kind", *(f"i{k},{'even' if k % 2 == 0 else 'odd'}" for k in range(5))]
-    (in_folder / "squares/images.csv").write_text("\n".join(rows))
-    return Path("squares")
-
-
 def _parent(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -47,6 +47,11 @@ def truth_of(labels):
     return Truth(labels, torch.ones(len(labels), k, dtype=torch.int64), torch.ones_like(labels, dtype=torch.bool))
 
 
+def shaken(maps):
+    """Maps that no network gives: those of one that has just been made say the same everywhere."""
+    return type(maps)(**{name: value + 0.2 * torch.randn_like(value) for name, value in vars(maps).items()})
+
+
 def are_found(found, labels):
     """Whether each object is one of those found, with an IoU above 0.7."""
     return all(
@@ -184,6 +189,25 @@ def test_images_of_any_size_are_answered(name, network, size):
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_grouping_ends_whatever_the_network_says(name, value):
+    """Half of the image, a whole map, or all of it is no number; the rest is as it was."""
+    method = make(name).eval()
+    with torch.no_grad():
+        maps = shaken(method(torch.rand(1, 1, 24, 32)))
+    spoilt = [
+        {key: torch.full_like(x, value) if key == wrong else x for key, x in vars(maps).items()} for wrong in vars(maps)
+    ]
+    half = torch.arange(32) < 16
+    spoilt.append({key: torch.where(half, value, x) if x.ndim == 4 else x for key, x in vars(maps).items()})
+    spoilt.append({key: torch.full_like(x, value) for key, x in vars(maps).items()})
+    for content in spoilt:
+        (found,) = method.group(type(maps)(**content))
+        assert found.labels.shape == (24, 32)
+        assert np.isfinite(found.scores).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_three_hundred_objects_are_held_or_the_limit_is_said(name):
     """Three hundred squares in a row of twenty by fifteen; the loss takes them all, or the method names its limit."""
     labels = np.kron(np.arange(1, 301).reshape(15, 20), np.ones((4, 4), int)).astype(np.int32)
@@ -215,11 +239,6 @@ def test_thresholds_are_options_of_the_method_and_can_be_tuned(name):
 
 
 TURNING = [name for name, method in METHODS.items() if issubclass(method, Turns)]
-
-
-def shaken(maps):
-    """Maps that no network gives: those of one that has just been made say the same everywhere."""
-    return type(maps)(**{name: value + 0.2 * torch.randn_like(value) for name, value in vars(maps).items()})
 
 
 @pytest.mark.parametrize("name", TURNING)

@@ -327,3 +327,14 @@ def test_proposals_are_ranked_and_may_overlap():
     masks = [many.mask(k) for k in range(1, len(many) + 1)]
     for k in (1, 2):
         assert any(np.array_equal(mask, labels == k) for mask in masks)
+
+
+def test_a_region_without_a_number_beside_one_with_some():
+    """Two regions in one image: of the first no embedding is a number, so that nothing of it can be grouped."""
+    maps = Maps(torch.ones(1, 3, 8, 20), torch.zeros(1, 2, 8, 20))
+    maps.semantic[0, 1] = -9.0
+    maps.semantic[0, 1, 1:7, 1:7] = maps.semantic[0, 1, 1:7, 11:19] = 9.0
+    maps.embedding[0, :, :, :9] = torch.nan
+    (found,) = method(dimension=3, groups=2, connected=True, min_size=1).group(maps)
+    assert len(found) == 1
+    assert (found.labels[1:7, 11:19] == 1).all()

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 
 from attractor.augmentation import VIEWS
 from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError
-from attractor.instances import centres
 from attractor.kernels.medoids import medoids
 from attractor.losses import lovasz_hinge
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, class_weights, group_plain
@@ -58,6 +58,11 @@ def formula_maps(b, n_sigma):
     seed = 2 * torch.sin(0.6 * n + b + 1)
     sigma = torch.stack(sigma)[None] if sigma else torch.zeros(1, 0, 4, 4, dtype=torch.float64)
     return Maps(torch.stack(offset)[None], sigma, seed[None, None])
+
+
+def centres(labels, n):
+    """Mean row and column of the pixels of each of n objects."""
+    return np.array(ndimage.center_of_mass(labels > 0, labels, range(1, n + 1)))
 
 
 def as_published(channels, n_sigma):

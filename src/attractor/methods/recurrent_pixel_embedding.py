@@ -492,11 +492,11 @@ def most_groups(margin: float, dimension: int) -> float:
 
 
 def _pixels_of_regions(region: Int32[np.ndarray, "h w"]) -> list[Int[np.ndarray, "_"]]:
-    """Places of the pixels of each region, in row-major order."""
+    """Places of the pixels of each region that has any, in row-major order."""
     flat = np.flatnonzero(region)
     order = np.argsort(region.ravel()[flat], kind="stable")
-    ends = np.cumsum(np.bincount(region.ravel()[flat])[1:])
-    return np.split(flat[order], ends[:-1]) if len(flat) else []
+    sizes = np.bincount(region.ravel()[flat])[1:]
+    return np.split(flat[order], np.cumsum(sizes[sizes > 0])[:-1]) if len(flat) else []
 
 
 def _check_place(coordinates: str, dimension: int, period: float) -> None:

@@ -244,7 +244,7 @@ class RSIS(nn.Module):
             labels = parts.largest(labels)
         labels, kept = relabel(parts.without_small(labels, int(self.thresholds["min_size"])))
         chosen = steps[kept - 1]
-        of_class = classes[chosen, 1:]
+        of_class = np.nan_to_num(classes[chosen, 1:])  # where a class's probability is no number, the score is 0
         scores = stop[chosen] * of_class.max(1, initial=0)
         return Instances(labels, 1 + of_class.argmax(1).astype(np.int32), scores.astype(np.float32))
 
