@@ -225,6 +225,9 @@ def test_an_annotation_in_another_format_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("camera", "message"),
     [
+        ({"extrinsic": {"baseline": 10**400}, "intrinsic": {"fx": 1}}, "does not give extrinsic.baseline and"),
+        ({"extrinsic": {"baseline": "0.2"}, "intrinsic": {"fx": 1}}, "does not give extrinsic.baseline and"),
+        ({"extrinsic": {"baseline": True}, "intrinsic": {"fx": 1}}, "does not give extrinsic.baseline and"),
         ("{", "_camera.json: does not give extrinsic.baseline and intrinsic.fx"),
         ({"extrinsic": {}, "intrinsic": {"fx": 1}}, "does not give extrinsic.baseline"),
         ({"extrinsic": {"baseline": 0}, "intrinsic": {"fx": 1}}, "baseline times fx is 0.0; both must be above 0"),

@@ -7,7 +7,7 @@ import pytest
 
 from attractor.datasets import DATASETS, layout_of, open_dataset
 from attractor.datasets.checking import check
-from attractor.datasets.coco import write_coco
+from attractor.datasets.coco import Coco, write_coco
 from attractor.datasets.converting import convert
 from attractor.datasets.label_images import write_label_images
 from attractor.datasets.sample import Sample
@@ -180,3 +180,13 @@ def test_what_is_there_is_not_replaced(street, tmp_path):
 def test_a_layout_that_is_not_there(street, tmp_path):
     with pytest.raises(InputError, match='There is no layout "yolo" to write; there are: label-images, coco'):
         convert(street, tmp_path / "out", "yolo")
+
+
+def test_what_would_be_taken_for_another_layout_is_not_written(street, tmp_path):
+    named = [dataclasses.replace(street[0], name=name) for name in ("a_rgb", "a_label")]
+    write_coco(tmp_path / "named", named, ["car", "bus"])
+    with pytest.raises(
+        InputError, match=rf"^{tmp_path / 'out'}: would be taken for a data set in the layout cvppp, as"
+    ):
+        convert(Coco(tmp_path / "named"), tmp_path / "out", "geojson")
+    assert not (tmp_path / "out").exists()

@@ -137,6 +137,15 @@ def test_files_without_a_partner_are_named_up_to_three(tmp_path):
     assert problems[-1] == f"{tmp_path / 'plant5_label.png'}: has no image beside it."
 
 
+def test_pictures_of_plants_that_are_annotated_in_another_form_are_that(tmp_path):
+    add_plant(tmp_path, "plant001")
+    (tmp_path / "plant001_label.png").unlink()
+    (tmp_path / "plant001_rgb.geojson").write_text("[]")
+    for other in tmp_path.glob("*_fg.png"):
+        other.unlink()
+    assert layout_of(tmp_path) == "geojson"
+
+
 def test_a_folder_without_plants_is_refused(tmp_path):
     Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "street_rgb.png")
     assert not Cvppp.recognises(tmp_path)

@@ -247,7 +247,7 @@ def test_images_without_masks_or_table_are_named_up_to_three(solved):
         ("a,12 2,3,4", "leave the image"),
         ("a,9223372036854775807 9223372036854775807,3,4", "leave the image"),
         ("a,5 0,3,4", "leave the image"),
-        ("a,1 1,4,3", "image a: Height and Width are 4 x 3, but the image has 3 x 4 pixels"),
+        ("a,1 1,4,3", "image a: Height and Width are '4' x '3', but the image has 3 x 4 pixels"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(solved, row, message):
@@ -260,7 +260,7 @@ def test_a_row_that_cannot_be_used_is_named(solved, row, message):
     ("content", "message"),
     [
         (b"", "the columns are none; there must be ImageId and EncodedPixels"),
-        (b"id,runs\n", "the columns are id, runs; there must be"),
+        (b"id,runs\n", "the columns are 'id', 'runs'; there must be"),
         (b"\xff\xfe\x00", "cannot be read as a table"),
     ],
 )

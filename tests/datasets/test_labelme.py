@@ -12,7 +12,7 @@ from PIL import Image
 
 from attractor.datasets import open_dataset
 from attractor.datasets.coco import Coco, write_coco
-from attractor.datasets.labelme import Labelme, encode_labelme
+from attractor.datasets.labelme import Labelme, write_labelme
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.instances import Instances
@@ -125,11 +125,15 @@ def test_shapes_beyond_the_image_or_without_extent_are_no_objects(tmp_path):
     assert Labelme(write(tmp_path, shape(beyond), shape([[1, 1], [2, 2], [3, 3]]), shape()))[0].labels.max() == 1
 
 
-def test_objects_with_holes_are_written_as_masks_others_as_polygons():
+def test_objects_with_holes_are_written_as_masks_others_as_polygons(tmp_path):
     labels = np.zeros((6, 8), np.int32)
     labels[1:4, 1:4], labels[2, 2], labels[0, 6], labels[5, 6], labels[5, 0] = 1, 0, 2, 2, 3
     found = Instances.from_labels(labels)
-    content = json.loads(encode_labelme(found, ("é",), "b c.png", (6, 8)))
+    nowhere = np.zeros((6, 8), bool)
+    write_labelme(
+        tmp_path, [Sample("b c", np.zeros((6, 8, 1), np.uint8), found.labels, found.classes, nowhere)], ("é",)
+    )
+    content = json.loads((tmp_path / "b c.json").read_text(encoding="utf-8"))
     assert (content["imagePath"], content["imageHeight"], content["imageWidth"]) == ("b c.png", 6, 8)
     assert content["imageData"] is None
     shapes = [(one["shape_type"], one["group_id"], one["label"]) for one in content["shapes"]]
@@ -194,9 +198,22 @@ def test_an_image_of_another_size_is_refused_when_read(tmp_path):
         Labelme(tmp_path)[0]
 
 
-def test_a_size_that_is_no_number_is_passed_over(tmp_path):
-    write(tmp_path, shape(), imageHeight="6", imageWidth=None)
+def test_a_size_may_be_left_out(tmp_path):
+    write(tmp_path, shape(), imageHeight=None, imageWidth=None)
     assert Labelme(tmp_path)[0].labels.sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "said"),
+    [("6", 8, "'6' and 8"), (True, 8, "True and 8"), (6, 0, "6 and 0"), (6, None, "6 and None")],
+)
+def test_a_size_that_is_no_whole_number_is_named_and_the_image_still_there(tmp_path, height, width, said):
+    write(tmp_path, shape(), imageHeight=height, imageWidth=width)
+    with pytest.raises(InputError, match=rf"a\.json: imageHeight and imageWidth: they are {said} where whole numbers"):
+        Labelme(tmp_path)
+    dataset, problems = Labelme.salvage(tmp_path)
+    assert len(problems) == 1
+    assert dataset[0].labels.sum() == 9
 
 
 def test_two_jsons_of_one_image_are_refused(tmp_path):
@@ -215,10 +232,12 @@ def test_two_jsons_of_one_image_are_refused(tmp_path):
         (shape(label=None), "its label is None where a name should be"),
         (shape(label=""), "its label is '' where"),
         (shape(label=[1]), r"its label is \[1\] where"),
+        (shape(label="\ud800"), r"its label is '.ud800' where"),
+        (shape(group=True), "its group_id is True where a whole number"),
         (shape(group=[1]), r"its group_id is \[1\] where a whole number"),
-        (shape([[1, 1]], kind="point"), "it is a point, which has no pixels inside; remove it"),
-        (shape(kind="linestrip"), "it is a linestrip"),
-        (shape(kind="line"), "it is a line"),
+        (shape([[1, 1]], kind="point"), "it is a 'point', which has no pixels inside; remove it"),
+        (shape(kind="linestrip"), "it is a 'linestrip'"),
+        (shape(kind="line"), "it is a 'line'"),
         (shape(kind=["x"]), r"it is a \['x'\]"),
         (shape([[1, 1], [2, 2]]), "fewer than three points"),
         (shape([]), "fewer than three points"),

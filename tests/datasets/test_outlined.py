@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from scipy import ndimage
 from attractor.datasets import DATASETS, Sample, open_dataset
 from attractor.datasets.geojson import encode_geojson, write_geojson
 from attractor.datasets.imagej import encode_rois, write_rois
-from attractor.datasets.labelme import encode_labelme, write_labelme
+from attractor.datasets.labelme import write_labelme
 from attractor.datasets.names import leads_out
 from attractor.datasets.outlined import read_json
 from attractor.errors import InputError
-from attractor.instances import Instances, decode_mask, encode_mask
+from attractor.instances import Annotations, Instances, decode_mask, encode_mask
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,21 @@ class Format:
     has_ignore: bool
 
 
+def encode_labelme(found: Instances, names: tuple[str, ...]) -> bytes:
+    """The JSON that is written for an image with these objects."""
+    nowhere = np.zeros(found.labels.shape, bool)
+    is_twice = sum((found.mask(k + 1).astype(int) for k in range(len(found))), nowhere.astype(int)) > 1
+    image = np.zeros((*found.labels.shape, 1), np.uint8)
+    one = Sample("a", image, found.labels, found.classes, is_twice, lambda: Annotations.of(found, nowhere))
+    with TemporaryDirectory() as folder:
+        write_labelme(folder, [one], names)
+        return (Path(folder) / "a.json").read_bytes()
+
+
 FORMATS = [
     Format("geojson", ".geojson", "annotations", write_geojson, encode_geojson, True, True),
     Format("imagej", "_rois.zip", "rois", write_rois, encode_rois, False, False),
-    Format(
-        "labelme", ".json", "annotations", write_labelme,
-        lambda found, names: encode_labelme(found, names, "a.png", found.labels.shape), True, True,
-    ),
+    Format("labelme", ".json", "annotations", write_labelme, encode_labelme, True, True),
 ]  # fmt: skip
 
 
@@ -146,6 +155,20 @@ def test_a_sample_can_be_sent_to_another_process(form, tmp_path):
     form.write(tmp_path, [sample()], ("cell", "nucleus"))
     one = pickle.loads(pickle.dumps(open_dataset(tmp_path)[0]))
     assert len(one.annotate().masks) == 6
+
+
+def test_names_that_end_as_files_of_outlines_do_come_back(form, tmp_path):
+    stems = ["a", "a_rois", "a.png", "a_rois_rois"]
+    form.write(tmp_path, [sample(stem, k) for k, stem in enumerate(stems)], ("cell", "nucleus"))
+    found = open_dataset(tmp_path)
+    assert sorted(found.names) == sorted(stems)
+    for one in found:
+        np.testing.assert_array_equal(one.labels, sample(one.name, stems.index(one.name)).labels)
+
+
+def test_a_name_that_segment_gives_its_results_is_refused(form, tmp_path):
+    with pytest.raises(InputError, match=r"a_overlay\.png: an image of this name would be passed over when read"):
+        form.write(tmp_path / "out", [sample("a_overlay")], ("cell", "nucleus"))
 
 
 def test_what_is_ignored_is_void_where_no_object_is(tmp_path):

@@ -412,6 +412,11 @@ def test_files_that_are_missing_are_named_up_to_three(voc):
     assert len(problems) == 5
 
 
+def test_an_entry_longer_than_a_file_name_is_refused_in_few_words(voc):
+    with pytest.raises(InputError, match=r"val\.txt: its entry 'x.{1,40}x' is longer than a file's name can be\.$"):
+        PascalVoc(add_list(voc, "val", "x" * 5000))
+
+
 @pytest.mark.parametrize("entry", ["../2007_a", "..", "/etc/passwd", "C:2007_a", "..\\2007_a", "x/2007_a", "a\0b"])
 def test_an_entry_that_leads_out_of_the_folder_is_refused(voc, entry):
     with pytest.raises(InputError, match=r"val\.txt: its entry .* leads out of the folder; a list has stems alone"):
@@ -470,6 +475,8 @@ def test_colours_instead_of_indices_are_refused_when_read(voc):
         (b"car:1,2,3::\nbackground:0,0,0::\n", "begins with 'car' and has 2 lines; it must name `background` first"),
         (b"# nothing\n", "begins with '' and has 0 lines"),
         (b"background:0,0,0::\n", "begins with 'background' and has 1 lines"),
+        (b"background:::\ncar:::\ncar:::\n", "the class 'car' has no name or is there twice; name each once"),
+        (b"background:::\n:0,0,0::\n", "the class '' has no name or is there twice"),
         (b"\xff\xfe\x00", "cannot be read as a list of classes"),
     ],
 )

@@ -27,10 +27,12 @@ Shapes: `h` rows, `w` columns, `k` objects, `n` numbers, `r` rows and `c` column
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
 import re
+import reprlib
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +47,7 @@ from PIL import Image
 from scipy import ndimage
 
 from attractor.datasets.layout import Evidence, Holds, ResultsForm, several_splits
+from attractor.datasets.names import check_stem
 from attractor.datasets.polygons import Box, encode_in_box
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
@@ -232,6 +235,7 @@ def write_cityscapes(path: str | Path, samples: Iterable[Sample], class_names: S
     path, labels = Path(path), _label_numbers(class_names, str(path))
     written: set[str] = set()
     for sample in samples:
+        check_stem(sample.name, path)
         city, stem = _official_name(sample.name)
         if stem in written:
             raise InputError(
@@ -318,7 +322,7 @@ def _is_withheld(split: Path) -> bool:
 
 def _by_stem(split: Path, city: str | None, ending: str) -> dict[tuple[str, str], Path]:
     """The files of a split, or of one city in it, by city and the name that pictures and annotations share."""
-    files = split.glob(f"{city or '[!.]*'}/[!.]*{ending}")
+    files = split.glob(f"{glob.escape(city) if city else '[!.]*'}/[!.]*{ending}")
     return {(file.parent.name, file.name.removesuffix(ending)): file for file in files}
 
 
@@ -427,13 +431,16 @@ def _read_camera(file: Path) -> float:
     """Baseline times focal length: the distance in metres at a disparity of one pixel."""
     try:
         camera = json.loads(file.read_bytes())
-        reach = float(camera["extrinsic"]["baseline"]) * float(camera["intrinsic"]["fx"])
+        numbers = camera["extrinsic"]["baseline"], camera["intrinsic"]["fx"]
+        if not {type(number) for number in numbers} <= {int, float}:
+            raise TypeError("text or a boolean where a number should be")
+        reach = float(numbers[0]) * float(numbers[1])
     except OSError as error:
         raise InputError(
             f"{file}: cannot be read: {error.strerror}; unpack all of camera_trainvaltest.zip, or move the folder "
             "camera away to do without distances."
         ) from error
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise InputError(f"{file}: does not give extrinsic.baseline and intrinsic.fx; download it again.") from error
     if not 0 < reach < math.inf:
         raise InputError(f"{file}: baseline times fx is {reach}; both must be above 0. Download it again.")
@@ -448,7 +455,7 @@ def _label_numbers(class_names: Sequence[str], where: str) -> Int[np.ndarray, " 
     unknown = [name for name in class_names if name not in LABELS]
     if unknown:
         raise InputError(
-            f"{where}: {', '.join(map(repr, unknown))} cannot be written, as Cityscapes has the classes "
+            f"{where}: {', '.join(map(reprlib.repr, unknown[:3]))} cannot be written, as Cityscapes has the classes "
             f"{', '.join(LABELS)}; rename the classes, or leave others out."
         )
     return np.array([ROAD, *(LABELS[name] for name in class_names)])
@@ -457,8 +464,9 @@ def _label_numbers(class_names: Sequence[str], where: str) -> Int[np.ndarray, " 
 def _official_name(name: str) -> tuple[str, str]:
     """A city's folder and CITY_SEQUENCE_FRAME, as the official script takes names apart."""
     stem = name.removesuffix(Path(_PICTURE_ENDING).stem)
-    if stem.count("_") == 2 and stem.split("_")[1].isdigit() and stem.split("_")[2].isdigit():
-        return stem.split("_")[0], stem
+    city, *numbers = stem.split("_")
+    if city and len(numbers) == 2 and all(number.isdigit() for number in numbers):
+        return city, stem
     return "images", f"{name.replace('_', '-')}_000000_000000"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from attractor.datasets import DATASETS
+from attractor.datasets import DATASETS, layout_of, open_dataset
 from attractor.datasets.layout import Holds
 from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
@@ -50,6 +50,7 @@ def convert(
             part.mkdir()
             try:
                 target.write(part, lost.watched(dataset, report), dataset)
+                _check(part, layout, len(dataset))
             except InputError as error:  # the user knows nothing of the folder in between
                 raise InputError(str(error).replace(str(part), str(out))) from error
             if out.is_dir():
@@ -59,6 +60,20 @@ def convert(
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}; choose another folder.") from error
     return tuple(lost.sentences(dataset))
+
+
+def _check(folder: Path, layout: str, n_images: int) -> None:
+    """Refuse what would not be read as what it was written as, because of the names that images have."""
+    if (found := layout_of(folder)) != layout:
+        raise InputError(
+            f"{folder}: would be taken for a data set in the layout {found}, as its images are named; rename them, or "
+            "choose another layout."
+        )
+    if (n_found := len(open_dataset(folder))) != n_images:
+        raise InputError(
+            f"{folder}: only {n_found} of {counted(n_images, 'image')} could be read again, as they are named; rename "
+            "them, or choose another layout."
+        )
 
 
 def _umask() -> int:

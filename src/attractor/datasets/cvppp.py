@@ -45,7 +45,7 @@ class Cvppp:
     layout: ClassVar[str] = (
         "CVPPP leaves: a set such as A1, with plant001_rgb.png and plant001_label.png, or a folder that holds A1 to A4"
     )
-    holds: ClassVar[Holds] = Holds(classes=False)
+    holds: ClassVar[Holds] = Holds(classes=False, ignore=True)
     class_names: tuple[str, ...] = ("leaf",)
 
     def __init__(self, path: str | Path) -> None:
@@ -70,8 +70,11 @@ class Cvppp:
     @staticmethod
     def recognises(path: str | Path) -> Evidence:
         """Whether the path is a set of plants, or a folder of such sets."""
-        is_such = any(_looks_right(folder) for folder in [Path(path), *_sets_in(Path(path))])
-        return Evidence.STRUCTURE if is_such else Evidence.NONE
+        folders = [Path(path), *_sets_in(Path(path))]
+        if any(_stems(folder, "rgb").keys() & _stems(folder, "label").keys() for folder in folders):
+            return Evidence.STRUCTURE
+        is_plant = any("plant" in stem for folder in folders for stem in _stems(folder, "rgb"))
+        return Evidence.ANY_FILE if is_plant else Evidence.NONE  # pictures of the challenge, annotated in another form
 
     @staticmethod
     def splits(path: str | Path) -> dict[str, Path]:
@@ -139,12 +142,6 @@ def write_cvppp(folder: str | Path, samples: Iterable[Sample], class_names: Sequ
         _write_indices(folder / f"{sample.name}_label.png", sample.labels)
         is_plant = (sample.labels > 0) | sample.ignore
         write_image(folder / f"{sample.name}_fg.png", np.where(is_plant, 255, 0).astype(np.uint8)[..., None])
-
-
-def _looks_right(folder: Path) -> bool:
-    """Whether a folder has images named as plants, or images with labels beside them."""
-    images = _stems(folder, "rgb")
-    return any("plant" in stem for stem in images) or bool(images.keys() & _stems(folder, "label").keys())
 
 
 def _sets_in(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ Shapes: `h` rows, `w` columns, `n` pixels, `k` nuclei, `r` runs.
 from __future__ import annotations
 
 import csv
+import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,7 +56,8 @@ class _Rows:
     def masks(self, shape: tuple[int, int]) -> Iterator[Bool[np.ndarray, "h w"]]:
         """Each object's mask in an image of that size."""
         if self.sizes - {("", ""), (str(shape[0]), str(shape[1]))}:
-            found = " and ".join(sorted(f"{height} x {width}" for height, width in self.sizes))
+            sizes = sorted(f"{reprlib.repr(height)} x {reprlib.repr(width)}" for height, width in self.sizes)
+            found = " and ".join(sizes[:3])
             raise InputError(
                 f"{self.table}: image {self.name}: Height and Width are {found}, but the image has {shape[0]} x "
                 f"{shape[1]} pixels; the table belongs to another version of it."
@@ -314,9 +316,8 @@ def _read_table(file: Path) -> dict[str, _Rows]:
     header, *lines = _read_csv(file) or [[]]
     columns = {name.strip(): k for k, name in enumerate(header)}
     if not {"ImageId", "EncodedPixels"} <= columns.keys():
-        raise InputError(
-            f"{file}: the columns are {', '.join(header) or 'none'}; there must be ImageId and EncodedPixels."
-        )
+        found = ", ".join(map(reprlib.repr, header[:9])) or "none"
+        raise InputError(f"{file}: the columns are {found}; there must be ImageId and EncodedPixels.")
     rows: dict[str, _Rows] = {}
     for line in lines:
         values = {name: line[k].strip() if k < len(line) else "" for name, k in columns.items()}

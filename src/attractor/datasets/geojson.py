@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import reprlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from attractor.datasets.layout import Evidence, Holds
+from attractor.datasets.names import as_class_name, check_class_names
 from attractor.datasets.outlined import (
     CLASS,
     Outline,
@@ -84,6 +86,7 @@ def write_geojson(folder: str | Path, samples: Iterable[Sample], class_names: Se
     Raises:
         InputError: if a file cannot be written, two samples have one name, or a class has none.
     """
+    check_class_names(class_names, folder, reserved=(IGNORED,))
 
     def encode(sample: Sample, _: str) -> bytes:
         objects, ignored = whole(sample)
@@ -144,7 +147,7 @@ def _read_feature(what: str, feature: Any) -> tuple[str, Outline]:
     """What kind of object it is to QuPath, and its outline."""
     if not isinstance(feature, dict):
         raise InputError("it must be an object with a geometry")
-    properties = feature.get("properties") or {}
+    properties = {} if feature.get("properties") is None else feature["properties"]
     if not isinstance(properties, dict):
         raise InputError("its properties must be an object")
     name = _class_name(properties.get("classification"))
@@ -160,13 +163,11 @@ def _class_name(classification: Any) -> str:
     if isinstance(classification, dict):
         names = classification.get("names")
         if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-            return ": ".join(names)
-        classification = classification.get("name")
+            return as_class_name(": ".join(names), "classification")
+        classification = classification.get("name") if names is None else names
     if classification is None or classification == "":
         return CLASS
-    if not isinstance(classification, str):
-        raise InputError(f"its classification is {classification!r} where a name should be")
-    return classification
+    return as_class_name(classification, "classification")
 
 
 def _read_geometry(geometry: Any) -> Iterator[Polygon]:
@@ -175,9 +176,7 @@ def _read_geometry(geometry: Any) -> Iterator[Polygon]:
         return
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
-        raise InputError(
-            f"its geometry is {kind or 'none that is known'}; only Polygon and MultiPolygon have pixels inside"
-        )
+        raise InputError(f"its geometry is {reprlib.repr(kind)}; only Polygon and MultiPolygon have pixels inside")
     polygons = geometry.get("coordinates")
     polygons = [polygons] if kind == "Polygon" else polygons
     if not isinstance(polygons, list) or not all(isinstance(polygon, list) for polygon in polygons):

@@ -21,6 +21,7 @@ import io
 import json
 import math
 import re
+import reprlib
 import struct
 import tempfile
 import zlib
@@ -34,6 +35,7 @@ from jaxtyping import Bool, Float, Shaped
 from PIL import Image
 
 from attractor.datasets.layout import Evidence, Holds
+from attractor.datasets.names import as_class_name, check_class_names
 from attractor.datasets.outlined import (
     Outline,
     OutlinedImages,
@@ -135,7 +137,11 @@ class Labelme(OutlinedImages):
                 continue
             used.add((image or file).resolve())
             picture = Picture(
-                (image or file).stem, image or file, file, _read_shapes(file, document, problems), _size(document)
+                (image or file).stem,
+                image or file,
+                file,
+                _read_shapes(file, document, problems),
+                _size(file, document, problems),
             )
             if (other := found.setdefault(picture.name, picture)) is not picture:
                 problems.add(file, "name", f"{other.file.name} is of an image of the same name; remove or rename one")
@@ -158,6 +164,7 @@ def write_labelme(folder: str | Path, samples: Iterable[Sample], class_names: Se
     Raises:
         InputError: if a file cannot be written, two samples have one name, or a class has none.
     """
+    check_class_names(class_names, folder, reserved=(IGNORED,))
 
     def encode(sample: Sample, image_name: str) -> bytes:
         shape = sample.labels.shape[0], sample.labels.shape[1]
@@ -168,25 +175,6 @@ def write_labelme(folder: str | Path, samples: Iterable[Sample], class_names: Se
         return _document(shapes, image_name, shape)
 
     write_outlined(folder, samples, ".json", encode)
-
-
-def encode_labelme(found: Instances, class_names: Sequence[str], image_name: str, shape: tuple[int, int]) -> bytes:
-    """The objects as a JSON for Labelme, to lie beside the image of that name.
-
-    Each part is a polygon, and parts of one object share a `group_id`, its label; an object with a hole is a mask, as
-    polygons cannot have holes there. Objects without a pixel are left out; where masks overlap, each is whole. Scores
-    are not kept.
-
-    Args:
-        found: the objects.
-        class_names: name of class 1, 2, …; they become labels.
-        image_name: the image's file, without its folder.
-        shape: rows and columns of the image.
-
-    Raises:
-        InputError: if an object's class has no name.
-    """
-    return _document(list(_shapes(found, class_names)), image_name, shape)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -239,10 +227,15 @@ def _image_file(name: Any, file: Path, folder: Path) -> Path | None:
     return None
 
 
-def _size(document: dict[str, Any]) -> tuple[int, int] | None:
+def _size(file: Path, document: dict[str, Any], problems: Problems) -> tuple[int, int] | None:
     """Rows and columns of the image, where the JSON says so."""
     height, width = document.get("imageHeight"), document.get("imageWidth")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    if type(height) is int and type(width) is int and min(height, width) > 0:
+        return height, width
+    if height is not None or width is not None:
+        found = f"{reprlib.repr(height)} and {reprlib.repr(width)}"
+        problems.add(file, "imageHeight and imageWidth", f"they are {found} where whole numbers above 0 should be")
+    return None
 
 
 def _embedded(file: Path) -> Shaped[np.ndarray, "h w c"]:
@@ -282,12 +275,11 @@ def _read_shape(shape: Any) -> tuple[str, int | str | None, Polygon | Ellipse | 
     if not isinstance(shape, dict):
         raise InputError("it must be an object with a label and points")
     label, group, kind = shape.get("label"), shape.get("group_id"), shape.get("shape_type") or "polygon"
-    if not isinstance(label, str) or not label:
-        raise InputError(f"its label is {label!r} where a name should be")
-    if not isinstance(group, int | str | None):
-        raise InputError(f"its group_id is {group!r} where a whole number should be")
+    label = as_class_name(label, "label")
+    if not isinstance(group, int | str | None) or isinstance(group, bool):
+        raise InputError(f"its group_id is {reprlib.repr(group)} where a whole number should be")
     if kind not in ("polygon", "rectangle", "oriented_rectangle", "rotation", "circle", "mask"):
-        raise InputError(f"it is a {kind}, which has no pixels inside; remove it, or outline the object")
+        raise InputError(f"it is a {reprlib.repr(kind)}, which has no pixels inside; remove it, or outline the object")
     points = as_coordinates(shape.get("points"))
     if kind in ("circle", "mask") or (kind == "rectangle" and len(points) < 3):
         if len(points) != 2:

@@ -9,7 +9,7 @@ every object whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,16 @@ from jaxtyping import Bool, Int32, Shaped
 from attractor.datasets.polygons import Box, Part, encode_in_box, joined, label_rings, rings
 from attractor.datasets.sample import Sample, distinct, refuse
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, images_in, made, read_image, write_image
+from attractor.images import (
+    IMAGE_SUFFIXES,
+    OUTPUT_ENDINGS,
+    atomic,
+    image_suffix,
+    images_in,
+    made,
+    read_image,
+    write_image,
+)
 from attractor.instances import Annotations, Instances, relabel
 
 CLASS = "object"  # of objects whose file names none
@@ -229,13 +238,15 @@ def with_images(
         problems: what has no partner is noted here.
     """
     images = {file.stem: file for file in find_images(folder, problems)}
+    starts = {image.name: name for name, image in images.items()} | {name: name for name in images}
     places = [place for place in (folder, folder / "images", folder / within) if place.is_dir()]
-    found = {file for place in places for file in visible(place) if file.name.endswith(tuple(endings))}
-    lonely, paired = [], set[Path]()
+    owned: dict[str, list[Path]] = {name: [] for name in images}
+    lonely, alone = list[Path](), list[Path]()
+    for file in sorted({file for place in places for file in visible(place) if file.name.endswith(tuple(endings))}):
+        owner = _owner(file.name, starts, endings)
+        (alone if owner is None else owned[owner]).append(file)
     for name, image in images.items():
-        own = {place / (start + ending) for place in places for start in (name, image.name) for ending in endings}
-        files = sorted(own & found)
-        paired.update(files)
+        files = owned[name]
         if len(files) > 1:
             others = " and ".join(str(file.relative_to(folder)) for file in files[:3])
             problems.add(image, "outlines", f"it has {len(files)} files of them, {others}; keep one")
@@ -249,8 +260,20 @@ def with_images(
         "image",
         f"no file of outlines, which ends in {' or '.join(endings)}; save an empty one, or move it.",
     )
-    alone = [file for file in found - paired if is_outlines(file)]
-    problems.add_alone(folder, alone, "file of outlines", "no image, which must have the same name before the ending.")
+    problems.add_alone(
+        folder,
+        [file for file in alone if is_outlines(file)],
+        "file of outlines",
+        "no image, which must have the same name before the ending.",
+    )
+
+
+def _owner(file_name: str, starts: Mapping[str, str], endings: Sequence[str]) -> str | None:
+    """The image whose name a file of outlines begins with: `a_rois.zip` is of `a` rather than of `a_rois`."""
+    for ending in sorted(endings, key=len, reverse=True):
+        if file_name.endswith(ending) and (owner := starts.get(file_name.removesuffix(ending))) is not None:
+            return owner
+    return None
 
 
 def find_images(folder: Path, problems: Problems) -> list[Path]:
@@ -322,6 +345,11 @@ def write_outlined(
     folder = made(folder)
     for sample in distinct(samples, folder):
         image = folder / (sample.name + image_suffix(sample.image))
+        if image.name.endswith(OUTPUT_ENDINGS):
+            raise InputError(
+                f"{image}: an image of this name would be passed over when read, as what `attractor segment` writes; "
+                "rename the image."
+            )
         write_image(image, sample.image)
         with atomic(folder / (sample.name + ending)) as temporary:
             temporary.write_bytes(encode(sample, image.name))

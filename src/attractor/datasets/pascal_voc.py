@@ -18,6 +18,7 @@ Shapes: `h` rows, `w` columns, `k` objects.
 
 from __future__ import annotations
 
+import reprlib
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,7 @@ from jaxtyping import Bool, Int, Int32, Shaped, UInt8
 from PIL import Image
 
 from attractor.datasets.layout import Evidence, Holds
+from attractor.datasets.names import check_class_names
 from attractor.datasets.sample import Dataset, Sample, distinct, refuse
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, atomic, image_suffix, made, read_image, read_labels, write_image
@@ -42,6 +44,7 @@ VOC_CLASSES = (
 VOID = 255
 
 _NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
+_LONGEST_NAME = 255  # bytes of a file's name, on any system
 _MOST_BYTES = 1 << 24  # of what is compressed in a MATLAB file; images of SBD have 500 x 500 pixels
 _COMPRESSED = 15  # the type of an element of a MATLAB file; above are those of numbers
 _STRUCT, _NUMERIC = 2, range(6, 16)  # the classes of an array of a MATLAB file
@@ -169,6 +172,12 @@ def write_pascal_voc(
             objects in an image: indices end at 254, as 255 is void.
     """
     folder, written = Path(folder), list[str]()
+    check_class_names(class_names, folder)
+    if unfit := [name for name in class_names if name.startswith("#") or [name] != name.strip().splitlines()]:
+        raise InputError(
+            f"{folder}: {reprlib.repr(unfit[0])} cannot stand in labelmap.txt, where a line is a class and # begins a "
+            "comment; rename the class."
+        )
     names = VOC_CLASSES if set(class_names) <= set(VOC_CLASSES) else tuple(class_names)
     if len(names) >= VOID:
         raise InputError(f"{folder}: {len(names)} classes; the palette images of Pascal VOC hold {VOID - 1} at most.")
@@ -176,6 +185,11 @@ def write_pascal_voc(
     for part in (_VOC.images, *(name for name, _ in _VOC.truth), _VOC.lists):
         made(folder / part)
     for sample in distinct(samples, folder):
+        if sample.name != sample.name.strip().removeprefix("\ufeff"):
+            raise InputError(
+                f"{folder}: the image {sample.name!r} cannot stand in a list of stems, as spaces around them are not "
+                "kept; rename the image."
+            )
         _write_sample(folder, sample, numbers)
         written.append(sample.name)
     colours = [":".join([name, ",".join(map(str, _palette()[k])), "", ""]) for k, name in enumerate(names, 1)]
@@ -230,8 +244,10 @@ def _read_list(file: Path, problems: list[str]) -> list[str]:
     for stem in filter(None, lines):
         if stem in stems:
             problems.append(f"{file}: names {stem!r} twice; remove one.")
+        elif _is_too_long(stem):
+            problems.append(f"{file}: its entry {reprlib.repr(stem)} is longer than a file's name can be.")
         elif _leaves_folder(stem):
-            problems.append(f"{file}: its entry {stem!r} leads out of the folder; a list has stems alone.")
+            problems.append(f"{file}: its entry {reprlib.repr(stem)} leads out of the folder; a list has stems alone.")
         else:
             stems[stem] = None
     return list(stems)
@@ -240,6 +256,11 @@ def _read_list(file: Path, problems: list[str]) -> list[str]:
 def _leaves_folder(stem: str) -> bool:
     """Whether an entry is more than a file's name, on any system."""
     return stem == ".." or "\0" in stem or PureWindowsPath(stem).name != stem
+
+
+def _is_too_long(stem: str) -> bool:
+    """Whether no file system can have a file of that stem."""
+    return len(stem.encode()) > _LONGEST_NAME
 
 
 def _find_files(
@@ -270,10 +291,14 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
     # a name may hold colons itself
     names = [line.rsplit(":", 3)[0] for line in lines if line and not line.startswith("#")]
     if names[:1] != ["background"] or not 2 <= len(names) <= VOID:
+        first = reprlib.repr(names[0] if names else "")
         raise InputError(
-            f"{file}: begins with {names[0] if names else ''!r} and has {len(names)} lines; it must name `background` "
+            f"{file}: begins with {first} and has {len(names)} lines; it must name `background` "
             f"first, then 1 to {VOID - 1} classes in the order of their indices."
         )
+    if not all(names) or len(set(names)) < len(names):
+        wrong = next(name for name in names if not name or names.count(name) > 1)
+        raise InputError(f"{file}: the class {reprlib.repr(wrong)} has no name or is there twice; name each once.")
     return tuple(names[1:])
 
 

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Shaped
 
+from attractor.datasets.names import check_stem
 from attractor.errors import InputError
 from attractor.instances import Annotations, Instances, decode_mask
 
@@ -62,10 +63,11 @@ def distinct(samples: Iterable[Sample], where: Path) -> Iterator[Sample]:
     """The samples, one after another, for a writer to whom two of one name would be one.
 
     Raises:
-        InputError: at the second of a name; the message begins with `where`.
+        InputError: at the second of a name, and at one that no file can have; the message begins with `where`.
     """
     seen: set[str] = set()
     for sample in samples:
+        check_stem(sample.name, where)
         if sample.name in seen:
             raise InputError(
                 f"{where}: two images are named {sample.name!r}; rename one, as the second would replace the first."
