@@ -1,5 +1,6 @@
 """Laws of label images, and small ones by hand."""
 
+import io
 from inspect import unwrap
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from attractor.errors import InputError
@@ -16,7 +18,6 @@ from attractor.instances import (
     decode_mask,
     encode_mask,
     encode_masks,
-    outlines,
     overlap,
     relabel,
 )
@@ -102,36 +103,6 @@ def test_overlap_refuses_images_of_different_shape():
 
 def test_areas_count_pixels_also_of_labels_without_one():
     assert areas(in_image([[1, 1, 0], [0, 0, 3]]), 3).tolist() == [2, 0, 1]
-
-
-# ---- outlines
-
-
-def test_outlines_are_inside_objects_and_between_those_that_touch():
-    labels = in_image(
-        [
-            [0, 0, 0, 0, 0, 0, 0],
-            [0, 1, 1, 1, 2, 2, 0],
-            [0, 1, 1, 1, 2, 2, 0],
-            [0, 1, 1, 1, 2, 2, 0],
-            [0, 0, 0, 0, 0, 0, 0],
-        ]
-    )
-    expected = labels > 0
-    expected[2, 2] = False  # the one pixel that touches nothing but its own object
-    np.testing.assert_array_equal(outlines(labels), expected)
-
-
-def test_the_border_of_the_image_is_no_outline():
-    assert not outlines(np.ones((3, 3), np.int32)).any()
-    assert outlines(in_image([[0, 1], [0, 1]])).tolist() == [[False, True], [False, True]]
-
-
-@given(LABELS)
-def test_outlines_lie_on_objects_whatever_their_numbers(labels):
-    assert not (outlines(labels) & (labels == 0)).any()
-    other = np.array([0, 5, 3, 9, 1, 300, 2], np.int32)[labels]
-    np.testing.assert_array_equal(outlines(labels), outlines(other))
 
 
 # ---- run lengths
@@ -284,3 +255,60 @@ def test_masks_of_all_labels_are_those_of_each(labels):
     assert len(runs) == 7
     for k, own in enumerate(runs, 1):
         assert np.array_equal(decode_mask(own, labels.shape), labels == k)
+
+
+# ---- what can be made of a result
+
+TWO = Instances(
+    in_image([[0, 1, 1], [2, 2, 2]]), np.array([1, 2]), np.array([0.5, 1.0]), class_names=("cell", "debris")
+)
+
+
+def test_the_table_names_classes_and_measures_the_image_that_is_given():
+    assert TWO.table()["class"] == ["cell", "debris"]
+    assert "mean_intensity" not in TWO.table()
+    assert TWO.table(pixel_size=(0.5, 0.5))["area_um2"] == [0.5, 0.75]
+    image = np.arange(12).reshape(2, 3, 2)
+    assert TWO.table(image)["max_intensity_1"] == [5, 11]
+    assert TWO.table(image[..., 0])["max_intensity"] == [4, 10]
+
+
+def test_every_column_of_the_table_has_a_value_for_each_object():
+    assert {len(column) for column in TWO.table().values()} == {2}
+    assert {len(column) for column in Instances.from_labels(np.zeros((2, 3), int)).table().values()} == {0}
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "expected"),
+    [
+        ([1, 2], ("cell", "debris"), ["cell", "debris"]),
+        ([1, 1], (), ["object"] * 2),
+        ([1, 3], (), ["class 1", "class 3"]),
+    ],
+)
+def test_classes_have_names_also_where_nobody_gave_any(classes, names, expected):
+    found = Instances(TWO.labels, np.array(classes), TWO.scores, class_names=names)
+    assert found.table()["class"] == expected
+    features = found.to_geojson()["features"]
+    assert [feature["properties"]["classification"]["name"] for feature in features] == expected
+    document = found.to_coco("a.png")
+    by_id = {category["id"]: category["name"] for category in document["categories"]}
+    assert [by_id[annotation["category_id"]] for annotation in document["annotations"]] == expected
+    assert document["images"][0]["file_name"] == "a.png"
+
+
+def test_a_coco_document_has_the_masks_of_the_objects():
+    for k, annotation in enumerate(TWO.to_coco()["annotations"], 1):
+        np.testing.assert_array_equal(coco_mask.decode(annotation["segmentation"]), TWO.mask(k))
+
+
+@pytest.mark.parametrize(("shape", "shown"), [((2, 3), (2, 3)), ((1500, 3), (750, 2))])
+def test_a_notebook_shows_a_picture_of_the_labels(shape, shown):
+    labels = np.zeros(shape, np.int32)
+    labels[1, :2] = 1, 2
+    png = Instances.from_labels(labels)._repr_png_()
+    picture = np.asarray(Image.open(io.BytesIO(png)))
+    assert picture.shape == (*shown, 3)
+    if shape == shown:
+        assert picture.any(-1).tolist() == [[False] * 3, [True, True, False]]
+        assert (picture[1, 0] != picture[1, 1]).any()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attractor.errors import InputError
-from attractor.instances import Instances, outlines
+from attractor.instances import Instances
 from attractor.overlays import COLOURS, FIRST_TO_LAST, overlay
 
 EMPTY = Instances.from_labels(np.zeros((20, 30), np.int32))
@@ -13,6 +13,13 @@ RAMP = np.linspace(0, 1, 600).reshape(20, 30, 1)
 
 def instances_of(labels: np.ndarray) -> Instances:
     return Instances.from_labels(labels.astype(np.int32))
+
+
+def outlines(labels: np.ndarray) -> np.ndarray:
+    """The pixels of objects beside another label or the background."""
+    padded = np.pad(labels, 1, mode="edge")
+    beside = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
+    return (labels > 0) & np.any([other != labels for other in beside], 0)
 
 
 def colour_of(picture: np.ndarray, labels: np.ndarray, label: int) -> tuple[int, ...]:
@@ -92,6 +99,14 @@ def test_outlines_are_one_pixel_wide_and_inside():
     labels[2:7, 2:7] = 1
     drawn = overlay(np.zeros((9, 9, 1), np.uint8), instances_of(labels)).any(-1)
     np.testing.assert_array_equal(drawn, outlines(labels))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_outlines_separate_objects_that_touch_and_leave_the_border_free(seed):
+    labels = np.random.default_rng(seed).integers(0, 4, (7, 9)).repeat(2, 0).repeat(3, 1).astype(np.int32)
+    drawn = overlay(np.zeros((*labels.shape, 1), np.uint8), Instances(labels, np.ones(3, int), np.ones(3))).any(-1)
+    np.testing.assert_array_equal(drawn, outlines(labels))
+    assert not overlay(np.zeros((3, 3, 1), np.uint8), instances_of(np.ones((3, 3)))).any()
 
 
 def test_outlines_are_two_pixels_wide_on_a_large_picture():

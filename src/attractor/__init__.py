@@ -48,6 +48,15 @@ def load(
 
     Raises:
         InputError: if there is no such model, device, engine or threshold, or the file is not a model.
+
+    Example:
+        >>> import numpy as np
+        >>> from skimage.draw import disk
+        >>> image = np.zeros((96, 96))
+        >>> image[disk((30, 40), 12)] = image[disk((70, 60), 10)] = 1
+        >>> found = load("nuclei", device="cpu").segment(image)
+        >>> len(found)
+        2
     """
     from attractor.model import Model
     from attractor.prediction.image import Segmenter

@@ -4,26 +4,44 @@ Label images are int32 with 0 for background and 1 to k for k objects. Where mas
 truth in COCO form, ground-truth-seeded grouping) the whole masks are kept beside the label image as
 run lengths, and the label image is the view in which one object owns each pixel.
 
-Shapes: `h` rows, `w` columns, `k` instances, `r` runs. Coordinates are (row, column).
+What can be made of a result (`table`, `to_geojson`, …) is written on higher floors, and imported when it is asked for.
+
+Shapes: `h` rows, `w` columns, `c` channels, `k` instances, `r` runs. Coordinates are (row, column).
 """
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32
-from scipy import ndimage
+from jaxtyping import Bool, Float, Int, Int32, Shaped
+from PIL import Image
 
 from attractor.errors import InputError
 
 
 @dataclass(frozen=True)
 class Instances:
-    """The objects of one image; row i of `classes` and `scores` belongs to label i + 1."""
+    """The objects of one image; row i of `classes` and `scores` belongs to label i + 1.
+
+    Raises:
+        InputError: if a part is of another type or length, a label is negative or has no class, a class is below 1 or
+            lacks a name, or a score does not lie between 0 and 1.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.array([[0, 1, 1], [2, 2, 2]], np.int32)
+        >>> found = Instances(labels, np.array([1, 2]), np.array([0.9, 0.8]), class_names=("cell", "debris"))
+        >>> len(found)
+        2
+        >>> found.table()["class"]
+        ['cell', 'debris']
+    """
 
     labels: Int32[np.ndarray, "h w"]  # 0 is background, 1 to k are objects
     classes: Int[np.ndarray, " k"]  # number of the class, counted from 1
@@ -63,6 +81,82 @@ class Instances:
         if self.masks is None:
             return self.labels == label
         return decode_mask(self.masks[label - 1], self.labels.shape)
+
+    def table(
+        self, image: Shaped[np.ndarray, "h w *c"] | None = None, *, pixel_size: tuple[float, float] | None = None
+    ) -> dict[str, list[Any]]:
+        """What can be measured of each object, column by column, as `pandas.DataFrame` takes it.
+
+        `attractor.measurements.object_table` says what the columns mean.
+
+        Args:
+            image: of the same size, (h, w) or (h, w, c); mean and maximum intensity are measured in it.
+            pixel_size: micrometres along a pixel's height and width; adds lengths and areas in micrometres.
+
+        Raises:
+            InputError: if the image has another size, or the pixel size is no size.
+
+        Example:
+            >>> import numpy as np
+            >>> found = Instances.from_labels(np.array([[0, 1, 1], [2, 2, 2]]))
+            >>> found.table()["area"]
+            [2, 3]
+            >>> found.table(np.array([[0, 7, 9], [1, 1, 4]]))["mean_intensity"]
+            [8.0, 2.0]
+        """
+        from attractor.measurements import object_table
+
+        channels = image[..., None] if image is not None and image.ndim == 2 else image
+        return object_table(channels, self, self._names(), pixel_size=pixel_size)
+
+    def to_geojson(self) -> dict[str, Any]:
+        """The outlines as a FeatureCollection that QuPath reads, each with its class and score.
+
+        Raises:
+            InputError: if a class has a name that QuPath would take for something else.
+
+        Example:
+            >>> import numpy as np
+            >>> found = Instances.from_labels(np.array([[0, 1, 1], [0, 1, 1]]))
+            >>> found.to_geojson()["features"][0]["geometry"]["type"]
+            'Polygon'
+        """
+        from attractor.datasets.geojson import encode_geojson
+
+        document: dict[str, Any] = json.loads(encode_geojson(self, self._names()))
+        return document
+
+    def to_coco(self, image_name: str = "image.png") -> dict[str, Any]:
+        """The objects as a COCO document of one image, with masks as compressed runs, and scores.
+
+        Args:
+            image_name: the file name that the document gives the image.
+
+        Example:
+            >>> import numpy as np
+            >>> found = Instances.from_labels(np.array([[0, 1, 1], [2, 2, 2]]))
+            >>> [annotation["bbox"] for annotation in found.to_coco()["annotations"]]
+            [[1, 0, 2, 1], [0, 1, 3, 1]]
+        """
+        from attractor.prediction.encoding import encode_coco
+
+        document: dict[str, Any] = json.loads(encode_coco(self, self._names(), image_name))
+        return document
+
+    def _repr_png_(self) -> bytes:
+        """A picture for notebooks, in which each object has a colour that its neighbours do not have."""
+        from attractor.overlays import label_picture
+
+        file = io.BytesIO()
+        Image.fromarray(label_picture(self)).save(file, "PNG")
+        return file.getvalue()
+
+    def _names(self) -> tuple[str, ...]:
+        """Names of the classes, also where nobody gave them any."""
+        if self.class_names:
+            return self.class_names
+        highest = int(self.classes.max(initial=1))
+        return tuple(f"class {number}" for number in range(1, highest + 1)) if highest > 1 else ("object",)
 
     @classmethod
     def from_labels(cls, labels: Int[np.ndarray, "h w"], *, class_number: int = 1) -> Instances:
@@ -239,13 +333,6 @@ def overlap(truth: Int32[np.ndarray, "h w"], found: Int32[np.ndarray, "h w"]) ->
 def areas(labels: Int32[np.ndarray, "h w"], n: int) -> Int[np.ndarray, " n"]:
     """Pixels of labels 1 to n."""
     return np.bincount(labels.ravel(), minlength=n + 1)[1 : n + 1]
-
-
-def outlines(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The pixels of objects that touch another label or the background, seen from above, below and the sides."""
-    smallest = ndimage.minimum_filter(labels, footprint=ndimage.generate_binary_structure(2, 1), mode="nearest")
-    largest = ndimage.maximum_filter(labels, footprint=ndimage.generate_binary_structure(2, 1), mode="nearest")
-    return (labels > 0) & ((smallest != labels) | (largest != labels))
 
 
 def encode_mask(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " r"]:

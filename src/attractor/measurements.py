@@ -41,7 +41,7 @@ _INTENSITY = {"intensity_mean": "mean_intensity", "intensity_max": "max_intensit
 
 
 def object_table(
-    image: Shaped[np.ndarray, "h w c"],
+    image: Shaped[np.ndarray, "h w c"] | None,
     instances: Instances,
     class_names: tuple[str, ...],
     *,
@@ -61,7 +61,7 @@ def object_table(
     - `mean_intensity`, `max_intensity`: of the image as it was read; with several channels `mean_intensity_0`, ….
 
     Args:
-        image: of any number type.
+        image: of any number type; without one, intensities are left out.
         instances: of the same size.
         class_names: of classes 1, 2, ….
         pixel_size: micrometres along a row's height and a column's width. Adds `area_um2`, `perimeter_um`,
@@ -82,7 +82,7 @@ def object_table(
         "area": shape["area"],
         "perimeter": perimeters(labels, len(instances))[rows],
         **{name: shape[name] for name in _NAMES.values()},
-        **_intensities(image, labels),
+        **(_intensities(image, labels) if image is not None else {}),
     }
     if pixel_size is not None:
         columns |= _in_micrometres(columns, labels, pixel_size)
@@ -115,9 +115,11 @@ def perimeters(
 
 
 def _check(
-    image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "rows columns"], pixel_size: tuple[float, ...] | None
+    image: Shaped[np.ndarray, "h w c"] | None,
+    labels: Int32[np.ndarray, "rows columns"],
+    pixel_size: tuple[float, ...] | None,
 ) -> None:
-    if image.shape[:2] != labels.shape:
+    if image is not None and image.shape[:2] != labels.shape:
         raise InputError(
             f"The image has {image.shape[0]} x {image.shape[1]} pixels, but its label image has "
             f"{labels.shape[0]} x {labels.shape[1]}."

@@ -12,13 +12,15 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Shaped, UInt8
 from scipy import ndimage
+from skimage.segmentation import find_boundaries
 
 from attractor.errors import InputError
-from attractor.instances import Instances, outlines
+from attractor.instances import Instances
 
 PERCENTILES = (1.0, 99.8)
 LARGE = 1500  # pixels of the short side; one pixel of outline cannot be seen on a larger picture
 SAMPLE = 1_000_000  # values are enough for percentiles
+LARGEST_PICTURE = 1024  # pixels of the long side of a picture in a notebook
 COARSE = 512  # pixels of the long side on which neighbours are looked for
 
 # Bright on dark and on white alike, and apart from each other; no grey and no violet, which stains have.
@@ -70,6 +72,13 @@ def overlay(
     return picture
 
 
+def label_picture(instances: Instances) -> UInt8[np.ndarray, "i j 3"]:
+    """The label image in colours that neighbours do not share, on black; a large one is shrunk."""
+    step = -(-max(instances.labels.shape) // LARGEST_PICTURE) or 1
+    colours = np.vstack([np.zeros((1, 3), np.uint8), COLOURS[_choose(instances.labels, len(instances))]])
+    return colours[instances.labels[::step, ::step]]
+
+
 def _to_rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
     """The picture at 8 bit with three channels.
 
@@ -113,9 +122,11 @@ def _limits(values: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
 
 
 def _lines(labels: Int32[np.ndarray, "h w"], *, thick: bool) -> Bool[np.ndarray, "h w"]:
-    """Outlines, one pixel wide or two."""
-    lines = outlines(labels)
-    return lines | outlines(np.where(lines, 0, labels)) if thick else lines
+    """The outermost pixels of each object, or the two outermost; the border of the image is no outline."""
+    lines: Bool[np.ndarray, "h w"] = find_boundaries(labels, connectivity=1, mode="inner")
+    if thick:
+        lines |= find_boundaries(np.where(lines, 0, labels), connectivity=1, mode="inner")
+    return lines
 
 
 def _in_order(n: int) -> UInt8[np.ndarray, "n 3"]:

@@ -54,6 +54,11 @@ def test_finds_what_is_there(segmenter, squares):
     assert np.array_equal(found.labels > 0, squares > 0)
 
 
+def test_what_is_found_knows_the_names_of_its_classes(segmenter, squares):
+    assert segmenter.segment(squares).class_names == segmenter.class_names
+    assert segmenter.segment(np.zeros((8, 8))).class_names == segmenter.class_names
+
+
 def test_the_image_is_not_modified(segmenter, squares):
     before = squares.copy()
     segmenter.segment(squares, tta=True)

@@ -9,7 +9,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from threading import Lock
 from typing import Any, TypeVar
@@ -187,7 +187,8 @@ class Segmenter:
         Raises:
             InputError: if the image has not as many channels as the model, NaN or infinite pixels, or too many pixels.
         """
-        return self.predict(image, tta=tta, object_size=object_size, tile=tile, name=name).found
+        found = self.predict(image, tta=tta, object_size=object_size, tile=tile, name=name).found
+        return replace(found, class_names=self.class_names)
 
     def predict(
         self,
