@@ -4,13 +4,14 @@
 #   make test    the tests
 #   make check   format, lint, types, floors, tests
 #   make bench   speed and scale
+#   make docs    the documentation as web pages, in docs/_build/html
 
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench docs clean
 
 demo: .venv/installed
 	$(BIN)/attractor demo
@@ -23,6 +24,10 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
+
+docs: .venv/installed-dev
+	$(BIN)/python -m sphinx -q -n -W --keep-going docs docs/_build/html
+	@echo "The pages are in docs/_build/html; begin with index.html."
 
 clean:
 	rm -rf .venv
@@ -40,5 +45,5 @@ $(BIN)/python:
 	touch $@
 
 .venv/installed-dev: .venv/torch
-	$(PIP) -e '.[train,report,formats,export,openvino,dev]' -c constraints.txt
+	$(PIP) -e '.[train,report,formats,export,openvino,docs,dev]' -c constraints.txt
 	touch $@
