@@ -91,6 +91,8 @@ def test_columns_are_read_by_stem(folder):
         ("name,kind\na,x\n", "the first column is 'name'; it must be `image`"),
         ("", "the first column is ''"),
         ("image,kind\nz,x\n", "no row names an image that is there"),
+        ("image,kind\na,x\nb,y\na,y\n", "has two rows for the image 'a'; keep the one that is right"),
+        ("image,kind,kind\na,x,y\n", "the column 'kind' is there twice; rename or remove one"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(folder, table, message):

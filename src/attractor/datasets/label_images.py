@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from attractor.datasets.layout import Evidence, Holds
-from attractor.datasets.sample import Dataset, Sample, distinct
+from attractor.datasets.sample import Dataset, Sample, distinct, repeated
 from attractor.errors import InputError
 from attractor.images import (
     IMAGE_SUFFIXES,
@@ -186,7 +186,13 @@ def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, dict[str, str
         raise InputError(
             f"{path}: the first column is {header[0] if header else ''!r}; it must be `image`, with each image's stem."
         )
-    by_name = {row[0]: row[1:] for row in rows if row[0] in set(names)}
+    if again := repeated(header):
+        raise InputError(f"{path}: the column {again!r} is there twice; rename or remove one.")
+    wanted = set(names)
+    rows = [row for row in rows if row[0] in wanted]
+    if again := repeated([row[0] for row in rows]):
+        raise InputError(f"{path}: has two rows for the image {again!r}; keep the one that is right.")
+    by_name = {row[0]: row[1:] for row in rows}
     if names and not by_name:
         raise InputError(
             f"{path}: no row names an image that is there; the first column must hold stems such as {names[0]!r}."

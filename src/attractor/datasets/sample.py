@@ -76,6 +76,16 @@ def distinct(samples: Iterable[Sample], where: Path) -> Iterator[Sample]:
         yield sample
 
 
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that is there a second time, if one is."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def refuse(problems: Sequence[str]) -> None:
     """Raise the first three of what is wrong with a data set, if anything is."""
     if problems:
