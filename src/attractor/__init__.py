@@ -12,19 +12,31 @@ Importing this is cheap: what computes is imported when it is first asked for.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attractor.errors import InputError
 
 if TYPE_CHECKING:
+    from attractor import metrics
+    from attractor.datasets import open_dataset as read
     from attractor.evaluation import evaluate_model as evaluate
     from attractor.instances import Instances
     from attractor.prediction.image import Segmenter
     from attractor.runs import train
 
-__all__ = ["InputError", "Instances", "evaluate", "load", "train"]
+__all__ = ["InputError", "Instances", "Segmenter", "evaluate", "load", "metrics", "read", "train"]
 __version__ = "0.1.0"
+
+LATER = {  # public name: module, and its name there
+    "Instances": ("attractor.instances", "Instances"),
+    "Segmenter": ("attractor.prediction.image", "Segmenter"),
+    "evaluate": ("attractor.evaluation", "evaluate_model"),
+    "metrics": ("attractor.metrics", ""),
+    "read": ("attractor.datasets", "open_dataset"),
+    "train": ("attractor.runs", "train"),
+}
 
 
 def load(
@@ -65,18 +77,10 @@ def load(
     return Segmenter(model, device=device, thresholds=thresholds, engine=engine, precision=precision)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """What takes time to import, when it is first asked for: `attractor --help` shall be there at once."""
-    if name == "Instances":
-        from attractor.instances import Instances
-
-        return Instances
-    if name == "train":
-        from attractor.runs import train
-
-        return train
-    if name == "evaluate":
-        from attractor.evaluation import evaluate_model
-
-        return evaluate_model
+    if name in LATER:
+        module, attribute = LATER[name]
+        found = import_module(module)
+        return getattr(found, attribute) if attribute else found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

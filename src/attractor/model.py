@@ -25,6 +25,7 @@ from attractor.methods import METHODS, Method
 from attractor.methods.contract import lacking
 from attractor.methods.spatial_embeddings import SpatialEmbeddings
 from attractor.networks import NETWORKS, Network
+from attractor.wording import printable
 
 T = TypeVar("T")
 
@@ -133,7 +134,9 @@ def _checked(make: type, options: Mapping[str, object], what: str) -> dict[str, 
     parameters = inspect.signature(make).parameters.values()
     known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "n_classes"]
     if unknown := [name for name in options if name not in known]:
-        raise InputError(f"The {what} has no option {', '.join(unknown)}; its options are {', '.join(known)}.")
+        raise InputError(
+            f"The {what} has no option {', '.join(map(printable, unknown))}; its options are {', '.join(known)}."
+        )
     hints = get_type_hints(inspect.getattr_static(make, "__init__"))
     checked = {}
     for name, value in options.items():
@@ -147,5 +150,5 @@ def _checked(make: type, options: Mapping[str, object], what: str) -> dict[str, 
 
 def _named(known: Mapping[str, T], name: str, kind: str) -> T:
     if name not in known:
-        raise InputError(f'There is no {kind} "{name}"; there are: {", ".join(known)}.')
+        raise InputError(f'There is no {kind} "{printable(name)}"; there are: {", ".join(known)}.')
     return known[name]

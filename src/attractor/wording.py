@@ -20,3 +20,9 @@ def share(value: float) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:.3f}".removeprefix("0")[:4]
+
+
+def printable(text: str, longest: int = 60) -> str:
+    """Text that a file gave, for a message: shortened, and with codes in place of what cannot be printed."""
+    short = text if len(text) <= longest else text[: longest - 1] + "…"
+    return short if short.isprintable() else repr(short)[1:-1]
