@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import subprocess
 import sys
 import zlib
 from contextlib import nullcontext, suppress
@@ -395,6 +396,18 @@ def test_a_jpeg_in_a_tiff_that_claims_more_than_its_share_is_refused(tmp_path):
     path.write_bytes(file)
     with pytest.raises(InputError, match="a part claims 60000 x 60000 pixels"):
         read_image(path)
+
+
+def test_nothing_is_printed_of_a_damaged_tiff(tmp_path):
+    path = save(tmp_path / "a.tif", GREY)
+    file = bytearray(path.read_bytes())
+    file[12:14] = b"\xff\xff"  # the type of the first tag
+    path.write_bytes(file)
+    code = (
+        f"import attractor.images\ntry: attractor.images.read_image({str(path)!r})\nexcept ValueError: print('refused')"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (answer.stdout, answer.stderr) == ("refused\n", "")
 
 
 def test_a_tile_much_larger_than_its_image_is_refused(tmp_path):

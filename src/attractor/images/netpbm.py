@@ -5,6 +5,7 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from attractor.images.damage import refuse_too_large
 
 def read_netpbm(path: Path) -> Shaped[np.ndarray, "h w *c"]:
     """Bits, of which a stored 1 is black, grey or RGB."""
-    with NetpbmFile(path) as file:
+    with NetpbmFile(io.BytesIO(path.read_bytes())) as file:  # a file that it cannot read it would leave open
         refuse_too_large(path, file.height, file.width, 4 + 4 * file.depth * file.dtype.itemsize)
         if file.frames > 1:
             raise InputError(f"{path}: holds {file.frames} images; give one.")

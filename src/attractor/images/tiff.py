@@ -9,6 +9,7 @@ Shapes: `h` rows, `w` columns, `c` channels.
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ EMBEDDED: dict[int, Any] = {
     50001: WebPImageFile,
 } | dict.fromkeys((33003, 33004, 33005, 34712), Jpeg2KImageFile)
 RGB_WHEN_DECODED = (7, 33003, 33005, 34712, 34927, 50001)  # which become RGB whatever they store
+
+# What tifffile logs of a damaged file, bytes of it among it, would be printed beside our own sentence.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
