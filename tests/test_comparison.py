@@ -1,6 +1,7 @@
 """Models side by side: each alone in its process, tested in pairs, and shown on one page."""
 
 import dataclasses
+import importlib
 import inspect
 import io
 import json
@@ -14,24 +15,21 @@ from PIL import Image
 
 import attractor
 from attractor import comparison
-from attractor.comparison import (
-    FEWEST,
-    Measured,
-    as_json,
-    compare,
-    verdict_on_counts,
-    verdict_on_precision,
-    verdict_on_time,
-    write_page,
-)
+from attractor.comparison import as_json, compare, computing, pictures, running, write_page
+from attractor.comparison.records import Measured, headline_in
+from attractor.comparison.verdict import FEWEST, verdict_on_counts, verdict_on_headline, verdict_on_time
 from attractor.datasets import Subset, open_dataset
 from attractor.datasets.sample import Sample
 from attractor.description import Description
 from attractor.errors import InputError
+from attractor.evaluation import evaluate_model, plain
 from attractor.images import write_image, write_labels
+from attractor.methods import METHODS
+from attractor.metrics import METRICS
 from attractor.metrics.average_precision import Difference
 from attractor.metrics.bootstrap import Estimate, Interval
 from attractor.model import Model
+from attractor.prediction.image import Segmenter
 from attractor.wording import share
 
 RANDOM = np.random.default_rng(0)
@@ -137,9 +135,9 @@ def test_want_of_memory_is_told_with_a_cure(monkeypatch):
     def work(job):
         raise MemoryError
 
-    monkeypatch.setattr(comparison, "_work", work)
+    monkeypatch.setattr(running, "work", work)
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    inspect.unwrap(comparison._send)(type("Job", (), {"name": "tiny"})(), sender)
+    inspect.unwrap(running.send)(type("Job", (), {"name": "tiny"})(), sender)
     assert str(receiver.recv()) == "tiny: memory ran out; compare on smaller pieces, as by --crop 512."
 
 
@@ -150,8 +148,62 @@ def test_progress_is_reported_for_each_image_of_each_model(models, folder):
 
 
 def test_models_of_one_name_are_numbered(tiny_model, models, tmp_path):
-    names = comparison._shown_names([tiny_model, "nuclei", tmp_path / "nuclei", models[1] / "model.safetensors"])
+    names = computing._shown_names([tiny_model, "nuclei", tmp_path / "nuclei", models[1] / "model.safetensors"])
     assert names == ["tiny", "nuclei (1)", "nuclei (2)", "picky"]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_models_are_compared_by_every_metric(models, folder, tmp_path, metric, monkeypatch):
+    for module in ("bootstrap", "coco", "cityscapes"):
+        monkeypatch.setattr(importlib.import_module(f"attractor.metrics.{module}"), "N_SAMPLES", 20)
+
+    class Proposing(METHODS["spatial-embeddings"]):
+        def propose(self, maps, n):
+            return self.group(maps)
+
+    monkeypatch.setitem(METHODS, "spatial-embeddings", Proposing)
+    dataset, scoring = open_dataset(folder), METRICS[metric]
+    done = compare(models, dataset, metric=metric, device="cpu", own_process=False, n_shown=1)
+    first, other = done.models
+    expected = evaluate_model(models[0], dataset, metric=metric)
+    assert plain(first.summary) == plain(expected.summary)
+    change = done.pairs[0].difference.row()[scoring.headline]
+    values = [headline_in(model.summary, scoring.headline).value for model in (other, first)]
+    assert change.value == pytest.approx(values[0] - values[1], nan_ok=True)
+    assert f"its {scoring.headline} is" in done.pairs[0].verdict or "score the same" in done.pairs[0].verdict
+    write_page(done, tmp_path / "page.html")
+    text = words(tmp_path / "page.html")
+    assert scoring.about in text
+    for heading in scoring.terms:
+        assert heading.replace("|", "") in text.replace("|", "")
+
+
+def test_a_method_without_proposals_is_not_ranked_by_them(models, folder):
+    with pytest.raises(InputError, match=r"tiny\.safetensors: .* offers no proposals"):
+        compare(models, open_dataset(folder), metric="average_recall", device="cpu", own_process=False)
+
+
+def test_a_metric_that_is_not_there(models, folder):
+    with pytest.raises(InputError, match='no metric "ap"'):
+        compare(models, open_dataset(folder), metric="ap", device="cpu")
+
+
+def test_where_memory_runs_out_images_are_computed_in_tiles_as_segment_does(tiny_model, folder, monkeypatch):
+    dataset = Subset(open_dataset(folder), [0])
+    expected = len(attractor.load(tiny_model, device="cpu", precision="float32").segment(dataset[0].image))
+    monkeypatch.setattr("attractor.prediction.memory.TILES", (32,))
+    maps_of, tiles = Segmenter.maps, []
+
+    def maps(self, image, *, tta=False, tile=None):
+        tiles.append(tile)
+        if tile is None:
+            raise MemoryError
+        return maps_of(self, image, tta=tta, tile=tile)
+
+    monkeypatch.setattr(Segmenter, "maps", maps)
+    done = compare([tiny_model, tiny_model], dataset, device="cpu", own_process=False, n_shown=0)
+    assert tiles[0] is None
+    assert done.models[0].leaves.n_found == pytest.approx(expected, rel=0.2)
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -176,7 +228,7 @@ def difference(value, low, high, n=20):
     ],
 )
 def test_a_verdict_says_whether_there_is_a_difference(given, sentence):
-    assert re.search(sentence, verdict_on_precision("a", "b", given))
+    assert re.search(sentence, verdict_on_headline("a", "b", "mean AP", given))
 
 
 def test_counts_and_time_are_judged_too():
@@ -192,7 +244,7 @@ def test_counts_and_time_are_judged_too():
 def test_a_model_does_not_differ_from_itself(tiny_model, folder):
     done = compare([tiny_model, tiny_model], open_dataset(folder), device="cpu", own_process=False, n_shown=1)
     (pair,) = done.pairs
-    assert pair.average_precision.mean_average_precision == Interval(0.0, 0.0, 0.0)
+    assert pair.difference.mean_average_precision == Interval(0.0, 0.0, 0.0)
     assert pair.leaves.symmetric_best_dice == Interval(0.0, 0.0, 0.0)
     assert not pair.is_difference
     assert pair.verdict.startswith("tiny (2) and tiny (1) score the same on every picture.")
@@ -208,7 +260,7 @@ def test_few_pictures_give_no_verdict(compared):
 
 
 def test_the_greatest_disagreement_comes_first(compared, models):
-    scores = np.array([[image.mean_average_precision for image in model.images] for model in compared.models])
+    scores = np.array([[image.value for image in model.images] for model in compared.models])
     spread = np.ptp(scores, axis=0)
     assert [image.highest - image.lowest for image in compared.shown] == sorted(spread, reverse=True)[:2]
     first = compared.shown[0]
@@ -219,7 +271,7 @@ def test_the_greatest_disagreement_comes_first(compared, models):
 def test_pictures_shrink_until_they_fit():
     pixels = RANDOM.integers(0, 255, (300, 600, 3), np.uint8)
     sizes = [
-        Image.open(io.BytesIO(comparison._drawn(pixels, np.ones((300, 600), np.int32), allowed))).size
+        Image.open(io.BytesIO(pictures.drawn(pixels, np.ones((300, 600), np.int32), allowed))).size
         for allowed in (10**6, 80_000, 1)
     ]
     assert sizes[0] == (420, 210)
@@ -229,21 +281,21 @@ def test_pictures_shrink_until_they_fit():
 
 def test_an_order_of_finding_is_drawn_where_a_method_keeps_one(models, folder, tmp_path, monkeypatch):
     drawn = []
-    plain_overlay = comparison.overlay
+    plain_overlay = pictures.overlay
 
     def overlay(*arguments, order=False, **options):
         drawn.append(order)
         return plain_overlay(*arguments, order=order, **options)
 
-    monkeypatch.setattr(comparison, "overlay", overlay)
-    work = comparison._work
+    monkeypatch.setattr(pictures, "overlay", overlay)
+    work = running.work
 
     def ordered(job):
         for part in work(job):
             is_picky = job.name == "picky" and not isinstance(part, Measured)
             yield dataclasses.replace(part, is_ordered=True, max_instances=1) if is_picky else part
 
-    monkeypatch.setattr(comparison, "_work", ordered)
+    monkeypatch.setattr(running, "work", ordered)
     done = compare(models, open_dataset(folder), device="cpu", own_process=False, n_shown=1)
     assert drawn.count(True) == 1
     write_page(done, tmp_path / "page.html")
@@ -296,8 +348,8 @@ def test_json_has_every_number(compared):
     first = content["models"][0]
     assert {"name", "method", "network", "file_bytes", "footprint", "summary", "groups", "leaves"} <= set(first)
     assert [image["name"] for image in first["images"]] == ["i0", "i1", "i2"]
-    assert {"mean_average_precision", "precision", "leaves", "network_seconds"} <= set(first["images"][0])
-    assert set(content["pairs"][0]["average_precision"]["mean_average_precision"]) == {"value", "low", "high"}
+    assert {"value", "scores", "leaves", "network_seconds"} <= set(first["images"][0])
+    assert set(content["pairs"][0]["difference"]["mean_average_precision"]) == {"value", "low", "high"}
     assert [set(image) for image in content["shown"]] == [{"name", "lowest", "highest"}] * 2
 
 
@@ -311,7 +363,7 @@ def test_without_jinja2_the_cure_is_said(monkeypatch):
 
 
 def test_the_command_writes_page_and_numbers(attractor_command, models, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "_in_own_process", comparison._work)
+    monkeypatch.setattr(running, "in_own_process", running.work)
     options = ["--data", folder, "--by", "kind", "--images", 1, "--crop", 30, "--out", tmp_path / "out"]
     answer = attractor_command("compare", *models, *options, "--device", "cpu")
     assert (answer.code, answer.error) == (0, "")
@@ -365,8 +417,6 @@ def test_a_number_of_images_below_zero(models, folder):
 
 
 def test_a_method_without_views_is_named(models, folder, monkeypatch):
-    from attractor.methods import METHODS
-
     monkeypatch.delattr(METHODS["spatial-embeddings"], "turned")
     with pytest.raises(InputError, match=r"tiny\.safetensors: .* has no test-time augmentation"):
         comparison.check_models(models, open_dataset(folder), device="cpu", tta=True)

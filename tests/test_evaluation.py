@@ -248,7 +248,7 @@ def test_a_model_is_evaluated_by_name_or_ready_made(tiny_model):
 
 def test_scores_print_as_tables(tiny_model):
     text = str(attractor.evaluate(tiny_model, noisy(3), by="kind", metric="cvppp"))
-    assert text.startswith("Means over images, 95 % intervals; 3 true, ")
+    assert text.startswith("Best Dice and counts, by image, with 95 % intervals; 3 true, ")
     assert [line.split()[0] for line in text.splitlines() if line.strip()[:3] in ("all", "eve", "odd", "kin")] == [
         "kind", "all", "even", "odd",
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from attractor.datasets.classes import renumbered_objects
 from attractor.errors import InputError
 from attractor.instances import Instances
 from attractor.metrics import METRICS, Metric
-from attractor.metrics.metric import Pair, Row, Scores, Summary, Table
+from attractor.metrics.metric import Overview, Pair, Row, Scores, Summary, Table
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
 from attractor.tables import as_text
@@ -41,7 +41,7 @@ class Evaluation:
     def tables(self) -> list[Table]:
         """The values in short, with a row for each group; and what else there is to say of all images."""
         short = [
-            Table(overview.title, {"all": self._row(self.summary, place), **self._of_groups(place)}, self.column)
+            Table(_title(overview), {"all": self._row(self.summary, place), **self._of_groups(place)}, self.column)
             for place, overview in enumerate(self.summary.overviews())
             if self.groups or not overview.is_in_tables
         ]
@@ -60,6 +60,10 @@ class Evaluation:
 
     def __str__(self) -> str:
         return as_text(self.tables())
+
+
+def _title(overview: Overview) -> str:
+    return f"{overview.title}, with 95 % intervals" + (f"; {overview.note}" if overview.note else "")
 
 
 def metric_named(name: str) -> Metric:
@@ -119,7 +123,7 @@ def evaluate_model(
     >>> round(scores.summary.panoptic_quality.value, 2)
     0.74
     >>> print(str(scores).splitlines()[0])  # as a whole, the tables that the command prints
-    Panoptic quality, means over classes, 95 % intervals; and by image
+    Panoptic quality, means over classes, and by image, with 95 % intervals
     """
     scoring = metric_named(metric)
     dataset = open_dataset(data) if isinstance(data, str | Path) else data
@@ -238,7 +242,7 @@ def score_pair(sample: Sample, found: Instances, *, metric: str = "average_preci
     return metric_named(metric).score_image(pair_of(sample, found))
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Records as dictionaries, arrays as lists, and what is no number as None, however deep."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = (field.name for field in dataclasses.fields(value) if field.metadata.get("json", True))

@@ -5,19 +5,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 import attractor
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Crop, Device, MaxObjects, Split, Views
+from attractor.cli.app import Crop, Device, MaxObjects, Metric, Precision, Split, Views
 from attractor.cli.printing import progress, say, show, write_json
-from attractor.wording import share
 
 if TYPE_CHECKING:
     from attractor.comparison import Comparison
+    from attractor.metrics.metric import Row, Summary
+
+ROOM = 4  # columns of scores
 
 
 def compare(
@@ -34,10 +36,12 @@ def compare(
     n_shown: Annotated[
         int, typer.Option("--images", metavar="N", min=0, help="Show this many images, greatest disagreement first.")
     ] = 6,
+    metric: Metric = "average_precision",
     crop: Crop = None,
     max_objects: MaxObjects = None,
     tta: Views = False,
     device: Device = "auto",
+    precision: Precision = "float32",
 ) -> None:
     """Compare models on the same annotated images: scores, speed, memory and pictures on one page.
 
@@ -51,7 +55,7 @@ def compare(
     data = split_path(data, split)
     images = annotated_images(data, crop, max_objects)
     groups = evaluation.groups_of(images, by)
-    comparison.check_models(models, images, device=device, tta=tta)
+    comparison.check_models(models, images, metric=metric, device=device, tta=tta)
     make_writable(out)
     with progress("comparing", len(models) * len(images)) as (advance, _):
         result = comparison.compare(
@@ -59,15 +63,17 @@ def compare(
             images,
             title=data.resolve().name,
             remark="" if crop is None else _about_crops(crop),
+            metric=metric,
             by=groups,
             tta=tta,
             device=device,
+            precision=precision,
             n_shown=n_shown,
             report=advance,
         )
     command = _typed(
-        models, {"data": data, "out": out, "by": by, "images": n_shown, "crop": crop, "max-objects": max_objects,
-                 "tta": tta, "device": device}
+        models, {"data": data, "out": out, "by": by, "images": n_shown, "metric": metric, "crop": crop,
+                 "max-objects": max_objects, "tta": tta, "device": device, "precision": precision}
     )  # fmt: skip
     comparison.write_page(result, out / "index.html", command=command)
     content = {"attractor": attractor.__version__, "command": command, **comparison.as_json(result)}
@@ -85,7 +91,7 @@ def _about_crops(size: int) -> str:
     )
 
 
-def _typed(arguments: Sequence[str], options: dict[str, Any]) -> str:
+def _typed(arguments: Sequence[str], options: dict[str, object]) -> str:
     """The command that gives this comparison again."""
     words = ["attractor", "compare", *arguments]
     for name, value in options.items():
@@ -97,19 +103,26 @@ def _typed(arguments: Sequence[str], options: dict[str, Any]) -> str:
 
 
 def _side_by_side(result: Comparison) -> Table:
-    """A row for each model."""
-    from attractor.metrics.average_precision import SHOWN
+    """A row for each model: the headline, what stands beside it, counts and time."""
     from attractor.metrics.metric import Amount
     from attractor.tables import plain_table, shown
 
-    table = plain_table("AP by image, with 95 % intervals; |DiC| is objects miscounted an image")
+    rows = [_values(model.summary, result.headline) for model in result.models]
+    table = plain_table("Scores with 95 % intervals; |DiC| is objects miscounted an image")
     table.add_column("", max_width=20, overflow="fold")
-    for name in (*(f"AP {share(t)[:-1]}" for t in SHOWN), "mean AP", "|DiC|", "time"):
+    for name in (*rows[0], "|DiC|", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    for model in result.models:
-        summary = model.summary
-        at = [summary.by_image.at(summary.index(threshold)) for threshold in SHOWN]
-        shares = [shown(value) for value in (*at, summary.mean_average_precision)]
+    for model, row in zip(result.models, rows, strict=True):
         counts = shown(Amount(model.leaves.absolute_difference_in_count))
-        table.add_row(model.name, *shares, counts, f"{model.seconds:.2f} s")
+        table.add_row(model.name, *map(shown, row.values()), counts, f"{model.seconds:.2f} s")
     return table
+
+
+def _values(summary: Summary, headline: str) -> Row:
+    """The shares of the overview that has the headline: this one and as many others as there is room for."""
+    from attractor.metrics.bootstrap import Interval
+
+    row = next(overview.row for overview in summary.overviews() if headline in overview.row)
+    shares = [heading for heading, cell in row.items() if isinstance(cell, Interval)]
+    others = [heading for heading in shares if heading != headline][: ROOM - 1]
+    return {heading: row[heading] for heading in shares if heading in (headline, *others)}

@@ -78,7 +78,7 @@ class AjiSummary:
             "pooled AJI": self.pooled_aji,
             "pooled AJI+": self.pooled_aji_plus,
         }
-        return [Overview("Aggregated Jaccard index, by image and pooled, 95 % intervals", row)]
+        return [Overview("Aggregated Jaccard index, by image and pooled", row)]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
         """Nothing else."""

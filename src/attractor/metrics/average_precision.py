@@ -98,11 +98,10 @@ class Summary:
         by_image: dict[str, Cell] = {"objects": self.n_truth, **_shown(self.by_image, self.thresholds)}
         return [
             Overview(
-                f"AP by image, with 95 % intervals; mean AP is over IoU {limits}",
-                by_image | {"mean AP": self.mean_average_precision},
+                "AP by image", by_image | {"mean AP": self.mean_average_precision}, f"mean AP is over IoU {limits}"
             ),
             Overview(
-                "AP of all objects together, with 95 % intervals",
+                "AP of all objects together",
                 {f"pooled {name}": value for name, value in _shown(self.average_precision, self.thresholds).items()},
                 is_in_tables=True,
             ),

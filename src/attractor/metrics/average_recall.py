@@ -81,12 +81,14 @@ class RecallSummary:
         """AR(n) by image, and pooled."""
         return [
             Overview(
-                "AR(n) by image, over IoU .50 to .95, with 95 % intervals",
+                "AR(n) by image",
                 {"objects": self.n_truth, **_row(self.by_image, self.limits)},
+                "over IoU .50 to .95",
             ),
             Overview(
-                f"AR(n) of all objects together: {self.n_truth} true objects, {self.n_proposals} proposals",
+                "AR(n) of all objects together",
                 {f"pooled {name}": value for name, value in _row(self.pooled, self.limits).items()},
+                f"{self.n_truth} true objects, {self.n_proposals} proposals",
             ),
         ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -57,7 +57,19 @@ def mean_over_images(values: Float[np.ndarray, "i t"], seed: int) -> Estimate:
     return estimate(values.mean(0), bootstrap_weights(len(values), seed) @ values / len(values))
 
 
-def paired_by_name(a: Sequence[Any], b: Sequence[Any]) -> list[tuple[Any, Any]]:
+@runtime_checkable
+class Named(Protocol):
+    """The scores of an image, which has a name."""
+
+    @property
+    def name(self) -> str:
+        """The image's stem."""
+
+
+T = TypeVar("T", bound=Named)
+
+
+def paired_by_name(a: Sequence[T], b: Sequence[T]) -> list[tuple[T, T]]:
     """Scores of the same image in two results, in the order of the first.
 
     Args:

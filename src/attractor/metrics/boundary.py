@@ -67,7 +67,7 @@ class BoundarySummary:
     def overviews(self) -> list[Overview]:
         """F, precision and recall."""
         row: Row = {"objects": self.n_truth, "F": self.boundary_f, "precision": self.precision, "recall": self.recall}
-        return [Overview("Boundaries within the tolerance, by image, 95 % intervals", row)]
+        return [Overview("Boundaries within the tolerance, by image", row)]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
         """Nothing else."""

@@ -90,7 +90,7 @@ class CityscapesSummary(FourAps):
     def overviews(self) -> list[Overview]:
         """The four means over classes."""
         counts = f"{self.n_truth} true, {self.n_found} found objects"
-        return [Overview(f"Cityscapes' AP, means over classes, 95 % intervals; {counts}", self.row())]
+        return [Overview("Cityscapes' AP, means over classes", self.row(), counts)]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
         """The four values by class."""

@@ -112,11 +112,14 @@ class CocoSummary(CocoRows):
         row = self.row()
         return [
             Overview(
-                f"COCO's AP of masks, 95 % intervals; {self.n_truth} true, {self.n_found} found objects",
+                "COCO's AP of masks",
                 {name: row[name] for name in ROWS[:6]},
+                f"{self.n_truth} true, {self.n_found} found objects",
             ),
             Overview(
-                "Average recall of 1, 10 and 100 objects an image and class", {name: row[name] for name in ROWS[6:]}
+                "COCO's AR of masks",
+                {name: row[name] for name in ROWS[6:]},
+                "with 1, 10 and 100 objects an image and class",
             ),
         ]
 

@@ -63,8 +63,9 @@ class LeafSummary:
 
     def overviews(self) -> list[Overview]:
         """Best Dice, counts, and the foreground."""
-        found = f"{self.n_truth} true, {self.n_found} found objects"
-        return [Overview(f"Means over images, 95 % intervals; {found}", _row(self))]
+        return [
+            Overview("Best Dice and counts, by image", _row(self), f"{self.n_truth} true, {self.n_found} found objects")
+        ]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
         """Nothing else."""

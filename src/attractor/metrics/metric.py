@@ -75,6 +75,7 @@ class Overview:
 
     title: str
     row: Row
+    note: str = ""  # what else to say of it, where there is room
     is_in_tables: bool = False  # whether the tables say the same of all images, so that only groups need it
 
 

@@ -84,7 +84,7 @@ class PanopticSummary:
     def overviews(self) -> list[Overview]:
         """The three qualities, and PQ by image."""
         row: Row = {"objects": self.n_truth, **_row(self), "PQ by image": self.by_image}
-        return [Overview("Panoptic quality, means over classes, 95 % intervals; and by image", row)]
+        return [Overview("Panoptic quality, means over classes, and by image", row)]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
         """The qualities by class."""

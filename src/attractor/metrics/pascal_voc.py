@@ -89,7 +89,7 @@ class VocSummary:
         """AP at some thresholds and over all of them."""
         limits = f"{self.thresholds[0]:g} to {self.thresholds[-1]:g}".replace("0.", ".")
         row: Row = {"objects": self.n_truth, **_row(self.average_precision, self.volume, self.thresholds)}
-        return [Overview(f"Pascal VOC's AP of masks, 95 % intervals; vol is over IoU {limits}", row)]
+        return [Overview("Pascal VOC's AP of masks", row, f"vol is over IoU {limits}")]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
         """The same by class."""

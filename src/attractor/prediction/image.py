@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -70,6 +71,8 @@ class Prediction:
 
     found: Instances
     tile: int | None  # side of the tiles that the image was computed in; None where it was computed whole
+    network_seconds: float = 0.0  # preparing the image, and the network
+    grouping_seconds: float = 0.0  # from the network's maps to objects
 
 
 class Segmenter:
@@ -200,17 +203,20 @@ class Segmenter:
         name: str = "The image",
     ) -> Prediction:
         """What `segment` finds, and the tiles in which it was computed; the arguments are those of `segment`."""
+        start = clock(self.device)
         pixels = self._pixels(image, name)
         shape = pixels.shape[:2]
         if _is_constant(pixels):  # nothing can be told apart
-            return Prediction(self._nothing(shape), None)
+            return Prediction(self._nothing(shape), None, clock(self.device) - start)
         source: Any = Source(pixels, self.model.description.normalisation, self.device)
         if (factor := self._magnification(object_size)) != 1:
             source = _rescaled(source[:], factor)
         compute = partial(self._mapped, source, tta, name)
         group, tile = self._within_memory(compute, source.shape[-2:], tile, name)
+        between = clock(self.device)
         found = group()
-        return Prediction(found if found.labels.shape == shape else _resized(found, shape), tile)
+        found = found if found.labels.shape == shape else _resized(found, shape)
+        return Prediction(found, tile, between - start, clock(self.device) - between)
 
     def _nothing(self, shape: tuple[int, int]) -> Instances:
         """The result for an image without objects."""
@@ -376,6 +382,15 @@ class Segmenter:
         if trained is None:
             raise InputError("This model does not say what object size it was trained on; leave the object size out.")
         return trained / object_size
+
+
+def clock(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,141 @@
+"""One model on all images, in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from attractor.comparison.records import Footprint, Measured
+from attractor.datasets import Dataset, Sample
+from attractor.errors import InputError
+from attractor.evaluation import pair_of
+from attractor.images import write_labels
+from attractor.instances import Instances
+from attractor.metrics import METRICS, Metric, cvppp
+from attractor.model import Model
+from attractor.prediction.image import Segmenter
+from attractor.prediction.memory import is_for_memory
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know to run one model."""
+
+    name: str
+    file: Path
+    dataset: Dataset
+    metric: str
+    device: str
+    precision: str
+    tta: bool
+    found: Path  # folder for label images, by the image's index
+
+
+def in_own_process(job: Job) -> Iterator[Measured | Footprint]:
+    """What `work` gives, from a new Python that has run nothing else."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=send, args=(job, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        while True:
+            part = receiver.recv()
+            if isinstance(part, InputError):
+                raise part
+            yield part
+            if isinstance(part, Footprint):
+                break
+    except EOFError:
+        process.join()
+        raise InputError(
+            f"{job.name}: its process ended before its work did (exit code {process.exitcode}). If nothing else is "
+            "said above, the system stopped it for want of memory: compare on smaller pieces, as by --crop 512."
+        ) from None
+    finally:
+        receiver.close()
+        process.join(timeout=5)
+        process.terminate()  # nothing happens where it has ended
+
+
+def send(job: Job, sender: Connection) -> None:
+    """Do the work and send each part of it, or what is wrong."""
+    try:
+        for part in work(job):
+            sender.send(part)
+    except InputError as error:
+        sender.send(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_for_memory(error):
+            raise
+        sender.send(InputError(f"{job.name}: memory ran out; compare on smaller pieces, as by --crop 512."))
+    except (KeyboardInterrupt, BrokenPipeError):  # the process that waits is ending, too
+        pass
+
+
+def work(job: Job) -> Iterator[Measured | Footprint]:
+    """What the model does on each image, and at the end what that took."""
+    segmenter = Segmenter(Model.load(job.file), device=job.device, precision=job.precision, record=False)
+    on_cuda = segmenter.device.type == "cuda"
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(segmenter.device)
+    first = job.dataset[0]
+    segmenter.segment(first.image, tta=job.tta, name=first.name)  # compiles and loads what the first use does
+    for index in range(len(job.dataset)):
+        sample = job.dataset[index]
+        prediction = segmenter.predict(sample.image, tta=job.tta, name=sample.name)
+        write_labels(job.found / f"{index}.tif", prediction.found.labels)
+        metric = METRICS[job.metric]
+        scores = metric.score_image(pair_of(sample, _scored(segmenter, sample, metric, prediction.found, job.tta)))
+        yield Measured(
+            sample.name,
+            float("nan") if scores is None else metric.value([scores]),
+            scores,
+            cvppp.score_image(pair_of(sample, prediction.found)),
+            prediction.network_seconds,
+            prediction.grouping_seconds,
+        )
+    method = segmenter.model.method
+    yield Footprint(
+        device=_device_in_words(segmenter.device),
+        precision=segmenter.precision,
+        n_parameters=sum(weights.numel() for weights in method.parameters()),
+        is_ordered=segmenter.is_ordered,
+        max_instances=method.max_instances,
+        memory=_peak_memory(),
+        device_memory=torch.cuda.max_memory_allocated(segmenter.device) if on_cuda else None,
+    )
+
+
+def _scored(segmenter: Segmenter, sample: Sample, metric: Metric, found: Instances, tta: bool) -> Instances:
+    """What the metric scores: the objects found, or the model's proposals."""
+    if not metric.n_proposals:
+        return found
+    return segmenter.propose(sample.image, metric.n_proposals, tta=tta, name=sample.name)
+
+
+def _device_in_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    n = torch.get_num_threads()
+    return f"{device.type.upper()}, {n} thread{'s' * (n != 1)}" if device.type == "cpu" else device.type.upper()
+
+
+def _peak_memory() -> int | None:
+    """Most bytes that this process held at any time; None where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would begin with what the parent held (Linux keeps it over fork and exec)
+        kilobytes = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        return int(kilobytes[1]) * 1024 if kilobytes else None
+    if sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
