@@ -398,6 +398,13 @@ def test_a_jpeg_in_a_tiff_that_claims_more_than_its_share_is_refused(tmp_path):
         read_image(path)
 
 
+def test_a_tiff_whose_pages_go_round_in_a_circle_is_refused(tmp_path):
+    pages = struct.pack("<HI", 0, 14) + struct.pack("<HI", 0, 8)  # two, each without a tag
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + pages)
+    with pytest.raises(InputError, match=r"a\.tif: is damaged .*in a circle"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_nothing_is_printed_of_a_damaged_tiff(tmp_path):
     path = save(tmp_path / "a.tif", GREY)
     file = bytearray(path.read_bytes())

@@ -117,8 +117,10 @@ def _refuse_cut_chain(file: Any, layout: Any, path: Path) -> None:
     while True:
         position = file.read(layout.offsetsize)
         offset = struct.unpack(layout.offsetformat, position) if len(position) == layout.offsetsize else (file.size,)
-        if offset[0] == 0 or offset[0] in seen:
+        if offset[0] == 0:
             break
+        if offset[0] in seen:
+            raise damaged(path, "its pages follow each other in a circle")
         if offset[0] + layout.tagnosize > file.size:
             raise damaged(path, "a page lies behind its end")
         seen.add(offset[0])
