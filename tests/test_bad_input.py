@@ -58,8 +58,8 @@ def segment(attractor_command, tiny_model, tmp_path, monkeypatch):
 
 
 def results(folder: Path | str = "out") -> list[str]:
-    """Every file in the folder, hidden ones too."""
-    return sorted(file.name for file in Path(folder).iterdir())
+    """Every file in the folder, hidden ones too, but for the record of the call."""
+    return sorted(file.name for file in Path(folder).iterdir() if file.name != "run.json")
 
 
 # --- images that cannot be used ---------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def other_weights(source: Path, path: Path) -> None:
         (lambda source, path: path.write_text("no model"), "this is not a whole model file", "attractor train"),
         (lambda source, path: path.touch(), "this is not a whole model file", "attractor train"),
         (foreign_model, "this safetensors file was not written by attractor", "attractor train"),
-        (newer_model, "has format 2, and this attractor reads format 1", "Update attractor: run git pull"),
+        (newer_model, "has format 3, and this attractor reads formats 1 to 2", "update attractor: run git pull"),
         (other_weights, "the weights do not fit the model", ""),
     ],
 )
@@ -267,7 +267,7 @@ def make_dataset(folder: Path, n_images: int) -> Path:
         ("[training]\nepoch = 3\n", 'There is no key "training.epoch"; did you mean "training.epochs"?'),
         ("[trainin]\nepochs = 3\n", 'There is no key "trainin"; did you mean "training"?'),
         ('[training]\nepochs = "many"\n', "epochs"),
-        ("[training]\nepochs = 0\n", "training.epochs is 0; it must be at least 1."),
+        ("[training]\nepochs = 0\n", "training.epochs is 0; it must be between 1 and 1,000,000."),
         ("[training]\ncrop_size = 100\n", "training.crop_size is 100; it must be a multiple of 8."),
         ("[training\n", "the recipe is not TOML"),
         ('[model]\nmethod = "spatial"\n', 'There is no method "spatial"; there are: spatial-embeddings'),
