@@ -21,6 +21,7 @@ from tests.fuzz.mutation import LONGEST_MESSAGE, Guard, cases, edits, mutants
 
 from attractor.datasets import DATASETS
 from attractor.datasets.sample import Sample
+from attractor.errors import InputError
 from attractor.images import write_image
 from attractor.instances import Annotations, Instances
 
@@ -222,6 +223,39 @@ def test_files_with_any_bytes_replaced_are_refused_or_read(guarded, damaged):
 
     hold()
     file.write_bytes(whole)
+
+
+def covering(n_parts: int, n_objects: int) -> bytes:
+    """A GeoJSON of objects that each cover the image of 1,000 x 1,000 pixels several times."""
+    whole = [[[0, 0], [1000, 0], [1000, 1000], [0, 1000]]]
+    one = {"geometry": {"type": "MultiPolygon", "coordinates": [whole] * n_parts}}
+    return json.dumps({"features": [one] * n_objects}).encode()
+
+
+def outlined_as(ring: list[Any]) -> bytes:
+    """A GeoJSON of one object with that outline."""
+    return json.dumps({"features": [{"geometry": {"type": "Polygon", "coordinates": [ring]}}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (covering(1, 2_000), "its 2,000 outlines cover the image 101 times and more"),
+        (outlined_as([[k % 1000, k % 2 * 1000] for k in range(70_000)]), "crosses 70,000,000 rows in all"),
+        (outlined_as([["x" * 300_000, 1], *([[1, 2]] * 60_000)]), "not a list of points"),
+    ],
+    ids=["covering", "zigzag", "text"],
+)
+def test_small_files_that_are_made_to_do_harm_are_refused(guarded, content, said, tmp_path):
+    assert len(content) < 1 << 20
+    write_image(tmp_path / "a.png", np.zeros((1000, 1000, 1), np.uint8))
+    (tmp_path / "a.geojson").write_bytes(content)
+
+    def read() -> None:
+        with pytest.raises(InputError, match=said):
+            read_all(DATASETS["geojson"](tmp_path))
+
+    guarded(read, what=said)
 
 
 VALUES = st.recursive(

@@ -34,6 +34,8 @@ from attractor.images import (
 from attractor.instances import Annotations, Instances, relabel
 
 CLASS = "object"  # of objects whose file names none
+MOST_PIXELS = 1 << 26  # in the boxes of all outlines of an image; of a larger one, that many times its own
+MOST_COVERS = 100
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,15 @@ def _draw(
 ) -> tuple[Int32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """The last object that claims each pixel, and whether several do."""
     drawn, is_twice = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    n_pixels = 0
     for number, outline in enumerate(objects, 1):
         mask, box = _drawn(file, outline, shape)
+        n_pixels += mask.size
+        if n_pixels > max(MOST_PIXELS, MOST_COVERS * drawn.size):
+            raise InputError(
+                f"{file}: its {len(objects):,} outlines cover the image {n_pixels // drawn.size:,} times and more; "
+                "remove those that are there again and again."
+            )
         is_twice[box] |= mask & (drawn[box] > 0)
         drawn[box][mask] = number
     return drawn, is_twice

@@ -219,7 +219,7 @@ def fill_polygon(
     top, bottom = (int(np.clip(np.ceil(value), 0, height)) for value in (y.min(), y.max()))
     left, right = (int(np.clip(np.ceil(value), 0, width)) for value in (x.min(), x.max()))
     place = slice(top, bottom), slice(left, right)
-    flips = np.zeros((bottom - top, right - left + 1), np.int32)
+    flips = np.zeros((bottom - top, right - left + 1), np.uint8)  # only whether they are odd counts
     start, end = np.arange(len(x)), np.roll(np.arange(len(x)), -1)
     upper, lower = np.where(y <= y[end], (start, end), (end, start))  # both neighbours along an edge round alike
     low, high = y[upper], y[lower]
@@ -229,7 +229,7 @@ def fill_polygon(
     crossing = x[upper][edge] + (row - low[edge]) * slope
     column = np.clip(np.ceil(crossing), left, right).astype(int)
     np.add.at(flips, (row - top, column - left), 1)
-    return (np.cumsum(flips[:, :-1], axis=1) % 2).astype(bool), place
+    return (np.add.accumulate(flips[:, :-1], axis=1, dtype=np.uint8) & 1).astype(bool), place
 
 
 def ranges(first: Int[np.ndarray, " n"], stop: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " _"], ...]:
