@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Int32
@@ -63,7 +62,7 @@ class ObjectStatistics:
     def class_shares(self) -> Float[np.ndarray, " c"]:
         """Share of all pixels that objects of each class have."""
         pixels = np.bincount(self.classes, self.areas[: len(self.classes)], self.n_classes + 1)[1:]
-        return pixels / max(self.image_sizes.prod(axis=1).sum(), 1)
+        return np.asarray(pixels / max(self.image_sizes.prod(axis=1).sum(), 1))
 
     @property
     def typical_size(self) -> float:
@@ -157,7 +156,9 @@ def check(path: str | Path) -> Report:
         findings.errors.append(
             f"{path}: has {counted(len(dataset), 'usable image')}; training needs at least 2, one to validate on."
         )
-    return findings.report([f"{path}: {layout}, {counted(len(findings.sizes), 'readable image')}"], dataset.class_names)
+    return findings.report(
+        [f"{path}: {layout}, {counted(len(findings.measured), 'readable image')}"], dataset.class_names
+    )
 
 
 def object_statistics(dataset: Dataset) -> ObjectStatistics:
@@ -172,30 +173,25 @@ def object_statistics(dataset: Dataset) -> ObjectStatistics:
 
 def statistics_of(sample: Sample, n_classes: int) -> ObjectStatistics:
     """Sizes of the objects of one image."""
-    return _statistics([sample.labels.shape], [(*_measure(sample.labels), sample.classes)], n_classes)
+    boxes = ndimage.find_objects(sample.labels)
+    extents = [[part.stop - part.start for part in box] for box in boxes]
+    return ObjectStatistics(
+        areas=areas(sample.labels, len(boxes)),
+        extents=np.array(extents, np.int64).reshape(-1, 2),
+        image_sizes=np.array([sample.labels.shape], np.int64),
+        classes=sample.classes[: len(boxes)],
+        n_classes=n_classes,
+    )
 
 
 def joined(parts: Sequence[ObjectStatistics], n_classes: int) -> ObjectStatistics:
     """The statistics of several images or data sets in one record."""
-    measured = [(part.areas, part.extents, part.classes) for part in parts]
-    sizes = [tuple(size) for part in parts for size in part.image_sizes.tolist()]
-    return _statistics(sizes, measured, n_classes)
-
-
-def _measure(labels: Int32[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, "k 2"]]:
-    """Area and bounding box of each label."""
-    boxes = ndimage.find_objects(labels)
-    extents = [[part.stop - part.start for part in box] for box in boxes]
-    return areas(labels, len(boxes)), np.array(extents, np.int64).reshape(-1, 2)
-
-
-def _statistics(sizes: list[tuple[int, ...]], measured: list[tuple[Any, ...]], n_classes: int) -> ObjectStatistics:
-    """All images' objects, given as area, extent and class of each, in one record."""
+    none, no_pairs = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
     return ObjectStatistics(
-        areas=np.concatenate([np.zeros(0, np.int64), *(area for area, _, _ in measured)]),
-        extents=np.concatenate([np.zeros((0, 2), np.int64), *(extent for _, extent, _ in measured)]),
-        image_sizes=np.array(sizes, np.int64).reshape(-1, 2),
-        classes=np.concatenate([np.zeros(0, np.int64), *(classes[: len(area)] for area, _, classes in measured)]),
+        areas=np.concatenate([none, *(part.areas for part in parts)]),
+        extents=np.concatenate([no_pairs, *(part.extents for part in parts)]),
+        image_sizes=np.concatenate([no_pairs, *(part.image_sizes for part in parts)]),
+        classes=np.concatenate([none, *(part.classes for part in parts)]),
         n_classes=n_classes,
     )
 
@@ -212,9 +208,8 @@ class _Findings:
     """What was seen so far, image by image."""
 
     errors: list[str] = field(default_factory=list)
-    sizes: list[tuple[int, ...]] = field(default_factory=list)
     object_counts: dict[str, int] = field(default_factory=dict)  # image to its number of objects
-    measured: list[tuple[Any, ...]] = field(default_factory=list)
+    measured: list[ObjectStatistics] = field(default_factory=list)  # of each image
     kinds: Counter[tuple[int, str]] = field(default_factory=Counter)  # channels and type of the pixels
     classes: Counter[int] = field(default_factory=Counter)
     empty: list[str] = field(default_factory=list)
@@ -226,12 +221,11 @@ class _Findings:
 
     def look_at(self, sample: Sample, dataset: Dataset, index: int) -> None:
         """Add one sample."""
-        self.sizes.append(sample.labels.shape)
         self.kinds[sample.image.shape[2], str(sample.image.dtype)] += 1
         self.classes.update(sample.classes.tolist())
         self.ignored.append(float(sample.ignore.mean()))
-        area, extent = _measure(sample.labels)
-        self.measured.append((area, extent, sample.classes))
+        self.measured.append(statistics_of(sample, len(dataset.class_names)))
+        area = self.measured[-1].areas
         self.object_counts[sample.name] = len(area)
         if not len(area):
             self.empty.append(sample.name)
@@ -251,7 +245,7 @@ class _Findings:
     def report(self, head: list[str], class_names: Iterable[str]) -> Report:
         """Everything in sentences."""
         class_names = tuple(class_names)
-        statistics = _statistics(self.sizes, self.measured, len(class_names))
+        statistics = joined(self.measured, len(class_names))
         warnings = list(self._warnings(statistics, class_names))
         return Report(
             errors=tuple(_shortened(self.errors)),
@@ -315,7 +309,7 @@ class _Findings:
         low, high = statistics.image_sizes.min(axis=0), statistics.image_sizes.max(axis=0)
         span = f"{low[0]} x {low[1]}" + (f" to {high[0]} x {high[1]}" if (low != high).any() else "")
         yield f"images: {span} pixels; {self._kinds()}"
-        per_image = sorted(len(area) for area, *_ in self.measured)
+        per_image = sorted(image.count for image in self.measured)
         yield (
             f"objects: {statistics.count}, {per_image[0]} to {per_image[-1]} in an image, "
             f"{np.median(per_image):g} in the median one"
@@ -334,7 +328,7 @@ class _Findings:
 
     def _by_class(self, statistics: ObjectStatistics, class_names: tuple[str, ...]) -> Iterator[str]:
         """A table with a row for each class."""
-        images = Counter(number for _, _, classes in self.measured for number in set(classes.tolist()))
+        images = Counter(number for image in self.measured for number in set(image.classes.tolist()))
         rows = [("class", "objects", "images", "of all pixels", "median area")]
         for number, name in enumerate(class_names, 1):
             own = statistics.areas[statistics.classes == number]

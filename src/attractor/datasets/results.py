@@ -102,7 +102,8 @@ def _whole(dataset: Dataset) -> Dataset:
 
 def _layout_of(dataset: Dataset) -> str:
     """The name of a data set's layout, or of its class where it is no layout's."""
-    return next((name for name, layout in DATASETS.items() if layout is type(dataset)), type(dataset).__name__)
+    names: dict[object, str] = {layout: name for name, layout in DATASETS.items()}
+    return names.get(type(dataset), type(dataset).__name__)
 
 
 def _benchmark_of(path: Path, dataset: Dataset) -> Benchmark | None:
