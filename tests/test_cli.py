@@ -26,6 +26,7 @@ from attractor.methods import METHODS
 from attractor.model import Model
 from attractor.prediction.image import choose_device
 from attractor.weights import MODELS
+from attractor.wording import install
 
 RANDOM = np.random.default_rng(0)
 
@@ -435,7 +436,7 @@ def test_training_without_its_packages_says_what_to_install(attractor_command, a
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lightning" else find(name))
     answer = attractor_command("train", annotated)
     assert answer.code == 2
-    assert answer.error == 'Training needs lightning, not installed here: pip install "attractor[train]".\n'
+    assert answer.error == f"Training needs lightning, not installed here. {install('train')}\n"
 
 
 def test_check_reports_and_its_code_tells_errors(attractor_command, annotated):

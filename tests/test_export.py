@@ -23,6 +23,7 @@ from attractor.networks.erfnet import ERFNet
 from attractor.networks.padding import padded
 from attractor.networks.positions import _evenly
 from attractor.normalisation import SAMPLE, Normalisation, Normalised, percentile
+from attractor.wording import install
 
 RANDOM = np.random.default_rng(0)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "segment_without_torch.py"
@@ -394,7 +395,7 @@ def test_a_missing_package_is_named_with_what_installs_it(target, attractor_comm
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     error = refused(attractor_command("export", "nuclei", "--format", target), tmp_path)
     assert f"Writing {target} needs {' and '.join(wanted.packages)}, not installed here" in error
-    assert f'pip install "attractor[{wanted.extra}]"' in error
+    assert install(wanted.extra) in error
 
 
 def test_an_unknown_format_is_answered_with_those_there_are(attractor_command, tmp_path, monkeypatch):

@@ -38,6 +38,7 @@ from attractor.methods.contract import LearnsNumbers, with_network
 from attractor.model import Model
 from attractor.networks import Network
 from attractor.normalisation import Normalised, number
+from attractor.wording import install
 
 KEY = "attractor"  # under which a file holds what is known of the model
 INPUT = "images"
@@ -263,10 +264,7 @@ def check_export(path: Path, *, target: str) -> None:
     """
     suffix, wanted = suffix_of(target), FORMATS[target]
     if missing := [name for name in wanted.packages if importlib.util.find_spec(name) is None]:
-        raise InputError(
-            f"Writing {target} needs {' and '.join(missing)}, not installed here: "
-            f'pip install "attractor[{wanted.extra}]".'
-        )
+        raise InputError(f"Writing {target} needs {' and '.join(missing)}, not installed here. {install(wanted.extra)}")
     if path.suffix != suffix:
         raise InputError(f"{path}: files of the format {target} end in {suffix}; name it {path.stem}{suffix}.")
     if not path.resolve().parent.is_dir():

@@ -11,6 +11,7 @@ import typer.core
 
 import attractor
 from attractor.errors import InputError
+from attractor.wording import install
 
 app = typer.Typer(
     name="attractor",
@@ -125,4 +126,4 @@ def need_for_training() -> None:
     """Refuse to begin where what trains is not installed."""
     missing = [name for name in ("lightning", "tensorboard") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f'Training needs {" and ".join(missing)}, not installed here: pip install "attractor[train]".')
+        raise InputError(f"Training needs {' and '.join(missing)}, not installed here. {install('train')}")
