@@ -16,7 +16,7 @@ from PIL import Image
 import attractor
 from attractor.errors import InputError
 from attractor.images import read_image, read_labels
-from attractor.prediction import folder
+from attractor.prediction import crew, folder
 from attractor.prediction.folder import segment_files
 from attractor.prediction.outputs import OUTPUTS
 from attractor.prediction.result import FolderOutput, Result
@@ -60,11 +60,9 @@ def test_an_image_gives_labels_overlay_and_table(segmenter, tmp_path):
 def test_a_folder_is_segmented_and_its_results_are_not(segmenter, tmp_path):
     for name in "ab":
         picture(tmp_path / f"{name}.png")
-    reported = []
-    first = segment_files(segmenter, [tmp_path], tmp_path, report=reported.append)
+    first = list(segment_files(segmenter, [tmp_path], tmp_path))
     assert [outcome.image.name for outcome in first] == ["a.png", "b.png"]
-    assert reported == first
-    assert segment_files(segmenter, [tmp_path], tmp_path) == first
+    assert list(segment_files(segmenter, [tmp_path], tmp_path)) == first
     assert len(names(tmp_path)) == 8
 
 
@@ -72,7 +70,7 @@ def test_an_image_that_fails_does_not_stop_the_others(segmenter, tmp_path):
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"nothing of the kind")
     picture(tmp_path / "c.png")
-    outcomes = segment_files(segmenter, [tmp_path], tmp_path / "out")
+    outcomes = list(segment_files(segmenter, [tmp_path], tmp_path / "out"))
     assert [outcome.problem is None for outcome in outcomes] == [True, False, True]
     assert outcomes[1].problem.startswith(f"{tmp_path / 'b.png'}: is not an image")
     assert {name[0] for name in names(tmp_path / "out")} == {"a", "c"}
@@ -95,7 +93,7 @@ def test_of_an_image_all_files_are_there_or_none(segmenter, tmp_path, monkeypatc
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", write_until_full)
-    outcomes = segment_files(segmenter, [tmp_path], tmp_path / "out")
+    outcomes = list(segment_files(segmenter, [tmp_path], tmp_path / "out"))
     assert [outcome.problem for outcome in outcomes] == [
         None,
         f"{tmp_path / 'out' / ('b' + ending)}: cannot be written: No space left on device; make room, or write to "
@@ -133,7 +131,7 @@ def test_a_format_of_a_folder_is_written_with_the_files_or_not_at_all(segmenter,
     monkeypatch.setitem(OUTPUTS, "shared", FolderOutput(folder="shared", write=write))
     for name in "ab":
         picture(tmp_path / f"{name}.png")
-    outcomes = segment_files(segmenter, [tmp_path], tmp_path / "out", formats=["shared", "csv"])
+    outcomes = list(segment_files(segmenter, [tmp_path], tmp_path / "out", formats=["shared", "csv"]))
     assert [outcome.problem for outcome in outcomes] == [None, f"{tmp_path / 'out/shared/b'}: no."]
     assert names(tmp_path / "out") == ["a_objects.csv", "shared"]
     assert names(tmp_path / "out/shared") == ["a"]
@@ -144,7 +142,7 @@ def test_pixels_have_the_size_that_is_given_or_else_the_files_own(segmenter, tmp
     tifffile.imwrite(tmp_path / "own.tif", pixels, imagej=True, resolution=(4, 4), metadata={"unit": "um"})
     tifffile.imwrite(tmp_path / "none.tif", pixels)
     for out, size in [("by_file", None), ("given", (2.0, 1.0))]:
-        segment_files(segmenter, [tmp_path], tmp_path / out, formats=["csv"], pixel_size=size)
+        list(segment_files(segmenter, [tmp_path], tmp_path / out, formats=["csv"], pixel_size=size))
 
     def area(file: str) -> float | None:
         with (tmp_path / file).open(newline="") as table:
@@ -160,30 +158,28 @@ def test_pixels_have_the_size_that_is_given_or_else_the_files_own(segmenter, tmp
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")]
 )
 def test_an_image_beyond_the_memory_is_named(segmenter, tmp_path, monkeypatch, error):
-    def segment(self, image, **options):
+    def predict(self, image, **options):
         raise error
 
-    monkeypatch.setattr(type(segmenter), "segment", segment)
+    monkeypatch.setattr(type(segmenter), "predict", predict)
     (outcome,) = segment_files(segmenter, [picture(tmp_path / "a.png")], tmp_path / "out", object_size=2.0)
     assert "a.png: needs more memory than there is" in outcome.problem
     assert "cut it into parts, or give a larger --object-size" in outcome.problem
 
 
 def test_images_after_one_that_fails_are_there(segmenter, tmp_path, monkeypatch):
-    segment = type(segmenter).segment
+    predict = type(segmenter).predict
 
     def failing(self, image, *, name, **options):
         if "b.png" in name:
             raise MemoryError
-        return segment(self, image, name=name, **options)
+        return predict(self, image, name=name, **options)
 
-    monkeypatch.setattr(type(segmenter), "segment", failing)
-    monkeypatch.setattr(folder, "ROOM", 1)  # each goes alone, and waits for the one before
+    monkeypatch.setattr(type(segmenter), "predict", failing)
+    monkeypatch.setattr(crew, "ROOM", 1)  # each goes alone, and waits for the one before
     paths = [picture(tmp_path / f"{name}.png") for name in "abcd"]
-    reported = []
-    outcomes = segment_files(segmenter, paths, tmp_path / "out", report=reported.append)
+    outcomes = list(segment_files(segmenter, paths, tmp_path / "out"))
     assert [outcome.image for outcome in outcomes] == paths
-    assert reported == outcomes
     assert [outcome.problem is None for outcome in outcomes] == [True, False, True, True]
     assert not list((tmp_path / "out").glob("b_*"))
 
@@ -194,10 +190,10 @@ def test_an_image_is_computed_while_another_is_written(tiny_model, tmp_path, mon
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     segmenter = attractor.load(tiny_model, device="cpu", engine=engine)
     second_is_computed = threading.Event()
-    segment, write = type(segmenter).segment, folder.write_files
+    predict, write = type(segmenter).predict, folder.write_files
 
     def noting(self, image, *, name, **options):
-        found = segment(self, image, name=name, **options)
+        found = predict(self, image, name=name, **options)
         if "b.png" in name:
             second_is_computed.set()
         return found
@@ -207,11 +203,11 @@ def test_an_image_is_computed_while_another_is_written(tiny_model, tmp_path, mon
             assert second_is_computed.wait(60)
         write(result, *arguments)
 
-    monkeypatch.setattr(type(segmenter), "segment", noting)
+    monkeypatch.setattr(type(segmenter), "predict", noting)
     monkeypatch.setattr(folder, "write_files", waiting)
     threads = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    outcomes = segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "ab"], tmp_path / "out")
+    outcomes = list(segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "ab"], tmp_path / "out"))
     assert [outcome.problem for outcome in outcomes] == [None, None]
     # a core for each of two images where each is computed by one; all in the end
     assert threads == ([1, 1, 2] if engine == "torch" else [2, 2, 2])
@@ -221,17 +217,17 @@ def test_large_images_share_the_cores_with_those_that_have_room_beside_them(segm
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     threads = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(folder, "ROOM", 40 * 50 * 2)
-    segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "abcde"], tmp_path / "out")
+    monkeypatch.setattr(crew, "ROOM", 40 * 50 * 2)
+    list(segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "abcde"], tmp_path / "out"))
     assert threads == [2] * 5 + [4]  # two have room
     threads.clear()
-    monkeypatch.setattr(folder, "ROOM", 40 * 50)
-    segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "abcde"], tmp_path / "out")
+    monkeypatch.setattr(crew, "ROOM", 40 * 50)
+    list(segment_files(segmenter, [picture(tmp_path / f"{name}.png") for name in "abcde"], tmp_path / "out"))
     assert threads == [4] * 6
 
 
 def test_large_images_wait_until_those_before_are_done():
-    room = folder._Room(10)
+    room = crew.Room(10)
     entered = threading.Event()
 
     def enter():
@@ -248,12 +244,12 @@ def test_large_images_wait_until_those_before_are_done():
 
 
 def test_an_error_of_our_own_is_not_hidden(segmenter, tmp_path, monkeypatch):
-    def segment(self, image, **options):
+    def predict(self, image, **options):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(type(segmenter), "segment", segment)
+    monkeypatch.setattr(type(segmenter), "predict", predict)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        segment_files(segmenter, [picture(tmp_path / "a.png")], tmp_path / "out")
+        list(segment_files(segmenter, [picture(tmp_path / "a.png")], tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -269,7 +265,7 @@ def test_an_error_of_our_own_is_not_hidden(segmenter, tmp_path, monkeypatch):
 )
 def test_an_option_that_cannot_be_is_refused_before_anything_is_read(segmenter, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        segment_files(segmenter, [tmp_path / "none.png"], tmp_path / "out", **options)
+        list(segment_files(segmenter, [tmp_path / "none.png"], tmp_path / "out", **options))
     assert not (tmp_path / "out").exists()
 
 
@@ -291,7 +287,7 @@ def test_formats_and_pixel_size_are_given_on_the_command_line(attractor_command,
     answer = attractor_command(*call, "--format", "csv, geojson", "--pixel-size", "0.5x0.25")
     assert (answer.code, answer.error) == (0, "")
     assert answer.out.endswith(f"results as csv, geojson are in {tmp_path / 'out'}.\n")
-    assert names(tmp_path / "out") == ["a_objects.csv", "a_objects.geojson"]
+    assert names(tmp_path / "out") == ["a_objects.csv", "a_objects.geojson", "run.json"]
     with (tmp_path / "out/a_objects.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
     assert float(row["area_um2"]) == pytest.approx(int(row["area"]) / 8)

@@ -186,6 +186,40 @@ def test_the_model_given_stays_as_it_is_and_can_be_trained_on(precision):
     assert np.array_equal(segmenter.segment(image).labels, labels)
 
 
+def test_many_images_are_segmented_in_their_order(segmenter, squares):
+    images = [squares[: 40 - n] for n in range(0, 24, 4)]
+    expected = [segmenter.segment(image, tta=True).labels for image in images]
+    for given in (images, iter(images), tuple(images)):
+        found = list(segmenter.segment_many(given, tta=True))
+        assert len(found) == len(images)
+        assert all(np.array_equal(one.labels, labels) for one, labels in zip(found, expected, strict=True))
+    assert list(segmenter.segment_many([])) == []
+
+
+def test_images_are_drawn_shortly_before_they_are_needed(segmenter, squares):
+    drawn = []
+
+    def endless():
+        while True:
+            drawn.append(1)
+            yield squares
+
+    found = segmenter.segment_many(endless())
+    assert not drawn
+    assert len(next(found)) == 6
+    assert len(drawn) <= 2 + torch.get_num_threads()
+    found.close()
+
+
+def test_of_many_images_the_one_that_cannot_be_used_is_named(segmenter, squares):
+    found = segmenter.segment_many([squares, squares[None, None], squares])
+    assert len(next(found)) == 6
+    with pytest.raises(InputError, match="Image 2: an array of shape"):
+        next(found)
+    with pytest.raises(InputError, match="A tile has 7 pixels"):
+        segmenter.segment_many([squares], tile=7)
+
+
 def test_what_numpy_makes_an_array_of_will_do(segmenter, squares):
     expected = segmenter.segment(squares).labels
     for image in (squares.tolist(), torch.from_numpy(squares), squares.astype(np.int64), squares > 0):

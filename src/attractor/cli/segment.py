@@ -16,10 +16,15 @@ from attractor.wording import counted
 
 if TYPE_CHECKING:
     from attractor.prediction.folder import Outcome
+    from attractor.prediction.run import Options, Run
 
 
 def segment(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, and folders of images.")],
+    context: typer.Context,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE|FOLDER...", help="Images, and folders of images.", show_default=False),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="A model's name (see `attractor models`), file, or training folder.")
     ] = "nuclei",
@@ -52,47 +57,105 @@ def segment(
             show_default="the file's own",
         ),
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Do again what this run.json says, with the images and options given beside it in place of its own.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Find the objects of images: label image, picture with outlines, and table of objects for each."""
-    from attractor.images import find_images
-    from attractor.prediction.folder import segment_files
-    from attractor.prediction.outputs import DEFAULT_OUTPUTS, written_endings
+    """Find the objects of images: label image, picture with outlines, and table of objects for each.
 
-    chosen = [name.strip() for name in formats.split(",") if name.strip()]
-    size = _sides(pixel_size)
-    given = find_images(images, written=written_endings())
-    segmenter = attractor.load(
-        model, device=device, thresholds=_numbers(thresholds or ()), engine=engine, precision=precision
+    What was done, by what and with which options, stands in run.json beside the results.
+    """
+    from attractor.prediction.run import Options, read_run
+
+    options = Options(
+        images=tuple(map(str, images or ())),
+        model=model,
+        out=str(out),
+        device=device,
+        engine=engine,
+        precision=precision,
+        object_size=object_size,
+        tile=tile,
+        tta=tta,
+        thresholds=_numbers(thresholds or ()),
+        formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+        pixel_size=_sides(pixel_size),
     )
-    with progress("segmenting", len(given.images) + len(given.problems)) as (advance, console):
-
-        def report(outcome: Outcome) -> None:
-            advance()
-            if outcome.problem is not None:
-                complain(outcome.problem, console)
-
-        outcomes = segment_files(
-            segmenter,
-            images,
-            out,
-            tta=tta,
-            object_size=object_size,
-            tile=tile,
-            formats=chosen,
-            pixel_size=size,
-            report=report,
-        )
+    former = None if like is None else read_run(like)
+    if former is not None:
+        options = former.again(options, changed=_given(context))
+    if not options.images:
+        raise InputError("No image is given; give files or folders of images, or --like run.json to do a call again.")
+    outcomes = _segmented(options, former)
     done = [outcome for outcome in outcomes if outcome.problem is None]
-    n_objects = sum(outcome.n_objects for outcome in done)
     if done:
-        found = f"Found {counted(n_objects, 'object')} in {counted(len(done), 'image')}"
-        is_usual = tuple(chosen) == DEFAULT_OUTPUTS
-        say(
-            f"{found}; {'labels, overlays and tables' if is_usual else 'results as ' + ', '.join(chosen)} are in {out}."
-        )
+        _say_what_was_found(done, options)
     if len(done) < len(outcomes):
         complain(f"{len(outcomes) - len(done)} of {counted(len(outcomes), 'image')} could not be segmented.")
         raise typer.Exit(1)
+
+
+def _segmented(options: Options, former: Run | None) -> list[Outcome]:
+    """Segment all images and keep a record of it; with the model of the former run, where one is done again."""
+    from attractor.images import find_images
+    from attractor.model import find_model
+    from attractor.prediction.folder import segment_files
+    from attractor.prediction.outputs import written_endings
+    from attractor.prediction.run import ModelFile, Run, recorded
+
+    given = find_images(options.images, written=written_endings())
+    file = find_model(options.model)
+    model = ModelFile.of(options.model, file)
+    if former is not None:
+        former.check_model(model)
+    segmenter = attractor.load(
+        file,
+        device=options.device,
+        thresholds=options.thresholds,
+        engine=options.engine,
+        precision=options.precision,
+    )
+    outcomes = segment_files(
+        segmenter,
+        options.images,
+        options.out,
+        tta=options.tta,
+        object_size=options.object_size,
+        tile=options.tile,
+        formats=options.formats,
+        pixel_size=options.pixel_size,
+    )
+    with (
+        recorded(Run.of(segmenter, model, options), outcomes, Path(options.out)) as noted,
+        progress("segmenting", len(given.images) + len(given.problems)) as (advance, console),
+    ):
+        done = []
+        for outcome in noted:
+            advance()
+            if outcome.problem is not None:
+                complain(outcome.problem, console)
+            done.append(outcome)
+        return done
+
+
+def _say_what_was_found(done: Sequence[Outcome], options: Options) -> None:
+    from attractor.prediction.outputs import DEFAULT_OUTPUTS
+
+    found = f"Found {counted(sum(outcome.n_objects for outcome in done), 'object')} in {counted(len(done), 'image')}"
+    is_usual = options.formats == DEFAULT_OUTPUTS
+    results = "labels, overlays and tables" if is_usual else "results as " + ", ".join(options.formats)
+    say(f"{found}; {results} are in {options.out}.")
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Names of the options that stand in the call itself."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def _sides(size: str | None) -> tuple[float, float] | None:

@@ -1,8 +1,7 @@
 """A folder of images in, files out: for each image its label image, a picture with outlines, and a table of objects.
 
 Other formats may be asked for. Of one image all files appear, each whole, or none. An image that cannot be used does
-not stop the others. Several images are under way at once: on a processor each on a core of its own, which is faster
-than all cores on one; else one is read and another written while the network computes a third.
+not stop the others. Several images are under way at once.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """
@@ -10,34 +9,28 @@ Shapes: `h` rows, `w` columns, `c` channels.
 from __future__ import annotations
 
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from threading import Condition, Lock
-from typing import TypeVar
+from threading import Lock
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
 
 from attractor.errors import InputError
-from attractor.images import atomic, find_images, read_image
+from attractor.images import Found, atomic, find_images, read_image
 from attractor.images import pixel_size as pixel_size_in
 from attractor.instances import Instances
 from attractor.measurements import check_pixel_size
+from attractor.prediction.crew import Crew
 from attractor.prediction.image import Segmenter
 from attractor.prediction.memory import is_for_memory
 from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
 from attractor.prediction.result import FileOutput, FolderOutput, Result
-
-ROOM = 1 << 23  # pixels of the images under way at once, where memory is not the limit
-STAGES = 3  # images under way where they share one device: one is read, one computed, one written
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,9 @@ class Outcome:
     image: Path  # or a folder that holds none
     n_objects: int  # 0 where it failed
     problem: str | None  # why there are no files; None where all was written
+    shape: tuple[int, int] | None = None  # height and width in pixels; None where it failed
+    tile: int | None = None  # side of the tiles that it was computed in; None where it was computed whole
+    seconds: float | None = field(default=None, compare=False)  # from reading to writing
 
 
 def segment_files(
@@ -59,8 +55,7 @@ def segment_files(
     tile: int | None = None,
     formats: Sequence[str] = DEFAULT_OUTPUTS,
     pixel_size: tuple[float, float] | None = None,
-    report: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
+) -> Iterator[Outcome]:
     """Segment image files and write, for `cells.png`, `cells_labels.tif`, `cells_overlay.png` and `cells_objects.csv`.
 
     Args:
@@ -72,7 +67,10 @@ def segment_files(
         tile: side in pixels of the tiles that large images are computed in.
         formats: names in `attractor.prediction.outputs.OUTPUTS` of what to write.
         pixel_size: micrometres along a pixel's height and width; by default each file's own, where it has one.
-        report: called with the outcome of each image as soon as it and those before it are there.
+
+    Returns:
+        What became of each image, as soon as it and those before it are written. Options, paths and folder are checked
+        at once; the images are worked on while outcomes are asked for.
 
     Raises:
         InputError: if there is no such file or no image at all, two images share a stem, an option cannot be, or the
@@ -84,74 +82,44 @@ def segment_files(
     if pixel_size is not None:
         check_pixel_size(pixel_size)
     given = find_images(paths, written=written_endings())
-    images = given.images
-    out = Path(out)
-    make_writable(out)
-    room, reading = _Room(min(ROOM, segmenter.most_pixels())), Lock()
+    make_writable(Path(out))
+    crew = Crew(
+        side_by_side=segmenter.computes_side_by_side,
+        most_pixels=segmenter.most_pixels(),
+        n_images=len(given.images),
+    )
+    predict = partial(segmenter.predict, tta=tta, object_size=object_size, tile=tile)
+    reading = Lock()
 
-    def one(path: Path) -> int:
+    def one(path: Path) -> Outcome:
+        start = time.perf_counter()
         with ExitStack() as leaving:
             with reading:  # no more than one image waits for room
                 image = read_image(path)
-                n_pixels = image.shape[0] * image.shape[1]
-                leaving.enter_context(room.taken(n_pixels))
-            at_once = min(n_workers, max(1, room.most // n_pixels)) if segmenter.computes_side_by_side else 1
-            torch.set_num_threads(max(1, n_cores // at_once))
-            found = segmenter.segment(image, tta=tta, object_size=object_size, tile=tile, name=str(path))
+                leaving.enter_context(crew.place(image.shape[0] * image.shape[1]))
+            prediction = predict(image, name=str(path))
             size = pixel_size or pixel_size_in(path)
-            whole = Result(path.name, image, found, segmenter.class_names, size, segmenter.is_ordered)
-            write_files(whole, out, formats)
-            return len(found)
+            found = prediction.found
+            result = Result(path.name, image, found, segmenter.class_names, size, segmenter.is_ordered)
+            write_files(result, Path(out), formats)
+        shape = image.shape[0], image.shape[1]
+        return Outcome(path, len(found), None, shape, prediction.tile, time.perf_counter() - start)
 
-    outcomes = [Outcome(folder, 0, problem) for folder, problem in given.problems.items()]
-    for outcome in outcomes:
-        report(outcome)
-    n_cores = torch.get_num_threads()
-    n_workers = min(len(images), n_cores if segmenter.computes_side_by_side else STAGES)
-    try:
-        with ThreadPoolExecutor(n_workers) as pool:
-            for path, written in zip(images, _ahead(pool, one, images, n_workers), strict=True):
-                outcomes.append(_outcome(path, written, object_size))
-                report(outcomes[-1])
-    finally:
-        torch.set_num_threads(n_cores)
-    return outcomes
+    return _outcomes(given, crew.each(one, given.images), object_size)
 
 
-class _Room:
-    """So many pixels may be under way at once; an image with more goes alone."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.used, self.changed = most, 0, Condition()
-
-    @contextmanager
-    def taken(self, n: int) -> Iterator[None]:
-        """Room for n pixels, as soon as there is so much."""
-        with self.changed:
-            self.changed.wait_for(lambda: not self.used or self.used + n <= self.most)
-            self.used += n
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.used -= n
-                self.changed.notify_all()
+def _outcomes(given: Found, written: Iterator[Future[Outcome]], object_size: float | None) -> Iterator[Outcome]:
+    """What became of the folders without images, and then of each image."""
+    for folder, problem in given.problems.items():
+        yield Outcome(folder, 0, problem)
+    for path, outcome in zip(given.images, written, strict=True):
+        yield _outcome(path, outcome, object_size)
 
 
-def _ahead(pool: Executor, function: Callable[[S], T], items: Iterable[S], n: int) -> Iterator[Future[T]]:
-    """What the function makes of each item, in other threads; n of them are begun before the first is asked for."""
-    begun: deque[Future[T]] = deque()
-    for item in items:
-        begun.append(pool.submit(function, item))
-        if len(begun) > n:
-            yield begun.popleft()
-    yield from begun
-
-
-def _outcome(image: Path, written: Future[int], object_size: float | None) -> Outcome:
+def _outcome(image: Path, written: Future[Outcome], object_size: float | None) -> Outcome:
     """What became of an image, once it is known."""
     try:
-        return Outcome(image, written.result(), None)
+        return written.result()
     except InputError as error:
         return Outcome(image, 0, str(error))
     except (MemoryError, RuntimeError) as error:

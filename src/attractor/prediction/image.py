@@ -9,7 +9,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from threading import Lock
@@ -29,6 +29,7 @@ from attractor.instances import Instances, relabel
 from attractor.methods.contract import Gathers, KnowsWhenFull, Ordered, Proposes, Turns, with_network
 from attractor.model import Model
 from attractor.normalisation import Normalisation, Normalised
+from attractor.prediction.crew import Crew
 from attractor.prediction.engines import check_engine, dtype_of, engine_of
 from attractor.prediction.memory import chosen_tile, is_for_memory, most_pixels, smaller_tile
 from attractor.prediction.tiles import check_tile, strips, tiled_maps
@@ -192,6 +193,50 @@ class Segmenter:
         """
         found = self.predict(image, tta=tta, object_size=object_size, tile=tile, name=name).found
         return replace(found, class_names=self.class_names)
+
+    def segment_many(
+        self,
+        images: Iterable[ArrayLike],
+        *,
+        tta: bool = False,
+        object_size: float | None = None,
+        tile: int | None = None,
+    ) -> Iterator[Instances]:
+        """The objects of one image after another, in their order, several of them computed at once.
+
+        On a processor each image has a core of its own, which is faster than `segment` in a loop. Images are drawn
+        shortly before they are needed, so that `images` may be a generator of more than fit into memory.
+
+        >>> import attractor, numpy as np
+        >>> segmenter = attractor.load("nuclei", device="cpu")
+        >>> images = (np.full((32, 32), value, np.uint8) for value in range(3))
+        >>> [len(found) for found in segmenter.segment_many(images)]
+        [0, 0, 0]
+
+        Args:
+            images: each as for `segment`.
+            tta: as for `segment`, like the two that follow.
+            object_size: typical diameter of the objects, in pixels.
+            tile: side in pixels of the tiles to compute one after another.
+
+        Raises:
+            InputError: if an option cannot be, at once; and as `segment` does, when the image has its turn.
+        """
+        self.check_options(tta=tta, object_size=object_size, tile=tile)
+        crew = Crew(
+            side_by_side=self.computes_side_by_side,
+            most_pixels=self.most_pixels(),
+            n_images=len(images) if isinstance(images, Sized) else None,
+        )
+        segment = partial(self.segment, tta=tta, object_size=object_size, tile=tile)
+
+        def one(numbered: tuple[int, ArrayLike]) -> Instances:
+            name = f"Image {numbered[0]}"
+            pixels = self._pixels(numbered[1], name)
+            with crew.place(pixels.shape[0] * pixels.shape[1]):
+                return segment(pixels, name=name)
+
+        return (found.result() for found in crew.each(one, enumerate(images, 1)))
 
     def predict(
         self,
