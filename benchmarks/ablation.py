@@ -466,8 +466,8 @@ def sizes_and_margins(segmenter: Segmenter, dataset: Dataset) -> tuple[np.ndarra
         sample = dataset[index]
         maps = segmenter.maps(segmenter.prepared(sample.image, name=sample.name))
         objects = Objects.of(_truth(sample, segmenter.device))
-        precision = torch.exp(10 * objects.mean(maps.sigma)).cpu()  # (k, 1 or 2)
-        margin = torch.sqrt(np.log(2) / precision) / step  # (k, 2)
+        concentration = torch.exp(10 * objects.mean(maps.sigma)).cpu()  # (k, 1 or 2)
+        margin = torch.sqrt(np.log(2) / concentration) / step  # (k, 2)
         sizes.append(objects.area.sqrt().cpu().numpy())
         margins.append(margin.log().mean(1).exp().numpy())
         image.append(np.full(len(margin), index))

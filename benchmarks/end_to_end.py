@@ -41,8 +41,8 @@ def plainly(model, picture):
     method, description = model.method, model.description
     colour = np.repeat(picture[..., None], description.channels, 2)
     image = torch.from_numpy(description.normalisation(colour)).permute(2, 0, 1)[None]
-    embedding, precision, seed = method.decode(method(image))
-    return group_plain(embedding[0], precision[0], seed[0, 0], **method.thresholds, **method.grouping)
+    embedding, concentration, seed = method.decode(method(image))
+    return group_plain(embedding[0], concentration[0], seed[0, 0], **method.thresholds, **method.grouping)
 
 
 def one_image():
