@@ -257,7 +257,7 @@ def write_cityscapes(path: str | Path, samples: Iterable[Sample], class_names: S
 
 
 def _placed(path: Path) -> _Place:
-    """Root, split and city from a path's last three folders."""
+    """Root, split and city from the last three folders of a path."""
     path = Path(os.path.abspath(path))  # "val" alone is looked up in the folder that one is in
     for above in (path, *path.parents[:2]):
         if above.name in (_PICTURES, *_TRUTHS):
@@ -363,7 +363,7 @@ def _read_numbers(file: Path) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray,
 
 
 def _annotations(files: _Files) -> Annotations:
-    """The objects of one image, then its groups; apart from the data set, so that samples are light to send."""
+    """The objects of one image, then its groups; no method, so that samples are cheap to send to other processes."""
     places, numbers = _read_numbers(files.numbers)
     classes, is_crowd = _class_numbers(numbers), numbers < 1000
     order = np.argsort(is_crowd, kind="stable")
@@ -495,8 +495,8 @@ def _numbers_of(sample: Sample, labels: Int[np.ndarray, " n"], path: Path) -> In
 def write_cityscapes_results(folder: str | Path, name: str, found: Instances, class_names: Sequence[str]) -> None:
     """Write what was found in one image as the official script reads it: NAME_pred.txt, and masks/NAME_0.png and on.
 
-    The script finds the file by itself if the name begins with CITY_SEQUENCE_FRAME, as those of its pictures do. An
-    object each has one mask, so that any number of objects can be told, and scores keep all their digits.
+    The script finds the file by itself if the name begins with CITY_SEQUENCE_FRAME, as those of its pictures do. Each
+    object has a mask of its own, so their number has no limit, and scores keep all their digits.
 
     Args:
         folder: is made if it is not there.
@@ -522,7 +522,7 @@ def write_cityscapes_results(folder: str | Path, name: str, found: Instances, cl
 
 
 def _write_mask(file: Path, mask: Bool[np.ndarray, "h w"]) -> None:
-    """A mask as 0 and 255. Runs are all that there is to find in it: looking for them alone takes half the time."""
+    """A mask as 0 and 255. Long runs are all there is to compress: looking for nothing else takes half the time."""
     with atomic(file) as temporary:
         Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", compress_type=zlib.Z_RLE)
 

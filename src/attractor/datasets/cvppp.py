@@ -1,10 +1,11 @@
 """The leaf segmentation challenge (CVPPP): rosettes of single plants seen from above, in the sets A1 to A4.
 
-Each plant has `plant001_rgb.png`, `plant001_label.png` with a number for each leaf and 0 for background, and mostly
-`plant001_fg.png`, in which the whole plant is not black. Other files, as plant001_centers.png, are passed over.
+Each plant has `plant001_rgb.png`, `plant001_label.png` with a number for each leaf and 0 for background, and usually
+`plant001_fg.png`, in which the whole plant is not black. Other files, such as plant001_centers.png, are passed over.
 
-The labels are the truth, as the challenge scores by them alone: what has a label is leaf, whatever the foreground says.
-Foreground without a label is plant that was given to no leaf, neither object nor background, and becomes `ignore`.
+The labels are the truth, as the challenge scores by them alone: what has a label is a leaf, whatever the foreground
+says. Foreground without a label is a part of the plant that was assigned to no leaf, neither object nor background: it
+becomes `ignore`.
 
 Source: Minervini et al. 2016 (doi:10.1016/j.patrec.2015.10.013) for the images, Scharr et al. 2016
 (doi:10.1007/s00138-015-0737-3) for the challenge.
@@ -53,7 +54,7 @@ class Cvppp:
 
         Args:
             path: one set, or the folder of several: then names begin with the set's, as in A1_plant001, and the column
-                `subset` tells it.
+                `subset` says which.
 
         Raises:
             InputError: if there is no image, or files have no partner; the first three are named.

@@ -3,7 +3,7 @@
 The image ID is `ID/images/ID.png`, and its nuclei are `ID/masks/*.png`, not black where the nucleus is. Images without
 masks, as those of stage1_test, have their nuclei in a table beside the folder, `stage1_solution.csv`: a row of ImageId
 and EncodedPixels for each nucleus, mostly with Height and Width. Rows whose Usage is Ignored were never scored and hold
-no truth; their images are left out. Submissions are such tables, too.
+no truth: their images are left out. Submissions are such tables, too.
 
 EncodedPixels are pairs of a start and a length, down the columns, the first pixel being 1.
 
@@ -122,7 +122,7 @@ class Dsb2018:
 
     @staticmethod
     def recognises(path: str | Path) -> Evidence:
-        """Whether the path is a folder of such folders; also a zip file, of which is said what to do."""
+        """Whether the path is a folder of such folders; also a zip file, as opening it says what to do."""
         is_such = Path(path).suffix.lower() == ".zip" or any(map(_looks_right, _folders(Path(path))))
         return Evidence.STRUCTURE if is_such else Evidence.NONE
 
@@ -206,7 +206,7 @@ def write_dsb2018(folder: str | Path, samples: Iterable[Sample], class_names: Se
     All objects become nuclei, whatever `class_names` says; ignored pixels that no two objects claim are not kept.
 
     Raises:
-        InputError: if a file cannot be written, two samples have one name, or a folder has masks of before.
+        InputError: if a file cannot be written, two samples have one name, or a folder holds images already.
     """
     folder = Path(folder)
     for sample in distinct(samples, folder):

@@ -9,7 +9,7 @@ Pixels are those that ImageJ fills. Coordinates are x, y in pixels, whole number
 an outline if its centre lies inside by the even-odd rule; of centres on an edge those on the right of the outline do,
 those on its left do not. One belongs to an oval if its centre lies inside the ellipse or on it. Rectangles and ovals
 count with their bounds in whole pixels. Curves of composite ROIs are followed in short lines. Nothing is ever
-extracted to the disk.
+unpacked to disk.
 
 Source: ImageJ's RoiDecoder, PolygonFiller and OvalRoi, https://github.com/imagej/ImageJ.
 """
@@ -141,7 +141,7 @@ def encode_rois(found: Instances, class_names: Sequence[str]) -> bytes:
 
 
 def _roifile() -> Any:
-    """The library that knows the format."""
+    """The library that reads and writes the format."""
     try:
         import roifile  # comes with an extra only
     except ImportError as error:

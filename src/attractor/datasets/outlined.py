@@ -1,9 +1,9 @@
 """What the layouts share in which each image has a file of outlines: pairing, drawing and writing.
 
-A pixel belongs to an object if its centre lies inside of one of the object's parts: see `polygons`. What lies beyond
-the image is cut off, and an object wholly beyond it is none. Label images cannot hold one pixel twice, so pixels that
-two objects claim become `ignore`, and an object without a pixel of its own is dropped from its sample; `annotate` gives
-every object whole.
+A pixel belongs to an object if its centre lies inside one of the object's parts: see `polygons`. What lies beyond the
+image is cut off, and an object that lies wholly beyond it is left out. Label images cannot hold one pixel twice, so
+pixels that two objects claim become `ignore`, and an object without a pixel of its own is dropped from its sample;
+`annotate` gives every object whole.
 """
 
 from __future__ import annotations

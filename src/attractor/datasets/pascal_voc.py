@@ -89,8 +89,8 @@ class PascalVoc:
         """Look for the files of every image that the lists name.
 
         Args:
-            path: a list of stems, or a folder: then trainval.txt is read, or train.txt and val.txt where there is none,
-                and the column `split` tells which of the two has an image.
+            path: a list of stems, or a folder: then trainval.txt is read, or train.txt and val.txt if it is missing,
+                and the column `split` says which of these two an image is in.
 
         Raises:
             InputError: if a list cannot be read, or an image or its annotations are missing; the first three are named.
@@ -281,7 +281,7 @@ def _find_files(
 
 
 def _read_class_names(file: Path) -> tuple[str, ...]:
-    """The names in a labelmap.txt but the background's, or VOC's where there is none."""
+    """The names in a labelmap.txt except the background's, or VOC's if there is no such file."""
     if not file.is_file():
         return VOC_CLASSES
     try:
