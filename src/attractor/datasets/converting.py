@@ -1,4 +1,4 @@
-"""Any data set as any other: what is read in one layout is written in another, and what that cannot hold is said.
+"""Any data set as any other: what is read in one layout is written in another, and what is lost is said.
 
 Nothing is there under its name before all of it is written.
 """
