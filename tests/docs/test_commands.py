@@ -36,7 +36,7 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "attractor demo": "shows 5,000 objects of the model without training; tests/test_cli.py runs it",
     "attractor export runs/mydata --format openvino": "takes half a minute; tests/test_export.py writes such a file",
     "attractor export nuclei --format torch-export": "takes half a minute; tests/test_export.py writes such a file",
-    "attractor train mydata --set model.network=unet": "is a network of 24 million parameters; tests/networks builds it",
+    "attractor train mydata --set model.network=unet": "is a large network; tests/networks builds it",
     "attractor compare nuclei nuclei-": "needs the models of other methods; tests/test_comparison.py runs them",
     "attractor train recipes/": "is made for data that does not come with the project; tests/test_recipe.py reads it",
     "attractor evaluate street data/street/test --metric coco --results": "needs the classes of that model",
