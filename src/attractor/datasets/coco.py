@@ -189,7 +189,8 @@ def write_coco(path: str | Path, samples: Iterable[Sample], class_names: Sequenc
     path = Path(path)
     file = path if path.suffix.lower() == ".json" else path / "annotations.json"
     if len(set(class_names)) < len(class_names):
-        raise InputError(f"{file}: two of the classes {', '.join(class_names)} have one name; rename one.")
+        names = ", ".join(name[:60] for name in class_names[:9])
+        raise InputError(f"{file}: two of the classes {names} have one name; rename one.")
     made(file.parent)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
