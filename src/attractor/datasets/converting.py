@@ -6,7 +6,6 @@ Nothing is there under its name before all of it is written.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from attractor.datasets import DATASETS, layout_of, open_dataset
 from attractor.datasets.layout import Holds
 from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
+from attractor.images import temporary_folder
 from attractor.instances import decode_mask
 from attractor.wording import counted
 
@@ -45,8 +45,8 @@ def convert(
     lost = _Lost(target.holds)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as unfinished:
-            part = Path(unfinished) / out.name
+        with temporary_folder(out.parent) as unfinished:
+            part = unfinished / out.name
             part.mkdir()
             try:
                 target.write(part, lost.watched(dataset, report), dataset)

@@ -15,6 +15,7 @@ from attractor.images.arrays import as_channels, as_image
 from attractor.images.calibration import pixel_size
 from attractor.images.files import IMAGE_SUFFIXES, OUTPUT_ENDINGS, Found, atomic, find_images, images_in, made
 from attractor.images.reading import read_image, read_labels
+from attractor.images.unfinished import temporary_folder
 from attractor.images.writing import encode_labels, image_suffix, write_image, write_labels
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "pixel_size",
     "read_image",
     "read_labels",
+    "temporary_folder",
     "write_image",
     "write_labels",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from attractor.errors import InputError
+from attractor.images.unfinished import locked, unfinished
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
 OUTPUT_ENDINGS = ("_labels.tif", "_overlay.png")  # images that `attractor segment` writes beside an image
@@ -37,10 +37,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
         InputError: if the system refuses to write (no such folder, no permission, disk full).
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(6)}.part{path.suffix}")  # hidden: `find_images` passes over it
+    temporary = unfinished(path.parent, path.suffix)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with locked(temporary):
+            yield temporary
+            os.replace(temporary, path)
     except OSError as error:
         cure = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder and its permissions"
         raise InputError(

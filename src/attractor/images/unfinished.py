@@ -1,0 +1,72 @@
+"""What is being written, under a hidden name with a lock on it: a later run can tell it from what a killed one left."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.part(\..*)?")  # hidden: `find_images` passes over it
+
+
+def unfinished(folder: Path, suffix: str = "") -> Path:
+    """A new name in a folder, in which what killed runs left is removed."""
+    _remove_unfinished(folder.resolve())
+    return folder / f".{secrets.token_hex(6)}.part{suffix}"
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A folder for what is not yet complete; it is gone after the block."""
+    folder = unfinished(parent)
+    folder.mkdir(mode=0o700)
+    try:
+        with locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a folder, or a file, which is made if it is not there; a process that ends lets go of it."""
+    if sys.platform == "win32":  # where nothing that is open can be renamed
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):  # a file system without locks: nobody will remove anything there
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@lru_cache(maxsize=256)
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what nobody holds a lock on any more; once in the life of a process is enough."""
+    if sys.platform == "win32":
+        return
+    for path in folder.glob(".*.part*"):
+        if UNFINISHED.fullmatch(path.name):
+            with suppress(OSError):  # it is locked, belongs to somebody else, or another run was faster
+                _remove_if_free(path)
+
+
+def _remove_if_free(path: Path) -> None:
+    """Remove a file or folder, or raise an OSError where it is locked."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    finally:
+        os.close(descriptor)

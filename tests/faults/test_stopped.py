@@ -1,0 +1,136 @@
+"""Whatever stops a command, its files are whole, the next run finds nothing left over, and its code says what it was.
+
+`ATTRACTOR_FAULTS=4 pytest tests/faults` kills at a hundred moments instead of twenty-five.
+"""
+
+import json
+import shutil
+import signal
+import tomllib
+from pathlib import Path
+from random import Random
+
+import pytest
+from PIL import Image
+from tests.faults.conftest import EFFORT
+
+from attractor.datasets import open_dataset
+from attractor.images import read_labels
+from attractor.model import Model
+from attractor.training import read_checkpoint
+
+KILLS = {"segment": 8, "convert": 9, "evaluate": 5, "train": 3}  # at an effort of 1
+
+
+def assert_whole(folder: Path) -> None:
+    """Every file that is there under its name can be read to its end."""
+    readers = {
+        ".tif": read_labels,
+        ".png": lambda path: Image.open(path).load(),
+        ".csv": lambda path: path.read_text().endswith("\n") or pytest.fail(f"{path} is cut short"),
+        ".json": lambda path: json.loads(path.read_text()),
+        ".toml": lambda path: tomllib.loads(path.read_text()),
+        ".safetensors": Model.load,
+        ".ckpt": read_checkpoint,
+    }
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder).parts
+        if path.is_file() and not any(part.endswith(".part") or ".part." in part for part in inside):
+            if "logs" not in inside:  # which grow line by line
+                readers[path.suffix](path)
+
+
+def left_over(folder: Path) -> list[Path]:
+    """Hidden files and folders."""
+    return [path for path in folder.rglob(".*")]
+
+
+def assert_done(name: str, folder: Path) -> None:
+    """All that the command writes is there."""
+    assert_whole(folder)
+    assert not left_over(folder)
+    if name == "segment":
+        assert len(list((folder / "out").iterdir())) == 12 + (folder / "out" / "run.json").exists()
+    if name == "convert":
+        dataset = open_dataset(folder / "out")
+        assert [len(dataset[index].classes) for index in range(4)] == [2, 3, 4, 2]
+    if name == "evaluate":
+        assert len(json.loads((folder / "out.json").read_text())["images"]) == 4
+    if name == "train":
+        assert (folder / "out" / "model.safetensors").exists()
+
+
+def again(name: str, command: list[object], folder: Path) -> list[object]:
+    """The command to run next, after it ended early or not."""
+    if name == "convert" and (folder / "out").exists():
+        assert_done(name, folder)  # a folder that has its name is complete
+        shutil.rmtree(folder / "out")
+    if name == "train" and (folder / "out" / "model.safetensors").exists():
+        shutil.rmtree(folder / "out")
+    return [*command, "--resume"] if name == "train" and (folder / "out" / "last.ckpt").exists() else command
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """One for an undisturbed run, one for those that something befalls."""
+    for name in ("calm", "rough"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "calm", tmp_path / "rough"
+
+
+@pytest.mark.parametrize("name", KILLS)
+def test_a_kill_leaves_no_half_file_and_the_next_run_nothing_of_it(name, warm, commands, folders):
+    calm, rough = folders
+    whole = warm(calm, *commands[name])
+    assert whole.code == 0, whole.said
+    assert_done(name, calm)
+    random = Random(name)
+    codes = []
+    for _ in range(max(1, round(KILLS[name] * EFFORT))):
+        command = again(name, commands[name], rough)
+        moment = random.uniform(0, whole.seconds)
+        codes.append(warm(rough, *command, signal=signal.SIGKILL, after=moment).code)
+        assert_whole(rough)
+    assert set(codes) <= {0, 137}
+    assert 137 in codes
+    last = warm(rough, *again(name, commands[name], rough))
+    assert last.code == 0, last.said
+    assert_done(name, rough)
+    if name == "train":  # a resumed training is the training that was never stopped, bit by bit
+        models = [(folder / "out" / "model.safetensors").read_bytes() for folder in folders]
+        assert models[0] == models[1]
+
+
+@pytest.mark.parametrize("name", KILLS)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
+def test_a_command_that_is_asked_to_stop_leaves_nothing_unfinished(name, number, code, warm, commands, folders):
+    calm, rough = folders
+    whole = warm(calm, *commands[name])
+    random = Random(f"{name} {number}")
+    for _ in range(max(1, round(3 * EFFORT))):
+        moment = random.uniform(0.05, 0.9) * whole.seconds
+        ended = warm(rough, *again(name, commands[name], rough), signal=number, after=moment)
+        assert ended.code in (0, code), ended.said
+        assert_whole(rough)
+        assert not left_over(rough)
+
+
+LIMITS = {
+    "RLIMIT_FSIZE": [0, 300, 3_000, 30_000],  # bytes of a file: what a full disk is to a program
+    "RLIMIT_NOFILE": [3, 12, 16, 24],
+    "RLIMIT_AS": [0, 1 << 22, 1 << 24, 1 << 26],  # bytes beyond what is in use
+}
+
+
+@pytest.mark.parametrize("name", KILLS)
+@pytest.mark.parametrize("resource", LIMITS)
+def test_too_little_of_anything_is_said_in_one_line(name, resource, warm, commands, folders):
+    rough = folders[1]
+    for limit in LIMITS[resource]:
+        ended = warm(rough, *again(name, commands[name], rough), limits={resource: limit})
+        assert ended.code in (0, 1, 2), f"{limit}: {ended}"
+        assert_whole(rough)
+        assert not left_over(rough)
+    last = warm(rough, *again(name, commands[name], rough))
+    assert last.code == 0, last.said
+    assert_done(name, rough)
