@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -550,3 +551,27 @@ def test_the_pictures_of_the_demo_score_as_the_median_of_their_kind(attractor_co
     scores = {image["name"]: image["tp"][0] / (image["tp"][0] + image["fp"][0] + image["fn"][0]) for image in images}
     # the medians of all such test images are .875 and .732
     assert scores == pytest.approx({"fluorescence": 0.874, "stained": 0.768}, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "MemoryError: ); close other programs, or give smaller images."),
+        (OSError(errno.EMFILE, "Too many open files"), "raise the limit on open files (ulimit -n)."),
+        (OSError(errno.ENOSPC, "No space left on device"), "make room on the disk."),
+    ],
+    ids=["memory", "descriptors", "disk"],
+)
+def test_a_machine_with_too_little_is_named_in_one_line(attractor_command, monkeypatch, error, words):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("attractor.datasets.converting.convert", fails)
+    monkeypatch.setattr("attractor.cli.data.annotated_images", lambda *_, **__: [])
+    answer = attractor_command("convert", "data", "out", "--to", "coco")
+    assert (answer.code, answer.error.count("\n")) == (2, 1)
+    assert answer.error.startswith("The machine cannot do this (")
+    assert answer.error.endswith(words + "\n")
+    monkeypatch.setattr("attractor.datasets.converting.convert", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        attractor_command("convert", "data", "out", "--to", "coco")

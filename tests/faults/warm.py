@@ -12,7 +12,6 @@ import resource
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -91,10 +90,8 @@ def become_command(job: dict[str, Any], words: int, begins: int) -> NoReturn:
 
 
 def set_limits(limits: dict[str, int]) -> None:
-    """Limit resources of this process; address space by what it may take beyond what it has."""
+    """Limit resources of this process."""
     for name, limit in limits.items():
-        if name == "RLIMIT_AS":
-            limit += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         number = getattr(resource, name)
         resource.setrlimit(number, (limit, resource.getrlimit(number)[1]))
 
