@@ -30,7 +30,7 @@ from attractor.images import atomic
 from attractor.methods import METHODS
 from attractor.networks import NETWORKS, SuggestsOptions
 from attractor.normalisation import Normalisation
-from attractor.training import Settings
+from attractor.settings import Settings
 
 MOST_BYTES = 1 << 20  # of a recipe's file
 DEEPEST = 8  # tables and lists within each other

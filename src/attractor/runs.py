@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import logging
 import shutil
@@ -28,8 +29,8 @@ from attractor.networks import TakesPretrainedEncoder
 from attractor.normalisation import Normalisation
 from attractor.prediction.image import Segmenter
 from attractor.recipe import Data, Read, Recipe, read_images, read_recipe, recipe_for, write_recipe
-from attractor.training import Settings
-from attractor.training import train as fit
+from attractor.settings import Settings
+from attractor.wording import install
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def train(
         (32, 32)
         >>> folder.cleanup()
     """
+    _check_installed()
     if start is not None:
         find_model(start)
     source = recipe if recipe is not None else data
@@ -101,6 +103,13 @@ def train(
         raise InputError(f"{source}: has stages, each with a time of its own: set training.minutes in each of them.")
     folder = default_folder(source) if out is None else out
     return Segmenter(run(wanted, folder, resume=resume, device=device, read=read), device=device)
+
+
+def _check_installed() -> None:
+    """Refuse to begin where what drives a training is missing."""
+    missing = [name for name in ("lightning", "tensorboard") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"Training needs {' and '.join(missing)}, not installed here: {install('train')}.")
 
 
 def default_folder(source: str | Path) -> Path:
@@ -135,6 +144,8 @@ def run(
 
 def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
     """Train by a recipe without stages; nothing is written before all data have been read."""
+    from attractor.training import train as fit  # it imports Lightning: three seconds, and not everybody has it
+
     training, validation = _parts(recipe, read)
     model = _new_model(recipe, training)
     _make_folder(out)

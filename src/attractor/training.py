@@ -35,7 +35,7 @@ from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, Sample
 from attractor.datasets.held import Held
 from attractor.description import Description
-from attractor.errors import InputError, check_choice, check_range
+from attractor.errors import InputError
 from attractor.evaluation import pair_of, predicted, score_pair
 from attractor.images import as_channels, atomic
 from attractor.methods.contract import HasCurriculum
@@ -43,77 +43,11 @@ from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Model
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.prediction.memory import free_memory, is_for_memory
+from attractor.settings import Settings
 from attractor.truth import Objects, Truth
 from attractor.tuning import headline_of, tune
 
 logger = logging.getLogger(__name__)
-
-
-PRECISIONS = ("auto", "float32", "bfloat16")
-RANGES: dict[str, tuple[float, float]] = {  # of the settings that are numbers, lowest and highest included
-    "epochs": (1, 1_000_000),
-    "crops_per_epoch": (1, 100_000_000),
-    "crop_size": (8, 8192),
-    "batch_size": (1, 65_536),
-    "learning_rate": (0, 10),
-    "warmup": (0, 1),
-    "power": (0, 10),
-    "weight_decay": (0, 10),
-    "around_objects": (0, 1),
-    "validate_every": (1, 1_000_000),
-    "patience": (0, 1_000_000),
-    "minutes": (0, 1_000_000),
-    "workers": (0, 256),
-    "seed": (0, 2**32 - 1),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to train; the defaults suit a few hundred images of small objects."""
-
-    epochs: int = 30
-    crops_per_epoch: int = 1600
-    crop_size: int = 256  # side in pixels, a multiple of 8
-    batch_size: int = 8
-    learning_rate: float = 1e-3  # the highest, after warming up
-    warmup: float = 0.03  # share of all steps in which the rate rises from 0
-    power: float = 0.9  # of the fall to 0 that follows
-    weight_decay: float = 1e-4
-    precision: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
-    around_objects: float = 0.8  # share of the crops that have an object near their middle
-    freeze_normalisation: bool = False  # keep the batch normalisation's statistics: for large crops, few in a batch
-    balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
-    metric: str = "average_precision"  # by which the best epoch and the thresholds are chosen; or coco, cityscapes
-    validate_every: int = 1  # epochs; the last one is always validated
-    patience: int = 0  # epochs without a better score after which training ends; 0: never early
-    minutes: float = 0.0  # after which training ends, with the learning rate at 0 by then; 0: when all epochs are done
-    workers: int = 1  # processes that make crops beside the training; the crops do not depend on it
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be, by the name of the setting."""
-        for name, (low, high) in RANGES.items():
-            check_range(f"training.{name}", getattr(self, name), low, high)
-        if self.crop_size % 8:
-            raise InputError(f"training.crop_size is {self.crop_size}; it must be a multiple of 8.")
-        check_choice("training.precision", self.precision, PRECISIONS)
-        if not self.learning_rate > 0:
-            raise InputError("training.learning_rate is 0.0; it must be above 0.")
-        try:
-            headline_of(self.metric)
-        except InputError as error:
-            raise InputError(f"training.metric: {error}") from error
-        if not self.steps_per_epoch:
-            raise InputError(
-                f"training.batch_size is {self.batch_size}, more than the {self.crops_per_epoch} crops of an epoch "
-                "(training.crops_per_epoch); make it smaller."
-            )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch."""
-        return self.crops_per_epoch // self.batch_size
 
 
 @dataclass(frozen=True)

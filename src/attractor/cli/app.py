@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -10,8 +9,6 @@ import typer
 import typer.core
 
 import attractor
-from attractor.errors import InputError
-from attractor.wording import install
 
 app = typer.Typer(
     name="attractor",
@@ -120,10 +117,3 @@ def _common(
     ] = False,
 ) -> None:
     pass
-
-
-def need_for_training() -> None:
-    """Refuse to begin where what trains is not installed."""
-    missing = [name for name in ("lightning", "tensorboard") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"Training needs {' and '.join(missing)}, not installed here. {install('train')}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Split, need_for_training
+from attractor.cli.app import Split
 from attractor.cli.printing import progress, say
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -51,7 +51,6 @@ def _described(model: str) -> Description:
 
     if Path(model).suffix != ".toml":
         return read_description(find_model(model))
-    need_for_training()
     from attractor.recipe import read_recipe
 
     recipe = read_recipe(model)

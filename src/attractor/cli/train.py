@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from attractor.cli.app import Device, Split, need_for_training
+from attractor.cli.app import Device, Split
 from attractor.cli.printing import say
 from attractor.errors import InputError
 
@@ -34,7 +34,6 @@ def train(
     ] = None,
 ) -> None:
     """Train a model by a recipe, or on a data set, for which a recipe is then written."""
-    need_for_training()
     from attractor import runs
     from attractor.datasets import split_path
 
