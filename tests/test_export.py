@@ -14,7 +14,7 @@ from PIL import Image
 import attractor
 from attractor.description import Description
 from attractor.errors import InputError
-from attractor.export import FORMATS, Exportable, Padded, described, export, program_of
+from attractor.export import EXPORTS, Exportable, Padded, described, export, program_of
 from attractor.images import read_labels
 from attractor.methods import METHODS
 from attractor.methods.spatial_embeddings import group_plain
@@ -388,9 +388,9 @@ def refused(answer, folder: Path) -> str:
     return answer.error
 
 
-@pytest.mark.parametrize("target", [name for name, wanted in FORMATS.items() if wanted.packages])
+@pytest.mark.parametrize("target", [name for name, wanted in EXPORTS.items() if wanted.packages])
 def test_a_missing_package_is_named_with_what_installs_it(target, attractor_command, tmp_path, monkeypatch):
-    wanted = FORMATS[target]
+    wanted = EXPORTS[target]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     error = refused(attractor_command("export", "nuclei", "--format", target), tmp_path)

@@ -212,19 +212,20 @@ def _quiet() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Format:
+class Export:
     """How a model is written, and what must be installed for it."""
 
     suffix: str
+    files: str  # that are written, in words
     write: Callable[[ExportedProgram, str, Path], None]
     packages: tuple[str, ...] = ()
     extra: str = ""  # of attractor, that brings the packages
 
 
-FORMATS = {
-    "onnx": Format(".onnx", write_onnx, ("onnx", "onnxscript"), "export"),
-    "openvino": Format(".xml", write_openvino, ("openvino", "onnx", "onnxscript"), "openvino"),
-    "torch-export": Format(".pt2", write_torch),
+EXPORTS: dict[str, Export] = {
+    "onnx": Export(".onnx", "an .onnx", write_onnx, ("onnx", "onnxscript"), "export"),
+    "openvino": Export(".xml", "an .xml and a .bin", write_openvino, ("openvino", "onnx", "onnxscript"), "openvino"),
+    "torch-export": Export(".pt2", "a .pt2", write_torch),
 }
 
 
@@ -234,7 +235,7 @@ def export(model: Model, path: str | Path, *, target: str = "onnx") -> list[str]
     Args:
         model: made or loaded.
         path: the file, with the suffix of the format.
-        target: one of `FORMATS`.
+        target: one of `EXPORTS`.
 
     Raises:
         InputError: as `check_export` does, or if the file cannot be written.
@@ -242,8 +243,13 @@ def export(model: Model, path: str | Path, *, target: str = "onnx") -> list[str]
     path = Path(path)
     check_export(path, target=target)
     program = program_of(model)
-    FORMATS[target].write(program, json.dumps(described(model)), path)
+    EXPORTS[target].write(program, json.dumps(described(model)), path)
     return _names_of_maps(program)
+
+
+def exports_in_words() -> str:
+    """The names of the formats, each with the files that it has."""
+    return ", ".join(f"{name} ({one.files})" for name, one in EXPORTS.items())
 
 
 def suffix_of(target: str) -> str:
@@ -252,8 +258,8 @@ def suffix_of(target: str) -> str:
     Raises:
         InputError: if there is no such format.
     """
-    check_choice("format", target, tuple(FORMATS))
-    return FORMATS[target].suffix
+    check_choice("format", target, tuple(EXPORTS))
+    return EXPORTS[target].suffix
 
 
 def check_export(path: Path, *, target: str) -> None:
@@ -262,7 +268,7 @@ def check_export(path: Path, *, target: str) -> None:
     Raises:
         InputError: if there is no such format, what writes it is not installed, or the file cannot be there.
     """
-    suffix, wanted = suffix_of(target), FORMATS[target]
+    suffix, wanted = suffix_of(target), EXPORTS[target]
     if missing := [name for name in wanted.packages if importlib.util.find_spec(name) is None]:
         raise InputError(f"Writing {target} needs {' and '.join(missing)}, not installed here. {install(wanted.extra)}")
     if path.suffix != suffix:

@@ -6,35 +6,28 @@ import torch
 
 from attractor.description import Description
 from attractor.errors import InputError
-from attractor.methods.spatial_embeddings import Maps
+from attractor.methods import METHODS
+from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings
 from attractor.model import Model
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.prediction.tiles import tiled_maps
 
 
-class Bright(torch.nn.Module):
+class Bright(SpatialEmbeddings):
     """A method whose objects are the bright squares of eight pixels: enough to test what is around a method."""
-
-    def __init__(self, method):
-        super().__init__()
-        self.group, self.turned, self.averaged = method.group, method.turned, method.averaged
-        self.thresholds, self.max_instances, self.network = method.thresholds, None, method.network
-        self.threshold_ranges = method.threshold_ranges
 
     def forward(self, images):
         b, _, h, w = images.shape
         bright = images[:, :1] > 0.5
         rows, columns = torch.arange(h)[:, None].expand(h, w), torch.arange(w).expand(h, w)
-        offset = torch.stack([3.5 - columns % 8, 3.5 - rows % 8]) / 1024
+        offset = torch.stack([3.5 - rows % 8, 3.5 - columns % 8]) / 1024
         return Maps(torch.atanh(offset).expand(b, 2, h, w) * bright, torch.full((b, 2, h, w), 1.0), 16.0 * bright - 8)
 
 
 @pytest.fixture
-def segmenter():
-    model = Model(
-        Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), object_size=8.0)
-    )
-    model.method = Bright(model.method)
+def segmenter(monkeypatch):
+    monkeypatch.setitem(METHODS, "bright", Bright)
+    model = Model(Description(method="bright", network="erfnet", channels=1, class_names=("object",), object_size=8.0))
     return Segmenter(model, device="cpu", precision="float32")
 
 
@@ -74,9 +67,8 @@ def test_views_are_averaged(segmenter, squares):
 
 
 def test_a_model_of_upright_pictures_sees_none_upside_down():
-    recipe = {"augmentation": {"upright": True}}
     model = Model(
-        Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), recipe=recipe)
+        Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), upright=True)
     )
     seen = []
     upright = Segmenter(model, device="cpu", precision="float32")
@@ -142,7 +134,7 @@ def test_as_many_objects_as_the_method_holds_are_remarked_upon(segmenter, square
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
 def test_thresholds_out_of_range_are_refused(segmenter, value):
-    with pytest.raises(InputError, match=r"seed_threshold is .*; it must lie between 0 and 1"):
+    with pytest.raises(InputError, match=r"seed_threshold is .*; it must be between 0 and 1"):
         Segmenter(segmenter.model, device="cpu", thresholds={"seed_threshold": value})
 
 

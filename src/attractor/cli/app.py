@@ -80,11 +80,18 @@ def _outputs() -> str:
     return outputs_in_words()
 
 
+def _exports() -> str:
+    from attractor.export import exports_in_words
+
+    return exports_in_words()
+
+
 NAMES: dict[str, Callable[[], str]] = {
     "layouts": _layouts,
     "results_forms": _results_forms,
     "metrics": _metrics,
     "outputs": _outputs,
+    "exports": _exports,
 }
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from attractor.cli.printing import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def export(
@@ -19,7 +16,7 @@ def export(
     ],
     target: Annotated[
         str,
-        typer.Option("--format", metavar="NAME", help="onnx, openvino (an .xml and a .bin) or torch-export (a .pt2)."),
+        typer.Option("--format", metavar="NAME", help="{exports}."),
     ] = "onnx",
     out: Annotated[Path | None, typer.Option(metavar="FILE", show_default="the model's name, here")] = None,
 ) -> None:

@@ -26,13 +26,13 @@ from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
 from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances, relabel
-from attractor.methods.contract import Gathers, KnowsWhenFull, Ordered, Proposes, Turns, with_network
+from attractor.methods.contract import Gathers, KnowsWhenFull, Method, Ordered, Proposes, Turns, with_network
 from attractor.model import Model
 from attractor.normalisation import Normalisation, Normalised
 from attractor.prediction.crew import Crew
-from attractor.prediction.engines import check_engine, dtype_of, engine_of
+from attractor.prediction.engines import Graphed, check_engine, dtype_of, engine_of
 from attractor.prediction.memory import chosen_tile, is_for_memory, most_pixels, smaller_tile
-from attractor.prediction.tiles import check_tile, strips, tiled_maps
+from attractor.prediction.tiles import Part, Parts, check_tile, strips, tiled_maps
 
 logger = logging.getLogger(__name__)
 
@@ -48,22 +48,29 @@ class Source:
     def __init__(self, pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation, device: torch.device) -> None:
         """Look at the whole image; no part is made yet."""
         self.shape = 1, pixels.shape[2], *pixels.shape[:2]
-        self.pixels: Any = pixels
-        self.limits: Any
-        if device.type == "cpu":
-            self.limits = normalisation.limits(pixels)
-        else:  # it goes there as it is, which is fewer bytes than normalised; of uint16 torch knows little
-            there = torch.tensor(pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels, device=device)
-            self.pixels = there.permute(2, 0, 1)[None]
-            self.limits = Normalised(normalisation).limits(self.pixels)
+        self._part: Callable[[slice, slice], Tensor] = (
+            _parts_here(pixels, normalisation) if device.type == "cpu" else _parts_there(pixels, normalisation, device)
+        )
 
-    def __getitem__(self, part: Any) -> Float[Tensor, "1 c i j"]:
-        """A part of the image: `[..., rows, columns]`, or `[:]` for all of it."""
-        rows, columns = part[-2:] if isinstance(part, tuple) else (slice(None), slice(None))
-        low, scale = self.limits
-        if isinstance(self.pixels, Tensor):
-            return (self.pixels[..., rows, columns] - low) / scale
-        return torch.from_numpy((self.pixels[rows, columns] - low) / scale).permute(2, 0, 1)[None]
+    def __getitem__(self, part: Part) -> Float[Tensor, "1 c i j"]:
+        """The part `[..., rows, columns]`."""
+        return self._part(*part[1:])
+
+
+def _parts_here(pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation) -> Callable[[slice, slice], Tensor]:
+    """What normalises a part of the image by NumPy."""
+    low, scale = normalisation.limits(pixels)
+    return lambda rows, columns: torch.from_numpy((pixels[rows, columns] - low) / scale).permute(2, 0, 1)[None]
+
+
+def _parts_there(
+    pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation, device: torch.device
+) -> Callable[[slice, slice], Tensor]:
+    """What normalises a part of the image on its device, where it goes as it is: that is fewer bytes."""
+    known = pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels  # of uint16 torch knows little
+    there = torch.tensor(known, device=device).permute(2, 0, 1)[None]
+    low, scale = Normalised(normalisation).limits(there)
+    return lambda rows, columns: (there[..., rows, columns] - low) / scale
 
 
 @dataclass(frozen=True)
@@ -136,13 +143,13 @@ class Segmenter:
         return self.device.type == "cpu" and self.engine == "torch"
 
     @property
-    def _method(self) -> Any:
+    def _method(self) -> Method[Any]:
         """The model's method, with its network as the engine computes it."""
         with self._making:  # several threads may be the first to ask
             return self._made
 
     @cached_property
-    def _made(self) -> Any:
+    def _made(self) -> Method[Any]:
         method = self.model.method
         network = method.network
         assert isinstance(network, nn.Module)
@@ -253,11 +260,11 @@ class Segmenter:
         shape = pixels.shape[:2]
         if _is_constant(pixels):  # nothing can be told apart
             return Prediction(self._nothing(shape), None, clock(self.device) - start)
-        source: Any = Source(pixels, self.model.description.normalisation, self.device)
+        source: Parts = Source(pixels, self.model.description.normalisation, self.device)
         if (factor := self._magnification(object_size)) != 1:
-            source = _rescaled(source[:], factor)
+            source = _rescaled(source[..., :, :], factor)
         compute = partial(self._mapped, source, tta, name)
-        group, tile = self._within_memory(compute, source.shape[-2:], tile, name)
+        group, tile = self._within_memory(compute, (source.shape[-2], source.shape[-1]), tile, name)
         between = clock(self.device)
         found = group()
         found = found if found.labels.shape == shape else _resized(found, shape)
@@ -267,16 +274,16 @@ class Segmenter:
         """The result for an image without objects."""
         return Instances.from_labels(np.zeros(shape, np.int32))
 
-    def _mapped(self, source: Any, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
+    def _mapped(self, source: Parts, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
         """Compute the maps of a normalised image, and give what makes objects of them."""
         method = self.model.method
-        shape = tuple(source.shape[-2:])
+        shape = source.shape[-2], source.shape[-1]
         if tile is not None and isinstance(method, Gathers):  # no more than grouping needs is kept of each strip
             self._check_tile(tile)
             with torch.inference_mode():
                 parts = [method.gathered(maps, top=top) for top, maps in strips(self._predict(tta), source, tile)]
             return partial(method.group_gathered, parts, shape)
-        maps = self.maps(source if tile is not None else source[:], tta=tta, tile=tile)
+        maps = self.maps(source, tta=tta, tile=tile)
         if isinstance(method, KnowsWhenFull) and method.is_full(maps)[0]:
             most = method.max_instances
             logger.warning("%s: this model finds at most %d objects in an image; there may be more.", name, most)
@@ -303,8 +310,9 @@ class Segmenter:
                 self._tried = tile = smaller
                 logger.warning("%s: memory ran out on %s; computed in tiles of %d now.", name, self.device.type, tile)
             if self.device.type == "cuda":
-                if self._record:
-                    self._method.network.forget()
+                network = self._method.network
+                if isinstance(network, Graphed):
+                    network.forget()
                 torch.cuda.empty_cache()
 
     def propose(self, image: ArrayLike, n: int, *, tta: bool = False, name: str = "The image") -> Instances:
@@ -326,12 +334,12 @@ class Segmenter:
         if _is_constant(pixels):
             return self._nothing(pixels.shape[:2])
         source = Source(pixels, self.model.description.normalisation, self.device)
-        (found,) = method.propose(self.maps(source[:], tta=tta), n)
+        (found,) = method.propose(self.maps(source, tta=tta), n)
         return found
 
     def prepared(self, image: ArrayLike, *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
         """The image as the network wants it: normalised, a batch of one, on the device."""
-        return Source(self._pixels(image, name), self.model.description.normalisation, self.device)[:]
+        return Source(self._pixels(image, name), self.model.description.normalisation, self.device)[..., :, :]
 
     def _pixels(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "h w c"]:
         try:
@@ -355,28 +363,29 @@ class Segmenter:
             )
 
     @torch.inference_mode()
-    def maps(self, image: Any, *, tta: bool = False, tile: int | None = None) -> Any:
+    def maps(self, image: Parts, *, tta: bool = False, tile: int | None = None) -> Any:
         """The method's raw maps of a normalised image (1, c, h, w), averaged over its views with `tta`.
 
-        With a `tile`, views are those of each tile, and the image may be what `strips` takes.
+        With a `tile`, views are those of each tile.
         """
         if tile is None:
-            return self._predict(tta)(image)
+            return self._predict(tta)(image[..., :, :])
         self._check_tile(tile)
         return tiled_maps(self._predict(tta), image, tile)
 
-    def _predict(self, tta: bool) -> Callable[[Float[Tensor, "1 c h w"]], Any]:
+    def _predict(self, tta: bool) -> Callable[[Float[Tensor, "1 c h w"]], object]:
         """What gives the maps of an image, or of a part."""
         method = self._method
 
-        def maps_of(image: Float[Tensor, "1 c h w"]) -> Any:
+        def maps_of(image: Float[Tensor, "1 c h w"]) -> object:
             # beside its network RSIS has layers of its own
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 return method(image)
 
         if not tta:
             return maps_of
-        self._check_views()
+        if not isinstance(method, Turns):
+            raise self._no_views()
         return lambda image: method.averaged([method.turned(maps_of(view.apply(image)), view) for view in self.views])
 
     def most_pixels(self) -> int:
@@ -395,8 +404,8 @@ class Segmenter:
         self._magnification(object_size)
         if tile is not None:
             self._check_tile(tile)
-        if tta:
-            self._check_views()
+        if tta and not isinstance(self.model.method, Turns):
+            raise self._no_views()
         if n_proposals and not isinstance(self.model.method, Proposes):
             raise self._no_proposals()
 
@@ -414,9 +423,8 @@ class Segmenter:
             "that scores objects, such as average_precision."
         )
 
-    def _check_views(self) -> None:
-        if not isinstance(self.model.method, Turns):
-            raise InputError(f"{self.model.description.method} has no test-time augmentation; leave --tta out.")
+    def _no_views(self) -> InputError:
+        return InputError(f"{self.model.description.method} has no test-time augmentation; leave --tta out.")
 
     def _magnification(self, object_size: float | None) -> float:
         if object_size is None:

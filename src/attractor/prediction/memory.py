@@ -6,11 +6,11 @@ Where memory does run out, smaller tiles are tried; only then can labels depend 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
+from attractor.networks import Network
 from attractor.prediction.tiles import HALO
 
 TILES = (2048, 1024, 512, 256)  # sides to choose from; multiples of every network's stride
@@ -43,18 +43,18 @@ def free_memory(device: torch.device) -> int:
     return max(free, 0)
 
 
-def bytes_per_pixel(network: Any) -> float:
+def bytes_per_pixel(network: Network) -> float:
     """Roughly what a network holds at once for each pixel of an image, in single precision, with image and maps."""
-    channels, strides = getattr(network, "channels", (64,)), getattr(network, "strides", (2,))
-    return MAPS + 4 * LAYERS * sum(c / s**2 for c, s in zip(channels, strides, strict=True))
+    channels = zip(network.channels, network.strides, strict=True)
+    return MAPS + 4 * LAYERS * sum(c / s**2 for c, s in channels)
 
 
-def most_pixels(network: Any) -> int:
+def most_pixels(network: Network) -> int:
     """How many pixels a network computes at once: 19 million with ERFNet, the number of a square of 4,400."""
     return int(MOST_BYTES / bytes_per_pixel(network))
 
 
-def chosen_tile(height: int, width: int, network: Any) -> int | None:
+def chosen_tile(height: int, width: int, network: Network) -> int | None:
     """Side of the largest tiles that have no more pixels than `most_pixels`; None where the whole image has not."""
     most = most_pixels(network)
     if height * width <= most:

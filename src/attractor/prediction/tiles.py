@@ -8,9 +8,10 @@ Shapes: `c` channels, `h` rows, `w` columns, `r` rows of a strip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import fields
-from typing import Any
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from types import EllipsisType
+from typing import Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,28 +21,49 @@ from attractor.errors import InputError
 HALO = 384  # pixels; ERFNet sees about 600 far, but hardly uses what is further than this
 
 
-def tiled_maps(predict: Callable[[Float[Tensor, "1 c _ _"]], Any], image: Any, tile: int, *, halo: int = HALO) -> Any:
+M = TypeVar("M")  # a method's maps: a dataclass of tensors
+Part = tuple[EllipsisType, slice, slice]
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """A normalised image (1, c, h, w) that gives parts of itself; a tensor is one."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its lengths."""
+
+    def __getitem__(self, part: Part, /) -> Tensor:
+        """The part `[..., rows, columns]`."""
+
+
+def tiled_maps(predict: Callable[[Float[Tensor, "1 c _ _"]], M], image: Parts, tile: int, *, halo: int = HALO) -> M:
     """The method's maps of an image, computed in tiles; arguments are those of `strips`."""
     h = image.shape[-2]
     stitched: dict[str, Tensor] = {}
-    kind: Any = None
     for top, maps in strips(predict, image, tile, halo=halo):
-        kind = type(maps)
         for name, part in vars(maps).items():
             if name not in stitched:
                 stitched[name] = part.new_empty((*part.shape[:-2], h, part.shape[-1]))
             stitched[name][..., top : top + part.shape[-2], :] = part
-    return kind(**stitched)
+    return _of_kind(maps, stitched)
+
+
+def _of_kind(maps: M, tensors: dict[str, Tensor]) -> M:
+    """Maps of the same method with other tensors."""
+    twin = copy.copy(maps)
+    vars(twin).update(tensors)
+    return twin
 
 
 def strips(
-    predict: Callable[[Float[Tensor, "1 c _ _"]], Any], image: Any, tile: int, *, halo: int = HALO
-) -> Iterator[tuple[int, Any]]:
+    predict: Callable[[Float[Tensor, "1 c _ _"]], M], image: Parts, tile: int, *, halo: int = HALO
+) -> Iterator[tuple[int, M]]:
     """The maps of strips of an image as wide as the image and as high as a tile, each with the row where it begins.
 
     Args:
         predict: maps of a batch of one.
-        image: (1, c, h, w), normalised: a tensor, or what gives one for a part `image[..., rows, columns]`.
+        image: normalised.
         tile: side of the part that each pass adds; a multiple of the network's stride, so that tiles lie on its grid.
         halo: pixels seen around it; a multiple of the stride, too.
 
@@ -52,17 +74,15 @@ def strips(
     h, w = image.shape[-2:]
     for top, bottom in _spans(h, tile):
         stitched: dict[str, Tensor] = {}
-        kind: Any = None
         for left, right in _spans(w, tile):
             above, before = max(top - halo, 0), max(left - halo, 0)
             maps = predict(image[..., above : bottom + halo, before : right + halo])
-            kind = type(maps)
-            for field in fields(maps):
-                part = getattr(maps, field.name)[..., top - above : bottom - above, left - before : right - before]
-                if field.name not in stitched:
-                    stitched[field.name] = part.new_empty((*part.shape[:-1], w))
-                stitched[field.name][..., left:right] = part
-        yield top, kind(**stitched)
+            for name, values in vars(maps).items():
+                part = values[..., top - above : bottom - above, left - before : right - before]
+                if name not in stitched:
+                    stitched[name] = part.new_empty((*part.shape[:-1], w))
+                stitched[name][..., left:right] = part
+        yield top, _of_kind(maps, stitched)
 
 
 def check_tile(tile: int, halo: int = HALO, *, stride: int = 8) -> None:
