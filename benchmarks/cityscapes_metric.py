@@ -12,6 +12,7 @@ import contextlib
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -22,6 +23,7 @@ from attractor.datasets.cityscapes import LABELS, Cityscapes, read_cityscapes_re
 from attractor.evaluation import evaluate
 from attractor.instances import Instances
 from attractor.metrics.cityscapes import score_image, summarise
+from attractor.metrics.metric import Pair
 from benchmarks.harness import Headline, keep, milliseconds, print_machine, print_table, scattered_discs
 
 HEIGHT, WIDTH = 1024, 2048
@@ -63,7 +65,13 @@ def ours(root, results):
     """AP from annotations and results."""
     dataset = Cityscapes(root)
     found = read_cityscapes_results(results, dataset)
-    scores = [score_image(dataset.annotations(k), own, name=dataset.names[k]) for k, own in enumerate(found)]
+    nothing = Instances.from_labels(
+        np.zeros(dataset.annotations(0).void.shape, np.int32)
+    )  # annotations say what is there
+    scores = [
+        score_image(Pair(dataset.names[k], nothing, own, annotate=partial(dataset.annotations, k)))
+        for k, own in enumerate(found)
+    ]
     return summarise(scores).average_precision.value
 
 

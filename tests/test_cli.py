@@ -63,7 +63,7 @@ def test_the_module_is_the_command():
 
 
 def test_the_package_gives_its_public_names():
-    assert attractor.__all__ == ["InputError", "Instances", "evaluate", "load", "train"]
+    assert attractor.__all__ == ["InputError", "Instances", "Segmenter", "evaluate", "load", "metrics", "read", "train"]
     assert all(hasattr(attractor, name) for name in attractor.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = attractor.nothing

@@ -254,6 +254,11 @@ def test_scores_print_as_tables(tiny_model):
     ]  # fmt: skip
 
 
+def test_a_group_called_all_has_a_row_of_its_own():
+    scores = evaluate([(sample("a", TWO), found(TWO)), (sample("b", TWO), found(ONE))], by={"a": "all", "b": "some"})
+    assert list(scores.tables()[0].rows) == ["all images", "all", "some"]
+
+
 def test_a_column_that_is_not_there(tiny_model):
     with pytest.raises(InputError, match="no column 'colour' to score by; its columns: kind"):
         attractor.evaluate(tiny_model, noisy(1), by="colour")

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,6 @@ from attractor.model import Model
 from attractor.prediction.image import Segmenter
 from attractor.tables import as_text
 
-NOT_IN_FILES = {"json": False}
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -35,13 +33,14 @@ class Evaluation:
     images: tuple[Scores, ...]  # without those that the metric leaves out
     summary: Summary
     groups: dict[str, Summary]  # value of the column to its summary; empty without one
-    class_names: tuple[str, ...] = field(default=(), metadata=NOT_IN_FILES)
-    column: str = field(default="", metadata=NOT_IN_FILES)  # that the groups come from
+    class_names: tuple[str, ...] = ()
+    column: str = ""  # that the groups come from
 
     def tables(self) -> list[Table]:
         """The values in short, with a row for each group; and what else there is to say of all images."""
+        every = "all images" if "all" in self.groups else "all"
         short = [
-            Table(_title(overview), {"all": self._row(self.summary, place), **self._of_groups(place)}, self.column)
+            Table(_title(overview), {every: self._row(self.summary, place), **self._of_groups(place)}, self.column)
             for place, overview in enumerate(self.summary.overviews())
             if self.groups or not overview.is_in_tables
         ]
@@ -122,8 +121,8 @@ def evaluate_model(
     >>> scores = attractor.evaluate("nuclei", FOLDER, metric="panoptic")
     >>> round(scores.summary.panoptic_quality.value, 2)
     0.74
-    >>> print(str(scores).splitlines()[0])  # as a whole, the tables that the command prints
-    Panoptic quality, means over classes, and by image, with 95 % intervals
+    >>> print(str(scores).split(",")[0])  # as a whole, the tables that the command prints
+    Panoptic quality
     """
     scoring = metric_named(metric)
     dataset = open_dataset(data) if isinstance(data, str | Path) else data

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from attractor.metrics.bootstrap import Interval
@@ -31,16 +32,16 @@ def as_text(tables: Iterable[Values]) -> str:
 
 def rendered(values: Values) -> Table:
     """A table of values, each with its interval below it."""
-    table = plain_table(values.title)
+    table = plain_table(escape(values.title))
     headings = tuple(next(iter(values.rows.values()), {}))
     if len(headings) > MANY:
-        table.add_column(values.heading, max_width=17, no_wrap=True)
+        table.add_column(escape(values.heading), max_width=17, no_wrap=True)
     else:
-        table.add_column(values.heading, overflow="fold")
+        table.add_column(escape(values.heading), overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, row in values.rows.items():
-        table.add_row(name, *map(shown, row.values()))
+        table.add_row(escape(name), *map(shown, row.values()))
     return table
 
 

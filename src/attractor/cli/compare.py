@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 import attractor
@@ -114,7 +115,7 @@ def _side_by_side(result: Comparison) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for model, row in zip(result.models, rows, strict=True):
         counts = shown(Amount(model.leaves.absolute_difference_in_count))
-        table.add_row(model.name, *map(shown, row.values()), counts, f"{model.seconds:.2f} s")
+        table.add_row(escape(model.name), *map(shown, row.values()), counts, f"{model.seconds:.2f} s")
     return table
 
 

@@ -63,6 +63,7 @@ def in_own_process(job: Job) -> Iterator[Measured | Footprint]:
         receiver.close()
         process.join(timeout=5)
         process.terminate()  # nothing happens where it has ended
+        process.join()
 
 
 def send(job: Job, sender: Connection) -> None:
