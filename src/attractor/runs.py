@@ -109,7 +109,7 @@ def _check_installed() -> None:
     """Refuse to begin where what drives a training is missing."""
     missing = [name for name in ("lightning", "tensorboard") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"Training needs {' and '.join(missing)}, not installed here: {install('train')}.")
+        raise InputError(f"Training needs {' and '.join(missing)}, not installed here. {install('train')}")
 
 
 def default_folder(source: str | Path) -> Path:

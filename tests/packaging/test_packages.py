@@ -84,4 +84,4 @@ def test_an_installation_without_extras_works(built: dict[str, Path], version: s
     assert len(list((tmp_path / "demo").glob("*_labels.tif"))) == 3
     refused = subprocess.run([attractor, "train", tmp_path / "demo"], capture_output=True, text=True, cwd=tmp_path)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("Training needs lightning and tensorboard, not installed here: pip install ")
+    assert refused.stderr.startswith("Training needs lightning and tensorboard, not installed here. ")
