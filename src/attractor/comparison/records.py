@@ -26,7 +26,7 @@ class Footprint:
     """What a model is, and what it took to run it on all images."""
 
     device: str  # in words
-    precision: str  # the type of the numbers in the network
+    dtype: str  # of the numbers in the network
     n_parameters: int
     is_ordered: bool  # labels are numbered in the order in which objects are found
     max_instances: int | None  # that it can find in an image; None for any number

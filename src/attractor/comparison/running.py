@@ -106,7 +106,7 @@ def work(job: Job) -> Iterator[Measured | Footprint]:
     method = segmenter.model.method
     yield Footprint(
         device=_device_in_words(segmenter.device),
-        precision=segmenter.precision,
+        dtype=segmenter.precision,
         n_parameters=sum(weights.numel() for weights in method.parameters()),
         is_ordered=segmenter.is_ordered,
         max_instances=method.max_instances,

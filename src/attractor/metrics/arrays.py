@@ -32,7 +32,7 @@ def pairs_of(truth: Images, found: Images, ignore: Masks = None) -> Iterator[Pai
     masks = repeat(None) if ignore is None else _several(ignore)
     if len(true_images) != len(found_images):
         raise InputError(
-            f"There are {len(true_images)} true images but {len(found_images)} found ones; give one for each other, in "
+            f"There are {len(true_images)} true images but {len(found_images)} found ones; give as many of each, in "
             "the same order."
         )
     if isinstance(masks, list) and len(masks) != len(true_images):
