@@ -10,8 +10,10 @@ import torch
 import attractor
 from attractor.errors import InputError
 from attractor.instances import Instances
+from attractor.prediction.image import Segmenter
 
 CLASSES = (Instances,)  # whose public methods have an example each
+METHODS = (Segmenter.segment, Segmenter.segment_many)  # that are used from Python
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -24,6 +26,8 @@ def public_names() -> Iterator[tuple[str, object]]:
         for name, value in vars(owner).items():
             if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, classmethod)):
                 yield f"{owner.__name__}.{name}", getattr(owner, name)
+    for method in METHODS:
+        yield f"Segmenter.{method.__name__}", method
 
 
 @pytest.mark.parametrize(("name", "value"), [pytest.param(*pair, id=pair[0]) for pair in public_names()])

@@ -177,7 +177,8 @@ def _as_onnx(program: ExportedProgram, about: str) -> bytes:
     for values in (*graph.inputs, *graph.outputs):
         _name_sides(values.shape)
     exported.model.metadata_props[KEY] = about
-    return exported.model_proto.SerializeToString()
+    content: bytes = exported.model_proto.SerializeToString()
+    return content
 
 
 def _names_of_maps(program: ExportedProgram) -> list[str]:

@@ -44,7 +44,7 @@ class Crew:
 
     @contextmanager
     def place(self, n_pixels: int) -> Iterator[None]:
-        """Room for an image of so many pixels, and its share of the cores for the thread that asks."""
+        """Room for an image of that many pixels, and a share of the cores for the thread that asks."""
         with self.room.taken(n_pixels):
             at_once = min(self.n_workers, max(1, self.room.most // n_pixels)) if self.side_by_side else 1
             torch.set_num_threads(max(1, self.n_cores // at_once))

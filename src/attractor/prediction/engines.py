@@ -130,7 +130,8 @@ class Graphed(nn.Module):
                 is_first = size not in self._seen  # recording takes as long as several images
                 self._seen.add(size)
                 if is_first or len(self._graphs) == MOST_GRAPHS or images[:, 0].numel() > LARGEST_GRAPH:
-                    return self.engine(images)
+                    unrecorded: Tensor = self.engine(images)
+                    return unrecorded
                 self._graphs[size] = self._recorded(images)
             graph, given, maps = self._graphs[size]
             given.copy_(images)

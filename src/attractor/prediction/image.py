@@ -86,13 +86,10 @@ class Prediction:
 class Segmenter:
     """A model on a device, ready to be shown images.
 
-    >>> import attractor, numpy as np
-    >>> segmenter = attractor.load("nuclei", device="cpu")
-    >>> image = np.zeros((64, 64), np.uint8)
-    >>> image[20:40, 20:40] = 200
-    >>> found = segmenter.segment(image)
-    >>> len(found), found.labels.shape
-    (1, (64, 64))
+    >>> import attractor
+    >>> segmenter = attractor.load("nuclei", device="cpu", precision="float32")
+    >>> segmenter.class_names, segmenter.precision
+    (('nucleus',), 'float32')
     """
 
     def __init__(
@@ -183,6 +180,14 @@ class Segmenter:
         name: str = "The image",
     ) -> Instances:
         """Every object of an image.
+
+        >>> import attractor, numpy as np
+        >>> segmenter = attractor.load("nuclei", device="cpu")
+        >>> image = np.zeros((64, 64), np.uint8)
+        >>> image[20:40, 20:40] = 200
+        >>> found = segmenter.segment(image)
+        >>> len(found), found.labels.shape
+        (1, (64, 64))
 
         Args:
             image: (h, w) or (h, w, c), of bool, any integer or float; it is not modified. What NumPy makes an array of,

@@ -40,7 +40,7 @@ def free_memory(device: torch.device) -> int:
             sizes = dict(line.split()[:2] for line in kinds.read_text().splitlines()) if kinds.is_file() else {}
             cached = sum(int(sizes.get(f"total_{name}", sizes.get(name, 0))) for name in CACHED)
             free = min(free, int(limit.read_text()) - int(used.read_text()) + cached)
-    return max(free, 0)
+    return int(max(free, 0))
 
 
 def bytes_per_pixel(network: Network) -> float:
