@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import reprlib
 import tomllib
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from attractor.settings import Settings
 
 MOST_BYTES = 1 << 20  # of a recipe's file
 DEEPEST = 8  # tables and lists within each other
+LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # letters
 LARGEST_INTEGER = 2**63 - 1  # that TOML promises
 
 Read = Callable[[str, tuple[str, ...] | None], Held]  # a data set by its path and the classes to keep
@@ -191,9 +193,24 @@ def _refuse_extremes(content: Any, name: str, place: tuple[str, ...] = ()) -> No
             raise InputError(f"{name}: {key} has tables or lists nested deeper than {DEEPEST}; no key needs that.")
         parts = content.items() if isinstance(content, dict) else enumerate(content)
         for own, value in parts:
+            if isinstance(own, str) and not (own.isprintable() and len(own) < LONGEST_KEY):
+                raise InputError(f"{name}: there is no key {own[:LONGEST_KEY]!a}; keys are short words.")
             _refuse_extremes(value, name, (*place, str(own)))
+    elif isinstance(content, str) and (len(content) > LONGEST_TEXT or _is_broken(content)):
+        raise InputError(f"{name}: {key} is longer than {LONGEST_TEXT:,} letters, or no text; give less, as UTF-8.")
+    elif isinstance(content, float) and not math.isfinite(content):
+        raise InputError(f"{name}: {key} is {content}; it must be a finite number.")
     elif isinstance(content, int) and abs(content) > LARGEST_INTEGER:
         raise InputError(f"{name}: {key} is an integer of more than 64 bits; no key needs one.")
+
+
+def _is_broken(text: str) -> bool:
+    """Whether it holds half of a character, as a command line that is not UTF-8 does."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def read_images(path: str, classes: tuple[str, ...] | None) -> Held:
@@ -355,7 +372,8 @@ def _set(content: dict[str, Any], change: str) -> None:
 def _sentence(error: ErrorDetails) -> str:
     """One validation error in words."""
     if error["type"] == "value_error":  # our own, which names its key
-        return error["msg"].removeprefix("Value error, ")
+        message = "".join(c if c.isprintable() else "?" for c in error["msg"].removeprefix("Value error, "))
+        return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
     place = [
         str(part) for part in error["loc"] if part not in ("float", "str") and not str(part).startswith("function-")
     ]
