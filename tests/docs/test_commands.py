@@ -20,7 +20,7 @@ import pytest
 import typer
 
 from attractor.cli import app, main
-from attractor.images import read_image, write_image, write_labels
+from attractor.images import read_image, read_labels, write_image, write_labels
 from attractor.weights import MODELS
 
 PROJECT = Path(__file__).parents[2]
@@ -37,6 +37,8 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "attractor export runs/mydata --format openvino": "takes half a minute; tests/test_export.py writes such a file",
     "attractor export nuclei --format torch-export": "takes half a minute; tests/test_export.py writes such a file",
     "attractor train mydata --set model.network=unet": "is a large network; tests/networks builds it",
+    "attractor compare runs/mine": "starts a process for each model, as the command on compare.md does",
+    "attractor compare fibroblasts": "starts a process for each model, as the command on compare.md does",
     "attractor compare nuclei nuclei-": "needs the models of other methods; tests/test_comparison.py runs them",
     "attractor train recipes/": "is made for data that does not come with the project; tests/test_recipe.py reads it",
     "attractor evaluate street data/street/test --metric coco --results": "needs the classes of that model",
@@ -65,8 +67,10 @@ def commands(text: str) -> list[list[str]]:
 def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a reader of the pages has: images, annotated images in several layouts, models."""
     monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
     for name in MODELS:
-        monkeypatch.setitem(MODELS, name, tiny_model)
+        shutil.copy(tiny_model, f"models/{name}.safetensors")
+        monkeypatch.setitem(MODELS, name, tmp_path / f"models/{name}.safetensors")
     for name in ("mydata", "mine", "mytest", "data/nuclei/test", "data/fibroblasts/test", "data/street/test"):
         _annotate(tmp_path / name)
     picture = read_image(Path("mydata/images/i0.png"))
@@ -166,8 +170,10 @@ def _check_extras(wanted: str) -> None:
 
 
 def _run_python(text: str, names: dict[str, object]) -> None:
-    """Run an example; `image` is one that the reader has."""
-    names.setdefault("image", read_image(Path("cells.png")))
+    """Run an example on an image and label images that the reader has."""
+    labels = read_labels(Path("mydata/labels/i0.png"))
+    for name, value in {"image": read_image(Path("cells.png")), "true_labels": labels, "found_labels": labels}.items():
+        names.setdefault(name, value)
     exec(compile(text, "example", "exec"), names)
 
 
