@@ -88,7 +88,9 @@ def test_images_to_validate_on_that_have_no_object_are_refused(tmp_path):
         parts(data, validation=str(empty))
 
 
-@pytest.mark.parametrize("change", ["model.channels=2", "training.balance=kind", "data.crop=4000000000"])
+@pytest.mark.parametrize(
+    "change", ["model.channels=2", "training.balance=kind", "model.network_options.dropout=5.0", "data.crop=4000000000"]
+)
 def test_a_run_that_cannot_begin_leaves_nothing_behind(tmp_path, change):
     data = write_images(tmp_path / "data", [3, 3])
     with pytest.raises(InputError):
