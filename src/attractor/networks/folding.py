@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -24,8 +23,9 @@ def folded(network: nn.Module) -> nn.Module:
     twin = copy.deepcopy(network).eval().requires_grad_(False)
     for module in list(twin.modules()):
         for conv, norm in _pairs(module):
-            convolution: Any = module.get_submodule(conv)
-            normalisation: Any = module.get_submodule(norm)
+            convolution, normalisation = module.get_submodule(conv), module.get_submodule(norm)
+            assert isinstance(convolution, CONVOLUTIONS)
+            assert isinstance(normalisation, nn.BatchNorm2d)
             both = fuse_conv_bn_eval(convolution, normalisation, isinstance(convolution, nn.ConvTranspose2d))
             setattr(module, conv, both.requires_grad_(False))
             setattr(module, norm, nn.Identity())
