@@ -84,7 +84,7 @@ class Instances:
 
     def table(
         self, image: Shaped[np.ndarray, "h w *c"] | None = None, *, pixel_size: tuple[float, float] | None = None
-    ) -> dict[str, list[Any]]:
+    ) -> dict[str, list[int] | list[float] | list[str]]:
         """What can be measured of each object, column by column, as `pandas.DataFrame` takes it.
 
         `attractor.measurements.object_table` says what the columns mean.
@@ -123,8 +123,7 @@ class Instances:
         """
         from attractor.datasets.geojson import encode_geojson
 
-        document: dict[str, Any] = json.loads(encode_geojson(self, self._names()))
-        return document
+        return json.loads(encode_geojson(self, self._names()))
 
     def to_coco(self, image_name: str = "image.png") -> dict[str, Any]:
         """The objects as a COCO document of one image, with masks as compressed runs, and scores.
@@ -140,8 +139,7 @@ class Instances:
         """
         from attractor.prediction.encoding import encode_coco
 
-        document: dict[str, Any] = json.loads(encode_coco(self, self._names(), image_name))
-        return document
+        return json.loads(encode_coco(self, self._names(), image_name))
 
     def _repr_png_(self) -> bytes:
         """A picture for notebooks, in which each object has a colour that its neighbours do not have."""
@@ -202,7 +200,7 @@ class Instances:
         return cls(labels, classes, scores, tuple(encode_mask(mask) for mask in masks))
 
 
-def _check_kind(name: str, array: Any, kinds: tuple[type, ...], wanted: str, *, n_axes: int) -> None:
+def _check_kind(name: str, array: object, kinds: tuple[type, ...], wanted: str, *, n_axes: int) -> None:
     """Refuse a part that is no array of the kind and number of axes."""
     if not isinstance(array, np.ndarray):
         raise InputError(f"The {name} of objects are a {type(array).__name__}; give {wanted}.")
@@ -265,7 +263,7 @@ class Annotations:
         return cls(masks, truth.classes, np.zeros(len(masks), bool), areas, np.full(len(masks), np.nan), void)
 
 
-def _refuse_mask(labels: Any) -> None:
+def _refuse_mask(labels: object) -> None:
     """Refuse booleans, as scikit-image does."""
     if isinstance(labels, np.ndarray) and labels.dtype == bool:
         raise InputError(

@@ -10,7 +10,7 @@ Shapes: `h` rows, `w` columns, `c` channels, `k` objects.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int32, Shaped
@@ -18,6 +18,9 @@ from skimage.measure import regionprops_table
 
 from attractor.errors import InputError
 from attractor.instances import Instances
+
+Column: TypeAlias = list[int] | list[float] | list[str]
+Values: TypeAlias = Shaped[np.ndarray, " k"]
 
 # columns of whole numbers; `class` is text, and all others are fractions
 WHOLE = frozenset({"label", "area", "min_row", "min_column", "max_row", "max_column"})
@@ -46,7 +49,7 @@ def object_table(
     class_names: tuple[str, ...],
     *,
     pixel_size: tuple[float, float] | None = None,
-) -> dict[str, list[Any]]:
+) -> dict[str, Column]:
     """What can be said of each object, column by column, one row a label.
 
     An object is what it has in the label image; one that others hide altogether has no row. Lengths are in pixels,
@@ -75,9 +78,9 @@ def object_table(
     _check(image, labels, pixel_size)
     shape = {_NAMES[name]: values for name, values in regionprops_table(labels, properties=_SHAPE).items()}
     rows = shape["label"] - 1  # of the objects that have a pixel
-    columns: dict[str, Any] = {
+    columns: dict[str, Values] = {
         "label": shape["label"],
-        "class": [class_names[number - 1] for number in instances.classes[rows]],
+        "class": np.array([class_names[number - 1] for number in instances.classes[rows]], object),
         "score": instances.scores[rows],
         "area": shape["area"],
         "perimeter": perimeters(labels, len(instances))[rows],
@@ -139,7 +142,7 @@ def check_pixel_size(pixel_size: tuple[float, ...]) -> None:
         raise InputError(f"The pixel size is {given} micrometres; give numbers above 0, 0.5 for example.")
 
 
-def _intensities(image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "h w"]) -> dict[str, Any]:
+def _intensities(image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "h w"]) -> dict[str, Values]:
     """Mean and maximum of each channel."""
     found = regionprops_table(labels, image, tuple(_INTENSITY))
     if image.shape[2] == 1:
@@ -148,8 +151,8 @@ def _intensities(image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "
 
 
 def _in_micrometres(
-    columns: dict[str, Any], labels: Int32[np.ndarray, "h w"], pixel_size: tuple[float, float]
-) -> dict[str, Any]:
+    columns: dict[str, Values], labels: Int32[np.ndarray, "h w"], pixel_size: tuple[float, float]
+) -> dict[str, Values]:
     """The measures that have a length in them, by the size of a pixel."""
     height, width = pixel_size
     axes = regionprops_table(labels, properties=("axis_major_length", "axis_minor_length"), spacing=pixel_size)
@@ -163,8 +166,8 @@ def _in_micrometres(
     }
 
 
-def _as_list(name: str, values: Any) -> list[Any]:
+def _as_list(name: str, values: Values) -> Column:
     """A column as plain numbers or text."""
     if name == "class":
-        return list(values)
-    return np.asarray(values).astype(int if name in WHOLE else float).tolist()
+        return values.tolist()
+    return values.astype(int if name in WHOLE else float).tolist()

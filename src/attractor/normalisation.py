@@ -117,5 +117,5 @@ def percentile(values: Shaped[Tensor, "b c n"], percent: float) -> Float64[Tenso
 
 
 def number(n: Any, like: Tensor) -> Tensor:
-    """A number, which may depend on the image's size, as a tensor."""
+    """A number, which may depend on the image's size and then has a type that torch.full does not name, as a tensor."""
     return torch.full((), n, dtype=torch.int64, device=like.device)

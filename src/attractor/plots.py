@@ -7,7 +7,7 @@ Shapes: `k` objects, `d` dimensions of the embedding, `h` rows, `w` columns, `n`
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -15,6 +15,9 @@ from scipy.stats import spearmanr
 
 from attractor.errors import InputError
 from attractor.wording import install
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DOTS = "#1f5fa8"  # a blue that is also told from white in print
 DARKEST = 45  # of an object's pixels, so that none is taken for background
@@ -26,7 +29,7 @@ def sigma_against_size(
     *,
     interval: tuple[float, float] | None = None,
     title: str = "",
-) -> Any:
+) -> Figure:
     """A matplotlib figure of each object's margin against its size, with their rank correlation written in it.
 
     Args:
@@ -110,7 +113,7 @@ def _in_words(
     return f"{len(sizes):,} objects, Spearman's rank correlation {words}"
 
 
-def _figure() -> Any:
+def _figure() -> Figure:
     """An empty figure that belongs to no window."""
     try:
         from matplotlib.figure import Figure

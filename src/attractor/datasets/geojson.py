@@ -20,7 +20,7 @@ import reprlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -123,7 +123,7 @@ def _read(file: Path, problems: Problems) -> list[Outline]:
     return _without_regions(found)
 
 
-def _listed(document: Any, file: Path) -> Iterator[tuple[str, Any]]:
+def _listed(document: object, file: Path) -> Iterator[tuple[str, object]]:
     """The features of a document, and those within them (`childObjects`), each with its place."""
     if isinstance(document, dict) and document.get("type") == "Feature":
         document = [document]
@@ -143,7 +143,7 @@ def _listed(document: Any, file: Path) -> Iterator[tuple[str, Any]]:
             waiting += [(f"{what}.childObjects[{k}]", child) for k, child in enumerate(children)][::-1]
 
 
-def _read_feature(what: str, feature: Any) -> tuple[str, Outline]:
+def _read_feature(what: str, feature: object) -> tuple[str, Outline]:
     """What kind of object it is to QuPath, and its outline."""
     if not isinstance(feature, dict):
         raise InputError("it must be an object with a geometry")
@@ -158,7 +158,7 @@ def _read_feature(what: str, feature: Any) -> tuple[str, Outline]:
     return kind, Outline(what, name, tuple(_read_geometry(feature.get("geometry"))))
 
 
-def _class_name(classification: Any) -> str:
+def _class_name(classification: object) -> str:
     """The name of a class in any of the forms in which QuPath has written it."""
     if isinstance(classification, dict):
         names = classification.get("names")
@@ -170,14 +170,13 @@ def _class_name(classification: Any) -> str:
     return as_class_name(classification, "classification")
 
 
-def _read_geometry(geometry: Any) -> Iterator[Polygon]:
+def _read_geometry(geometry: object) -> Iterator[Polygon]:
     """The polygons of a geometry; none of an empty one."""
     if geometry is None:
         return
-    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    kind, polygons = (geometry.get("type"), geometry.get("coordinates")) if isinstance(geometry, dict) else (None, None)
     if kind not in ("Polygon", "MultiPolygon"):
         raise InputError(f"its geometry is {reprlib.repr(kind)}; only Polygon and MultiPolygon have pixels inside")
-    polygons = geometry.get("coordinates")
     polygons = [polygons] if kind == "Polygon" else polygons
     if not isinstance(polygons, list) or not all(isinstance(polygon, list) for polygon in polygons):
         raise InputError(f"its coordinates are no list of {'rings' if kind == 'Polygon' else 'polygons'}")
@@ -200,7 +199,7 @@ def _without_regions(found: list[tuple[bool, Outline]]) -> list[Outline]:
 
 def _box(outline: Outline) -> Float[np.ndarray, "4"]:
     """Lowest x and y, highest x and y."""
-    points = np.concatenate([ring for part in outline.parts for ring in part.rings])
+    points = np.concatenate([ring for part in outline.parts if isinstance(part, Polygon) for ring in part.rings])
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
@@ -213,12 +212,12 @@ def _holds_any(box: Float[np.ndarray, "4"], boxes: Float[np.ndarray, "k 4"]) -> 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _collection(features: list[dict[str, Any]]) -> bytes:
+def _collection(features: list[dict[str, object]]) -> bytes:
     """The file of these features."""
     return json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":")).encode()
 
 
-def _features(found: Instances, class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _features(found: Instances, class_names: Sequence[str]) -> Iterator[dict[str, object]]:
     """One feature an object."""
     for label, name, score, parts in objects_of(found, class_names):
         names = name.split(": ")  # QuPath's classes within classes
@@ -237,7 +236,7 @@ def _features(found: Instances, class_names: Sequence[str]) -> Iterator[dict[str
         }
 
 
-def _ignored_feature(is_ignored: Bool[np.ndarray, "h w"]) -> Iterator[dict[str, Any]]:
+def _ignored_feature(is_ignored: Bool[np.ndarray, "h w"]) -> Iterator[dict[str, object]]:
     """What is neither object nor background, if anything is."""
     if parts := rings(is_ignored):
         yield {
@@ -248,7 +247,7 @@ def _ignored_feature(is_ignored: Bool[np.ndarray, "h w"]) -> Iterator[dict[str, 
         }
 
 
-def _geometry(parts: list[Part]) -> dict[str, Any]:
+def _geometry(parts: list[Part]) -> dict[str, object]:
     """One polygon, or several; each ring closed."""
     polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in part] for part in parts]
     if len(polygons) == 1:

@@ -22,10 +22,11 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int32, Shaped
 
 from attractor.datasets.layout import Evidence, Holds
 from attractor.datasets.names import leads_out
@@ -67,6 +68,39 @@ N_LINES = 16  # that a curve is made of
 HIGHEST_SHORT = 32767
 _DECODER_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError, struct.error)
 _ZIP_ERRORS = (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError, zlib.error, struct.error)
+
+
+@runtime_checkable
+class Roi(Protocol):
+    """What is read and written of roifile's `ImagejRoi`; roifile comes with an extra only."""
+
+    roitype: int
+    subtype: int
+    options: int
+    name: str
+    left: int
+    top: int
+    right: int
+    bottom: int
+    position: int
+    z_position: int
+    t_position: int
+    rounded_rect_arc_size: int
+    n_coordinates: int
+    integer_coordinates: Int32[np.ndarray, "n 2"] | None
+    subpixel_coordinates: Float[np.ndarray, "n 2"] | None
+    multi_coordinates: Float[np.ndarray, " m"] | None
+    shape_roi_size: int
+
+    @property
+    def composite(self) -> bool:
+        """Whether it is a path of steps, `multi_coordinates`."""
+
+    def coordinates(self) -> Shaped[np.ndarray, "n 2"]:
+        """Points of the outline as x, y."""
+
+    def tobytes(self) -> bytes:
+        """The content of its file."""
 
 
 class ImageJ(OutlinedImages):
@@ -140,7 +174,7 @@ def encode_rois(found: Instances, class_names: Sequence[str]) -> bytes:
     return file.getvalue()
 
 
-def _roifile() -> Any:
+def _roifile() -> ModuleType:
     """The library that reads and writes the format."""
     try:
         import roifile  # comes with an extra only
@@ -242,7 +276,7 @@ def _read(file: Path, problems: Problems) -> list[Outline]:
     return [outline for outline in found if outline.parts]
 
 
-def _decode(roifile: Any, content: bytes) -> Any:
+def _decode(roifile: ModuleType, content: bytes) -> Roi:
     """One ROI."""
     if len(content) < 64 or not content.startswith(b"Iout"):
         raise InputError("it is cut short or no ROI; save it again")
@@ -251,14 +285,15 @@ def _decode(roifile: Any, content: bytes) -> Any:
     if content[6] not in (RECTANGLE, OVAL, *OUTLINES):
         raise InputError(f"it is of type {content[6]}, which is not known here; make it a polygon")
     try:
-        return roifile.ImagejRoi.frombytes(content)
+        roi: Roi = roifile.ImagejRoi.frombytes(content)
     except _DECODER_ERRORS as error:
         raise InputError(f"it is cut short or damaged ({' '.join(str(error).split())[:120]}); save it again") from error
+    return roi
 
 
-def _parts(roi: Any) -> Iterator[Polygon | Ellipse]:
+def _parts(roi: Roi) -> Iterator[Polygon | Ellipse]:
     """What a ROI encloses; nothing, if it has no extent."""
-    if roi.roitype == RECTANGLE and roi.composite:
+    if roi.roitype == RECTANGLE and roi.composite and roi.multi_coordinates is not None:
         if outlines := tuple(_nudged(ring) for ring in _follow(roi.multi_coordinates)):
             yield Polygon(outlines)
     elif roi.roitype in OUTLINES:
@@ -271,13 +306,13 @@ def _parts(roi: Any) -> Iterator[Polygon | Ellipse]:
         yield _oval(roi) if roi.roitype == OVAL else _rectangle(roi)
 
 
-def _oval(roi: Any) -> Ellipse:
+def _oval(roi: Roi) -> Ellipse:
     """The ellipse within a ROI's bounds."""
     x, y = (roi.left + roi.right) / 2, (roi.top + roi.bottom) / 2
     return Ellipse(x, y, (roi.right - roi.left) / 2, (roi.bottom - roi.top) / 2)
 
 
-def _rectangle(roi: Any) -> Polygon:
+def _rectangle(roi: Roi) -> Polygon:
     """A ROI's bounds."""
     if roi.rounded_rect_arc_size > 0:
         raise InputError("it is a rectangle with round corners; make it a polygon")
@@ -285,7 +320,7 @@ def _rectangle(roi: Any) -> Polygon:
     return Polygon((np.array(corners, float),))
 
 
-def _nudged(points: list[Any]) -> Float[np.ndarray, "n 2"]:
+def _nudged(points: list[list[int]] | list[list[float]]) -> Float[np.ndarray, "n 2"]:
     """Points of an outline, moved so that centres on an edge count as they do in ImageJ."""
     return as_points(points) + np.array([TIE, 0.0])
 
@@ -328,7 +363,7 @@ def _curve(points: list[list[float]]) -> list[list[float]]:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _traced(roifile: Any, ring: Ring) -> Any:
+def _traced(roifile: ModuleType, ring: Ring) -> Roi:
     """A ROI of one ring: traced, as by ImageJ's wand; with floats where whole numbers do not fit."""
     roi = _bounded(roifile, ring)
     roi.n_coordinates = len(ring)
@@ -342,7 +377,7 @@ def _traced(roifile: Any, ring: Ring) -> Any:
     return roi
 
 
-def _composite(roifile: Any, parts: list[Part]) -> Any:
+def _composite(roifile: ModuleType, parts: list[Part]) -> Roi:
     """A ROI of several rings: a path that moves to each one's first corner, follows it and closes it."""
     every = [ring for part in parts for ring in part]
     path: list[float] = []
@@ -357,7 +392,8 @@ def _composite(roifile: Any, parts: list[Part]) -> Any:
     return roi
 
 
-def _bounded(roifile: Any, ring: Ring) -> Any:
+def _bounded(roifile: ModuleType, ring: Ring) -> Roi:
     """A ROI with the bounds of these corners."""
     (left, top), (right, bottom) = ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
-    return roifile.ImagejRoi(left=left, top=top, right=right, bottom=bottom)
+    roi: Roi = roifile.ImagejRoi(left=left, top=top, right=right, bottom=bottom)
+    return roi

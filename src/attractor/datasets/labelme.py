@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -126,7 +126,7 @@ class Labelme(OutlinedImages):
         used, unread, lonely = set[Path](), set[str](), list[Path]()
         for file in _json_files(folder):
             try:
-                document = _read_document(file)
+                document, shapes = _read_document(file)
             except InputError as error:
                 problems.sentences.append(str(error))
                 unread.add(file.stem)  # the image is not to blame
@@ -140,7 +140,7 @@ class Labelme(OutlinedImages):
                 (image or file).stem,
                 image or file,
                 file,
-                _read_shapes(file, document, problems),
+                _read_shapes(file, shapes, problems),
                 _size(file, document, problems),
             )
             if (other := found.setdefault(picture.name, picture)) is not picture:
@@ -201,17 +201,18 @@ def _images(folder: Path) -> list[Path]:
     return [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.endswith(OUTPUT_ENDINGS)]
 
 
-def _read_document(file: Path) -> dict[str, Any]:
-    """What a JSON holds, which must have a list of shapes."""
+def _read_document(file: Path) -> tuple[dict[str, object], list[object]]:
+    """What a JSON holds, and its list of shapes, which it must have."""
     document = read_json(file)
-    if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
+    shapes = document.get("shapes") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(shapes, list):
         raise InputError(
             f"{file}: is not in Labelme's form: it must be an object with a list `shapes`; move it elsewhere."
         )
-    return document
+    return document, shapes
 
 
-def _image_file(name: Any, file: Path, folder: Path) -> Path | None:
+def _image_file(name: object, file: Path, folder: Path) -> Path | None:
     """The image that a JSON names, if it lies in the data set's folder."""
     if not isinstance(name, str) or not name or "\0" in name:
         return None
@@ -227,7 +228,7 @@ def _image_file(name: Any, file: Path, folder: Path) -> Path | None:
     return None
 
 
-def _size(file: Path, document: dict[str, Any], problems: Problems) -> tuple[int, int] | None:
+def _size(file: Path, document: dict[str, object], problems: Problems) -> tuple[int, int] | None:
     """Rows and columns of the image, where the JSON says so."""
     height, width = document.get("imageHeight"), document.get("imageWidth")
     if type(height) is int and type(width) is int and min(height, width) > 0:
@@ -240,7 +241,8 @@ def _size(file: Path, document: dict[str, Any], problems: Problems) -> tuple[int
 
 def _embedded(file: Path) -> Shaped[np.ndarray, "h w c"]:
     """The image that a JSON holds."""
-    content = _read_document(file).get("imageData")
+    document, _ = _read_document(file)
+    content = document.get("imageData")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         try:
@@ -255,10 +257,10 @@ def _embedded(file: Path) -> Shaped[np.ndarray, "h w c"]:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _read_shapes(file: Path, document: dict[str, Any], problems: Problems) -> list[Outline]:
+def _read_shapes(file: Path, shapes: list[object], problems: Problems) -> list[Outline]:
     """The objects in one file; a shape that cannot be used is noted and left out."""
-    groups: dict[Hashable, list[tuple[str, str, Any]]] = {}
-    for position, shape in enumerate(document["shapes"]):
+    groups: dict[Hashable, list[tuple[str, str, Polygon | Ellipse | _Mask]]] = {}
+    for position, shape in enumerate(shapes):
         what = f"shapes[{position}]"
         try:
             label, group, part = _read_shape(shape)
@@ -270,7 +272,7 @@ def _read_shapes(file: Path, document: dict[str, Any], problems: Problems) -> li
     return [Outline(members[0][0], members[0][1], tuple(part for _, _, part in members)) for members in groups.values()]
 
 
-def _read_shape(shape: Any) -> tuple[str, int | str | None, Polygon | Ellipse | _Mask]:
+def _read_shape(shape: object) -> tuple[str, int | str | None, Polygon | Ellipse | _Mask]:
     """Label, group and part of a shape."""
     if not isinstance(shape, dict):
         raise InputError("it must be an object with a label and points")
@@ -284,11 +286,11 @@ def _read_shape(shape: Any) -> tuple[str, int | str | None, Polygon | Ellipse | 
     if kind in ("circle", "mask") or (kind == "rectangle" and len(points) < 3):
         if len(points) != 2:
             raise InputError(f"it is a {kind} of {len(points)} points; it must have two")
-        return label, group, _of_two_points(kind, points, shape)
+        return label, group, _of_two_points(kind, points, shape.get("mask"))
     return label, group, Polygon((as_ring(points),))
 
 
-def _of_two_points(kind: str, points: Float[np.ndarray, "2 2"], shape: dict[str, Any]) -> Polygon | Ellipse | _Mask:
+def _of_two_points(kind: str, points: Float[np.ndarray, "2 2"], mask: object) -> Polygon | Ellipse | _Mask:
     """A circle from its centre and a point on it; a rectangle or mask from its corners."""
     (x, y), (other_x, other_y) = points.tolist()
     if kind == "circle":
@@ -297,8 +299,8 @@ def _of_two_points(kind: str, points: Float[np.ndarray, "2 2"], shape: dict[str,
     if kind == "rectangle":
         return Polygon((np.array([[x, y], [other_x, y], [other_x, other_y], [x, other_y]]),))
     try:
-        png = base64.b64decode(shape.get("mask") or "")
-    except (TypeError, ValueError):
+        png = base64.b64decode(mask if isinstance(mask, str) else "")
+    except ValueError:
         png = b""
     if not png.startswith(_PNG) or len(png) < 24:
         raise InputError("its mask is no PNG (in base64); draw it again")
@@ -309,9 +311,9 @@ def _of_two_points(kind: str, points: Float[np.ndarray, "2 2"], shape: dict[str,
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _document(shapes: list[dict[str, Any]], image_name: str, shape: tuple[int, int]) -> bytes:
+def _document(shapes: list[dict[str, object]], image_name: str, shape: tuple[int, int]) -> bytes:
     """The JSON of these shapes."""
-    document: dict[str, Any] = {
+    document: dict[str, object] = {
         "version": VERSION,
         "flags": {},
         "shapes": shapes,
@@ -323,13 +325,13 @@ def _document(shapes: list[dict[str, Any]], image_name: str, shape: tuple[int, i
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def _shapes(found: Instances, class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _shapes(found: Instances, class_names: Sequence[str]) -> Iterator[dict[str, object]]:
     """The shapes of all objects."""
     for label, name, _, parts in objects_of(found, class_names):
         yield from _shapes_of(name, parts, label)
 
 
-def _shapes_of(name: str, parts: list[Part], group: int) -> Iterator[dict[str, Any]]:
+def _shapes_of(name: str, parts: list[Part], group: int) -> Iterator[dict[str, object]]:
     """The shapes of one object."""
     if any(len(part) > 1 for part in parts):
         yield _masked(name, [ring for part in parts for ring in part])
@@ -346,7 +348,7 @@ def _shapes_of(name: str, parts: list[Part], group: int) -> Iterator[dict[str, A
         }
 
 
-def _masked(name: str, outlines: list[Ring]) -> dict[str, Any]:
+def _masked(name: str, outlines: list[Ring]) -> dict[str, object]:
     """A mask of what rings enclose; its second point is its last pixel."""
     corners = np.concatenate(outlines)
     low, high = corners.min(axis=0), corners.max(axis=0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import reprlib
 import unicodedata
 from collections.abc import Collection, Sequence
-from pathlib import PureWindowsPath
-from typing import Any
+from pathlib import Path, PureWindowsPath
 
 from attractor.errors import InputError
 
@@ -28,7 +27,7 @@ def is_text(name: str) -> bool:
     return True
 
 
-def as_class_name(value: Any, key: str) -> str:
+def as_class_name(value: object, key: str) -> str:
     """A class name from what a file holds under a key.
 
     Raises:
@@ -39,7 +38,7 @@ def as_class_name(value: Any, key: str) -> str:
     return value
 
 
-def check_stem(name: str, where: Any) -> None:
+def check_stem(name: str, where: str | Path) -> None:
     """Refuse the name of an image that no file can have, or whose file would be passed over when read.
 
     Raises:
@@ -60,7 +59,7 @@ def check_stem(name: str, where: Any) -> None:
     raise InputError(f"{where}: the name of the image {reprlib.repr(name)} {fault}; rename the image.")
 
 
-def check_class_names(class_names: Sequence[str], where: Any, *, reserved: Collection[str] = ()) -> None:
+def check_class_names(class_names: Sequence[str], where: str | Path, *, reserved: Collection[str] = ()) -> None:
     """Refuse names of classes that would not read back as they are.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int32, Shaped
@@ -38,13 +38,21 @@ MOST_PIXELS = 1 << 26  # in the boxes of all outlines of an image; of a larger o
 MOST_COVERS = 100
 
 
+@runtime_checkable
+class Shape(Protocol):
+    """A part of an object as its file has it, which can be drawn: a polygon, an ellipse, a mask."""
+
+    def draw(self, shape: tuple[int, int], /) -> tuple[Bool[np.ndarray, "r c"], Box]:
+        """Its pixels in an image of this shape, and the box that they lie in."""
+
+
 @dataclass(frozen=True)
 class Outline:
     """One object as its file has it."""
 
     what: str  # names it in messages
     class_name: str
-    parts: tuple[Any, ...]  # each with draw(shape), which gives a mask and its box; they are united
+    parts: tuple[Shape, ...]  # they are united
 
     def draw(self, shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "r c"], Box]:
         """Its pixels, and the box in the image that they lie in."""
@@ -304,14 +312,14 @@ def visible(folder: Path) -> list[Path]:
         return []
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> object:
     """What a JSON file holds.
 
     Raises:
         InputError: if it cannot be read or is no JSON.
     """
     try:
-        return json.loads(file.read_bytes())
+        content: object = json.loads(file.read_bytes())
     except json.JSONDecodeError as error:
         raise InputError(
             f"{file}: is cut short or not JSON (line {error.lineno}, column {error.colno}: {error.msg}); "
@@ -321,6 +329,7 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file}: is not JSON that can be read; export it again.") from error
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}.") from error
+    return content
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32, Shaped
 from skimage.measure import label as connected_parts
 
 from attractor.errors import InputError
@@ -31,6 +31,7 @@ MOST_CROSSINGS = 1 << 22  # of one polygon and all rows or columns; an outline o
 
 Box: TypeAlias = tuple[slice, slice]  # rows and columns
 Ring: TypeAlias = Int[np.ndarray, "_ 2"]  # corners as x, y
+Points: TypeAlias = Shaped[np.ndarray, "_ 2"]  # of a ring as x, y, whether or not they lie on pixel edges
 Part: TypeAlias = list[Ring]  # an outline and its holes
 
 
@@ -172,7 +173,7 @@ def _corners(
 # --- from rings to pixels ---------------------------------------------------------------------------------------------
 
 
-def fill(outlines: Sequence[Any], shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def fill(outlines: Sequence[Points], shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """The pixels whose centres lie inside of an odd number of rings, whatever part they are of."""
     whole = np.zeros(shape, bool)
     for ring in outlines:
@@ -181,7 +182,7 @@ def fill(outlines: Sequence[Any], shape: tuple[int, int]) -> Bool[np.ndarray, "h
     return whole
 
 
-def fill_in_box(outlines: Sequence[Any], shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "r c"], Box]:
+def fill_in_box(outlines: Sequence[Points], shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "r c"], Box]:
     """As `fill`, but only the box of the image that the rings lie in."""
     return joined((fill_polygon(np.asarray(ring, np.float64), shape) for ring in outlines), shape, np.logical_xor)
 
@@ -259,7 +260,7 @@ def encode_in_box(mask: Bool[np.ndarray, "r c"], box: Box, shape: tuple[int, int
     return runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs
 
 
-def as_points(values: Any) -> Float[np.ndarray, "n 2"]:
+def as_points(values: object) -> Float[np.ndarray, "n 2"]:
     """The points of a ring from what a file holds, without one at the end that only closes it.
 
     Raises:
@@ -281,7 +282,7 @@ def as_ring(points: Float[np.ndarray, "_ 2"]) -> Float[np.ndarray, "n 2"]:
     return points
 
 
-def as_coordinates(values: Any) -> Float[np.ndarray, "n 2"]:
+def as_coordinates(values: object) -> Float[np.ndarray, "n 2"]:
     """Points from what a file holds: a list of lists of numbers, of which the first two are x and y.
 
     Raises:
@@ -298,7 +299,7 @@ def as_coordinates(values: Any) -> Float[np.ndarray, "n 2"]:
     return points
 
 
-def _are_points(values: Any) -> bool:
+def _are_points(values: object) -> TypeGuard[list[list[float]]]:
     """Whether it is a list of lists of two numbers or more; NumPy would make numbers of booleans and text, too."""
     if not isinstance(values, list) or not all(isinstance(point, list) and len(point) > 1 for point in values):
         return False

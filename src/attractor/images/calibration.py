@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from tifffile import TiffFile
 
 from attractor.images.damage import decoding
 from attractor.images.files import existing
@@ -38,10 +38,10 @@ def pixel_size(path: str | Path) -> tuple[float, float] | None:
     return sides if all(np.isfinite(side) and side > 0 for side in sides) else None
 
 
-def _ome_sides(tiff: Any) -> tuple[float, float]:
+def _ome_sides(tiff: TiffFile) -> tuple[float, float]:
     """Height and width of a pixel of the first image in micrometres; 0 where OME does not say."""
     try:
-        elements = ElementTree.fromstring(tiff.ome_metadata).iter()
+        elements = ElementTree.fromstring(tiff.ome_metadata or "").iter()
         pixels = next(element for element in elements if element.tag.rpartition("}")[2] == "Pixels")
         height, width = (
             float(pixels.get(f"PhysicalSize{axis}", 0)) * _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "um"))
@@ -52,9 +52,9 @@ def _ome_sides(tiff: Any) -> tuple[float, float]:
     return height, width
 
 
-def _imagej_sides(tiff: Any) -> tuple[float, float]:
+def _imagej_sides(tiff: TiffFile) -> tuple[float, float]:
     """Height and width of a pixel in micrometres; 0 where ImageJ's image is not calibrated."""
-    notes, tags = tiff.imagej_metadata or {}, tiff.pages[0].tags
+    notes, tags = tiff.imagej_metadata or {}, tiff.pages.first.tags
     unit = notes.get("unit", "pixel")
     sides = []
     for axis, own in (("Y", notes.get("yunit", unit)), ("X", unit)):

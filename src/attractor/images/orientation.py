@@ -5,8 +5,6 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Shaped
 
@@ -14,7 +12,7 @@ TAG = 274
 TURNED = (5, 6, 7, 8)  # rows are stored as columns
 
 
-def upright(array: Shaped[np.ndarray, "h w *c"], orientation: Any) -> Shaped[np.ndarray, "i j *c"]:
+def upright(array: Shaped[np.ndarray, "h w *c"], orientation: object) -> Shaped[np.ndarray, "i j *c"]:
     """The image as viewers show it; as it is where the orientation is none of 2 to 8.
 
     Source: EXIF 2.3, section 4.6.4: 2 is mirrored, 3 upside down, 6 to be turned clockwise, 8 counterclockwise.

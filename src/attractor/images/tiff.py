@@ -13,11 +13,11 @@ import logging
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 from jaxtyping import Shaped
+from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -36,7 +36,7 @@ LARGEST_PART = 1 << 24  # pixels of a strip or tile that is larger than its imag
 # LZMA and Zstandard …
 BOUNDED = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000)
 # … and those whose parts are images with a header of their own.
-EMBEDDED: dict[int, Any] = {
+EMBEDDED: dict[int, type[ImageFile]] = {
     7: JpegImageFile,
     34933: PngImageFile,
     34927: WebPImageFile,
@@ -56,7 +56,7 @@ class _Plane:
     photometric: int  # tag 262
     compression: int  # tag 259
     colormap: Shaped[np.ndarray, "3 n"] | None
-    orientation: Any  # tag 274
+    orientation: object  # tag 274
 
 
 def is_tiff(path: Path) -> bool:
@@ -64,7 +64,7 @@ def is_tiff(path: Path) -> bool:
     return first_bytes(path).startswith(SIGNATURES)
 
 
-def is_turned(page: Any) -> bool:
+def is_turned(page: tifffile.TiffPage) -> bool:
     """Whether rows are stored as columns."""
     return page.tags.valueof(TAG) in TURNED
 
@@ -110,7 +110,7 @@ def _read(path: Path) -> _Plane:
 # --- before pixels are asked for --------------------------------------------------------------------------------------
 
 
-def _refuse_cut_chain(file: Any, layout: Any, path: Path) -> None:
+def _refuse_cut_chain(file: tifffile.FileHandle, layout: tifffile.TiffFormat, path: Path) -> None:
     """Follow the chain of page headers to its end, which must lie in the file."""
     seen: set[int] = set()
     file.seek(4 if layout.version == 42 else 8)
@@ -131,7 +131,7 @@ def _refuse_cut_chain(file: Any, layout: Any, path: Path) -> None:
         file.seek(offset[0] + layout.tagnosize + n_tags * layout.tagsize)
 
 
-def _refuse_missing_parts(series: Any, size: int, path: Path) -> None:
+def _refuse_missing_parts(series: tifffile.TiffPageSeries, size: int, path: Path) -> None:
     """Refuse strips and pages that are not there."""
     for page in series.pages:
         if page is None:
@@ -142,7 +142,7 @@ def _refuse_missing_parts(series: Any, size: int, path: Path) -> None:
             raise damaged(path, "pixels lie behind its end")
 
 
-def _refuse_too_large(series: Any, path: Path) -> None:
+def _refuse_too_large(series: tifffile.TiffPageSeries, path: Path) -> None:
     """Refuse more pixels than the file can hold."""
     n_values, page = int(np.prod(series.shape, dtype=object)), series.keyframe
     height, width = (dict(zip(series.axes, series.shape, strict=True)).get(axis, 1) for axis in "YX")
@@ -154,7 +154,7 @@ def _refuse_too_large(series: Any, path: Path) -> None:
         raise damaged(path, "a tile is larger than the image")
 
 
-def _refuse_large_parts(series: Any, file: Any, path: Path) -> None:
+def _refuse_large_parts(series: tifffile.TiffPageSeries, file: tifffile.FileHandle, path: Path) -> None:
     """Refuse strips and tiles that unpack to more than their share of the image."""
     page = series.keyframe
     if page.compression in BOUNDED:
@@ -166,6 +166,7 @@ def _refuse_large_parts(series: Any, file: Any, path: Path) -> None:
         )
     most = int(np.prod(page.chunks, dtype=object))
     for one in series.pages:
+        assert one is not None  # _refuse_missing_parts
         for offset, count in zip(one.dataoffsets, one.databytecounts, strict=True):
             if count == 0:  # nothing is stored of it
                 continue

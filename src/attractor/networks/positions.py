@@ -5,8 +5,6 @@ Shapes: `b` images, `h` rows, `w` columns.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,15 +13,16 @@ from torch import Tensor
 def positions(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b 2 h w"]:
     """Row and column of each pixel, from -1 to 1 along each side of the image; a side of one pixel has -1."""
     b, _, h, w = images.shape
-    rows, columns = (_evenly(n, images) for n in (h, w))
+    rows, columns = (_evenly(images, axis) for axis in (2, 3))
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(b, 2, h, w)
 
 
-def _evenly(n: Any, like: Tensor) -> Float[Tensor, " n"]:
-    """So many numbers from -1 to 1."""
+def _evenly(images: Float[Tensor, "b _ h w"], axis: int) -> Float[Tensor, " n"]:
+    """Numbers from -1 to 1, as many as the images have places along an axis."""
+    n = images.shape[axis]
     if isinstance(n, int):
-        return torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device)
+        return torch.linspace(-1, 1, n, dtype=images.dtype, device=images.device)
     # While a model is exported n stands for any number, which linspace does not take; both agree but for rounding.
-    place = torch.arange(n, dtype=like.dtype, device=like.device)
-    step = 2 / like.new_full((), torch.sym_max(n - 1, 1))
+    place = torch.arange(n, dtype=images.dtype, device=images.device)
+    step = 2 / images.new_full((), torch.sym_max(n - 1, 1))
     return torch.where(2 * place < n, place * step - 1, 1 - (n - 1 - place) * step)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -198,7 +197,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, pickle.UnpicklingError, OSError, EOFError, RuntimeError) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
         raise InputError(
@@ -211,7 +210,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _described(content: Any) -> str:
+def _described(content: object) -> str:
     return (
         f"entries {_first_few([str(key) for key in content])}" if isinstance(content, dict) else type(content).__name__
     )

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from attractor.instances import Instances
-from attractor.measurements import object_table
+from attractor.measurements import Column, object_table
 
-Table = dict[str, list[int | float | str]]  # columns by name, one row an object
+Table = dict[str, Column]  # columns by name, one row an object
 
 
 @dataclass(frozen=True)
