@@ -302,7 +302,7 @@ def write_start(recipe: Recipe, start: str, path: Path) -> None:
 
 def scores_of(folder: Path, test: Dataset) -> dict[str, Any]:
     """AP by image of a run's model, by both ways of grouping, and the seconds that it trained."""
-    segmenter = Segmenter(Model.load(folder), precision="float32")
+    segmenter = Segmenter(Model.load(folder), dtype="float32")
     seeded = summarise([seeded_scores(sample, found) for sample, found in seeded_by_truth(segmenter, test)])
     own = evaluate(predicted(segmenter, test)).summary
     seconds = folder / "seconds.json"
@@ -445,7 +445,7 @@ def _range(values: Sequence[float]) -> dict[str, float]:
 
 def draw_sigma(folder: Path, test: Dataset, path: Path) -> dict[str, float]:
     """Draw the learned margins of a run's model against the objects' sizes; their rank correlation."""
-    sizes, margins, image = sizes_and_margins(Segmenter(Model.load(folder), precision="float32"), test)
+    sizes, margins, image = sizes_and_margins(Segmenter(Model.load(folder), dtype="float32"), test)
     low, high = correlation_interval(sizes, margins, image)
     sigma_against_size(sizes, margins, interval=(low, high), title=f"{len(test)} test images").savefig(path)
     value = rank_correlation(sizes, margins)

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("model", help="name, file or training folder of a discriminative-loss model")
     parser.add_argument("data", type=Path, help="annotated images that it was not trained on")
     arguments = parser.parse_args()
-    segmenter = Segmenter(Model.load(arguments.model), precision="float32")
+    segmenter = Segmenter(Model.load(arguments.model), dtype="float32")
     if not isinstance(segmenter.model.method, DiscriminativeLoss):
         raise InputError(f"{arguments.model}: this study is of discriminative-loss models.")
     dataset = open_dataset(arguments.data)

@@ -59,7 +59,7 @@ def one_image():
         there = attractor.load("nuclei", device="cuda")
         there.segment(picture)  # a size that comes again has its kernels recorded
         times["cuda"] = median_seconds(lambda: there.segment(picture), 15)
-    return {"found": found, "precision": segmenter.precision, **times}
+    return {"found": found, "dtype": segmenter.dtype, **times}
 
 
 def one_after_the_other(segmenter, files, out):
@@ -78,7 +78,7 @@ def seconds(function, *arguments):
 
 def folder(files, out):
     """Seconds for all files, plain and fast, after both have warmed up on two of them."""
-    plain = attractor.load("nuclei", device="cpu", precision="float32")
+    plain = attractor.load("nuclei", device="cpu", dtype="float32")
     fast = attractor.load("nuclei", device="cpu")
     one_after_the_other(plain, files[:2], out)
     list(segment_files(fast, files[:2], out))
@@ -101,7 +101,7 @@ def main():
         "found, plain": single["found"]["plain"],
         "found": single["found"]["fast"],
         "plain": milliseconds(single["plain"]),
-        single["precision"]: milliseconds(single["fast"]),
+        single["dtype"]: milliseconds(single["fast"]),
         "ratio": f"{single['plain'] / single['fast']:.1f}x",
     }
     if "cuda" in single:

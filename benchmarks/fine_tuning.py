@@ -45,9 +45,7 @@ def main() -> None:
         folder = arguments.out / name
         if not (folder / "model.safetensors").exists():
             run(recipe_for(twenty, arguments.changes, start=start), folder)
-        evaluation = evaluate(
-            predicted(Segmenter(Model.load(folder), precision="float32"), open_dataset(arguments.test))
-        )
+        evaluation = evaluate(predicted(Segmenter(Model.load(folder), dtype="float32"), open_dataset(arguments.test)))
         images[name] = evaluation.images
         ap = evaluation.summary.by_image.value
         print(f"{name:12} AP .50 {ap[0]:.3f}   .75 {ap[5]:.3f}   .90 {ap[8]:.3f}", flush=True)

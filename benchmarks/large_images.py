@@ -50,7 +50,7 @@ def measured(side, tile):
         "found": len(found),
         "seconds": seconds,
         "bytes": memory_of_this_process("VmHWM") if tells_memory() else None,
-        "precision": segmenter.precision,
+        "dtype": segmenter.dtype,
     }
 
 
@@ -86,7 +86,7 @@ def main():
     sides = [side for side in SIDES if side < given.largest] + [given.largest]
     tiled = {side: in_a_fresh_process(measured, side, TILE) for side in sides}
     whole = {side: in_a_fresh_process(measured, side, None) for side in sides if TILE < side <= WHOLE_UP_TO}
-    print_table(f"In tiles of {TILE}, {tiled[sides[0]]['precision']}", [row_of(r, side) for side, r in tiled.items()])
+    print_table(f"In tiles of {TILE}, {tiled[sides[0]]['dtype']}", [row_of(r, side) for side, r in tiled.items()])
     print_table("Whole", [row_of(r, side) for side, r in whole.items()])
     side = max(whole)
     share, n_whole, n_tiled = agreement(side)

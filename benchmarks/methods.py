@@ -40,7 +40,7 @@ def measured(name, picture):
         "fast network": median_seconds(lambda: segmenter.maps(images), REPEATS),
         "grouping": median_seconds(lambda: method.group(maps), REPEATS),
         "floor": median_seconds(lambda: [x.sum() for x in vars(maps).values()], REPEATS),
-        "precision": segmenter.precision,
+        "dtype": segmenter.dtype,
     }
 
 
@@ -55,7 +55,7 @@ def main():
             "model": name,
             "found": r["found"],
             "network": milliseconds(r["plain network"]),
-            f"in {r['precision']}": milliseconds(r["fast network"]),
+            f"in {r['dtype']}": milliseconds(r["fast network"]),
             "ratio": f"{r['plain network'] / r['fast network']:.1f}x",
             "grouping": milliseconds(r["grouping"]),
             "floor": milliseconds(r["floor"]),

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.network [--compiled] [--json FILE]`. The weights are those of the model `nuclei`; maps of every
 engine were found to be near those of the plain network. The floor is the number of operations over the measured peak of
-a product of matrices in that precision. On a machine with CUDA, the device is measured, too.
+a product of matrices of that type. On a machine with CUDA, the device is measured, too.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ REPEATS = 5
 ASKED = "4.5x with AMX"
 
 
-def measured(network, images, name, precision, device):
+def measured(network, images, name, dtype, device):
     """Seconds of an engine, whose maps are near the plain network's."""
-    engine = engine_of(network, name=name, precision=precision, device=device)
+    engine = engine_of(network, name=name, dtype=dtype, device=device)
     expected = network(images)
     difference = float((engine(images) - expected).abs().max() / expected.abs().max())
-    assert difference < TOLERANCES[precision], f"{name} in {precision} is off by {difference:.1e} of the largest number"
+    assert difference < TOLERANCES[dtype], f"{name} in {dtype} is off by {difference:.1e} of the largest number"
     return {"seconds": median_seconds(lambda: _done(engine(images)), REPEATS), "largest difference": difference}
 
 
@@ -52,10 +52,10 @@ def main():
     engines = ["torch", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
     engines += ["compiled"] if given.compiled else []
     results = {
-        f"{name} {precision}": measured(network, images, name, precision, torch.device("cpu"))
-        | {"floor": operations / peak(TYPES[precision])}
+        f"{name} {dtype}": measured(network, images, name, dtype, torch.device("cpu"))
+        | {"floor": operations / peak(TYPES[dtype])}
         for name in engines
-        for precision in TYPES
+        for dtype in TYPES
     }
     if torch.cuda.is_available():
         device = torch.device("cuda")

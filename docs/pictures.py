@@ -101,7 +101,7 @@ def draw_maps() -> None:
 
 def spatial_embeddings() -> None:
     """Where each pixel points, how far its object reaches, and how sure it is to be the middle of one."""
-    segmenter, picture, (embedding, precision, seed) = decoded("nuclei", PART)
+    segmenter, picture, (embedding, concentration, seed) = decoded("nuclei", PART)
     method = segmenter.model.method
     found = segmenter.segment(picture)
     step = np.array(method.grid_step[::-1])[:, None, None]  # along x and y
@@ -110,7 +110,7 @@ def spatial_embeddings() -> None:
     offset = target - np.stack([columns, rows])
     foreground = seed[0] > method.thresholds["foreground_threshold"]
     offset -= offset[:, foreground].mean(1)[:, None, None]  # a network may move all targets by one vector
-    reach = np.where(foreground, (np.sqrt(np.log(2) / precision) / step).mean(0), np.nan)
+    reach = np.where(foreground, (np.sqrt(np.log(2) / concentration) / step).mean(0), np.nan)
     target[1] *= -1  # up is up
     panels = [
         Panel("the picture", plain(picture)),
@@ -150,7 +150,7 @@ def rsis() -> None:
 
 def decoded(model: str, part: tuple[slice, slice]) -> tuple[Segmenter, np.ndarray, list[np.ndarray]]:
     """A model, a part of the fluorescence picture, and what the network says of it."""
-    segmenter = attractor.load(model, device="cpu", precision="float32")
+    segmenter = attractor.load(model, device="cpu", dtype="float32")
     picture = read_image(PICTURES["fluorescence"])[part]
     with torch.inference_mode():
         maps = segmenter.maps(segmenter.prepared(picture))

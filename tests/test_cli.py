@@ -127,7 +127,7 @@ def test_a_model_and_the_files_it_wrote_score_alike(attractor_command, annotated
     by = ["--by", "kind"]
     first = attractor_command("evaluate", tiny_model, annotated, "--out", "model.json", *by)
     assert (first.code, first.error) == (0, "")
-    as_scored = ["--precision", "float32"]  # which scores have on every machine alike
+    as_scored = ["--dtype", "float32"]  # which scores have on every machine alike
     assert attractor_command("segment", annotated / "images", "--model", tiny_model, *as_scored).code == 0
     second = attractor_command("evaluate", "--found", "out", "--truth", annotated, *by)
     assert second.code == 0
@@ -136,7 +136,7 @@ def test_a_model_and_the_files_it_wrote_score_alike(attractor_command, annotated
     assert a.pop("call") == {
         "model": str(tiny_model), "dataset": "squares", "found": None,
         "metric": "average_precision", "by": "kind", "tta": False,
-        "device": choose_device("auto").type, "engine": "torch", "precision": "float32",
+        "device": choose_device("auto").type, "engine": "torch", "dtype": "float32",
         "classes": None, "ignore_classes": False, "class_names": ["object"],
     }  # fmt: skip
     assert b.pop("call")["found"] == "out"

@@ -85,7 +85,7 @@ def test_each_model_scores_as_in_an_evaluation(compared, models, folder):
     dataset = open_dataset(folder)
     for model, part in zip(models, compared.models, strict=True):
         expected = evaluate(
-            predicted(attractor.load(model, device="cpu", precision="float32"), dataset), by=dataset.columns["kind"]
+            predicted(attractor.load(model, device="cpu", dtype="float32"), dataset), by=dataset.columns["kind"]
         )
         np.testing.assert_array_equal(part.summary.by_image.value, expected.summary.by_image.value)
         assert part.summary.n_found == expected.summary.n_found > 0
@@ -190,7 +190,7 @@ def test_a_metric_that_is_not_there(models, folder):
 
 def test_where_memory_runs_out_images_are_computed_in_tiles_as_segment_does(tiny_model, folder, monkeypatch):
     dataset = Subset(open_dataset(folder), [0])
-    expected = len(attractor.load(tiny_model, device="cpu", precision="float32").segment(dataset[0].image))
+    expected = len(attractor.load(tiny_model, device="cpu", dtype="float32").segment(dataset[0].image))
     monkeypatch.setattr("attractor.prediction.memory.TILES", (32,))
     maps_of, tiles = Segmenter.maps, []
 

@@ -22,7 +22,7 @@ def model():
 
 def test_maps_and_labels_agree():
     image = np.random.default_rng(0).integers(0, 255, (96, 128)).astype(np.uint8)
-    here, there = (Segmenter(model(), device=device, precision="float32") for device in ("cpu", "cuda"))
+    here, there = (Segmenter(model(), device=device, dtype="float32") for device in ("cpu", "cuda"))
     for a, b in zip(
         vars(here.maps(here.prepared(image))).values(), vars(there.maps(there.prepared(image))).values(), strict=True
     ):
@@ -49,7 +49,7 @@ def test_loss_and_gradients_agree():
 
 def test_a_recorded_graph_gives_the_maps_of_each_image():
     network = model().method.network.cuda()
-    plain, graphed = (engine_of(network, name="torch", precision="float32", device=torch.device("cuda")) for _ in "ab")
+    plain, graphed = (engine_of(network, name="torch", dtype="float32", device=torch.device("cuda")) for _ in "ab")
     with torch.inference_mode():
         for side in (64, 96, 64, 64, 96, 96):  # each size comes again, and is recorded then
             image = torch.rand(1, 1, side, 72, device="cuda")
@@ -64,7 +64,7 @@ def test_images_are_normalised_alike(kind):
 
 
 def test_memory_that_runs_out_leads_to_tiles(monkeypatch, caplog):
-    there = Segmenter(model(), device="cuda", precision="float32")
+    there = Segmenter(model(), device="cuda", dtype="float32")
     image = np.random.default_rng(0).integers(0, 255, (600, 520)).astype(np.uint8)
     tiled = there.segment(image, tile=256).labels
     compute = Segmenter._mapped

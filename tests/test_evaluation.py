@@ -240,7 +240,7 @@ def noisy(n):
 def test_a_model_is_evaluated_by_name_or_ready_made(tiny_model):
     dataset, calls = noisy(3), []
     by_name = attractor.evaluate(tiny_model, dataset, by="kind", report=lambda: calls.append(1))
-    ready = attractor.evaluate(attractor.load(tiny_model, precision="float32"), dataset, by="kind")
+    ready = attractor.evaluate(attractor.load(tiny_model, dtype="float32"), dataset, by="kind")
     assert by_name.as_json() == ready.as_json()
     assert list(by_name.groups) == ["even", "odd"]
     assert len(calls) == 3

@@ -348,7 +348,7 @@ def test_the_example_finds_the_nuclei_that_attractor_finds(example, attractor_co
     answer = attractor_command("export", "nuclei")
     assert answer.code == 0, answer.error
     assert "nuclei.onnx: it takes images and gives offset, sigma, seed." in answer.out
-    segmenter = attractor.load("nuclei", device="cpu", precision="float32")
+    segmenter = attractor.load("nuclei", device="cpu", dtype="float32")
     for shape in ((203, 157), (96, 128), (61, 90)):
         picture = discs(*shape, 12)
         Image.fromarray(picture).save("nuclei.png")

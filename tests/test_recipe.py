@@ -106,7 +106,7 @@ def test_set_changes_any_key(tmp_path):
         ("augmentation.noise=-1", "augmentation.noise is -1.0; it must be between 0 and 10"),
         ("training.weight_decay=-1", "training.weight_decay is -1.0; it must be between 0 and 10"),
         ("model.channels=0", '"model.channels" is 0: input should be greater than or equal to 1'),
-        ("training.precision=bf16", 'training.precision = "bf16" is not known; it can be auto, float32, bfloat16'),
+        ("training.dtype=bf16", 'training.dtype = "bf16" is not known; it can be auto, float32, bfloat16'),
         ("model.channels=1000000000", '"model.channels" is 1000000000: input should be less than or equal to 4096'),
         ("model.normalisation.low=100", "normalisation.low is 100.0 and normalisation.high 99.8; they are percentiles"),
         ("augmentation.scale=[2.0, 1.0]", r"augmentation.scale is \(2.0, 1.0\); it is a range .* the lower one first"),

@@ -17,7 +17,7 @@ from attractor.errors import InputError
 from attractor.model import Model
 from attractor.training import RandomCrops, Settings, collate, image_weights, train
 
-SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "precision": "float32"}
+SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "dtype": "float32"}
 
 
 def sample(name, seed=0, side=40, n_objects=3):
@@ -218,7 +218,7 @@ def test_class_that_the_model_lacks(folder):
         ({"batch_size": 0}, "training.batch_size is 0"),
         ({"crop_size": 100}, "training.crop_size is 100; it must be a multiple of 8"),
         ({"around_objects": 1.5}, "training.around_objects is 1.5; it must be between 0 and 1"),
-        ({"precision": "fp8"}, 'training.precision = "fp8" is not known; it can be auto, float32, bfloat16'),
+        ({"dtype": "fp8"}, 'training.dtype = "fp8" is not known; it can be auto, float32, bfloat16'),
         ({"crops_per_epoch": 4}, "training.batch_size is 8, more than the 4 crops of an epoch"),
         ({"metric": "foo"}, 'training.metric: There is no metric "foo"; there are: average_precision'),
         (

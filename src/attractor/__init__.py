@@ -45,7 +45,7 @@ def load(
     device: str = "auto",
     thresholds: dict[str, float] | None = None,
     engine: str = "torch",
-    precision: str = "auto",
+    dtype: str = "auto",
 ) -> Segmenter:
     """A model that is ready to be shown images.
 
@@ -55,7 +55,7 @@ def load(
         thresholds: to use instead of those tuned for the model's own kind of image, as {"seed_threshold": 0.6}.
         engine: what computes the network: "torch"; "compiled", by torch and for each size of images, some seconds to a
             minute at first; or "openvino", on a processor.
-        precision: the type of the numbers in the network: "float32", in which scores are given, "bfloat16", or "auto"
+        dtype: the type of the numbers in the network: "float32", in which scores are given, "bfloat16", or "auto"
             for bfloat16 on devices with instructions for it.
 
     Raises:
@@ -74,7 +74,7 @@ def load(
     from attractor.prediction.image import Segmenter
 
     model = Model.load(name_or_path)
-    return Segmenter(model, device=device, thresholds=thresholds, engine=engine, precision=precision)
+    return Segmenter(model, device=device, thresholds=thresholds, engine=engine, dtype=dtype)
 
 
 def __getattr__(name: str) -> object:

@@ -128,7 +128,7 @@ def evaluate_model(
     dataset = open_dataset(data) if isinstance(data, str | Path) else data
     groups = groups_of(dataset, by)
     if not isinstance(model, Segmenter):
-        model = Segmenter(Model.load(model), precision="float32")
+        model = Segmenter(Model.load(model), dtype="float32")
     model.check_options(tta=tta, n_proposals=scoring.n_proposals)
 
     def watched() -> Iterator[tuple[Sample, Instances]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attractor.errors import InputError, check_choice, check_range
+from attractor.prediction.engines import DTYPES
 from attractor.tuning import headline_of
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 RANGES: dict[str, tuple[float, float]] = {  # of the settings that are numbers, lowest and highest included
     "epochs": (1, 1_000_000),
     "crops_per_epoch": (1, 100_000_000),
@@ -38,7 +38,7 @@ class Settings:
     warmup: float = 0.03  # share of all steps in which the rate rises from 0
     power: float = 0.9  # of the fall to 0 that follows
     weight_decay: float = 1e-4
-    precision: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
+    dtype: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
     around_objects: float = 0.8  # share of the crops that have an object near their middle
     freeze_normalisation: bool = False  # keep the batch normalisation's statistics: for large crops, few in a batch
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
@@ -55,7 +55,7 @@ class Settings:
             check_range(f"training.{name}", getattr(self, name), low, high)
         if self.crop_size % 8:
             raise InputError(f"training.crop_size is {self.crop_size}; it must be a multiple of 8.")
-        check_choice("training.precision", self.precision, PRECISIONS)
+        check_choice("training.dtype", self.dtype, DTYPES)
         if not self.learning_rate > 0:
             raise InputError("training.learning_rate is 0.0; it must be above 0.")
         try:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -41,6 +41,7 @@ from attractor.images import as_channels, atomic
 from attractor.methods.contract import HasCurriculum
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Model
+from attractor.prediction.engines import dtype_of
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.prediction.memory import free_memory, is_for_memory
 from attractor.settings import Settings
@@ -248,7 +249,7 @@ def train(
     )
     _fit(trainer, run, loader, _checkpoint(out) if resume else None)
     best = Model.load(out / "best.safetensors")
-    segmenter = Segmenter(best, device=device, precision="float32", record=False)
+    segmenter = Segmenter(best, device=device, dtype="float32", record=False)
     best.method.thresholds.update(tune(segmenter, validation, metric=settings.metric))
     scores = _scores(segmenter, validation, settings.metric)
     best.description = best.described(scores=best.description.scores | {"validation": scores})
@@ -482,7 +483,7 @@ class _Run(lightning.LightningModule):
 
     def _validated(self) -> dict[str, float]:
         """The scores with thresholds that are tuned first."""
-        segmenter = Segmenter(self.model, device=self.device.type, precision="float32", record=False)
+        segmenter = Segmenter(self.model, device=self.device.type, dtype="float32", record=False)
         self.model.method.thresholds.update(tune(segmenter, self.validation, rounds=1, metric=self.settings.metric))
         return _scores(segmenter, self.validation, self.settings.metric)
 
@@ -545,23 +546,9 @@ def _checkpoint(out: Path) -> Path:
     return path
 
 
-def _precision(settings: Settings, device: torch.device) -> Any:
-    has_bf16 = {
-        "cpu": _processor_has_bf16,
-        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-        "mps": lambda: False,
-    }
-    wanted = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bf16[device.type]())
-    return "bf16-mixed" if wanted else "32-true"
-
-
-def _processor_has_bf16() -> bool:
-    """Whether the processor multiplies in bf16; where it is emulated, single precision is faster."""
-    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    if torch.backends.cpu.get_cpu_capability().startswith(("AVX", "DEFAULT")):
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return True
+def _precision(settings: Settings, device: torch.device) -> Literal["bf16-mixed", "32-true"]:
+    """What Lightning calls the type of the network's numbers."""
+    return "bf16-mixed" if dtype_of(settings.dtype, device) is torch.bfloat16 else "32-true"
 
 
 def _normalised(description: Description, sample: Sample) -> Float[Tensor, "c h w"]:

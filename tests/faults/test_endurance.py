@@ -17,13 +17,13 @@ def pictures(n, *shape):
     return [RANDOM.integers(0, 255, shape, np.uint8) for _ in range(n)]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_eight_threads_on_one_segmenter_give_the_serial_labels(tiny_model, precision):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_eight_threads_on_one_segmenter_give_the_serial_labels(tiny_model, dtype):
     images = pictures(24, 40, 56)
-    alone = attractor.load(tiny_model, device="cpu", precision=precision)
+    alone = attractor.load(tiny_model, device="cpu", dtype=dtype)
     expected = [alone.segment(image) for image in images]
     assert sum(map(len, expected)) > len(images)
-    shared = attractor.load(tiny_model, device="cpu", precision=precision)  # all threads are the first to use it
+    shared = attractor.load(tiny_model, device="cpu", dtype=dtype)  # all threads are the first to use it
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(shared.segment, images))
     for one, other in zip(found, expected, strict=True):

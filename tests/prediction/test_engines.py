@@ -1,4 +1,4 @@
-"""Whatever computes a network gives its maps; faster only by as much as a precision may change them."""
+"""Whatever computes a network gives its maps; faster only by as much as a dtype may change them."""
 
 import importlib.util
 
@@ -56,10 +56,10 @@ def test_a_folded_network_answers_as_before(name):
 
 @every_engine
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.05)])
-def test_engines_give_the_maps_of_the_network(engine, name, precision, tolerance):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.05)])
+def test_engines_give_the_maps_of_the_network(engine, name, dtype, tolerance):
     plain = network(name)
-    made = engines.engine_of(plain, name=engine, precision=precision, device=CPU)
+    made = engines.engine_of(plain, name=engine, dtype=dtype, device=CPU)
     with torch.inference_mode():
         for shape in ((1, 3, *SIZE), (2, 3, 64, 64), (1, 3, 1, 9)):
             images = torch.rand(shape)
@@ -73,7 +73,7 @@ def test_engines_give_the_maps_of_the_network(engine, name, precision, tolerance
 @every_engine
 def test_engines_give_the_features_of_the_network(engine):
     plain = network("erfnet", decoders=())
-    made = engines.engine_of(plain, name=engine, precision="float32", device=CPU)
+    made = engines.engine_of(plain, name=engine, dtype="float32", device=CPU)
     images = torch.rand(1, 3, *SIZE)
     with torch.inference_mode():
         for found, expected in zip(made.pyramid(images), plain.pyramid(images), strict=True):
@@ -84,7 +84,7 @@ def test_a_compiled_network_gives_the_same_maps(monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
     plain = network("erfnet")
-    made = engines.engine_of(plain, name="compiled", precision="float32", device=CPU)
+    made = engines.engine_of(plain, name="compiled", dtype="float32", device=CPU)
     images = torch.rand(1, 3, *SIZE)
     with torch.inference_mode():
         assert relative(made(images), plain(images)) < 1e-5
@@ -97,13 +97,13 @@ def test_every_method_can_be_computed_by_every_engine(engine, method):
     torch.manual_seed(0)
     model = Model(Description(method=method, network="erfnet", channels=1, class_names=("object",))).eval()
     image = np.random.default_rng(0).integers(0, 255, SIZE).astype(np.uint8)
-    plain, fast = (Segmenter(model, device="cpu", engine=name, precision="float32") for name in ("torch", engine))
+    plain, fast = (Segmenter(model, device="cpu", engine=name, dtype="float32") for name in ("torch", engine))
     x = plain.prepared(image)
     with torch.inference_mode():
         expected = vars(model.method(x))
     for name, value in vars(fast.maps(x)).items():
         torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-4)
-    assert (fast.engine, fast.precision) == (engine, "float32")
+    assert (fast.engine, fast.dtype) == (engine, "float32")
 
 
 def test_pooling_is_that_of_torch():
@@ -140,7 +140,7 @@ def test_a_network_may_pool_in_any_way(options, n_fast):
             return torch.nn.functional.interpolate(self.rest(self.pool(images)), images.shape[-2:])
 
     plain, image = Pooling(), torch.rand(1, 3, 21, 27)
-    made = engines.engine_of(plain, name="torch", precision="float32", device=CPU)
+    made = engines.engine_of(plain, name="torch", dtype="float32", device=CPU)
     assert torch.equal(made(image), plain(image))
     n_replaced = sum(isinstance(module, engines.LargestOfFour) for module in made.modules())
     assert n_replaced == n_fast
@@ -154,7 +154,7 @@ def test_images_of_any_size_are_computed_in_bfloat16(method, size):
     x = torch.rand(1, 1, *size)
     with torch.inference_mode():
         expected = vars(model.method(x))
-    for name, value in vars(Segmenter(model, device="cpu", precision="bfloat16").maps(x)).items():
+    for name, value in vars(Segmenter(model, device="cpu", dtype="bfloat16").maps(x)).items():
         torch.testing.assert_close(value.float(), expected[name], atol=0.05, rtol=0.05)
 
 
@@ -162,7 +162,7 @@ def test_layers_beside_the_network_are_computed_in_the_same_precision():
     torch.manual_seed(0)
     model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",))).eval()
     found = set()
-    fast = Segmenter(model, device="cpu", precision="bfloat16")
+    fast = Segmenter(model, device="cpu", dtype="bfloat16")
     fast.model.method.decoder.mask.register_forward_hook(lambda module, given, answer: found.add(answer.dtype))
     x = torch.rand(1, 1, *SIZE)
     maps = fast.maps(x)
@@ -210,8 +210,8 @@ def test_engines_and_precisions_that_are_not_there_are_refused(tiny_model, monke
     model = Model.load(tiny_model)
     with pytest.raises(InputError, match='engine = "fast" is not known; it can be torch, compiled, openvino'):
         Segmenter(model, device="cpu", engine="fast")
-    with pytest.raises(InputError, match='precision = "half" is not known; it can be auto, float32, bfloat16'):
-        Segmenter(model, device="cpu", precision="half")
+    with pytest.raises(InputError, match='dtype = "half" is not known; it can be auto, float32, bfloat16'):
+        Segmenter(model, device="cpu", dtype="half")
     with pytest.raises(InputError, match="openvino computes on a processor, not on cuda; add --device cpu"):
         engines.check_engine("openvino", "float32", torch.device("cuda"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -28,7 +28,7 @@ class Bright(SpatialEmbeddings):
 def segmenter(monkeypatch):
     monkeypatch.setitem(METHODS, "bright", Bright)
     model = Model(Description(method="bright", network="erfnet", channels=1, class_names=("object",), object_size=8.0))
-    return Segmenter(model, device="cpu", precision="float32")
+    return Segmenter(model, device="cpu", dtype="float32")
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_model_of_upright_pictures_sees_none_upside_down():
         Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), upright=True)
     )
     seen = []
-    upright = Segmenter(model, device="cpu", precision="float32")
+    upright = Segmenter(model, device="cpu", dtype="float32")
     upright.model.method.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     image = torch.arange(64.0).view(1, 1, 8, 8)
     upright.maps(image, tta=True)
@@ -160,13 +160,13 @@ def test_each_segmenter_of_a_model_has_its_own_thresholds():
     assert model.method.thresholds == before
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_model_given_stays_as_it_is_and_can_be_trained_on(precision):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_model_given_stays_as_it_is_and_can_be_trained_on(dtype):
     model = untrained().train()
     method, network, thresholds = model.method, model.method.network, model.method.thresholds
     before = {key: value.clone() for key, value in model.state_dict().items()}
     image = np.random.default_rng(0).integers(0, 255, (40, 56)).astype(np.uint8)
-    segmenter = Segmenter(model, device="cpu", precision=precision)
+    segmenter = Segmenter(model, device="cpu", dtype=dtype)
     labels = segmenter.segment(image).labels
     assert (model.method, model.method.network, model.method.thresholds) == (method, network, thresholds)
     assert all(module.training for module in model.modules())

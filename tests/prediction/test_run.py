@@ -76,7 +76,7 @@ def test_a_call_says_what_it_did(segment, tiny_model, tmp_path):
         "out": str(out),
         "device": "cpu",
         "engine": "torch",
-        "precision": "auto",
+        "dtype": "auto",
         "object_size": 12,
         "tile": 16,
         "tta": False,
@@ -86,7 +86,7 @@ def test_a_call_says_what_it_did(segment, tiny_model, tmp_path):
     }
     computed = said["computed"]
     assert (computed["device"], computed["engine"]) == ("cpu", "torch")
-    assert computed["precision"] == attractor.load(tiny_model, device="cpu").precision
+    assert computed["dtype"] == attractor.load(tiny_model, device="cpu").dtype
     assert computed["thresholds"]["seed_threshold"] == 0.6
     assert set(computed["thresholds"]) == set(Model.load(tiny_model).method.thresholds)
     assert computed["device_name"]
@@ -199,12 +199,12 @@ def test_images_and_options_beside_it_count_in_place_of_its_own(segment, attract
     given = ("--threshold", "seed_threshold=0.55", "--threshold", "min_size=3")
     assert segment(images, "--out", out, "--format", "csv", "--tile", 16, *given).code == 0
     other = pictures(tmp_path / "other", "c")
-    changed = ("--out", tmp_path / "new", "--tile", 32, "--threshold", "seed_threshold=0.7", "--precision", "float32")
+    changed = ("--out", tmp_path / "new", "--tile", 32, "--threshold", "seed_threshold=0.7", "--dtype", "float32")
     assert attractor_command("segment", "--like", out / "run.json", other, *changed).code == 0
     said = record(tmp_path / "new")
     assert [Path(image["image"]).name for image in said["images"]] == ["c.png"]
     assert (said["options"]["tile"], said["options"]["formats"]) == (32, ["csv"])
-    assert said["computed"]["precision"] == "float32"
+    assert said["computed"]["dtype"] == "float32"
     assert said["computed"]["thresholds"]["seed_threshold"] == 0.7
     assert said["computed"]["thresholds"]["min_size"] == 3
 

@@ -37,7 +37,7 @@ def agreement(first, second):
 @pytest.mark.slow
 def test_objects_on_every_seam_are_those_of_the_whole_image():
     picture = cells(960, 64, np.random.default_rng(0))
-    segmenter = attractor.load("nuclei", device="cpu", precision="float32")
+    segmenter = attractor.load("nuclei", device="cpu", dtype="float32")
     whole = segmenter.segment(picture)
     tiled = segmenter.segment(picture, tile=448)  # the seventh and fourteenth row and column of discs lie on a seam
     assert len(whole) == len(tiled) == 14 * 14
@@ -57,7 +57,7 @@ def untrained(n_classes=2, **options):
     for head in model.method.network.heads:
         torch.nn.init.normal_(head.weight, std=0.3)
     easy = {"foreground_threshold": 0.3, "seed_threshold": 0.3, "min_size": 0.0}
-    return Segmenter(model.eval(), device="cpu", thresholds=easy, precision="float32")
+    return Segmenter(model.eval(), device="cpu", thresholds=easy, dtype="float32")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_parts_of_an_image_are_normalised_as_the_whole(kind, tiny_model):
 
 
 def test_views_of_tiles_are_averaged(tiny_model):
-    segmenter = attractor.load(tiny_model, device="cpu", precision="float32")
+    segmenter = attractor.load(tiny_model, device="cpu", dtype="float32")
     image = torch.rand(1, 1, 48, 48)
     whole, tiled = segmenter.maps(image, tta=True), segmenter.maps(image, tta=True, tile=16)
     for name, value in vars(whole).items():  # the halo holds all of the image
@@ -150,7 +150,7 @@ def test_free_memory_is_what_a_container_has_left(monkeypatch, tmp_path):
 
 
 def test_large_images_are_tiled_without_being_asked(monkeypatch, tiny_model):
-    segmenter = attractor.load(tiny_model, device="cpu", precision="float32")
+    segmenter = attractor.load(tiny_model, device="cpu", dtype="float32")
     picture = np.random.default_rng(0).integers(0, 255, (300, 280)).astype(np.uint8)
     tiled = segmenter.segment(picture, tile=256).labels
     monkeypatch.setattr(memory, "MOST_BYTES", 0)
@@ -160,7 +160,7 @@ def test_large_images_are_tiled_without_being_asked(monkeypatch, tiny_model):
 
 
 def test_smaller_tiles_are_taken_when_memory_runs_out_and_that_is_said(monkeypatch, caplog, tiny_model):
-    segmenter = attractor.load(tiny_model, device="cpu", precision="float32")
+    segmenter = attractor.load(tiny_model, device="cpu", dtype="float32")
     picture = np.random.default_rng(0).integers(0, 255, (600, 520)).astype(np.uint8)
     expected = segmenter.segment(picture, tile=256).labels
     asked = []

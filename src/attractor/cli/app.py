@@ -27,7 +27,7 @@ Engine = Annotated[
         "faster), or openvino (on a processor)."
     ),
 ]
-Precision = Annotated[
+Dtype = Annotated[
     str,
     typer.Option(
         help="The type of the numbers in the network: float32, bfloat16, or auto for bfloat16 on devices with "

@@ -13,7 +13,7 @@ from rich.table import Table
 
 import attractor
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Crop, Device, MaxObjects, Metric, Precision, Split, Views
+from attractor.cli.app import Crop, Device, Dtype, MaxObjects, Metric, Split, Views
 from attractor.cli.printing import progress, say, show, write_json
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def compare(
     max_objects: MaxObjects = None,
     tta: Views = False,
     device: Device = "auto",
-    precision: Precision = "float32",
+    dtype: Dtype = "float32",
 ) -> None:
     """Compare models on the same annotated images: scores, speed, memory and pictures on one page.
 
@@ -68,13 +68,13 @@ def compare(
             by=groups,
             tta=tta,
             device=device,
-            precision=precision,
+            dtype=dtype,
             n_shown=n_shown,
             report=advance,
         )
     command = _typed(
         models, {"data": data, "out": out, "by": by, "images": n_shown, "metric": metric, "crop": crop,
-                 "max-objects": max_objects, "tta": tta, "device": device, "precision": precision}
+                 "max-objects": max_objects, "tta": tta, "device": device, "dtype": dtype}
     )  # fmt: skip
     comparison.write_page(result, out / "index.html", command=command)
     content = {"attractor": attractor.__version__, "command": command, **comparison.as_json(result)}

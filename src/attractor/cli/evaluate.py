@@ -10,7 +10,7 @@ import typer
 
 import attractor
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Crop, Device, Engine, MaxObjects, Metric, Precision, Split, Views
+from attractor.cli.app import Crop, Device, Dtype, Engine, MaxObjects, Metric, Split, Views
 from attractor.cli.printing import complain, progress, say, show, with_progress, write_json
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -62,7 +62,7 @@ def evaluate(
     tta: Views = False,
     device: Device = "auto",
     engine: Engine = "torch",
-    precision: Precision = "float32",
+    dtype: Dtype = "float32",
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for all numbers.")] = Path("evaluation.json"),
 ) -> None:
     """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
@@ -77,9 +77,9 @@ def evaluate(
     if model is not None:
         if results is not None:
             _check_results(results, images)
-        segmenter = attractor.load(model, device=device, engine=engine, precision=precision)
+        segmenter = attractor.load(model, device=device, engine=engine, dtype=dtype)
         result = _score_model(segmenter, images, metric, by, tta, results)
-        call |= {"device": segmenter.device.type, "engine": segmenter.engine, "precision": segmenter.precision}
+        call |= {"device": segmenter.device.type, "engine": segmenter.engine, "dtype": segmenter.dtype}
     else:
         images = _without_unknown_classes(images, str(found))
         result = _score_files(str(found), images, metric, by)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import attractor
-from attractor.cli.app import Device, Engine, Precision, Views
+from attractor.cli.app import Device, Dtype, Engine, Views
 from attractor.cli.printing import complain, progress, say
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -31,7 +31,7 @@ def segment(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
     device: Device = "auto",
     engine: Engine = "torch",
-    precision: Precision = "auto",
+    dtype: Dtype = "auto",
     object_size: Annotated[float | None, typer.Option(help="Typical diameter of your objects in pixels.")] = None,
     tile: Annotated[
         int | None, typer.Option(help="Compute in tiles of this side, a multiple of 8, to save memory.")
@@ -78,7 +78,7 @@ def segment(
         out=str(out),
         device=device,
         engine=engine,
-        precision=precision,
+        dtype=dtype,
         object_size=object_size,
         tile=tile,
         tta=tta,
@@ -118,7 +118,7 @@ def _segmented(options: Options, former: Run | None) -> list[Outcome]:
         device=options.device,
         thresholds=options.thresholds,
         engine=options.engine,
-        precision=options.precision,
+        dtype=options.dtype,
     )
     outcomes = segment_files(
         segmenter,

@@ -38,7 +38,7 @@ def compare(
     by: Mapping[str, str] | None = None,
     tta: bool = False,
     device: str = "auto",
-    precision: str = "float32",
+    dtype: str = "float32",
     n_shown: int = 6,
     own_process: bool = True,
     report: Callable[[], None] = lambda: None,
@@ -57,7 +57,7 @@ def compare(
         by: image name to the group it is summarised with.
         tta: average over eight views of each image.
         device: as for `Segmenter`.
-        precision: as for `Segmenter`; in "float32" scores are those of `attractor evaluate`.
+        dtype: as for `Segmenter`; in "float32" scores are those of `attractor evaluate`.
         n_shown: how many images to draw, those with the greatest disagreement first.
         own_process: whether each model gets a process of its own; its memory is unknown otherwise.
         report: called after each image of each model.
@@ -71,7 +71,7 @@ def compare(
     names = _shown_names(models)
     with tempfile.TemporaryDirectory(prefix="attractor-") as folder:
         jobs = [
-            running.Job(name, file, dataset, metric, device, precision, tta, Path(folder) / str(index))
+            running.Job(name, file, dataset, metric, device, dtype, tta, Path(folder) / str(index))
             for index, (name, file) in enumerate(zip(names, files, strict=True))
         ]
         compared = tuple(_compared(job, scoring, by, own_process, report) for job in jobs)

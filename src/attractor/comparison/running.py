@@ -33,7 +33,7 @@ class Job:
     dataset: Dataset
     metric: str
     device: str
-    precision: str
+    dtype: str
     tta: bool
     found: Path  # folder for label images, by the image's index
 
@@ -83,7 +83,7 @@ def send(job: Job, sender: Connection) -> None:
 
 def work(job: Job) -> Iterator[Measured | Footprint]:
     """What the model does on each image, and at the end what that took."""
-    segmenter = Segmenter(Model.load(job.file), device=job.device, precision=job.precision, record=False)
+    segmenter = Segmenter(Model.load(job.file), device=job.device, dtype=job.dtype, record=False)
     on_cuda = segmenter.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(segmenter.device)
@@ -106,7 +106,7 @@ def work(job: Job) -> Iterator[Measured | Footprint]:
     method = segmenter.model.method
     yield Footprint(
         device=_device_in_words(segmenter.device),
-        dtype=segmenter.precision,
+        dtype=segmenter.dtype,
         n_parameters=sum(weights.numel() for weights in method.parameters()),
         is_ordered=segmenter.is_ordered,
         max_instances=method.max_instances,

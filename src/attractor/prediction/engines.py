@@ -1,4 +1,4 @@
-"""How a network is computed: what runs it, and in which precision.
+"""How a network is computed: what runs it, and in which dtype.
 
 Whatever runs it, normalisations are folded into the convolutions and channels lie last in memory where that is faster.
 `float32` gives what training saw but for rounding; `bfloat16` keeps eight bits of each number between layers, which
@@ -27,7 +27,7 @@ from attractor.networks.padding import padded
 from attractor.wording import install
 
 ENGINES = ("torch", "compiled", "openvino")
-PRECISIONS = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
 MOST_GRAPHS = 4  # sizes of images for which a CUDA graph is kept, the first that come again
 LARGEST_GRAPH = 1 << 22  # pixels; a graph keeps the memory of all its layers, and larger images hardly gain
 
@@ -53,11 +53,11 @@ class LargestOfFour(nn.Module):
 class Engine(nn.Module):
     """A network in the form in which torch computes it fastest; like the network, but for prediction alone."""
 
-    def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         """Copy the network; it stays as it is."""
         super().__init__()
         self.strides: Any = getattr(network, "strides", (8,))
-        self.precision = precision
+        self.dtype = dtype
         self.device = next((values.device.type for values in network.parameters()), "cpu")
         self.network = self._laid_out(folded(network))
         if self.device == "cpu":
@@ -68,22 +68,22 @@ class Engine(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
         """The maps of all decoders, at the image's size."""
-        with self._own_precision():
+        with self._own_dtype():
             return self._plain(self.network(self._laid_out(images)))
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The encoder's features, from fine to coarse."""
         features: Any = self.network.pyramid
-        with self._own_precision():
+        with self._own_dtype():
             return [self._plain(x) for x in features(self._laid_out(images))]
 
-    def _own_precision(self) -> torch.autocast:
-        """Whatever precision torch is told to choose outside; it would pad in float32."""
+    def _own_dtype(self) -> torch.autocast:
+        """Whatever dtype torch is told to choose outside; it would pad in float32."""
         return torch.autocast(self.device, enabled=False)
 
     def _laid_out(self, values: Any) -> Any:
         layout = torch.contiguous_format if self.device == "mps" else torch.channels_last  # which is slow and odd there
-        return values.to(dtype=self.precision, memory_format=layout)
+        return values.to(dtype=self.dtype, memory_format=layout)
 
     @staticmethod
     def _plain(values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -93,9 +93,9 @@ class Engine(nn.Module):
 class Compiled(Engine):
     """Compiled by torch for each size of images: seconds to a minute at first, and then the fastest that torch has."""
 
-    def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         """Copy the network; nothing is compiled until images come."""
-        super().__init__(network, precision)
+        super().__init__(network, dtype)
         self._lock = Lock()  # the compiler knows one thread
         self._maps = torch.compile(super().forward, dynamic=False)
         self._features = torch.compile(super().pyramid, dynamic=False)
@@ -165,7 +165,7 @@ class Graphed(nn.Module):
 class OpenVino(nn.Module):
     """A network computed by OpenVINO, on the processor."""
 
-    def __init__(self, network: nn.Module, precision: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         """Convert the network: a second or two."""
         super().__init__()
         import openvino
@@ -180,7 +180,7 @@ class OpenVino(nn.Module):
             model = openvino.convert_model(traced, example_input=example)
         model.reshape([-1, example.shape[1], -1, -1])
         settings = {
-            "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[precision],
+            "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -219,34 +219,34 @@ def _channels_in(network: nn.Module) -> int:
     return first.in_channels
 
 
-def engine_of(network: nn.Module, *, name: str, precision: str, device: torch.device, record: bool = True) -> nn.Module:
+def engine_of(network: nn.Module, *, name: str, dtype: str, device: torch.device, record: bool = True) -> nn.Module:
     """The network, which is on the device, as the engine of that name computes it; see `check_engine`.
 
     With `record`, CUDA's kernels for images of a size that comes again are launched as one.
     """
-    kind = dtype_of(precision, device)
+    kind = dtype_of(dtype, device)
     if name == "openvino":
         return OpenVino(network, kind)
     engine = (Compiled if name == "compiled" else Engine)(network, kind)
     return Graphed(engine) if device.type == "cuda" and record else engine
 
 
-def check_engine(name: str, precision: str, device: torch.device) -> None:
+def check_engine(name: str, dtype: str, device: torch.device) -> None:
     """Refuse an engine that is not there, or does not compute on this device.
 
     Raises:
-        InputError: if it is so, or there is no engine or precision of that name.
+        InputError: if it is so, or there is no engine or dtype of that name.
     """
     check_choice("engine", name, ENGINES)
-    check_choice("precision", precision, PRECISIONS)
+    check_choice("dtype", dtype, DTYPES)
     if name == "openvino" and device.type != "cpu":
         raise InputError(f"The engine openvino computes on a processor, not on {device.type}; add --device cpu.")
     if name == "openvino" and importlib.util.find_spec("openvino") is None:
         raise InputError(f"The engine openvino is not installed. {install('openvino')}")
 
 
-def dtype_of(precision: str, device: torch.device) -> torch.dtype:
-    """The type of a precision; "auto" is bfloat16 on a device that has instructions for it."""
-    if precision == "auto":
-        precision = "bfloat16" if computes_bfloat16(device) else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+def dtype_of(dtype: str, device: torch.device) -> torch.dtype:
+    """The type of that name; "auto" is bfloat16 on a device that has instructions for it."""
+    if dtype == "auto":
+        dtype = "bfloat16" if computes_bfloat16(device) else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]

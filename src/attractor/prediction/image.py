@@ -87,8 +87,8 @@ class Segmenter:
     """A model on a device, ready to be shown images.
 
     >>> import attractor
-    >>> segmenter = attractor.load("nuclei", device="cpu", precision="float32")
-    >>> segmenter.class_names, segmenter.precision
+    >>> segmenter = attractor.load("nuclei", device="cpu", dtype="float32")
+    >>> segmenter.class_names, segmenter.dtype
     (('nucleus',), 'float32')
     """
 
@@ -99,7 +99,7 @@ class Segmenter:
         device: str = "auto",
         thresholds: dict[str, float] | None = None,
         engine: str = "torch",
-        precision: str = "auto",
+        dtype: str = "auto",
         record: bool = True,
     ) -> None:
         """Copy the model to the device; the model given stays as it is, and what becomes of it changes nothing here.
@@ -109,7 +109,7 @@ class Segmenter:
             device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
             thresholds: to use instead of the model's own, by name.
             engine: what computes the network: "torch", "compiled" or "openvino".
-            precision: the type of the numbers in the network: "float32", in which scores are given, "bfloat16", or
+            dtype: the type of the numbers in the network: "float32", in which scores are given, "bfloat16", or
                 "auto" for bfloat16 on devices with instructions for it.
             record: on CUDA, launch all kernels at once for images of a size that comes again; this keeps memory.
 
@@ -123,16 +123,16 @@ class Segmenter:
         check_thresholds(thresholds or {}, model.method.threshold_ranges)
         known.update(thresholds or {})
         self.device = choose_device(device)
-        check_engine(engine, precision, self.device)
-        self.engine, self._precision, self._record = engine, precision, record
+        check_engine(engine, dtype, self.device)
+        self.engine, self._dtype, self._record = engine, dtype, record
         self._making = Lock()
         self._tried: int | None = None  # tiles for which memory was found to be enough, once it ran out
         self.model = model.to(self.device)
 
     @cached_property
-    def precision(self) -> str:
+    def dtype(self) -> str:
         """The type of the numbers in the network, "float32" or "bfloat16"."""
-        return str(dtype_of(self._precision, self.device)).removeprefix("torch.")
+        return str(dtype_of(self._dtype, self.device)).removeprefix("torch.")
 
     @property
     def computes_side_by_side(self) -> bool:
@@ -150,9 +150,7 @@ class Segmenter:
         method = self.model.method
         network = method.network
         assert isinstance(network, nn.Module)
-        computed = engine_of(
-            network, name=self.engine, precision=self.precision, device=self.device, record=self._record
-        )
+        computed = engine_of(network, name=self.engine, dtype=self.dtype, device=self.device, record=self._record)
         return with_network(method, computed)  # which shares all else, thresholds among it
 
     @property
@@ -384,7 +382,7 @@ class Segmenter:
 
         def maps_of(image: Float[Tensor, "1 c h w"]) -> object:
             # beside its network RSIS has layers of its own
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
                 return method(image)
 
         if not tta:

@@ -74,7 +74,7 @@ class Options(_Record):
     out: str
     device: str
     engine: str
-    precision: str
+    dtype: str
     object_size: float | None
     tile: int | None
     tta: bool
@@ -95,7 +95,7 @@ class Computed(_Record):
     device: str
     device_name: str
     engine: str
-    precision: str
+    dtype: str
     thresholds: dict[str, float]  # all of the method
 
     @classmethod
@@ -105,7 +105,7 @@ class Computed(_Record):
             device=segmenter.device.type,
             device_name=device_name(segmenter.device),
             engine=segmenter.engine,
-            precision=segmenter.precision,
+            dtype=segmenter.dtype,
             thresholds=segmenter.model.method.thresholds,
         )
 
@@ -164,7 +164,7 @@ class Run(_Record):
             options: those of the new call.
             changed: names of those that count; thresholds one by one.
         """
-        used = self.computed.model_dump(include={"device", "engine", "precision", "thresholds"})
+        used = self.computed.model_dump(include={"device", "engine", "dtype", "thresholds"})
         changes = {name: getattr(options, name) for name in Options.model_fields if name in changed}
         changes["thresholds"] = used["thresholds"] | options.thresholds
         return self.options.model_copy(update=used | changes)
