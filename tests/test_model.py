@@ -125,8 +125,14 @@ def test_model_of_another_program(tmp_path):
         ),
         ({"channels": 3}, "the weights do not fit the model that the file describes"),
         ({"normalisation": {"middle": 1}}, 'the key "normalisation.middle" of the model.s description is unknown'),
-        ({"normalisation": {"low": 99, "high": 1}}, r"normalisation.low is 99; it must be below normalisation.high, 1"),
-        ({"normalisation": {"low": float("nan")}}, r"normalisation.low is nan; it must be between 0 and 100"),
+        (
+            {"normalisation": {"low": 99, "high": 1}},
+            r"normalisation.low is 99.0 and normalisation.high 1.0; they are percentiles .* first\. The file",
+        ),
+        (
+            {"normalisation": {"low": float("nan")}},
+            r"normalisation.low is nan and normalisation.high 99.8; they are percentiles",
+        ),
         ({"class_names": [["cell"]]}, r'the key "class_names.0" of the model.s description is'),
         ({"class_names": []}, 'the key "class_names" of the model.s description is'),
         ({"channels": "2"}, 'the key "channels" of the model.s description is .2.: input should be a valid integer'),

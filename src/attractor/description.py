@@ -10,7 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import pydantic
 import pydantic_core
@@ -108,7 +108,7 @@ def encoded(description: Description) -> str:
     return json.dumps({"format": FORMAT} | dataclasses.asdict(description))
 
 
-def _header(path: str | Path) -> dict[str, Any]:
+def _header(path: str | Path) -> dict[str, object]:
     try:
         with safetensors.safe_open(path, "np") as file:
             text = (file.metadata() or {}).get("attractor", "null")
@@ -128,7 +128,7 @@ def _header(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def _from_format_1(header: dict[str, Any]) -> None:
+def _from_format_1(header: dict[str, object]) -> None:
     """Bring a header of format 1 up to date.
 
     There, spatial embeddings dropped objects of `min_size` pixels, too, and whether training was on upright images
@@ -151,7 +151,7 @@ def _sentence(error: pydantic.ValidationError) -> str:
     if first["type"] in ("unexpected_keyword_argument", "missing"):
         what = "is unknown" if first["type"] == "unexpected_keyword_argument" else "is missing"
         return f'the key "{key}" of the model\'s description {what}; this attractor did not write the file.'
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ").removesuffix(".")
     return (
         f'the key "{key}" of the model\'s description is {first["input"]!r:.60}: {reason[0].lower()}{reason[1:]}. '
         "The file is damaged, or was not written by attractor: copy or train it again."

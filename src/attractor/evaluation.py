@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -241,7 +240,7 @@ def score_pair(sample: Sample, found: Instances, *, metric: str = "average_preci
     return metric_named(metric).score_image(pair_of(sample, found))
 
 
-def plain(value: object) -> Any:
+def plain(value: object) -> object:
     """Records as dictionaries, arrays as lists, and what is no number as None, however deep."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = (field.name for field in dataclasses.fields(value) if field.metadata.get("json", True))

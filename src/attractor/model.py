@@ -62,14 +62,14 @@ class Model(nn.Module):
             )
         self.method = method
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Any:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> object:
         """The method's raw maps of normalised images."""
         return self.method(images)
 
     def described(self, **changes: Any) -> Description:
-        """The description with these fields changed and the method's thresholds as they stand."""
+        """The description with the method's thresholds as they stand, and with these fields changed."""
         options = self.description.options | self.method.thresholds
-        return dataclasses.replace(self.description, options=options, **changes)
+        return dataclasses.replace(self.description, **({"options": options} | changes))
 
     def save(self, path: str | Path, *, half: bool = False, **changes: Any) -> None:
         """Write the model file; it appears under its name only when complete.
@@ -129,7 +129,7 @@ def _check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
             raise InputError(f"the weights {name} are infinite or not numbers; train the model anew, or copy it again.")
 
 
-def _checked(make: type, options: Mapping[str, object], what: str) -> dict[str, Any]:
+def _checked(make: type, options: Mapping[str, object], what: str) -> dict[str, object]:
     """Options that a method or network takes, each of its type."""
     parameters = inspect.signature(make).parameters.values()
     known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "n_classes"]

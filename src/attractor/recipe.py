@@ -11,9 +11,9 @@ import difflib
 import math
 import reprlib
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pydantic
@@ -25,10 +25,11 @@ from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, open_dataset
 from attractor.datasets.classes import with_classes
 from attractor.datasets.held import Held, hold
-from attractor.description import MOST_CHANNELS, Description, find_model, read_description
+from attractor.description import MOST_CHANNELS, Description, Values, find_model, read_description
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.methods import METHODS
+from attractor.methods.contract import Suggestions
 from attractor.networks import NETWORKS, SuggestsOptions
 from attractor.normalisation import Normalisation
 from attractor.settings import Settings
@@ -40,12 +41,25 @@ LARGEST_INTEGER = 2**63 - 1  # that TOML promises
 
 Read = Callable[[str, tuple[str, ...] | None], Held]  # a data set by its path and the classes to keep
 
+Content: TypeAlias = dict[str, object]  # of a recipe or a part of it, as TOML has it, before it is checked
+
 _STRICT = ConfigDict(extra="forbid")
 
+
 # The same arguments as the floors below take, checked key by key.
-NormalisationSection: Any = pydantic.dataclasses.dataclass(Normalisation, config=_STRICT, frozen=True)
-TrainingSection: Any = pydantic.dataclasses.dataclass(Settings, config=_STRICT, frozen=True)
-AugmentationSection: Any = pydantic.dataclasses.dataclass(Augmentation, config=_STRICT, frozen=True)
+@pydantic.dataclasses.dataclass(config=_STRICT, frozen=True)
+class NormalisationSection(Normalisation):
+    """How images are normalised."""
+
+
+@pydantic.dataclasses.dataclass(config=_STRICT, frozen=True)
+class TrainingSection(Settings):
+    """How to train."""
+
+
+@pydantic.dataclasses.dataclass(config=_STRICT, frozen=True)
+class AugmentationSection(Augmentation):
+    """How crops are changed at random."""
 
 
 class Data(BaseModel):
@@ -79,8 +93,8 @@ class ModelSection(BaseModel):
     encoder_weights: str | None = None  # file of ImageNet weights, as torchvision names them, for a ResNet encoder
     about: str = ""  # a sentence on data and licence, kept in the model file
     normalisation: NormalisationSection = Field(default_factory=NormalisationSection)
-    options: dict[str, Any] = {}  # arguments of the method
-    network_options: dict[str, Any] = {}  # arguments of the network
+    options: Values = {}  # arguments of the method
+    network_options: Values = {}  # arguments of the network
 
 
 class Stage(BaseModel):
@@ -88,8 +102,8 @@ class Stage(BaseModel):
 
     model_config = _STRICT
 
-    training: dict[str, Any] = {}
-    augmentation: dict[str, Any] = {}
+    training: Content = {}
+    augmentation: Content = {}
 
 
 class Recipe(BaseModel):
@@ -136,7 +150,7 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     return recipe_of(content, str(path))
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> Content:
     """What a TOML file holds, of whatever shape."""
     try:
         with path.open("rb") as file:
@@ -154,7 +168,7 @@ def _content(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: the recipe is not TOML: {error}.") from error
 
 
-def _refuse_without_effect(content: dict[str, Any], change: str) -> None:
+def _refuse_without_effect(content: Content, change: str) -> None:
     """Refuse a change of what every stage says for itself."""
     section, _, key = change.partition("=")[0].strip().partition(".")
     stages = content.get("stages")
@@ -172,7 +186,7 @@ def _refuse_without_effect(content: dict[str, Any], change: str) -> None:
         )
 
 
-def recipe_of(content: dict[str, Any], name: str = "The recipe") -> Recipe:
+def recipe_of(content: Content, name: str = "The recipe") -> Recipe:
     """The recipe of a dictionary.
 
     Raises:
@@ -185,7 +199,7 @@ def recipe_of(content: dict[str, Any], name: str = "The recipe") -> Recipe:
         raise InputError(f"{name}: {' '.join(_sentence(part) for part in error.errors())}") from error
 
 
-def _refuse_extremes(content: Any, name: str, place: tuple[str, ...] = ()) -> None:
+def _refuse_extremes(content: object, name: str, place: tuple[str, ...] = ()) -> None:
     """Refuse what no key can hold and what could not even be quoted in a message."""
     key = reprlib.repr(".".join(place))
     if isinstance(content, dict | list):
@@ -237,7 +251,7 @@ def recipe_for(
     Raises:
         InputError: if the data cannot be learned from, or a key, type or range is wrong.
     """
-    chosen: dict[str, Any] = {}
+    chosen: Content = {}
     for change in changes:
         _set(chosen, change)
     begun = None if start is None else read_description(find_model(start))
@@ -249,34 +263,35 @@ def recipe_for(
             f"{dataset}: none of the {statistics.images} images has an object, so there is nothing to learn."
         )
     suggested = METHODS[method].suggestions(statistics)
-    content = _by_size(str(dataset), images, suggested)
-    content["model"] |= {"method": method, "network_options": _network_options(chosen)}
+    sections = _by_size(str(dataset), images, suggested)
+    sections["model"] |= {"method": method, "network_options": _network_options(chosen)}
+    content: Mapping[str, object] = sections
     if begun is not None:
         content = _merged(content, _like(begun, str(start), method))
         if method == begun.method:  # what was learned needs its options; only sizes are those of the new objects
-            options = suggested.get("model", {}).get("options", {})
-            suggested["model"] = {"options": {name: value for name, value in options.items() if name == "min_size"}}
-    content = _merged(_merged(content, suggested), chosen)
-    return recipe_of(content, f"The recipe for {dataset}")
+            options = suggested.get("model", {}).get("options")
+            sizes = {name: options[name] for name in ("min_size",) if isinstance(options, dict) and name in options}
+            suggested["model"] = {"options": sizes}
+    return recipe_of(_merged(_merged(content, suggested), chosen), f"The recipe for {dataset}")
 
 
-def _method_and_classes(chosen: dict[str, Any], method: str) -> tuple[str, tuple[str, ...] | None]:
+def _method_and_classes(chosen: Content, method: str) -> tuple[str, tuple[str, ...] | None]:
     """The method and the classes that the changes ask for, which the rest of the recipe depends on."""
     _refuse_extremes(chosen, "--set")
-    own = {section: chosen[section] for section in ("data", "model") if isinstance(chosen.get(section), dict)}
-    model, data = ({"method": method} | own.get("model", {}), own.get("data", {}))
-    method, classes = model["method"], data.get("classes")
-    if not isinstance(method, str) or method not in METHODS:
-        raise InputError(f'There is no method "{str(method)[:50]}"; there are: {", ".join(METHODS)}.')
+    model, data = (section if isinstance(section := chosen.get(name), dict) else {} for name in ("model", "data"))
+    name, classes = model.get("method", method), data.get("classes")
+    if not isinstance(name, str) or name not in METHODS:
+        raise InputError(f'There is no method "{str(name)[:50]}"; there are: {", ".join(METHODS)}.')
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise InputError(f"data.classes is {reprlib.repr(classes)}; it is a list of names.")
-    return method, None if classes is None else tuple(classes)
+    return name, None if classes is None else tuple(classes)
 
 
-def _by_size(dataset: str, images: Held, suggested: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _by_size(dataset: str, images: Held, suggested: Suggestions) -> Suggestions:
     """Keys of a recipe that depend on how large and how many images and objects are."""
     statistics = images.statistics
-    crop = suggested.get("training", {}).get("crop_size", statistics.crop_size)
+    crop = suggested.get("training", {}).get("crop_size")
+    crop = crop if isinstance(crop, int) else statistics.crop_size
     batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
     crops = int(np.clip(20 * statistics.count, 4000, 60_000))  # a crop shows several objects, and each often
     epochs = max(10, min(40, crops // 400))
@@ -296,7 +311,7 @@ def _by_size(dataset: str, images: Held, suggested: dict[str, dict[str, Any]]) -
     }
 
 
-def _network_options(chosen: dict[str, Any]) -> dict[str, Any]:
+def _network_options(chosen: Content) -> Content:
     """Options that suit the network that the changes ask for."""
     model = chosen.get("model")
     name = model.get("network") if isinstance(model, dict) else None
@@ -304,9 +319,9 @@ def _network_options(chosen: dict[str, Any]) -> dict[str, Any]:
     return dict(network.suggestions()) if isinstance(network, SuggestsOptions) else {}
 
 
-def _like(begun: Description, start: str, method: str) -> dict[str, Any]:
+def _like(begun: Description, start: str, method: str) -> Content:
     """Keys of a recipe that goes on from a model, with another method than its own or the same."""
-    model: dict[str, Any] = {
+    model: Content = {
         "start": start,
         "network": begun.network,
         "channels": begun.channels,
@@ -318,12 +333,13 @@ def _like(begun: Description, start: str, method: str) -> dict[str, Any]:
     return {"model": model, "training": {"learning_rate": 5e-4}}
 
 
-def _merged(first: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _merged(first: Mapping[str, object], given: Mapping[str, object]) -> Content:
     """Two parts of a recipe in one; where both have a key, as given in the second."""
-    result = first | given
+    result = {**first, **given}
     for key in first.keys() & given.keys():
-        if isinstance(first[key], dict) and isinstance(given[key], dict):
-            result[key] = _merged(first[key], given[key])
+        before, after = first[key], given[key]
+        if isinstance(before, dict) and isinstance(after, dict):
+            result[key] = _merged(before, after)
     return result
 
 
@@ -341,7 +357,7 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
         temporary.write_text(tomli_w.dumps(_without_none(recipe.model_dump(mode="json"))), encoding="utf-8", newline="")
 
 
-def _without_none(content: dict[str, Any]) -> dict[str, Any]:
+def _without_none(content: Content) -> Content:
     """The keys that have a value; TOML has no word for none."""
     return {
         key: _without_none(value) if isinstance(value, dict) else value
@@ -350,7 +366,7 @@ def _without_none(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _set(content: dict[str, Any], change: str) -> None:
+def _set(content: Content, change: str) -> None:
     """Change one key, as in "training.epochs=2"; the value is read as TOML, or else as text."""
     key, equals, text = change.partition("=")
     if not equals:
@@ -363,9 +379,10 @@ def _set(content: dict[str, Any], change: str) -> None:
         value = {"True": True, "False": False}.get(text, text)
     *sections, last = key.strip().split(".")
     for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
+        below = content.setdefault(section, {})
+        if not isinstance(below, dict):
             raise InputError(f"--set {change}: {section} is a value and has no keys below it.")
+        content = below
     content[last] = value
 
 
@@ -389,12 +406,16 @@ def _sentence(error: ErrorDetails) -> str:
 
 def _keys(place: Sequence[str]) -> list[str]:
     """Names of the keys in a section."""
-    kind: Any = Recipe
+    kind: object = Recipe
     for part in place:
-        if part.isdigit():
-            kind = Stage
-            continue
-        kind = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else Any
-    if hasattr(kind, "model_fields"):
-        return list(kind.model_fields)
-    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+        kind = Stage if part.isdigit() else _kinds_of_keys(kind).get(part)
+    return list(_kinds_of_keys(kind))
+
+
+def _kinds_of_keys(section: object) -> dict[str, object]:
+    """The keys in a section and what each of them is; none in what is no section."""
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    if isinstance(section, type) and dataclasses.is_dataclass(section):
+        return {field.name: field.type for field in dataclasses.fields(section)}
+    return {}

@@ -7,13 +7,14 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
 from attractor.evaluation import metric_named, score_pair
+from attractor.methods.contract import each_changed
 from attractor.metrics import METRICS
 from attractor.metrics.metric import Scores
 from attractor.prediction.image import Segmenter
@@ -45,7 +46,7 @@ def tune(
     rounds: int = 2,
     tta: bool = False,
     metric: str = "average_precision",
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """The thresholds of the method with the best score on these images; they are set in the model.
 
     One threshold after another is tried over the method's candidates, with the others held. Of many or large images
@@ -59,8 +60,12 @@ def tune(
         metric: a name in METRICS that does not rank proposals.
     """
     headline, method = headline_of(metric), segmenter.model.method
+    # off the accelerator, whose memory all of them together may not fit
     samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS)]
-    maps = [_on_cpu(segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta)) for sample in samples]
+    maps = [
+        each_changed(segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta), Tensor.cpu)
+        for sample in samples
+    ]
 
     def mean_score() -> float:
         pairs = zip(samples, itertools.chain.from_iterable(map(method.group, maps)), strict=True)
@@ -86,11 +91,6 @@ def _drawn(sample: Sample) -> Sample:
         return sample
     annotate = functools.cache(sample.annotate)
     return dataclasses.replace(sample, annotate=annotate)
-
-
-def _on_cpu(maps: Any) -> Any:
-    """A method's maps off the accelerator, whose memory all of them together may not fit."""
-    return type(maps)(**{field.name: getattr(maps, field.name).cpu() for field in dataclasses.fields(maps)})
 
 
 def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -46,7 +47,7 @@ def models() -> None:
         Console().print(remark, markup=False, highlight=False)
 
 
-def _scores_in_words(scores: dict[str, Any]) -> str:
+def _scores_in_words(scores: Mapping[str, object]) -> str:
     """Scores of each set of images, as in "Scores on test images: mean .55, ap50 .80."."""
     sets = [(name, values) for name, values in sorted(scores.items()) if isinstance(values, dict)]
     return " ".join(

@@ -69,7 +69,7 @@ def seeded_gaussians_cuda(
     *,
     foreground_threshold: float,
     seed_threshold: float,
-    min_size: int,
+    min_size: float,
     min_foreground: int,
     min_free: int,
     count_seed: bool,
@@ -164,7 +164,7 @@ def _parts(n: int) -> int:
     return min(triton.cdiv(n, BLOCK), PARTS)
 
 
-def _emitted(outcome: Tensor, *, min_size: int, min_free: int, count_seed: bool) -> Tensor:
+def _emitted(outcome: Tensor, *, min_size: float, min_free: int, count_seed: bool) -> Tensor:
     """Ranks (k,) of the seeds that make an object."""
     size, new, is_taken = outcome
     removed = is_taken * (new + 1)  # in any case the seed stops being free

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from attractor.truth import Truth
 M = TypeVar("M")  # given and taken
 Given = TypeVar("Given", contravariant=True)  # maps that are only taken
 Part = TypeVar("Part")
-Suggestions = dict[str, dict[str, Any]]  # section of a recipe, key, value
+Suggestions = dict[str, dict[str, object]]  # section of a recipe, key, value
 
 
 @runtime_checkable
@@ -73,7 +73,7 @@ class Method(Protocol[M]):
     def tileable(self) -> bool:
         """Whether maps of tiles, stitched, are those of the image; False for one that must see an image whole."""
 
-    def __init__(self, make_network: NetworkMaker, *, n_classes: int = 1, **options: Any) -> None:
+    def __init__(self, make_network: NetworkMaker, *, n_classes: int = 1, **options: object) -> None:
         """Build the network.
 
         Args:
@@ -193,6 +193,13 @@ def checked_weights(**weights: float) -> dict[str, float]:
     for name, weight in weights.items():
         check_number(f"{name}_weight", weight, 0)
     return weights
+
+
+def each_changed(maps: M, change: Callable[[Tensor], Tensor]) -> M:
+    """The same kind of maps with each of their tensors changed."""
+    twin = copy.copy(maps)
+    vars(twin).update({name: change(values) for name, values in vars(maps).items()})
+    return twin
 
 
 def with_network(method: Method[M], network: nn.Module) -> Method[M]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 import numpy as np
 import torch
@@ -50,6 +50,15 @@ class Maps:
     offset: Float[Tensor, "b 2 h w"]  # tanh gives grid units
     sigma: Float[Tensor, "b s h w"]  # s: 0, 1 or 2; exp(10 sigma) is the concentration, 1 / (2 sigma^2)
     seed: Float[Tensor, "b c h w"]  # sigmoid gives the seed score of each class
+
+
+class Rules(TypedDict):
+    """What decides in grouping and is not tuned."""
+
+    min_foreground: int
+    min_free: int
+    count_seed: bool
+    overwrite: bool
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,7 @@ class SpatialEmbeddings(nn.Module):
         check_thresholds(self.thresholds, self.threshold_ranges)
         for name, pixels in (("min_foreground", min_foreground), ("min_free", min_free)):
             check_number(name, pixels, 0, MOST_PIXELS)
-        self.grouping = {
+        self.grouping: Rules = {
             "min_foreground": min_foreground,
             "min_free": min_free,
             "count_seed": count_seed,
@@ -179,7 +188,7 @@ class SpatialEmbeddings(nn.Module):
     def suggestions(statistics: ObjectStatistics) -> Suggestions:
         """Keys of a recipe that suit such objects: the margin by their shape, where it starts by their size."""
         ratio = np.median(statistics.extents.max(1) / statistics.extents.min(1).clip(1))
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "margin": "elliptical" if ratio >= 1.15 else "circular",
             "initial_margin": round(0.29 * statistics.typical_size, 1),
             "min_size": statistics.min_object // 4,
@@ -417,11 +426,12 @@ class SpatialEmbeddings(nn.Module):
         """Objects of one image by the rules of `group_gathered`, found where the maps are; only the objects leave."""
         from attractor.kernels.seeded_gaussians_cuda import seeded_gaussians_cuda  # imports Triton
 
-        rules: dict[str, Any] = self.thresholds | self.grouping
         labels = torch.zeros(seed.shape[1:], dtype=torch.int32, device=seed.device)
         best, classes = seed.new_full((1,), -1), labels.new_zeros(1)  # of each label, background first
         for number, of_class in enumerate(seed, 1):
-            found, scores = seeded_gaussians_cuda(embedding, concentration, of_class, **rules)
+            found, scores = seeded_gaussians_cuda(
+                embedding, concentration, of_class, **self.thresholds, **self.grouping
+            )
             wins = torch.cat([best[:1], scores])[found] > best[labels]
             labels = torch.where(wins, found + (len(best) - 1), labels)
             best = torch.cat([best, scores])

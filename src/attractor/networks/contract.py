@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Network(Protocol):
     strides: tuple[int, ...]
     """Of these features, in pixels."""
 
-    def __init__(self, channels_in: int, channels_out: Sequence[int], **options: Any) -> None:
+    def __init__(self, channels_in: int, channels_out: Sequence[int], **options: object) -> None:
         """Build the layers; options are keyword-only, with the paper's values as defaults.
 
         Args:
