@@ -187,7 +187,7 @@ def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_comm
     write_labels(_parent(in_folder / "found/a.tif"), labels)
     answer = attractor_command("evaluate", "--found", "found", "--truth", truth)
     assert answer.code == 0
-    assert answer.error == "Note: label images hold no classes, so those of the data set are left out of account.\n"
+    assert answer.error == "Note: label images hold no classes, so the classes of the data set are disregarded.\n"
     assert ["all", "1", "2", *["1.00"] * 4] in [line.split() for line in answer.out.splitlines()]
     assert json.loads(Path("evaluation.json").read_text())["call"]["class_names"] == ["any class"]
     answer = attractor_command("evaluate", tiny_model, truth)
@@ -199,8 +199,8 @@ def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_comm
     ("arguments", "message"),
     [
         (["squares"], "Give a model and a data set, or --found"),
-        (["--found", "squares/labels"], "With --found goes --truth"),
-        (["m", "squares", "--found", "x", "--truth", "squares"], "With --found goes --truth"),
+        (["--found", "squares/labels"], "--found needs --truth"),
+        (["m", "squares", "--found", "x", "--truth", "squares"], "--found needs --truth"),
         (["nothing", "squares"], "nothing: there is no such model"),
         (["--found", "squares/labels", "--truth", "nowhere"], "nowhere: no such data set"),
         (["--found", "nowhere", "--truth", "squares"], "nowhere: no such file or folder"),
@@ -214,7 +214,10 @@ def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_comm
         (["m", "squares", "--max-objects", "3"], "give their size, too, as in --crop 128"),
         (["m", "squares", "--crop", "0"], "size of crops is 0"),
         (["m", "squares", "--classes", "car"], "has no class 'car'; its classes: object"),
-        (["m", "squares", "--classes", "object", "--ignore-classes"], "--ignore-classes leaves them out .* one or the"),
+        (
+            ["m", "squares", "--classes", "object", "--ignore-classes"],
+            "--ignore-classes disregards them; give one or the",
+        ),
         (["m", "squares", "--results", "found.json"], "results files are known for coco, cityscapes, dsb2018, not for"),
         (["--found", "x", "--truth", "squares", "--results", "y"], "leave out --crop and --found"),
         (
@@ -267,7 +270,7 @@ def test_results_and_numbers_are_two_files(attractor_command, doors, tiny_model)
     answer = attractor_command("evaluate", tiny_model, doors, "--metric", "coco", "--results", "evaluation.json")
     assert (answer.code, answer.error) == (
         2,
-        "evaluation.json: is the file for all numbers, too; give --results or --out another name.\n",
+        "evaluation.json: the numbers go to a file of this name, too; give --results or --out another name.\n",
     )
 
 
@@ -275,7 +278,7 @@ def test_a_model_of_other_classes_is_told_apart_by_name(attractor_command, doors
     answer = attractor_command("evaluate", tiny_model, doors, "--classes", "window", "--metric", "panoptic")
     assert (answer.code, answer.error) == (0, "")  # one class each
     answer = attractor_command("evaluate", tiny_model, doors, "--metric", "aji")
-    assert answer.error == "Note: aji knows no classes, so they are left out of account.\n"
+    assert answer.error == "Note: aji has no classes, so they are disregarded.\n"
 
 
 @pytest.mark.parametrize(
@@ -284,7 +287,7 @@ def test_a_model_of_other_classes_is_told_apart_by_name(attractor_command, doors
         (["a"], ["b"], ""),
         (["a", "b"], ["a", "b"], ""),
         (["a", "b"], ["object"], "objects of all the model's classes are scored as one."),
-        (["a", "b"], ["b", "c"], "the model lacks c, of which nothing can be found; what it finds of a is left out."),
+        (["a", "b"], ["b", "c"], "the model cannot find c; what it finds of a is left out."),
         (["a", "b"], ["b"], "what it finds of a is left out."),
     ],
 )
@@ -355,7 +358,7 @@ def test_recall_needs_a_method_with_proposals(attractor_command, annotated, tiny
     words = [line.split() for line in lines]
     assert ["kind", "images", "objects", "AR(1)", "AR(10)", "AR(60)", "AR(100)"] in words
     assert ["all", "4", "12"] in [line[:3] for line in words]
-    assert "1 image without a true object left out." in lines
+    assert "Left out 1 image without a true object." in lines
     scores = json.loads(Path("evaluation.json").read_text())
     assert scores["summary"]["limits"] == [1, 10, 60, 100]
     assert len(scores["images"]) == 4
@@ -449,7 +452,7 @@ def test_check_reports_and_its_code_tells_errors(attractor_command, annotated):
     assert bad.code == 1
     assert "i2.png: is damaged or cut short" in bad.out
     none = attractor_command("check", "nowhere")
-    assert (none.code, none.error.startswith("nowhere: no such data set")) == (2, True)
+    assert (none.code, none.error.startswith("nowhere: there is no such data set")) == (2, True)
 
 
 def test_check_says_what_a_model_cannot_hold(attractor_command, annotated, tiny_model, monkeypatch):
@@ -499,7 +502,7 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
     for name in list(MODELS):
         monkeypatch.delitem(MODELS, name)
     answer = attractor_command("models")
-    assert (answer.code, "No model comes with this installation" in answer.out) == (0, True)
+    assert (answer.code, "This installation comes without models" in answer.out) == (0, True)
     scores = {"test": {"mean": 0.612, "ap50": 0.8}, "validation": {"mean": 0.5}}
     Model.load(tiny_model).save(tmp_path / "discs.safetensors", about="Discs of everything.", scores=scores)
     monkeypatch.setitem(MODELS, "discs", tmp_path / "discs.safetensors")
@@ -522,7 +525,7 @@ def test_a_threshold_is_changed_by_name(attractor_command, tiny_model, in_folder
         2, "The model has no threshold seed; its thresholds are foreground_threshold, seed_threshold, min_size.\n"
     )  # fmt: skip
     text = attractor_command(*call, "seed_threshold=low")
-    assert text.error == "--threshold seed_threshold=low: write it as name=number, as in seed_threshold=0.6.\n"
+    assert text.error == "--threshold seed_threshold=low: write it as name=number, such as seed_threshold=0.6.\n"
 
 
 def test_the_demo_needs_no_network(attractor_command, in_folder, tiny_model, monkeypatch):

@@ -1,4 +1,4 @@
-"""What several messages say alike."""
+"""Wording that several messages share."""
 
 import tomllib
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""What several messages say alike: numbers as people read them, and how to install what is missing."""
+"""Wording that several messages share: numbers as people read them, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ def counted(n: int, one: str, several: str = "") -> str:
 
 
 def install(extra: str) -> str:
-    """The sentence that says how to get what comes with an extra."""
+    """The sentence that says how to install an extra."""
     return f'To install what is missing, run pip install ".[{extra}]" in a clone of attractor.'
 
 
 def share(value: float) -> str:
-    """A share in four characters, as in .812 and 1.00; a dash where there is none."""
+    """A share in four characters, such as .812 and 1.00; a dash for NaN."""
     if math.isnan(value):
         return "-"
     return f"{value:.3f}".removeprefix("0")[:4]
 
 
 def printable(text: str, longest: int = 60) -> str:
-    """Text that a file gave, for a message: shortened, and with codes in place of what cannot be printed."""
+    """Text from a file, for a message: shortened, and with codes in place of what cannot be printed."""
     short = text if len(text) <= longest else text[: longest - 1] + "…"
     return short if short.isprintable() else repr(short)[1:-1]

@@ -302,7 +302,7 @@ def test_formats_and_pixel_size_are_given_on_the_command_line(attractor_command,
         (["--format", "cityscapes"], "The format cityscapes has no class 'object'"),
         (
             ["--pixel-size", "0,5"],
-            "--pixel-size 0,5: give micrometres a pixel, as in 0.5, or 0.5x0.25 for row and column.",
+            "--pixel-size 0,5: give micrometres per pixel, such as 0.5, or 0.5x0.25 for height x width.",
         ),
         (["--pixel-size", "1x2x3"], "--pixel-size 1x2x3: give micrometres"),
         (["--pixel-size", "0"], "The pixel size is 0 x 0 micrometres; give numbers above 0"),

@@ -269,4 +269,4 @@ def test_a_record_that_is_not_there_is_named(attractor_command, tmp_path):
 def test_a_call_without_images_says_what_to_give(segment):
     answer = segment()
     assert answer.code == 2
-    assert "No image is given; give files or folders of images, or --like run.json to do a call again." in answer.error
+    assert "No image is given; give files or folders of images, or --like run.json to repeat a call." in answer.error

@@ -1,10 +1,10 @@
 """The commands, each a few lines over one call.
 
-Exit codes: 0, all was done; 1, some images failed and each is named on stderr, or a data set has errors; 2, the call
-itself is wrong, or the machine has not enough memory, disk or open files for it; 130, stopped by Ctrl-C; 143, stopped
-by SIGTERM, as batch systems do. What a user can mend is said in one line, without a traceback. Whatever stops a
-command, each file that it has written is whole. What computes is imported inside the commands, so that
-`attractor --help` is there at once.
+Exit codes: 0, everything was done; 1, some images failed (each is named on stderr), or a data set has errors; 2, the
+call itself is wrong, or the machine lacks the memory, disk space or open files for it; 130, stopped by Ctrl-C; 143,
+stopped by SIGTERM, which batch systems send. Errors that a user can mend take one line, without a traceback. Whatever
+stops a command, every file it has written is whole. Code that computes is imported inside the commands, so that
+`attractor --help` appears at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COMMANDS = (  # in the order of `attractor --help`
     models.models,
     models.demo,
 )
-SCARCE = {  # what a machine may have too little of -> what to do
+SCARCE = {  # what a machine may run out of -> what to do
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room on the disk",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
@@ -46,10 +46,10 @@ for command in COMMANDS:
 
 
 def run() -> int:
-    """The command line as a process of its own; gives the exit code.
+    """Run the command line as the whole process; gives the exit code.
 
-    Python's collector would look again and again at the libraries while they are loaded, and once more at the end:
-    nearly half the time of a short call.
+    Python's garbage collector would go through the libraries again and again while they are loaded, and once more at
+    the end: nearly half the time of a short call.
     """
     gc.set_threshold(100_000)
     signal.signal(signal.SIGTERM, _terminate)
@@ -59,12 +59,12 @@ def run() -> int:
 
 
 def _terminate(number: int, _: FrameType | None) -> None:
-    """End as by an exception, so that unfinished files are removed."""
+    """End by an exception, so that unfinished files are removed."""
     sys.exit(128 + number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, by default that of the process; gives the exit code."""
+    """Run the command line, by default the one this process was given; gives the exit code."""
     try:
         app(arguments, prog_name="attractor")
     except InputError as error:
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _cure(error: MemoryError | RuntimeError | OSError) -> str | None:
-    """What to do where the machine has too little of something; None where that is not the trouble."""
+    """What to do if the machine has run out of something; None if the error is of another kind."""
     if isinstance(error, OSError):
         return SCARCE.get(error.errno or 0)
     from attractor.prediction.memory import is_for_memory
@@ -92,7 +92,7 @@ def _cure(error: MemoryError | RuntimeError | OSError) -> str | None:
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether Ctrl-C stands behind it: Typer and Lightning end the process then, each by a code of its own."""
+    """Whether Ctrl-C caused it: Typer and Lightning then end the process, each with its own code."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 def annotated_images(
     path: Path, crop: int | None, max_objects: int | None, classes: str | None = None, ignore_classes: bool = False
 ) -> Dataset:
-    """The data set at a path with the classes asked for, or its crops, of which one line then says how many."""
+    """The data set at a path with the classes asked for, or crops of it; one line then says how many crops."""
     from attractor.datasets import Crops, cropped, open_dataset
     from attractor.datasets.classes import as_one_class, with_classes
 
     if classes is not None and ignore_classes:
-        raise InputError(
-            "--classes chooses classes, --ignore-classes leaves them out of account; give one or the other."
-        )
+        raise InputError("--classes chooses classes, --ignore-classes disregards them; give one or the other.")
     dataset = open_dataset(path)
     if classes is not None:
         dataset = with_classes(dataset, [name.strip() for name in classes.split(",") if name.strip()])

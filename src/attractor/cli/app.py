@@ -1,4 +1,4 @@
-"""The application that commands are added to, and the options that several of them have."""
+"""The application that commands are added to, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import attractor
 
 app = typer.Typer(
     name="attractor",
-    help="Segment every single object of an image: nuclei, cells, leaves, cars.",
+    help="Find and outline every single object in an image: nuclei, cells, leaves, cars.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto takes the first of cuda, mps and cpu.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto is the first available of cuda, mps and cpu.")]
 Engine = Annotated[
     str,
     typer.Option(
-        help="What computes the network: torch, compiled (by torch, for each size of images: slow at first, then "
-        "faster), or openvino (on a processor)."
+        help="What runs the network: torch, compiled (by torch, once for each image size: slow at first, then "
+        "faster), or openvino (on the CPU)."
     ),
 ]
 Dtype = Annotated[
     str,
     typer.Option(
-        help="The type of the numbers in the network: float32, bfloat16, or auto for bfloat16 on devices with "
-        "instructions for it."
+        help="Type of the numbers in the network: float32, bfloat16, or auto, which is bfloat16 on devices that "
+        "have instructions for it, and float32 elsewhere."
     ),
 ]
 Views = Annotated[
     bool,
-    typer.Option("--tta", help="Average over eight views of the image (two of a photograph): better, but slower."),
+    typer.Option("--tta", help="Average over eight views of the image (two for photographs): better, but slower."),
 ]
 Metric = Annotated[str, typer.Option(metavar="NAME", help="How to score. {metrics}.")]
 Crop = Annotated[
-    int | None, typer.Option(help="Score crops of this side in pixels, cut from the images, instead of the images.")
+    int | None, typer.Option(metavar="PX", help="Score square crops with sides of PX pixels instead of whole images.")
 ]
 Split = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Which split to read, where a folder holds several: val, say.",
+        help="Which split to read if a folder holds several, such as val.",
         show_default=False,
     ),
 ]
@@ -96,12 +96,12 @@ NAMES: dict[str, Callable[[], str]] = {
 
 
 class Command(typer.core.TyperCommand):
-    """A command in whose help `{layouts}`, or another of NAMES, stands for the names that there are.
+    """A command whose help may contain `{layouts}` or another key of NAMES, which stands for the names available.
 
-    They are looked up when somebody asks for the help, as what holds them takes long to import.
+    They are looked up only when somebody asks for help, because the modules that hold them are slow to import.
     """
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:  # Typer keeps their types to itself
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # Typer does not publish their types
         """Write the help with all names filled in."""
         for option in self.params:
             if isinstance(option, typer.core.TyperOption) and option.help:

@@ -26,16 +26,19 @@ ROOM = 4  # columns of scores
 def compare(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL", help="Names, files or training folders; at least two.", show_default=False),
+        typer.Argument(metavar="MODEL", help="At least two names, files or training folders.", show_default=False),
     ],
     data: Annotated[Path, typer.Option(metavar="DATASET", help="Annotated images.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for the page and all numbers.")] = Path("comparison"),
+    out: Annotated[Path, typer.Option(help="Folder for the page and the numbers.")] = Path("comparison"),
     split: Split = None,
     by: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Also score each group of images with the same value in this column of images.csv."
+        ),
     ] = None,
     n_shown: Annotated[
-        int, typer.Option("--images", metavar="N", min=0, help="Show this many images, greatest disagreement first.")
+        int, typer.Option("--images", metavar="N", min=0, help="Show the N images on which models disagree most.")
     ] = 6,
     metric: Metric = "average_precision",
     crop: Crop = None,
@@ -46,7 +49,7 @@ def compare(
 ) -> None:
     """Compare models on the same annotated images: scores, speed, memory and pictures on one page.
 
-    Each model is tested against the first one given.
+    Each model is tested against the first one.
     """
     from attractor import comparison, evaluation
     from attractor.datasets import split_path
@@ -88,12 +91,12 @@ def compare(
 def _about_crops(size: int) -> str:
     return (
         f"The pictures are crops of {size} x {size} pixels. Crops of one image resemble each other, so intervals are "
-        "narrower than those over images would be."
+        "narrower than intervals over whole images would be."
     )
 
 
 def _typed(arguments: Sequence[str], options: dict[str, object]) -> str:
-    """The command that gives this comparison again."""
+    """The command that repeats this comparison."""
     words = ["attractor", "compare", *arguments]
     for name, value in options.items():
         if value is True:
@@ -104,12 +107,12 @@ def _typed(arguments: Sequence[str], options: dict[str, object]) -> str:
 
 
 def _side_by_side(result: Comparison) -> Table:
-    """A row for each model: the headline, what stands beside it, counts and time."""
+    """A row for each model: the headline, the values beside it, counts and time."""
     from attractor.metrics.metric import Amount
     from attractor.tables import plain_table, shown
 
     rows = [_values(model.summary, result.headline) for model in result.models]
-    table = plain_table("Scores with 95 % intervals; |DiC| is objects miscounted an image")
+    table = plain_table("Scores with 95 % intervals; |DiC| is objects miscounted per image")
     table.add_column("", max_width=20, overflow="fold")
     for name in (*rows[0], "|DiC|", "time"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -120,7 +123,7 @@ def _side_by_side(result: Comparison) -> Table:
 
 
 def _values(summary: Summary, headline: str) -> Row:
-    """The shares of the overview that has the headline: this one and as many others as there is room for."""
+    """The shares in the overview that has the headline: the headline and as many others as there is room for."""
     from attractor.metrics.bootstrap import Interval
 
     row = next(overview.row for overview in summary.overviews() if headline in overview.row)

@@ -1,4 +1,4 @@
-"""`attractor check` and `attractor convert`: annotated images, looked at and written in another layout."""
+"""`attractor check` and `attractor convert`: look at annotated images, and write them in another layout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(
         str | None,
         typer.Option(
             metavar="NAME|FILE|RECIPE.toml",
-            help="Say, too, what of the data this model, or one trained by this recipe, cannot hold.",
+            help="Also say what in the data this model, or a model trained by this recipe, cannot handle.",
             show_default=False,
         ),
     ] = None,
@@ -34,7 +34,7 @@ def check(
     from attractor.datasets import checking, split_path
 
     if not dataset.exists():
-        raise InputError(f"{dataset}: no such data set; check the name and the folder you are in.")
+        raise InputError(f"{dataset}: there is no such data set; check the name and the folder you are in.")
     description = _described(model) if model is not None else None
     report = checking.check(split_path(dataset, split))
     if description is not None and report.class_names:
@@ -46,7 +46,7 @@ def check(
 
 
 def _described(model: str) -> Description:
-    """What a model says of itself, or a recipe of its model; without class names where the recipe names none."""
+    """The description of a model, or of the model in a recipe; without class names if the recipe gives none."""
     from attractor.description import Description, find_model, read_description
 
     if Path(model).suffix != ".toml":
@@ -66,7 +66,7 @@ def _described(model: str) -> Description:
 
 
 def _holds(description: Description, of_data: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
-    """The classes that a model tells apart, by default those of the data, and how many objects of an image it holds."""
+    """The classes that a model tells apart, by default those of the data, and how many objects an image may have."""
     from attractor.model import Model
 
     described = dataclasses.replace(description, class_names=description.class_names or of_data)
@@ -80,16 +80,16 @@ def convert(
         str,
         typer.Option(
             metavar="LAYOUT",
-            help="{layouts}.",
+            help="The layout to write: {layouts}.",
             show_default=False,
         ),
     ],
     classes: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Keep these classes alone, commas between.")
+        str | None, typer.Option(metavar="LIST", help="Keep only these classes, separated by commas.")
     ] = None,
     split: Split = None,
 ) -> None:
-    """Write a data set in another layout, and say what that cannot keep."""
+    """Write a data set in another layout, and say what that layout cannot keep."""
     from attractor.datasets import converting, split_path
 
     images = annotated_images(split_path(dataset, split), None, None, classes)

@@ -34,28 +34,31 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Score this instead of a model: a folder of label images, or, for {results_forms}.",
+            help="Score these results instead of a model: a folder of label images, or, for {results_forms}.",
         ),
     ] = None,
-    truth: Annotated[Path | None, typer.Option(help="Annotated images, with --found.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="The annotated images that --found is scored against.")] = None,
     metric: Metric = "average_precision",
     classes: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Score these classes alone, commas between; all else is background."),
+        typer.Option(metavar="LIST", help="Score only these classes, separated by commas; the rest is background."),
     ] = None,
     ignore_classes: Annotated[
-        bool, typer.Option("--ignore-classes", help="Leave classes out of account: every object is of one class.")
+        bool, typer.Option("--ignore-classes", help="Disregard classes: treat all objects as one class.")
     ] = False,
     results: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Also write what was found as the official tool reads it. For {results_forms}.",
+            help="Also write what was found in the form that the official tool reads. For {results_forms}.",
         ),
     ] = None,
     split: Split = None,
     by: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Score each value of this column of images.csv, too.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Also score each group of images with the same value in this column of images.csv."
+        ),
     ] = None,
     crop: Crop = None,
     max_objects: MaxObjects = None,
@@ -63,7 +66,7 @@ def evaluate(
     device: Device = "auto",
     engine: Engine = "torch",
     dtype: Dtype = "float32",
-    out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for all numbers.")] = Path("evaluation.json"),
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for the numbers.")] = Path("evaluation.json"),
 ) -> None:
     """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
     _check_what_is_scored(model, dataset, found, truth, tta)
@@ -92,7 +95,7 @@ def evaluate(
 def _score_model(
     segmenter: Segmenter, images: Dataset, metric: str, by: str | None, tta: bool, results: Path | None
 ) -> Evaluation:
-    """The scores of a model, and what it finds written where that is wanted."""
+    """The scores of a model; what it finds is also written, if wanted."""
     from attractor.datasets.results import write_results
     from attractor.evaluation import evaluate_model, metric_named
 
@@ -119,23 +122,23 @@ def _score_files(found: str, images: Dataset, metric: str, by: str | None) -> Ev
 
 
 def _without_unknown_classes(images: Dataset, found: str) -> Dataset:
-    """The images, their classes left out of account where what was found is label images, which hold none."""
+    """The images; without classes if the results are label images, which hold none."""
     from attractor.datasets.classes import as_one_class
     from attractor.datasets.results import holds_no_classes
 
     if len(images.class_names) < 2 or not holds_no_classes(found, images):
         return images
-    complain("Note: label images hold no classes, so those of the data set are left out of account.")
+    complain("Note: label images hold no classes, so the classes of the data set are disregarded.")
     return as_one_class(images)
 
 
 def _show(result: Evaluation, n_images: int, results: Path | None, out: Path) -> None:
-    """Print the tables, and where everything is."""
+    """Print the tables and say where everything is."""
     from attractor.tables import rendered
 
     show(*map(rendered, result.tables()))
     if n_left_out := n_images - len(result.images):
-        say(f"{counted(n_left_out, 'image')} without a true object left out.")
+        say(f"Left out {counted(n_left_out, 'image')} without a true object.")
     if results is not None:
         say(f"What was found is in {results}.")
     say(f"All numbers are in {out}.")
@@ -148,17 +151,17 @@ def _check_what_is_scored(
     if found is None and (model is None or dataset is None or truth is not None):
         raise InputError("Give a model and a data set, or --found with results and --truth with a data set.")
     if found is not None and (truth is None or model is not None or tta):
-        raise InputError("With --found goes --truth, the annotated images, and neither a model nor --tta.")
+        raise InputError("--found needs --truth, the annotated images, and takes neither a model nor --tta.")
 
 
 def _check_files(out: Path, results: Path | None, *, whole: bool) -> None:
-    """Refuse files that cannot be written, or results of anything but what a model found in whole images."""
+    """Refuse files that cannot be written, and results that are not what a model found in whole images."""
     if results is not None and not whole:
         raise InputError("--results writes what a model found in whole images; leave out --crop and --found.")
     if not out.resolve().parent.is_dir():
         raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
     if results is not None and results.resolve() == out.resolve():
-        raise InputError(f"{out}: is the file for all numbers, too; give --results or --out another name.")
+        raise InputError(f"{out}: the numbers go to a file of this name, too; give --results or --out another name.")
 
 
 def _check_results(results: Path, images: Dataset) -> None:
@@ -169,7 +172,7 @@ def _check_results(results: Path, images: Dataset) -> None:
 
 
 def _check_metric(metric: str, found: Path | None) -> None:
-    """Refuse a metric that is not there, or that scores what files do not hold."""
+    """Refuse a metric that does not exist, or that scores what files do not hold."""
     from attractor.evaluation import metric_named
 
     if metric_named(metric).n_proposals and found is not None:
@@ -177,11 +180,11 @@ def _check_metric(metric: str, found: Path | None) -> None:
 
 
 def _note_on_classes(own: Sequence[str], true: Sequence[str], has_classes: bool, metric: str) -> str:
-    """What to know where the classes of a model and a data set differ, or the metric knows none."""
+    """What to know if the classes of a model and a data set differ, or the metric has no classes."""
     if max(len(own), len(true)) == 1 or (has_classes and tuple(own) == tuple(true)):
         return ""
     if not has_classes:
-        return f"{metric} knows no classes, so they are left out of account."
+        return f"{metric} has no classes, so they are disregarded."
     if len(true) == 1 and true[0] not in own:
         return "objects of all the model's classes are scored as one."
     if not set(own) & set(true):
@@ -191,6 +194,6 @@ def _note_on_classes(own: Sequence[str], true: Sequence[str], has_classes: bool,
         )
     lacking = [name for name in true if name not in own]
     extra = [name for name in own if name not in true]
-    parts = [f"the model lacks {', '.join(lacking)}, of which nothing can be found"] if lacking else []
+    parts = [f"the model cannot find {', '.join(lacking)}"] if lacking else []
     parts += [f"what it finds of {', '.join(extra)} is left out"] if extra else []
     return "; ".join(parts) + "." if parts else ""

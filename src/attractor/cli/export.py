@@ -16,11 +16,13 @@ def export(
     ],
     target: Annotated[
         str,
-        typer.Option("--format", metavar="NAME", help="{exports}."),
+        typer.Option("--format", metavar="NAME", help="The format to write: {exports}."),
     ] = "onnx",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", show_default="the model's name, here")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write.", show_default="the model's name, here")
+    ] = None,
 ) -> None:
-    """Write a model for programs without attractor: images in, raw maps out, all numbers for grouping in the file."""
+    """Write a model for programs without attractor: images in, raw maps out, with all the numbers for grouping."""
     from attractor import export as exporting
     from attractor.description import find_model
     from attractor.model import Model

@@ -27,13 +27,13 @@ def models() -> None:
     from attractor.weights import MODELS
 
     if not MODELS:
-        say("No model comes with this installation; `attractor train DATASET` makes one.")
+        say("This installation comes without models; `attractor train DATASET` makes one.")
         return
     from attractor.tables import plain_table  # loads numpy
 
     table = plain_table()
     for name in ("model", "method", "classes", "object size", "file"):
-        table.add_column(name, overflow="fold")  # a name that is cut off cannot be given
+        table.add_column(name, overflow="fold")  # a name that is cut off cannot be typed
     remarks = []
     for name, path in MODELS.items():
         description = read_description(path)
@@ -78,15 +78,15 @@ def demo(
     picture, found = _strange_stain(device)
     _write_demo(picture, found, segmenter, out / f"{STRANGE}.png")
     say(
-        f"Found {counted(len(found), 'nucleus', 'nuclei')} in {out / STRANGE}.png, about half of those that are there: "
-        "the model has never seen a brown stain. For pictures unlike those it knows, annotate about 20 of yours and "
-        "train on them: attractor train mine --from nuclei"
+        f"Found {counted(len(found), 'nucleus', 'nuclei')} in {out / STRANGE}.png, about half of those there: "
+        "the model has never seen a brown stain. For pictures unlike those it knows, annotate about 20 of your own "
+        "and train on them: attractor train mine --from nuclei"
     )
-    say(f"Look at {out}/*_overlay.png; beside each lie the label image, *_labels.tif, and a table, *_objects.csv.")
+    say(f"Look at {out}/*_overlay.png; beside each are the label image, *_labels.tif, and a table, *_objects.csv.")
 
 
 def _write_demo(picture: np.ndarray, found: Instances, segmenter: Segmenter, path: Path) -> None:
-    """The picture as a file, and beside it what `attractor segment` writes."""
+    """Write the picture, and beside it the files that `attractor segment` writes."""
     from attractor.images import write_image
     from attractor.prediction.folder import write_result
 
@@ -95,10 +95,10 @@ def _write_demo(picture: np.ndarray, found: Instances, segmenter: Segmenter, pat
 
 
 def _strange_stain(device: str) -> tuple[np.ndarray, Instances]:
-    """A section of colon, and the nuclei that can be found in it without training: 156, where `segment` finds one.
+    """A section of colon, and the nuclei that can be found in it without training: 156, while `segment` finds one.
 
-    Nuclei are blue here and all else is brown. The blue stain alone looks familiar, and the threshold that was tuned
-    for familiar images is lowered.
+    Here nuclei are blue and everything else is brown. The blue stain alone looks familiar to the model, and the
+    threshold, which was tuned on familiar images, is lowered.
     """
     import skimage.data
     from skimage.color import rgb2hed

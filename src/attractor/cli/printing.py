@@ -1,4 +1,4 @@
-"""What the commands print: lines, tables, progress; and the files of numbers that they write."""
+"""How the commands print lines, tables and progress, and write files of numbers."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ T = TypeVar("T")
 
 
 def say(line: str) -> None:
-    """A line on stdout, as it is."""
+    """Print a line on stdout as it is."""
     Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(line: str, console: Console | None = None) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     console = console or Console(stderr=True)
     console.print(" ".join(line.splitlines()), markup=False, highlight=False, soft_wrap=True)
 
 
 def show(*tables: Table) -> None:
-    """Tables on stdout."""
+    """Print tables on stdout."""
     for table in tables:
         Console().print(table)
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[tuple[Callable[[], None], Console]]:
-    """A bar on stderr where that is a terminal: what to call after each step, and where to print meanwhile."""
+    """A bar on stderr, if that is a terminal: what to call after each step, and where to print meanwhile."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""`attractor segment`: the objects of images, written beside each other."""
+"""`attractor segment`: find the objects in images and write them to files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def segment(
     context: typer.Context,
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="IMAGE|FOLDER...", help="Images, and folders of images.", show_default=False),
+        typer.Argument(metavar="IMAGE|FOLDER...", help="Images and folders of images.", show_default=False),
     ] = None,
     model: Annotated[
         str, typer.Option(help="A model's name (see `attractor models`), file, or training folder.")
@@ -32,28 +32,32 @@ def segment(
     device: Device = "auto",
     engine: Engine = "torch",
     dtype: Dtype = "auto",
-    object_size: Annotated[float | None, typer.Option(help="Typical diameter of your objects in pixels.")] = None,
+    object_size: Annotated[
+        float | None, typer.Option(metavar="PX", help="Typical diameter of your objects in pixels.")
+    ] = None,
     tile: Annotated[
-        int | None, typer.Option(help="Compute in tiles of this side, a multiple of 8, to save memory.")
+        int | None, typer.Option(metavar="PX", help="To save memory, use tiles of this side, a multiple of 8.")
     ] = None,
     tta: Views = False,
     thresholds: Annotated[
         list[str] | None,
-        typer.Option("--threshold", metavar="NAME=VALUE", help="Change one, as in seed_threshold=0.6 to find more."),
+        typer.Option(
+            "--threshold", metavar="NAME=VALUE", help="Change a threshold; seed_threshold=0.6 finds more, say."
+        ),
     ] = None,
     formats: Annotated[
         str,
         typer.Option(
             "--format",
             metavar="LIST",
-            help="What to write of each image, commas between: {outputs}.",
+            help="What to write for each image, separated by commas: {outputs}.",
         ),
     ] = "labels,overlay,csv",
     pixel_size: Annotated[
         str | None,
         typer.Option(
             metavar="UM",
-            help="Micrometres a pixel, 0.5 or 0.5x0.25 (row x column), for lengths in the table.",
+            help="Micrometres per pixel for lengths in the table: 0.5, or 0.5x0.25 for height x width.",
             show_default="the file's own",
         ),
     ] = None,
@@ -61,14 +65,14 @@ def segment(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Do again what this run.json says, with the images and options given beside it in place of its own.",
+            help="Repeat the call in this run.json; images and options given here replace those in the file.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Find the objects of images: label image, picture with outlines, and table of objects for each.
+    """Find the objects in images; write a label image, a picture with outlines and a table for each.
 
-    What was done, by what and with which options, stands in run.json beside the results.
+    The file run.json beside the results says what was done, with which model and options.
     """
     from attractor.prediction.run import Options, read_run
 
@@ -90,7 +94,7 @@ def segment(
     if former is not None:
         options = former.again(options, changed=_given(context))
     if not options.images:
-        raise InputError("No image is given; give files or folders of images, or --like run.json to do a call again.")
+        raise InputError("No image is given; give files or folders of images, or --like run.json to repeat a call.")
     outcomes = _segmented(options, former)
     done = [outcome for outcome in outcomes if outcome.problem is None]
     if done:
@@ -101,7 +105,7 @@ def segment(
 
 
 def _segmented(options: Options, former: Run | None) -> list[Outcome]:
-    """Segment all images and keep a record of it; with the model of the former run, where one is done again."""
+    """Segment all images and keep a record of it; with the model of the former run, if one is repeated."""
     from attractor.images import find_images
     from attractor.model import find_model
     from attractor.prediction.folder import segment_files
@@ -153,13 +157,13 @@ def _say_what_was_found(done: Sequence[Outcome], options: Options) -> None:
 
 
 def _given(context: typer.Context) -> set[str]:
-    """Names of the options that stand in the call itself."""
+    """Names of the options that the call itself gives."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def _sides(size: str | None) -> tuple[float, float] | None:
-    """Micrometres along a pixel's height and width, given as one number, or two with an x between."""
+    """Micrometres along a pixel's height and width, given as one number or as two with an x between them."""
     if size is None:
         return None
     try:
@@ -167,7 +171,7 @@ def _sides(size: str | None) -> tuple[float, float] | None:
         height, width = sides if len(sides) > 1 else sides * 2
     except ValueError as error:
         raise InputError(
-            f"--pixel-size {size}: give micrometres a pixel, as in 0.5, or 0.5x0.25 for row and column."
+            f"--pixel-size {size}: give micrometres per pixel, such as 0.5, or 0.5x0.25 for height x width."
         ) from error
     return height, width
 
@@ -180,5 +184,5 @@ def _numbers(settings: Sequence[str]) -> dict[str, float]:
         try:
             numbers[name] = float(value)
         except ValueError as error:
-            raise InputError(f"--threshold {setting}: write it as name=number, as in seed_threshold=0.6.") from error
+            raise InputError(f"--threshold {setting}: write it as name=number, such as seed_threshold=0.6.") from error
     return numbers

@@ -1,4 +1,4 @@
-"""`attractor train`: a model by a recipe, or on a data set."""
+"""`attractor train`: train a model by a recipe, or on a data set."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from attractor.errors import InputError
 
 def train(
     source: Annotated[
-        Path, typer.Argument(metavar="RECIPE.toml|DATASET", help="How to train, or just the data.", show_default=False)
+        Path, typer.Argument(metavar="RECIPE.toml|DATASET", help="A recipe, or just the data.", show_default=False)
     ],
     start: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="Begin with the weights of this model.")
+        str | None, typer.Option("--from", metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for all that is written.", show_default="runs/<name>")
+        Path | None, typer.Option(help="Folder for everything that is written.", show_default="runs/<name>")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="N", help="Stop after N minutes, if all epochs are not done before.")
+        float | None, typer.Option(metavar="N", help="Stop after N minutes, or earlier if all epochs are done.")
     ] = None,
     split: Split = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in that folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the --out folder.")] = False,
     device: Device = "auto",
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in training.epochs=2.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, such as training.epochs=2."),
     ] = None,
 ) -> None:
-    """Train a model by a recipe, or on a data set, for which a recipe is then written."""
+    """Train a model by a recipe, or on a data set; a recipe is then written for it."""
     from attractor import runs
     from attractor.datasets import split_path
 
     if split is not None and source.suffix == ".toml":
-        raise InputError(f"{source}: a recipe names its images itself, in data.train; leave out --split.")
+        raise InputError(f"{source}: a recipe names its own images, in data.train; leave out --split.")
     data, recipe = (None, source) if source.suffix == ".toml" else (split_path(source, split), None)
     folder = out if out is not None else runs.default_folder(source)
     segmenter = runs.train(
