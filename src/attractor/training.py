@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import pickle
 import struct
 import sys
@@ -18,8 +19,9 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeAlias, TypeVar
 
 import lightning
 import numpy as np
@@ -29,6 +31,7 @@ from jaxtyping import Bool, Float, Float16, Int32
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from attractor.augmentation import Augmentation
@@ -38,7 +41,7 @@ from attractor.description import Description
 from attractor.errors import InputError
 from attractor.evaluation import pair_of, predicted, score_pair
 from attractor.images import as_channels, atomic
-from attractor.methods.contract import HasCurriculum
+from attractor.methods.contract import HasCurriculum, each_changed
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Model
 from attractor.prediction.engines import dtype_of
@@ -49,6 +52,10 @@ from attractor.truth import Objects, Truth
 from attractor.tuning import headline_of, tune
 
 logger = logging.getLogger(__name__)
+
+M = TypeVar("M")  # a method's maps
+# pixels, labels, where labels are valid, and the sample that all of it is from
+Crop: TypeAlias = tuple[Tensor, Int32[Tensor, "s s"], Bool[Tensor, "s s"], Sample]
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Batch:
         return Batch(self.images.to(device), truth, self.names)
 
 
-class RandomCrops(torch.utils.data.Dataset):
+class RandomCrops(torch.utils.data.Dataset[Crop]):
     """Random crops of the training images; (seed, epoch, index) decides each."""
 
     def __init__(
@@ -123,8 +130,8 @@ class RandomCrops(torch.utils.data.Dataset):
         """Crops of an epoch."""
         return self.settings.crops_per_epoch
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Int32[Tensor, "s s"], Bool[Tensor, "s s"], Sample]:
-        """The crop of an (epoch, index): image, labels, validity, and the sample it is from."""
+    def __getitem__(self, place: tuple[int, int]) -> Crop:
+        """The crop of an (epoch, index)."""
         generator = torch.Generator().manual_seed(_seed(self.settings.seed, *place))
         i = int(torch.multinomial(self.weights, 1, generator=generator))
         image, sample = self.held[i] if self.held is not None else self._prepared(self.source[i])
@@ -147,7 +154,7 @@ class RandomCrops(torch.utils.data.Dataset):
         return rows.mean() + (row - 0.5) * reach, columns.mean() + (column - 0.5) * reach
 
 
-class _Places(torch.utils.data.Sampler):
+class _Places(torch.utils.data.Sampler[tuple[int, int]]):
     """The (epoch, index) of each crop of the epoch at hand."""
 
     def __init__(self, n: int) -> None:
@@ -183,10 +190,11 @@ def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) ->
         groups = np.array([dataset.columns[settings.balance].get(name, "") for name in dataset.names])
         for group in np.unique(groups):
             weights[groups == group] /= np.sqrt(weights[groups == group].sum())
-    return weights / weights.sum()
+    shares: Float[np.ndarray, " m"] = weights / weights.sum()
+    return shares
 
 
-def collate(crops: Sequence[tuple[Tensor, Tensor, Tensor, Sample]]) -> Batch:
+def collate(crops: Sequence[Crop]) -> Batch:
     """Crops as a batch; rows of classes are filled up with 0."""
     images, labels, valid, samples = zip(*crops, strict=True)
     most = max(1, *(len(sample.classes) for sample in samples))
@@ -291,7 +299,7 @@ _DAMAGE = (
 )
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, object]:
     """What a checkpoint holds; reading it runs no code.
 
     Raises:
@@ -431,13 +439,14 @@ class _Run(lightning.LightningModule):
         if self.clock.is_up():
             self.trainer.should_stop = True
 
-    def _where_not_finite(self, maps: Any, batch: Batch) -> str:
+    def _where_not_finite(self, maps: M, batch: Batch) -> str:
         """A sentence that names the images whose loss is not finite."""
         culprits = []
         for i, name in enumerate(batch.names):
-            part = type(maps)(*(getattr(maps, f.name)[i : i + 1] for f in dataclasses.fields(maps)))
-            truth = Truth(*(getattr(batch.truth, f.name)[i : i + 1] for f in dataclasses.fields(Truth)))
-            if not all(torch.isfinite(value) for value in self.model.method.loss(part, truth).values()):
+            own = slice(i, i + 1)
+            truth = Truth(*(getattr(batch.truth, f.name)[own] for f in dataclasses.fields(Truth)))
+            losses = self.model.method.loss(each_changed(maps, itemgetter(own)), truth)
+            if not all(torch.isfinite(value) for value in losses.values()):
                 culprits.append(name)
         return (
             f"The loss stopped being finite in epoch {self.current_epoch + 1} at image "
@@ -445,7 +454,7 @@ class _Run(lightning.LightningModule):
             f"training.learning_rate (now {self.settings.learning_rate})."
         )
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.settings
         optimizer = torch.optim.Adam(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -455,7 +464,7 @@ class _Run(lightning.LightningModule):
 
         def factor(step: int) -> float:
             done = max(step / steps, self.clock.share())
-            return min((step + 1) / warmup, max(0.0, 1 - done) ** settings.power)
+            return min((step + 1) / warmup, math.pow(max(0.0, 1 - done), settings.power))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -487,7 +496,7 @@ class _Run(lightning.LightningModule):
         self.model.method.thresholds.update(tune(segmenter, self.validation, rounds=1, metric=self.settings.metric))
         return _scores(segmenter, self.validation, self.settings.metric)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         progress = _Progress(
             best=self.best,
             best_epoch=self.best_epoch,
@@ -497,7 +506,7 @@ class _Run(lightning.LightningModule):
         )
         checkpoint["attractor"] = progress.model_dump()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         progress = _Progress.model_validate(checkpoint["attractor"])
         if progress.thresholds.keys() != self.model.method.thresholds.keys():
             raise ValueError("its thresholds are those of another method")
@@ -509,11 +518,11 @@ class _Run(lightning.LightningModule):
 class _WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that appear under their name only when complete, and of which damage is noticed."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic(path) as temporary:
+    def save_checkpoint(self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None) -> None:
+        with atomic(Path(path)) as temporary:
             super().save_checkpoint(checkpoint, temporary, storage_options)
 
-    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *_: object, **__: object) -> dict[str, object]:
         return read_checkpoint(Path(path))
 
 

@@ -106,8 +106,8 @@ def segment(
 
 def _segmented(options: Options, former: Run | None) -> list[Outcome]:
     """Segment all images and keep a record of it; with the model of the former run, if one is repeated."""
+    from attractor.description import find_model
     from attractor.images import find_images
-    from attractor.model import find_model
     from attractor.prediction.folder import segment_files
     from attractor.prediction.outputs import written_endings
     from attractor.prediction.run import ModelFile, Run, recorded

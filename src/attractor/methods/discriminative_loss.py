@@ -207,7 +207,8 @@ class DiscriminativeLoss(nn.Module):
             }
 
     def _norm(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        return torch.linalg.vector_norm(x, self.norm, 1)
+        length: Float[Tensor, " n"] = torch.linalg.vector_norm(x, self.norm, 1)
+        return length
 
     def _crowd(self, objects: Objects) -> Int[Tensor, " k"]:
         """Number of each object's image and class, together."""

@@ -257,7 +257,7 @@ class RecurrentPixelEmbedding(nn.Module):
         if self.reach is not None:  # the background lies near all objects
             groups = F.pad(near, (1, 0, 1, 0), value=True)
             weight = weight * (same | groups[group][:, group])
-        total = checkpoint(self._pair_loss, x, same, weight, use_reentrant=False)
+        total: Float[Tensor, ""] = checkpoint(self._pair_loss, x, same, weight, use_reentrant=False)
         for _ in range(self.loops_now):
             x, loss = checkpoint(self._loop, x, same, weight, use_reentrant=False)
             total = total + loss
@@ -365,7 +365,8 @@ class RecurrentPixelEmbedding(nn.Module):
 
 def unit(x: Float[Tensor, "*shape"], axis: int) -> Float[Tensor, "*shape"]:
     """Vectors along an axis divided by their length, 0 where that is 0."""
-    return x / (torch.linalg.vector_norm(x, dim=axis, keepdim=True) + EPSILON)
+    length: Float[Tensor, "*_"] = torch.linalg.vector_norm(x, dim=axis, keepdim=True)
+    return x / (length + EPSILON)
 
 
 def pair_weights(group: Int[Tensor, " n"]) -> Float[Tensor, "n n"]:
@@ -376,7 +377,7 @@ def pair_weights(group: Int[Tensor, " n"]) -> Float[Tensor, "n n"]:
     """
     _, number, counts = torch.unique(group, return_inverse=True, return_counts=True)
     exact = torch.float32 if group.device.type == "mps" else torch.float64  # MPS has no double
-    share = 1 / (counts[number].to(exact) * len(counts))
+    share: Float[Tensor, " n"] = 1 / (counts[number].to(exact) * len(counts))
     return share[:, None] * share
 
 

@@ -164,9 +164,9 @@ class RSIS(nn.Module):
 
     def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
         """What all steps say of normalised images; in training, as many steps as the curriculum has reached."""
-        return self.decoder(
-            self.network.pyramid(images), images.shape[-2:], self.limit if self.training else self.steps
-        )
+        steps = self.limit if self.training else self.steps
+        maps: Maps = self.decoder(self.network.pyramid(images), images.shape[-2:], steps)
+        return maps
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b t h w"], Float[Tensor, "b t _"], Float[Tensor, "b t"]]:
         """Probability of each pixel's being in the mask, of each class, and of there being an object."""

@@ -512,7 +512,7 @@ def squared_distance(
 
     exp(-distance) is the paper's Gaussian, which is above 1/2 inside.
     """
-    row, column = embedding
+    row, column = embedding.unbind()
     along_rows, along_columns = row - centre[0], column - centre[1]
     return along_rows * along_rows * concentration[0] + along_columns * along_columns * concentration[1]
 
@@ -593,7 +593,8 @@ def _nearest(embedding: Float[np.ndarray, "2 n"], owner: Int32[np.ndarray, " n"]
         return owner
     size = np.bincount(owner)[ids]
     means = [np.bincount(owner, axis)[ids] / size for axis in embedding]
-    return ids[cKDTree(np.stack(means, 1)).query(embedding.T)[1]]
+    nearest: Int32[np.ndarray, " n"] = ids[cKDTree(np.stack(means, 1)).query(embedding.T)[1]]
+    return nearest
 
 
 def class_weights(shares: Float[np.ndarray, " c"]) -> list[float]:

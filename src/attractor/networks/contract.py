@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,6 +71,14 @@ class TakesPretrainedEncoder(Protocol):
         Raises:
             InputError: if the file is missing, damaged, or holds other weights than the encoder has.
         """
+
+
+@runtime_checkable
+class NamesNormalised(Protocol):
+    """A block that knows which of its convolutions a normalisation directly follows: in prediction they become one."""
+
+    normalised: ClassVar[tuple[tuple[str, str], ...]]
+    """Names of each such convolution and of its normalisation."""
 
 
 @runtime_checkable

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from attractor.networks.contract import NamesNormalised
+
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -34,7 +36,8 @@ def folded(network: nn.Module) -> nn.Module:
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
     """Names of each convolution in a module, and of the normalisation that follows it."""
-    yield from getattr(module, "normalised", ())
+    if isinstance(module, NamesNormalised):
+        yield from module.normalised
     if type(module) is nn.Sequential:
         for (first, conv), (second, norm) in itertools.pairwise(module.named_children()):
             if isinstance(conv, CONVOLUTIONS) and isinstance(norm, nn.BatchNorm2d):

@@ -43,7 +43,8 @@ class Merge(nn.Module):
         """The joint features; `coarse` may already have the size of `fine`, as dilated layers do."""
         if coarse.shape[-2:] != fine.shape[-2:]:
             coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
-        return self.convs(torch.cat([coarse, fine], 1))
+        joint: Float[Tensor, "b e h w"] = self.convs(torch.cat([coarse, fine], 1))
+        return joint
 
 
 class UNetDecoder(nn.Module):
@@ -63,7 +64,8 @@ class UNetDecoder(nn.Module):
         x = features[-1]
         for merge, fine in zip(reversed(self.merges), reversed(features[:-1]), strict=True):
             x = merge(x, fine)
-        return self.head(x)
+        maps: Float[Tensor, "b d h w"] = self.head(x)
+        return maps
 
 
 class UNet(nn.Module):
