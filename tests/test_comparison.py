@@ -25,6 +25,7 @@ from attractor.errors import InputError
 from attractor.evaluation import evaluate_model, plain
 from attractor.images import write_image, write_labels
 from attractor.methods import METHODS
+from attractor.methods.spatial_embeddings import SpatialEmbeddings
 from attractor.metrics import METRICS
 from attractor.metrics.average_precision import Difference
 from attractor.metrics.bootstrap import Estimate, Interval
@@ -417,6 +418,9 @@ def test_a_number_of_images_below_zero(models, folder):
 
 
 def test_a_method_without_views_is_named(models, folder, monkeypatch):
-    monkeypatch.delattr(METHODS["spatial-embeddings"], "turned")
+    class WithoutViews(SpatialEmbeddings):
+        turned = None
+
+    monkeypatch.setitem(METHODS, "spatial-embeddings", WithoutViews)
     with pytest.raises(InputError, match=r"tiny\.safetensors: .* has no test-time augmentation"):
         comparison.check_models(models, open_dataset(folder), device="cpu", tta=True)

@@ -56,7 +56,6 @@ class Engine(nn.Module):
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         """Copy the network; it stays as it is."""
         super().__init__()
-        self.strides: Any = getattr(network, "strides", (8,))
         self.dtype = dtype
         self.device = next((values.device.type for values in network.parameters()), "cpu")
         self.network = self._laid_out(folded(network))
