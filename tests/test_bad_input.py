@@ -180,7 +180,7 @@ def test_a_device_that_is_not_there_is_said_so(segment):
     answer = segment("a.png", "--device", "cuda")
     assert answer.code == 2
     assert answer.error == (
-        "This machine has no cuda device that torch can use; leave the device to auto, or take cpu.\n"
+        "This machine has no cuda device that torch can use; leave the device at auto, or use cpu.\n"
     )
 
 

@@ -223,7 +223,7 @@ def test_class_that_the_model_lacks(folder):
         ({"metric": "foo"}, 'training.metric: There is no metric "foo"; there are: average_precision'),
         (
             {"metric": "average_recall"},
-            'training.metric: Nothing can be chosen by the metric "average_recall"; by these',
+            'training.metric: The metric "average_recall" cannot choose a model or thresholds; these',
         ),
         ({"learning_rate": 0.0}, "training.learning_rate is 0.0; it must be above 0"),
         ({"learning_rate": np.inf}, "training.learning_rate is inf; it must be between 0 and 10"),

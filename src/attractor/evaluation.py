@@ -1,4 +1,4 @@
-"""How good a model, or somebody's label images, are on annotated images: validation and final score alike."""
+"""How good a model, or a set of results, is on annotated images; validation and the final score both use this."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from attractor.tables import as_text
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of every image, of all together, and of groups of them, in the records of the metric.
+    """Scores of each image, of all images together, and of groups of images, in the records of the metric.
 
-    As text it is the tables that `attractor evaluate` prints.
+    As text, it is the tables that `attractor evaluate` prints.
     """
 
     images: tuple[Scores, ...]  # without those that the metric leaves out
@@ -36,7 +36,7 @@ class Evaluation:
     column: str = ""  # that the groups come from
 
     def tables(self) -> list[Table]:
-        """The values in short, with a row for each group; and what else there is to say of all images."""
+        """The main values, with a row for each group; then the metric's further tables on all images."""
         every = "all images" if "all" in self.groups else "all"
         short = [
             Table(_title(overview), {every: self._row(self.summary, place), **self._of_groups(place)}, self.column)
@@ -53,7 +53,7 @@ class Evaluation:
         return {"images": summary.n_images, **summary.overviews()[place].row}
 
     def as_json(self) -> dict[str, object]:
-        """Every number in it, plain, but for what a record says is too much for a file."""
+        """Every number in it as plain JSON, except what a record marks as too large for a file."""
         return {name: plain(getattr(self, name)) for name in ("images", "summary", "groups")}
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ def metric_named(name: str) -> Metric:
     """The entry of METRICS.
 
     Raises:
-        InputError: if there is none of this name; the message lists those that there are.
+        InputError: if there is no metric of this name; the message lists the metrics there are.
     """
     if name not in METRICS:
         raise InputError(f'There is no metric "{name}"; there are: {", ".join(METRICS)}.')
@@ -76,7 +76,7 @@ def metric_named(name: str) -> Metric:
 
 
 def groups_of(dataset: Dataset, column: str | None) -> Mapping[str, str] | None:
-    """The group of each image, which a column of the data set says; None without a column.
+    """The group of each image, taken from a column of the data set; None without a column.
 
     Raises:
         InputError: if there is no such column.
@@ -102,25 +102,25 @@ def evaluate_model(
     """The scores of a model on annotated images, as `attractor evaluate` gives them.
 
     Args:
-        model: a model's name, file or training folder, whose network is then computed in float32 on the device that is
-            there; or a segmenter, as `attractor.load` gives it.
+        model: a model's name, file or training folder, whose network then runs in float32 on the best device there is;
+            or a segmenter from `attractor.load`.
         data: a data set's path, or the data set.
         metric: a name in `attractor.metrics.METRICS`.
-        by: a column of the data set's images.csv; each of its values is scored, too.
+        by: a column of the data set's images.csv; each group of images with the same value is scored, too.
         tta: average over eight views of each image.
         results: is given the name of each image and what was found there, one after another, to write it.
         report: is called after each image.
 
     Raises:
-        InputError: if model, data set, metric or column is not there, or the model cannot be used on these images or
-            offers no proposals where the metric ranks them.
+        InputError: if the model, data set, metric or column does not exist, or the model cannot be used on these images
+            or offers no proposals although the metric ranks them.
 
     >>> import attractor
     >>> from attractor.demo import FOLDER  # two annotated pictures
     >>> scores = attractor.evaluate("nuclei", FOLDER, metric="panoptic")
     >>> round(scores.summary.panoptic_quality.value, 2)
     0.74
-    >>> print(str(scores).split(",")[0])  # as a whole, the tables that the command prints
+    >>> print(str(scores).split(",")[0])  # print(scores) shows the tables that the command prints
     Panoptic quality
     """
     scoring = metric_named(metric)
@@ -143,7 +143,7 @@ def evaluate_model(
 def scored_by(
     metric: str, segmenter: Segmenter, dataset: Dataset, *, tta: bool = False
 ) -> Iterator[tuple[Sample, Instances]]:
-    """Each annotated image with what of the model the metric scores: its proposals, or the objects it finds."""
+    """Each annotated image with what the metric scores: the model's proposals, or the objects it finds."""
     if n := metric_named(metric).n_proposals:
         pairs = proposed(segmenter, dataset, n, tta=tta)
     else:
@@ -155,8 +155,8 @@ def scored_by(
 def class_numbers(own: Sequence[str], true: Sequence[str]) -> tuple[int, ...] | None:
     """For each class of a model, the number of the data set's class of the same name; 0 where it has none.
 
-    A single class that the model does not know is that of all its objects. Where no name is on both sides, numbers are
-    taken to mean the same; None where they do.
+    If the data set has a single class that a model of several classes does not know, all the model's objects count as
+    that class. If the two share no name, equal numbers mean the same class. None if all numbers can stay.
     """
     if len(true) == 1 < len(own) and true[0] not in own:
         return (1,) * len(own)
@@ -192,13 +192,13 @@ def evaluate(
     metric: str = "average_precision",
     results: Callable[[Iterable[tuple[str, Instances]]], None] | None = None,
 ) -> Evaluation:
-    """Score what was found against the truth, image after image; none is kept.
+    """Score what was found against the truth, image by image; no image is kept in memory.
 
     Args:
         pairs: each annotated image with what was found in it.
-        by: image name to the group it is summarised with. A group whose images the metric leaves out is not there.
+        by: image name to the group it is summarised in. A group is missing if the metric leaves out all its images.
         column: what to call the groups in tables.
-        class_names: of classes 1, 2 and so on, for tables; a metric with classes then shows each.
+        class_names: of classes 1, 2 and so on, for tables; a metric that has classes then shows each of them.
         metric: a name in METRICS.
         results: is given the name of each image and what was found there, one after another, to write it.
 
@@ -236,12 +236,12 @@ def pair_of(sample: Sample, found: Instances) -> Pair:
 
 
 def score_pair(sample: Sample, found: Instances, *, metric: str = "average_precision") -> Scores | None:
-    """Scores of one image, ignored pixels aside, in the metric's record; None where it leaves the image out."""
+    """Scores of one image without its ignored pixels, as the metric's record; None if it leaves the image out."""
     return metric_named(metric).score_image(pair_of(sample, found))
 
 
 def plain(value: object) -> object:
-    """Records as dictionaries, arrays as lists, and what is no number as None, however deep."""
+    """Records as dictionaries, arrays as lists, and NaN as None, at any depth."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = (field.name for field in dataclasses.fields(value) if field.metadata.get("json", True))
         return {name: plain(getattr(value, name)) for name in shown}

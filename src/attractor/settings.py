@@ -1,4 +1,4 @@
-"""How to train: the numbers of a run, checked when they are given, on machines that cannot train as well."""
+"""How to train: the numbers of a run, checked as soon as they are given, even on machines that cannot train."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from attractor.errors import InputError, check_choice, check_range
 from attractor.prediction.engines import DTYPES
 from attractor.tuning import headline_of
 
-RANGES: dict[str, tuple[float, float]] = {  # of the settings that are numbers, lowest and highest included
+RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each setting that is a number
     "epochs": (1, 1_000_000),
     "crops_per_epoch": (1, 100_000_000),
     "crop_size": (8, 8192),
@@ -34,23 +34,23 @@ class Settings:
     crops_per_epoch: int = 1600
     crop_size: int = 256  # side in pixels, a multiple of 8
     batch_size: int = 8
-    learning_rate: float = 1e-3  # the highest, after warming up
-    warmup: float = 0.03  # share of all steps in which the rate rises from 0
-    power: float = 0.9  # of the fall to 0 that follows
+    learning_rate: float = 1e-3  # its highest value, reached after warming up
+    warmup: float = 0.03  # share of all steps during which the rate rises from 0
+    power: float = 0.9  # exponent of the polynomial by which it then falls to 0
     weight_decay: float = 1e-4
     dtype: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
     around_objects: float = 0.8  # share of the crops that have an object near their middle
-    freeze_normalisation: bool = False  # keep the batch normalisation's statistics: for large crops, few in a batch
+    freeze_normalisation: bool = False  # keep the statistics of batch normalisation: for small batches of large crops
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
-    metric: str = "average_precision"  # by which the best epoch and the thresholds are chosen; or coco, cityscapes
-    validate_every: int = 1  # epochs; the last one is always validated
-    patience: int = 0  # epochs without a better score after which training ends; 0: never early
-    minutes: float = 0.0  # after which training ends, with the learning rate at 0 by then; 0: when all epochs are done
-    workers: int = 1  # processes that make crops beside the training; the crops do not depend on it
+    metric: str = "average_precision"  # chooses the best epoch and the thresholds; coco or cityscapes, for instance
+    validate_every: int = 1  # in epochs; the last epoch is always validated
+    patience: int = 0  # epochs without a better score after which training ends; 0: it never ends early
+    minutes: float = 0.0  # training ends after this time, the learning rate having fallen to 0; 0: after all epochs
+    workers: int = 1  # processes that make crops while the network trains; the crops do not depend on their number
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, by the name of the setting."""
+        """Refuse impossible values, naming the setting."""
         for name, (low, high) in RANGES.items():
             check_range(f"training.{name}", getattr(self, name), low, high)
         if self.crop_size % 8:

@@ -23,7 +23,7 @@ TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their map
 
 
 def headline_of(metric: str) -> Callable[[Sequence[Scores]], float]:
-    """The value of a metric to choose models and thresholds by, of a list of images' scores; 0 where nothing counts.
+    """The value by which a metric chooses models and thresholds, from the scores of images; 0 if nothing counts.
 
     Raises:
         InputError: if there is no such metric, or it ranks proposals, which thresholds do not change.
@@ -31,7 +31,7 @@ def headline_of(metric: str) -> Callable[[Sequence[Scores]], float]:
     scoring = metric_named(metric)
     if scoring.n_proposals:
         able = ", ".join(name for name, one in METRICS.items() if not one.n_proposals)
-        raise InputError(f'Nothing can be chosen by the metric "{metric}"; by these it can: {able}.')
+        raise InputError(f'The metric "{metric}" cannot choose a model or thresholds; these can: {able}.')
 
     def value(images: Sequence[Scores]) -> float:
         return 0.0 if math.isnan(known := scoring.value(images)) else known
@@ -49,18 +49,18 @@ def tune(
 ) -> dict[str, float]:
     """The thresholds of the method with the best score on these images; they are set in the model.
 
-    One threshold after another is tried over the method's candidates, with the others held. Of many or large images
-    an evenly spread part is used, so that their maps fit into memory.
+    Each threshold in turn is tried at the method's candidate values while the others stay fixed. If there are many or
+    large images, only some of them, evenly spread over the data set, are used, so that their maps fit into memory.
 
     Args:
-        segmenter: the model; its thresholds as they stand are where the search begins.
+        segmenter: the model; the search begins at its present thresholds.
         dataset: annotated images that were not trained on.
-        rounds: how often to go around.
+        rounds: how often to go through all the thresholds.
         tta: tune for prediction with test-time augmentation.
         metric: a name in METRICS that does not rank proposals.
     """
     headline, method = headline_of(metric), segmenter.model.method
-    # off the accelerator, whose memory all of them together may not fit
+    # moved off the accelerator, whose memory may not hold the maps of all images
     samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS)]
     maps = [
         each_changed(segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta), Tensor.cpu)
@@ -86,7 +86,7 @@ def tune(
 
 
 def _drawn(sample: Sample) -> Sample:
-    """The sample with its annotations drawn once, for those who ask often."""
+    """The sample with its annotations drawn only once, however often they are asked for."""
     if sample.annotate is None:
         return sample
     annotate = functools.cache(sample.annotate)
@@ -94,7 +94,7 @@ def _drawn(sample: Sample) -> Sample:
 
 
 def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:
-    """Images evenly spread over the data set, about as many as have this many pixels together, at least one."""
+    """Images spread evenly over the data set: about as many as make up this many pixels, but at least one."""
     first = dataset[0]
     n = min(len(dataset), max(1, n_pixels // first.labels.size))
     return [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, n).round()]

@@ -212,7 +212,7 @@ def test_engines_and_precisions_that_are_not_there_are_refused(tiny_model, monke
         Segmenter(model, device="cpu", engine="fast")
     with pytest.raises(InputError, match='dtype = "half" is not known; it can be auto, float32, bfloat16'):
         Segmenter(model, device="cpu", dtype="half")
-    with pytest.raises(InputError, match="openvino computes on a processor, not on cuda; add --device cpu"):
+    with pytest.raises(InputError, match="openvino runs on the CPU, not on cuda; add --device cpu"):
         engines.check_engine("openvino", "float32", torch.device("cuda"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'openvino is not installed. .*pip install "\.\[openvino\]"'):

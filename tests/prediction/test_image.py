@@ -221,7 +221,7 @@ def test_what_numpy_makes_an_array_of_will_do(segmenter, squares):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ([[1, 2], [3]], "The image is a list of which NumPy makes no array; give rows of equal length"),
+        ([[1, 2], [3]], "The image is a list that NumPy cannot make an array of; give rows of equal length"),
         (np.array(7), r"The image: an array of shape \(\); give one image of shape"),
         ([1, 2, 3], r"The image: an array of shape \(3,\); give one image"),
         (np.zeros((2, 5, 5, 1)), r"The image: an array of shape \(2, 5, 5, 1\); give one image"),
@@ -268,7 +268,7 @@ def test_devices():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there():
-    with pytest.raises(InputError, match="no cuda device that torch can use; leave the device to auto"):
+    with pytest.raises(InputError, match="no cuda device that torch can use; leave the device at auto"):
         choose_device("cuda")
 
 

@@ -1,4 +1,4 @@
-"""A call of `attractor segment` says what it did, gives the same files each time, and can be done again."""
+"""A call of `attractor segment` says what it did, gives the same files each time, and can be repeated."""
 
 import hashlib
 import json
@@ -214,8 +214,8 @@ def test_another_model_is_refused(segment, attractor_command, tiny_model, car_mo
     assert segment(images, "--out", out).code == 0
     answer = attractor_command("segment", "--like", out / "run.json", "--model", car_model)
     assert (answer.code, answer.error.count("\n")) == (2, 1)
-    assert f"{car_model}: is another model than that of the run (SHA-256 " in answer.error
-    assert "give the run's own by --model, or leave --like out." in answer.error
+    assert f"{car_model}: is not the model of the run (SHA-256 " in answer.error
+    assert "give the run's model with --model, or leave --like out." in answer.error
     shutil.copy(tiny_model, tmp_path / "moved.safetensors")
     assert attractor_command("segment", "--like", out / "run.json", "--model", tmp_path / "moved.safetensors").code == 0
 
@@ -246,11 +246,11 @@ def test_another_version_is_refused(segment, attractor_command, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no record of a call of `attractor segment` \\(invalid json"),
-        (b"\xff\xfe", "is no record of a call"),
-        (b"[" * 100_000, "is no record of a call"),
-        (b"[]", "is no record of a call of `attractor segment` \\("),
-        (b'{"versions": 7}', "is no record of a call of `attractor segment` \\(versions: "),
+        (b"", "is not the record of a call of `attractor segment` \\(invalid json"),
+        (b"\xff\xfe", "is not the record of a call"),
+        (b"[" * 100_000, "is not the record of a call"),
+        (b"[]", "is not the record of a call of `attractor segment` \\("),
+        (b'{"versions": 7}', "is not the record of a call of `attractor segment` \\(versions: "),
         (json.dumps({"versions": {"attractor": attractor.__version__}}).encode(), "field required; give a run.json"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Several images at once: on a processor each on a core of its own, else as stages that share one device."""
+"""Several images at once: on a CPU, each on a core of its own; otherwise as stages that share one device."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import TypeVar
 
 import torch
 
-ROOM = 1 << 23  # pixels of the images under way at once
-STAGES = 3  # images under way where they share one device: one is read, one computed, one written
+ROOM = 1 << 23  # pixels of all images in work at once
+STAGES = 3  # images in work at once if they share a device: one is read, one computed, one written
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 class Crew:
-    """Threads that work on several images at once; a core for each is faster than all cores for one.
+    """Threads that work on several images at once; one core for each image is faster than all cores for one image.
 
     Args:
         side_by_side: whether each image is computed by a thread of its own.
-        most_pixels: of images that are computed at once; a larger image goes alone.
-        n_images: how many there are, where that is known.
+        most_pixels: that are computed at once; a larger image is worked on alone.
+        n_images: how many there are, if that is known.
     """
 
     def __init__(self, *, side_by_side: bool, most_pixels: int, n_images: int | None = None) -> None:
@@ -35,7 +35,7 @@ class Crew:
         self.room = Room(min(ROOM, most_pixels))
 
     def each(self, function: Callable[[S], T], items: Iterable[S]) -> Iterator[Future[T]]:
-        """What the function makes of each item, in their order; items are drawn shortly before they are needed."""
+        """The function's result for each item, in order; items are drawn shortly before they are needed."""
         try:
             with ThreadPoolExecutor(self.n_workers) as pool:
                 yield from _ahead(pool, function, items, self.n_workers)
@@ -52,14 +52,14 @@ class Crew:
 
 
 class Room:
-    """So many pixels may be under way at once; an image with more goes alone."""
+    """A limit on the pixels in work at once; an image with more than that is worked on alone."""
 
     def __init__(self, most: int) -> None:
         self.most, self.used, self.changed = most, 0, Condition()
 
     @contextmanager
     def taken(self, n: int) -> Iterator[None]:
-        """Room for n pixels, as soon as there is so much."""
+        """Hold room for n pixels, once there is that much."""
         with self.changed:
             self.changed.wait_for(lambda: not self.used or self.used + n <= self.most)
             self.used += n
@@ -72,7 +72,7 @@ class Room:
 
 
 def _ahead(pool: Executor, function: Callable[[S], T], items: Iterable[S], n: int) -> Iterator[Future[T]]:
-    """What the function makes of each item, in other threads; n of them are begun before the first is asked for."""
+    """The function's result for each item, from other threads; n of them begin before the first is asked for."""
     begun: deque[Future[T]] = deque()
     for item in items:
         begun.append(pool.submit(function, item))

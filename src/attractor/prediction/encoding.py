@@ -1,4 +1,4 @@
-"""Results as the content of files: tables, COCO and pictures. Formats that are read, too, are written in `datasets`.
+"""Results as the content of files: tables, COCO and pictures. Formats that we also read are written in `datasets`.
 
 The same result always gives the same bytes.
 
@@ -23,7 +23,7 @@ from attractor.prediction.result import Table
 
 
 def encode_csv(table: Table) -> bytes:
-    """A table as text in UTF-8, fractions with six digits."""
+    """A table as UTF-8 text; fractions have six digits."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table)
@@ -33,7 +33,7 @@ def encode_csv(table: Table) -> bytes:
 
 
 def encode_parquet(table: Table) -> bytes:
-    """A table for pandas, polars and the like; columns have the same types in each file, also without a row."""
+    """A table for pandas, polars and the like; columns have the same types in every file, even in one without rows."""
     import pyarrow
     from pyarrow import parquet
 
@@ -47,7 +47,7 @@ def encode_parquet(table: Table) -> bytes:
 def encode_coco(found: Instances, class_names: Sequence[str], name: str) -> bytes:
     """A COCO document of one image, whose annotations have scores, masks as compressed runs, and ids from 1.
 
-    Where masks overlap they are written whole. An object without a pixel is left out.
+    Masks that overlap are written whole. An object without pixels is left out.
     """
     height, width = found.labels.shape
     shape = height, width

@@ -1,9 +1,9 @@
 """How a network is computed: what runs it, and in which dtype.
 
-Whatever runs it, normalisations are folded into the convolutions and channels lie last in memory where that is faster.
-`float32` gives what training saw but for rounding; `bfloat16` keeps eight bits of each number between layers, which
-processors with instructions for it compute several times faster; `auto` is bfloat16 on those, whatever else they are
-doing. Maps come out as float32.
+Whatever runs it, normalisations are folded into the convolutions, and channels come last in memory where that is
+faster. `float32` gives what training saw, up to rounding. `bfloat16` keeps eight significant bits of each number
+between layers; processors with instructions for it are then several times faster. `auto` is bfloat16 on those
+processors, however busy they are. Maps come out as float32.
 
 Shapes: `b` images, `c` channels, `h` rows, `w` columns.
 """
@@ -28,22 +28,22 @@ from attractor.wording import install
 
 ENGINES = ("torch", "compiled", "openvino")
 DTYPES = ("auto", "float32", "bfloat16")
-MOST_GRAPHS = 4  # sizes of images for which a CUDA graph is kept, the first that come again
-LARGEST_GRAPH = 1 << 22  # pixels; a graph keeps the memory of all its layers, and larger images hardly gain
+MOST_GRAPHS = 4  # image sizes for which a CUDA graph is kept: the first sizes that come twice
+LARGEST_GRAPH = 1 << 22  # pixels; a graph holds on to the memory of all its layers, and larger images hardly gain
 
 
 class LargestOfFour(nn.Module):
-    """Max pooling of 2 x 2 pixels: several times as fast on a processor as torch's, which takes windows of any size."""
+    """Max pooling of 2 x 2 pixels: on a CPU several times faster than torch's, which takes windows of any size."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:
-        """The maps at half the resolution; the last row or column of an odd number is left out, as by torch."""
+        """The maps at half the resolution; as in torch, the last row or column is left out if their number is odd."""
         h, w = (n // 2 * 2 for n in x.shape[-2:])
         upper, lower = (torch.maximum(x[..., row:h:2, 0:w:2], x[..., row:h:2, 1:w:2]) for row in (0, 1))
         return torch.maximum(upper, lower)
 
     @staticmethod
     def computes(module: nn.Module) -> bool:
-        """Whether the module is a max pooling of exactly this kind."""
+        """Whether the module is max pooling of exactly this kind."""
         if not isinstance(module, nn.MaxPool2d) or module.ceil_mode or module.return_indices:
             return False
         sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
@@ -51,7 +51,7 @@ class LargestOfFour(nn.Module):
 
 
 class Engine(nn.Module):
-    """A network in the form in which torch computes it fastest; like the network, but for prediction alone."""
+    """A network in the form that torch computes fastest; it gives what the network gives, but cannot be trained."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         """Copy the network; it stays as it is."""
@@ -77,7 +77,7 @@ class Engine(nn.Module):
             return [self._plain(x) for x in features(self._laid_out(images))]
 
     def _own_dtype(self) -> torch.autocast:
-        """Whatever dtype torch is told to choose outside; it would pad in float32."""
+        """Keeps to the engine's dtype whatever autocast is set outside, which would pad in float32."""
         return torch.autocast(self.device, enabled=False)
 
     def _laid_out(self, values: Any) -> Any:
@@ -90,12 +90,12 @@ class Engine(nn.Module):
 
 
 class Compiled(Engine):
-    """Compiled by torch for each size of images: seconds to a minute at first, and then the fastest that torch has."""
+    """Compiled by torch for each image size: this takes seconds to a minute once, and is then torch's fastest way."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         """Copy the network; nothing is compiled until images come."""
         super().__init__(network, dtype)
-        self._lock = Lock()  # the compiler knows one thread
+        self._lock = Lock()  # the compiler works for one thread only
         self._maps = torch.compile(super().forward, dynamic=False)
         self._features = torch.compile(super().pyramid, dynamic=False)
 
@@ -111,7 +111,7 @@ class Compiled(Engine):
 
 
 class Graphed(nn.Module):
-    """An engine on CUDA that launches all its kernels at once where an image's size comes again."""
+    """An engine on CUDA that launches all its kernels at once for an image size that it has seen before."""
 
     def __init__(self, engine: Engine) -> None:
         """Wrap the engine."""
@@ -138,7 +138,7 @@ class Graphed(nn.Module):
             return maps.clone()  # the next image overwrites them
 
     def forget(self) -> None:
-        """Give the memory of all graphs back."""
+        """Give back the memory of all graphs."""
         with self._lock:
             self._graphs.clear()
             self._seen.clear()
@@ -162,7 +162,7 @@ class Graphed(nn.Module):
 
 
 class OpenVino(nn.Module):
-    """A network computed by OpenVINO, on the processor."""
+    """A network computed by OpenVINO, on the CPU."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         """Convert the network: a second or two."""
@@ -174,7 +174,7 @@ class OpenVino(nn.Module):
         example = torch.zeros(1, _channels_in(plain), *(2 * (self.strides[-1],)))
         whole = plain if plain.decoders else Pyramid(plain)
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the way of the example through the code is what is converted
+            warnings.simplefilter("ignore")  # that only the example's path through the code is converted
             traced = torch.jit.trace(whole, example, check_trace=False)
             model = openvino.convert_model(traced, example_input=example)
         model.reshape([-1, example.shape[1], -1, -1])
@@ -193,7 +193,7 @@ class OpenVino(nn.Module):
         return maps[..., :h, :w].contiguous()
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """The network's features, from fine to coarse; its maps, not cropped, where it has decoders."""
+        """The network's features, from fine to coarse; if it has decoders, its maps, not cropped."""
         with self._lock:
             answers = self._compiled(padded(images, self.strides[-1]).numpy())
         return [torch.from_numpy(answers[n]) for n in range(len(answers))]
@@ -213,15 +213,15 @@ class Pyramid(nn.Module):
 
 
 def _channels_in(network: nn.Module) -> int:
-    """Channels of the images that a network is shown, those of positions included."""
+    """Channels of the images that a network is shown, including those of positions."""
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     return first.in_channels
 
 
 def engine_of(network: nn.Module, *, name: str, dtype: str, device: torch.device, record: bool = True) -> nn.Module:
-    """The network, which is on the device, as the engine of that name computes it; see `check_engine`.
+    """The network, already on the device, wrapped in the engine of that name; see `check_engine`.
 
-    With `record`, CUDA's kernels for images of a size that comes again are launched as one.
+    With `record`, CUDA launches all kernels as one for an image size that it has seen before.
     """
     kind = dtype_of(dtype, device)
     if name == "openvino":
@@ -231,15 +231,15 @@ def engine_of(network: nn.Module, *, name: str, dtype: str, device: torch.device
 
 
 def check_engine(name: str, dtype: str, device: torch.device) -> None:
-    """Refuse an engine that is not there, or does not compute on this device.
+    """Refuse an engine that is not installed, or does not run on this device.
 
     Raises:
-        InputError: if it is so, or there is no engine or dtype of that name.
+        InputError: in these cases, or if there is no engine or dtype of that name.
     """
     check_choice("engine", name, ENGINES)
     check_choice("dtype", dtype, DTYPES)
     if name == "openvino" and device.type != "cpu":
-        raise InputError(f"The engine openvino computes on a processor, not on {device.type}; add --device cpu.")
+        raise InputError(f"The engine openvino runs on the CPU, not on {device.type}; add --device cpu.")
     if name == "openvino" and importlib.util.find_spec("openvino") is None:
         raise InputError(f"The engine openvino is not installed. {install('openvino')}")
 

@@ -1,7 +1,7 @@
 """A folder of images in, files out: for each image its label image, a picture with outlines, and a table of objects.
 
-Other formats may be asked for. Of one image all files appear, each whole, or none. An image that cannot be used does
-not stop the others. Several images are under way at once.
+Other formats may be asked for. The files of an image appear all together, each whole, or not at all. An image that
+cannot be used does not stop the others. Several images are in work at once.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """
@@ -38,10 +38,10 @@ class Outcome:
     """What became of one image."""
 
     image: Path  # or a folder that holds none
-    n_objects: int  # 0 where it failed
-    problem: str | None  # why there are no files; None where all was written
-    shape: tuple[int, int] | None = None  # height and width in pixels; None where it failed
-    tile: int | None = None  # side of the tiles that it was computed in; None where it was computed whole
+    n_objects: int  # 0 if it failed
+    problem: str | None  # why there are no files; None if all were written
+    shape: tuple[int, int] | None = None  # height and width in pixels; None if it failed
+    tile: int | None = None  # side of the tiles it was computed in; None if it was computed whole
     seconds: float | None = field(default=None, compare=False)  # from reading to writing
 
 
@@ -61,21 +61,21 @@ def segment_files(
     Args:
         segmenter: a model on a device.
         paths: images, and folders of images.
-        out: folder for the files; it is made where there is none, and files of the same name are replaced.
+        out: folder for the files; it is made if it does not exist, and files of the same name are replaced.
         tta: as for `Segmenter.segment`, like the two that follow.
         object_size: typical diameter of the objects in these images, in pixels.
         tile: side in pixels of the tiles that large images are computed in.
-        formats: names in `attractor.prediction.outputs.OUTPUTS` of what to write.
-        pixel_size: micrometres along a pixel's height and width; by default each file's own, where it has one.
+        formats: what to write: names in `attractor.prediction.outputs.OUTPUTS`.
+        pixel_size: micrometres along a pixel's height and width; by default each file's own, if it has one.
 
     Returns:
-        What became of each image, as soon as it and those before it are written. Options, paths and folder are checked
-        at once; the images are worked on while outcomes are asked for.
+        What became of each image, as soon as it and all before it are written. Options, paths and folder are checked
+        at once; the images are processed while the outcomes are iterated over.
 
     Raises:
-        InputError: if there is no such file or no image at all, two images share a stem, an option cannot be, or the
-            folder cannot be written to. What is wrong with one image stands in its outcome, and so does a folder
-            without images among others.
+        InputError: if there is no such file or no image at all, two images share a stem, an option is impossible, or
+            the folder cannot be written to. A problem with a single image is in its outcome, and so is a folder
+            without images among other paths.
     """
     segmenter.check_options(tta=tta, object_size=object_size, tile=tile)
     check_outputs(formats, segmenter.class_names)
@@ -130,7 +130,7 @@ def _outcome(image: Path, written: Future[Outcome], object_size: float | None) -
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder where there is none, and try whether files can be made in it.
+    """Make a folder if it does not exist, and check that files can be written to it.
 
     Raises:
         InputError: if either fails.
@@ -151,15 +151,15 @@ def write_result(
     out: Path,
     name: str,
 ) -> None:
-    """Write label image, picture with outlines, and table of objects of the image of that name: all three or none."""
+    """Write an image's label image, picture with outlines and table of objects: all three or none."""
     write_files(Result(name, image, found, class_names), out)
 
 
 def write_files(result: Result, out: Path, formats: Sequence[str] = DEFAULT_OUTPUTS) -> None:
-    """Write one image's result to a folder that is there; what goes into folders of their own is written last.
+    """Write one image's result to a folder that exists; outputs with subfolders of their own are written last.
 
     Raises:
-        InputError: if a file cannot be written; the others are then not there, or as they were.
+        InputError: if a file cannot be written; the other files are then missing, or as they were before.
     """
     chosen = [OUTPUTS[name] for name in dict.fromkeys(formats)]
     files = [output for output in chosen if isinstance(output, FileOutput)]

@@ -37,13 +37,13 @@ from attractor.prediction.tiles import Part, Parts, check_tile, strips, tiled_ma
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-MOST_PIXELS = 1 << 31  # of an image: places in it are 32-bit numbers
+MOST_PIXELS = 1 << 31  # in an image: positions in it are 32-bit numbers
 
 T = TypeVar("T")
 
 
 class Source:
-    """A normalised image (1, c, h, w) on a device, of which parts are made when they are asked for."""
+    """A normalised image (1, c, h, w) on a device; parts of it are made when they are asked for."""
 
     def __init__(self, pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation, device: torch.device) -> None:
         """Look at the whole image; no part is made yet."""
@@ -58,7 +58,7 @@ class Source:
 
 
 def _parts_here(pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation) -> Callable[[slice, slice], Tensor]:
-    """What normalises a part of the image by NumPy."""
+    """The function that normalises a part of the image with NumPy."""
     low, scale = normalisation.limits(pixels)
     return lambda rows, columns: torch.from_numpy((pixels[rows, columns] - low) / scale).permute(2, 0, 1)[None]
 
@@ -66,8 +66,8 @@ def _parts_here(pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisatio
 def _parts_there(
     pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation, device: torch.device
 ) -> Callable[[slice, slice], Tensor]:
-    """What normalises a part of the image on its device, where it goes as it is: that is fewer bytes."""
-    known = pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels  # of uint16 torch knows little
+    """The function that normalises a part of the image on the device; the raw image goes there, as it is smaller."""
+    known = pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels  # torch does little with uint16
     there = torch.tensor(known, device=device).permute(2, 0, 1)[None]
     low, scale = Normalised(normalisation).limits(there)
     return lambda rows, columns: (there[..., rows, columns] - low) / scale
@@ -78,8 +78,8 @@ class Prediction:
     """What was found in an image, and how it was computed."""
 
     found: Instances
-    tile: int | None  # side of the tiles that the image was computed in; None where it was computed whole
-    network_seconds: float = 0.0  # preparing the image, and the network
+    tile: int | None  # side of the tiles the image was computed in; None if it was computed whole
+    network_seconds: float = 0.0  # for preparing the image, and for the network
     grouping_seconds: float = 0.0  # from the network's maps to objects
 
 
@@ -102,19 +102,19 @@ class Segmenter:
         dtype: str = "auto",
         record: bool = True,
     ) -> None:
-        """Copy the model to the device; the model given stays as it is, and what becomes of it changes nothing here.
+        """Copy the model to the device; the model given stays as it is, and later changes to it have no effect here.
 
         Args:
             model: made or loaded.
             device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
             thresholds: to use instead of the model's own, by name.
-            engine: what computes the network: "torch", "compiled" or "openvino".
-            dtype: the type of the numbers in the network: "float32", in which scores are given, "bfloat16", or
-                "auto" for bfloat16 on devices with instructions for it.
-            record: on CUDA, launch all kernels at once for images of a size that comes again; this keeps memory.
+            engine: what runs the network: "torch", "compiled" or "openvino".
+            dtype: the type of the numbers in the network: "float32", as for all published scores, "bfloat16", or
+                "auto", which is bfloat16 on devices that have instructions for it.
+            record: on CUDA, launch all kernels at once for an image size seen before; this holds on to memory.
 
         Raises:
-            InputError: if the device or engine is not there, or the method has no such threshold, or not of this value.
+            InputError: if the device or engine is not available, or a threshold is unknown or out of range.
         """
         model = copy.deepcopy(model).eval()
         known = model.method.thresholds
@@ -126,7 +126,7 @@ class Segmenter:
         check_engine(engine, dtype, self.device)
         self.engine, self._dtype, self._record = engine, dtype, record
         self._making = Lock()
-        self._tried: int | None = None  # tiles for which memory was found to be enough, once it ran out
+        self._tried: int | None = None  # once memory ran out: the side of tiles for which it was enough
         self.model = model.to(self.device)
 
     @cached_property
@@ -136,7 +136,7 @@ class Segmenter:
 
     @property
     def computes_side_by_side(self) -> bool:
-        """Whether several images can be computed at once, each by a thread of its own."""
+        """Whether several images can be computed at once, each by its own thread."""
         return self.device.type == "cpu" and self.engine == "torch"
 
     @property
@@ -151,7 +151,7 @@ class Segmenter:
         network = method.network
         assert isinstance(network, nn.Module)
         computed = engine_of(network, name=self.engine, dtype=self.dtype, device=self.device, record=self._record)
-        return with_network(method, computed)  # which shares all else, thresholds among it
+        return with_network(method, computed)  # which shares everything else, such as thresholds
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ class Segmenter:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The ways to lay an image that test-time augmentation averages: those that the model has seen in training."""
+        """The flips and turns that test-time augmentation averages over: those that the model has seen in training."""
         return UPRIGHT_VIEWS if self.model.description.upright else VIEWS
 
     def segment(
@@ -188,10 +188,10 @@ class Segmenter:
         (1, (64, 64))
 
         Args:
-            image: (h, w) or (h, w, c), of bool, any integer or float; it is not modified. What NumPy makes an array of,
-                such as a list of rows, will do.
-            tta: average over the eight ways to lay the image (test-time augmentation): better, eight times slower; over
-                the image and its mirror image for a model of upright photographs.
+            image: (h, w) or (h, w, c), of bool, any integer or float type; it is not modified. Anything that NumPy can
+                turn into an array, such as a list of rows, will do.
+            tta: average over the eight flips and turns of the image (test-time augmentation): better, but eight times
+                slower; for a model of upright photographs, over the image and its mirror image.
             object_size: typical diameter of the objects in this image, in pixels. The image is rescaled so that
                 they have the size the model was trained on, and the labels are scaled back.
             tile: side in pixels of the tiles to compute one after another. By default an image is computed whole up to
@@ -199,7 +199,7 @@ class Segmenter:
             name: of the image, for messages.
 
         Raises:
-            InputError: if the image has not as many channels as the model, NaN or infinite pixels, or too many pixels.
+            InputError: if the image's channels do not suit the model, or it has NaN, infinite or too many pixels.
         """
         found = self.predict(image, tta=tta, object_size=object_size, tile=tile, name=name).found
         return replace(found, class_names=self.class_names)
@@ -212,10 +212,10 @@ class Segmenter:
         object_size: float | None = None,
         tile: int | None = None,
     ) -> Iterator[Instances]:
-        """The objects of one image after another, in their order, several of them computed at once.
+        """The objects of each image, in order; several images are computed at once.
 
-        On a processor each image has a core of its own, which is faster than `segment` in a loop. Images are drawn
-        shortly before they are needed, so that `images` may be a generator of more than fit into memory.
+        On a CPU each image has a core of its own, which is faster than `segment` in a loop. Images are drawn shortly
+        before they are needed, so `images` may be a generator of more images than fit into memory.
 
         >>> import attractor, numpy as np
         >>> segmenter = attractor.load("nuclei", device="cpu")
@@ -225,12 +225,12 @@ class Segmenter:
 
         Args:
             images: each as for `segment`.
-            tta: as for `segment`, like the two that follow.
+            tta: as for `segment`, like the next two.
             object_size: typical diameter of the objects, in pixels.
             tile: side in pixels of the tiles to compute one after another.
 
         Raises:
-            InputError: if an option cannot be, at once; and as `segment` does, when the image has its turn.
+            InputError: at once if an option is impossible; and as `segment` does, when an image has its turn.
         """
         self.check_options(tta=tta, object_size=object_size, tile=tile)
         crew = Crew(
@@ -257,7 +257,7 @@ class Segmenter:
         tile: int | None = None,
         name: str = "The image",
     ) -> Prediction:
-        """What `segment` finds, and the tiles in which it was computed; the arguments are those of `segment`."""
+        """What `segment` finds, and how it was computed; the arguments are those of `segment`."""
         start = clock(self.device)
         pixels = self._pixels(image, name)
         shape = pixels.shape[:2]
@@ -278,10 +278,10 @@ class Segmenter:
         return Instances.from_labels(np.zeros(shape, np.int32))
 
     def _mapped(self, source: Parts, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
-        """Compute the maps of a normalised image, and give what makes objects of them."""
+        """Compute the maps of a normalised image; gives the function that groups them into objects."""
         method = self.model.method
         shape = source.shape[-2], source.shape[-1]
-        if tile is not None and isinstance(method, Gathers):  # no more than grouping needs is kept of each strip
+        if tile is not None and isinstance(method, Gathers):  # keep only what grouping needs of each strip
             self._check_tile(tile)
             with torch.inference_mode():
                 parts = [method.gathered(maps, top=top) for top, maps in strips(self._predict(tta), source, tile)]
@@ -295,9 +295,9 @@ class Segmenter:
     def _within_memory(
         self, compute: Callable[[int | None], T], shape: tuple[int, int], tile: int | None, name: str
     ) -> tuple[T, int | None]:
-        """What is computed in tiles of that side, or of those that suit the image's size, and the side; None is whole.
+        """The result of `compute`, and the side of the tiles it used: this one, or one that suits the image's size.
 
-        Where memory runs out, in smaller ones; those are then where later images begin, too.
+        None means the whole image. If memory runs out, smaller tiles are tried; later images then begin with those.
         """
         is_tileable = self.model.method.tileable
         if tile is None and is_tileable:
@@ -323,7 +323,7 @@ class Segmenter:
 
         Args:
             image: as for `segment`.
-            n: at most so many.
+            n: the most proposals to give.
             tta: average over eight views of the image.
             name: of the image, for messages.
 
@@ -349,8 +349,8 @@ class Segmenter:
             array = np.asarray(image)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{name} is a {type(image).__name__} of which NumPy makes no array; give rows of equal length, or an "
-                "array of shape (h, w) or (h, w, c)."
+                f"{name} is a {type(image).__name__} that NumPy cannot make an array of; give rows of equal length, or "
+                "an array of shape (h, w) or (h, w, c)."
             ) from error
         if array.ndim in (2, 3):
             self._check_size(array.shape, name)
@@ -367,9 +367,9 @@ class Segmenter:
 
     @torch.inference_mode()
     def maps(self, image: Parts, *, tta: bool = False, tile: int | None = None) -> Any:
-        """The method's raw maps of a normalised image (1, c, h, w), averaged over its views with `tta`.
+        """The method's raw maps of a normalised image (1, c, h, w); with `tta`, averaged over its views.
 
-        With a `tile`, views are those of each tile.
+        With a `tile`, each tile has its own views.
         """
         if tile is None:
             return self._predict(tta)(image[..., :, :])
@@ -377,11 +377,11 @@ class Segmenter:
         return tiled_maps(self._predict(tta), image, tile)
 
     def _predict(self, tta: bool) -> Callable[[Float[Tensor, "1 c h w"]], object]:
-        """What gives the maps of an image, or of a part."""
+        """The function that gives the maps of an image, or of a part of it."""
         method = self._method
 
         def maps_of(image: Float[Tensor, "1 c h w"]) -> object:
-            # beside its network RSIS has layers of its own
+            # RSIS has layers of its own besides its network
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
                 return method(image)
 
@@ -403,7 +403,7 @@ class Segmenter:
         tile: int | None = None,
         n_proposals: int = 0,
     ) -> None:
-        """Raise what `segment`, or `propose` with proposals asked for, would raise about these, without an image."""
+        """Raise what `segment`, or `propose` if proposals are wanted, would raise about these options of any image."""
         self._magnification(object_size)
         if tile is not None:
             self._check_tile(tile)
@@ -415,7 +415,7 @@ class Segmenter:
     def _check_tile(self, tile: int) -> None:
         if not self.model.method.tileable:
             raise InputError(
-                f"{self.model.description.method} sees each image as a whole here and cannot compute it in tiles; "
+                f"{self.model.description.method} needs to see each image as a whole and cannot compute it in tiles; "
                 "leave --tile out, or cut or shrink the image."
             )
         check_tile(tile, stride=self.model.method.network.strides[-1])
@@ -441,7 +441,7 @@ class Segmenter:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds on a clock, once the device has done what it was told."""
+    """Seconds on a clock, read once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -450,21 +450,19 @@ def clock(device: torch.device) -> float:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the first of CUDA, MPS and CPU that is there."""
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is available."""
     if name not in DEVICES:
         raise InputError(f'There is no device "{name}"; it can be {", ".join(DEVICES)}.')
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, usable in there.items() if usable)
     if not there[name]:
-        raise InputError(
-            f"This machine has no {name} device that torch can use; leave the device to auto, or take cpu."
-        )
+        raise InputError(f"This machine has no {name} device that torch can use; leave the device at auto, or use cpu.")
     return torch.device(name)
 
 
 def _is_constant(pixels: Shaped[np.ndarray, "h w c"]) -> bool:
-    """Whether all pixels are alike; row by row, since most images differ in the first."""
+    """Whether all pixels are alike; checked row by row, since in most images the first row already differs."""
     return all((row == pixels[0, 0]).all() for row in pixels)
 
 
@@ -477,7 +475,7 @@ def _rescaled(image: Float[Tensor, "1 c h w"], factor: float) -> Float[Tensor, "
 
 
 def _resized(found: Instances, shape: tuple[int, int]) -> Instances:
-    """The same objects on a finer or coarser grid; one too small to keep a pixel is left out."""
+    """The same objects on a finer or coarser grid; an object too small to keep a pixel is left out."""
     rows, columns = (
         np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1)
         for n, m in zip(shape, found.labels.shape, strict=True)

@@ -1,6 +1,6 @@
-"""Whole or in tiles: decided by the size of the image and the method, and never by the memory that happens to be free.
+"""Whole or in tiles: decided by the size of the image and the method, never by the memory that happens to be free.
 
-Where memory does run out, smaller tiles are tried; only then can labels depend on the machine.
+If memory does run out, smaller tiles are tried; only then can labels depend on the machine.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from attractor.networks import Network
 from attractor.prediction.tiles import HALO
 
 TILES = (2048, 1024, 512, 256)  # sides to choose from; multiples of every network's stride
-MAPS = 200  # bytes a pixel of image, normalised image, maps and what is gathered of them
-LAYERS = 6  # layers of each resolution whose features are held at once: measured up to 5 (ERFNet), 5.4 (U-Net)
+MAPS = 200  # bytes per pixel for the image, the normalised image, the maps and what is gathered from them
+LAYERS = 6  # layers per resolution whose features are held at once: at most 5 (ERFNet) and 5.4 (U-Net) were measured
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUDA, Linux, Windows
-MOST_BYTES = 8 << 30  # that the maps of one pass may take by `bytes_per_pixel`, which is more than they do take
+MOST_BYTES = 8 << 30  # that one pass may need by `bytes_per_pixel`, which overestimates it
 
 CGROUPS = (  # a container's limit, use, and what the use is made of
     tuple(Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current", "memory.stat")),
@@ -26,13 +26,13 @@ CGROUPS = (  # a container's limit, use, and what the use is made of
         for name in ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
     ),
 )
-CACHED = ("inactive_file", "active_file")  # of files that were read: given back when asked for
+CACHED = ("inactive_file", "active_file")  # memory of files that were read: freed when it is needed
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device; on a processor, what is left to a container if that is less."""
+    """Bytes that are still free on a device; for the CPU in a container, no more than the container has left."""
     if device.type == "cuda":
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, to be used again
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for later use
         return torch.cuda.mem_get_info(device)[0] + held
     free = psutil.virtual_memory().available
     for limit, used, kinds in CGROUPS:
@@ -44,18 +44,18 @@ def free_memory(device: torch.device) -> int:
 
 
 def bytes_per_pixel(network: Network) -> float:
-    """Roughly what a network holds at once for each pixel of an image, in single precision, with image and maps."""
+    """Roughly the bytes that a network in float32 holds at once for each pixel of an image, with image and maps."""
     channels = zip(network.channels, network.strides, strict=True)
     return MAPS + 4 * LAYERS * sum(c / s**2 for c, s in channels)
 
 
 def most_pixels(network: Network) -> int:
-    """How many pixels a network computes at once: 19 million with ERFNet, the number of a square of 4,400."""
+    """How many pixels a network computes at once: 19 million with ERFNet, a square of side 4,400."""
     return int(MOST_BYTES / bytes_per_pixel(network))
 
 
 def chosen_tile(height: int, width: int, network: Network) -> int | None:
-    """Side of the largest tiles that have no more pixels than `most_pixels`; None where the whole image has not."""
+    """Side of the largest tiles of at most `most_pixels` pixels; None if the whole image has no more than that."""
     most = most_pixels(network)
     if height * width <= most:
         return None
@@ -69,6 +69,6 @@ def smaller_tile(tile: int | None, height: int, width: int) -> int | None:
 
 
 def is_for_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on whatever device; torch has no class of its own for the CPU's."""
+    """Whether an allocation failed, on any device; torch has no error class for failures on the CPU."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(x in text for x in OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""What `attractor segment` can write of an image, by the name that `--format` takes."""
+"""What `attractor segment` can write for an image, by the names that `--format` takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_outputs(names: Sequence[str], class_names: Sequence[str]) -> None:
     """Refuse, before anything is computed, outputs that cannot be written for these classes.
 
     Raises:
-        InputError: if none is given, or one is unknown, needs what is not installed, or lacks a class.
+        InputError: if no output is given, or one is unknown, needs a package that is not installed, or lacks a class.
     """
     if unknown := [name for name in names if name not in OUTPUTS]:
         raise InputError(f"There is no format {', '.join(map(repr, unknown))}; the formats are {', '.join(OUTPUTS)}.")
@@ -36,12 +36,12 @@ def check_outputs(names: Sequence[str], class_names: Sequence[str]) -> None:
 
 
 def written_endings() -> tuple[str, ...]:
-    """What the names of written files end in, so that they are told from images in the same folder."""
+    """What the names of written files end in, to tell them from images in the same folder."""
     return tuple(output.ending for output in OUTPUTS.values() if isinstance(output, FileOutput))
 
 
 def outputs_in_words() -> str:
-    """The names, each with the program that the output is for, where the name does not say so."""
+    """The names, each with the program that the output is for, if the name does not say so."""
     return ", ".join(f"{name} ({output.reader})" if output.reader else name for name, output in OUTPUTS.items())
 
 

@@ -1,7 +1,7 @@
-"""What there is to write of one image, and the two kinds of output it can be written to: one file, or a shared folder.
+"""What there is to write for one image, and the two kinds of output: a file for each image, or a shared folder.
 
-An output is listed by name in `OUTPUTS` of `attractor.prediction.outputs`; the page `docs/add_an_output_format.md` has
-a whole one, in a few lines.
+Outputs are listed by name in `OUTPUTS` of `attractor.prediction.outputs`; the page `docs/add_an_output_format.md`
+shows a complete one in a few lines.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """
@@ -19,12 +19,12 @@ from jaxtyping import Shaped
 from attractor.instances import Instances
 from attractor.measurements import Column, object_table
 
-Table = dict[str, Column]  # columns by name, one row an object
+Table = dict[str, Column]  # columns by name, one row for each object
 
 
 @dataclass(frozen=True)
 class Result:
-    """What there is to write of one image."""
+    """What there is to write for one image."""
 
     name: str  # of the image's file, as in cells.png
     image: Shaped[np.ndarray, "h w c"]
@@ -54,8 +54,8 @@ class FileOutput:
 
     ending: str  # what follows the image's stem in the file's name, as in "_labels.tif"
     encode: Callable[[Result], bytes]  # the file's content: the same bytes for the same result
-    reader: str = ""  # the program that it is for, where the name does not say so
-    needs: str | None = None  # a package that a plain installation lacks
+    reader: str = ""  # the program that it is for, if the name does not say so
+    needs: str | None = None  # a package that a plain installation does not have
     check: Callable[[Sequence[str]], None] = _any_classes  # raises InputError for class names that it cannot hold
 
 

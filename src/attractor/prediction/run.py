@@ -1,6 +1,6 @@
-"""What a call of `attractor segment` did, as `run.json` beside its results, from which it can be done again.
+"""What a call of `attractor segment` did: `run.json`, which lies beside the results and can repeat the call.
 
-Times stand here alone: all other files are the same, byte for byte, whenever the same call is made on the same machine.
+Only this file holds times: all others are the same, byte for byte, if the same call is made on the same machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE = "run.json"
 
 
 class _Record(BaseModel):
-    """A part of the file, which holds what is named here and nothing else."""
+    """A part of the file; it holds what is named here and nothing else."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +54,7 @@ class Versions(_Record):
 class ModelFile(_Record):
     """Which model, and its file's checksum."""
 
-    name: str  # by which it was asked for
+    name: str  # as given in the call
     file: str
     sha256: str
 
@@ -83,14 +83,14 @@ class Options(_Record):
     pixel_size: tuple[float, float] | None
 
     def with_whole_paths(self) -> Options:
-        """The same, understood in any folder."""
+        """The same with absolute paths, which mean the same in any folder."""
         model = str(Path(self.model).absolute()) if Path(self.model).exists() else self.model
         images = tuple(str(Path(image).absolute()) for image in self.images)
         return self.model_copy(update={"images": images, "model": model, "out": str(Path(self.out).absolute())})
 
 
 class Computed(_Record):
-    """What was used where options leave it open."""
+    """What was used where the options leave it open."""
 
     device: str
     device_name: str
@@ -123,7 +123,7 @@ class ImageRecord(_Record):
 
     @classmethod
     def of(cls, outcome: Outcome) -> ImageRecord:
-        """The outcome with its image's whole path, so that it is found from anywhere."""
+        """The outcome with its image's absolute path, so that it can be found from anywhere."""
         height, width = outcome.shape or (None, None)
         return cls(
             image=str(outcome.image.absolute()),
@@ -137,14 +137,14 @@ class ImageRecord(_Record):
 
 
 class Run(_Record):
-    """All that `run.json` says."""
+    """Everything that `run.json` says."""
 
     versions: Versions
     model: ModelFile
     options: Options
     computed: Computed
     images: tuple[ImageRecord, ...] = ()
-    is_complete: bool = False  # whether every image had its turn; not where the call was stopped
+    is_complete: bool = False  # whether every image had its turn; False if the call was stopped
     seconds: float | None = None  # of all images together
 
     @classmethod
@@ -158,11 +158,11 @@ class Run(_Record):
         )
 
     def again(self, options: Options, *, changed: Collection[str]) -> Options:
-        """Options that give the same, with nothing left open, but for those that are changed.
+        """Options that repeat this run with nothing left open, except for those that the new call changes.
 
         Args:
-            options: those of the new call.
-            changed: names of those that count; thresholds one by one.
+            options: of the new call.
+            changed: names of the options that the new call gives; thresholds are replaced one by one.
         """
         used = self.computed.model_dump(include={"device", "engine", "dtype", "thresholds"})
         changes = {name: getattr(options, name) for name in Options.model_fields if name in changed}
@@ -170,23 +170,23 @@ class Run(_Record):
         return self.options.model_copy(update=used | changes)
 
     def check_model(self, model: ModelFile) -> None:
-        """Refuse another model than that of the run.
+        """Refuse a model other than the run's own.
 
         Raises:
             InputError: if the checksums differ.
         """
         if model.sha256 != self.model.sha256:
             raise InputError(
-                f"{model.file}: is another model than that of the run (SHA-256 {model.sha256[:12]}…, not "
-                f"{self.model.sha256[:12]}…); give the run's own by --model, or leave --like out."
+                f"{model.file}: is not the model of the run (SHA-256 {model.sha256[:12]}…, not "
+                f"{self.model.sha256[:12]}…); give the run's model with --model, or leave --like out."
             )
 
 
 @contextmanager
 def recorded(run: Run, outcomes: Iterable[Outcome], out: Path) -> Iterator[Iterator[Outcome]]:
-    """The outcomes as they come, which `run.json` in the folder holds in the end, also where the block is left early.
+    """The outcomes as they come; in the end `run.json` in the folder holds them, even if the block is left early.
 
-    From the beginning on the file says that the run is not complete, so that one that is killed leaves no older file.
+    From the start the file says that the run is not complete, so a run that is killed leaves no older file behind.
     """
     start, seen, is_complete = time.perf_counter(), list[Outcome](), False
 
@@ -218,7 +218,7 @@ def read_run(path: str | Path) -> Run:
     """The run of a file.
 
     Raises:
-        InputError: if the file cannot be read, is no such record, or was written by another version of attractor.
+        InputError: if the file cannot be read, is not such a record, or was written by another version of attractor.
     """
     try:
         content = Path(path).read_bytes()
@@ -228,7 +228,9 @@ def read_run(path: str | Path) -> Run:
     try:
         return Run.model_validate_json(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {_first_of(error)}; give a run.json as `attractor segment` wrote it.") from error
+        raise InputError(
+            f"{path}: {_first_of(error)}; give a run.json just as `attractor segment` wrote it."
+        ) from error
 
 
 class _Head(BaseModel):
@@ -246,8 +248,8 @@ def _check_version(path: str | Path, content: bytes) -> None:
         version = _Head.model_validate_json(content).versions.attractor
     except ValidationError as error:
         raise InputError(
-            f"{path}: is no record of a call of `attractor segment` ({_first_of(error)}); give the run.json beside its "
-            "results."
+            f"{path}: is not the record of a call of `attractor segment` ({_first_of(error)}); give the "
+            "run.json beside its results."
         ) from error
     if version != (here := metadata.version("attractor")):
         raise InputError(

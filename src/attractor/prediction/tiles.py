@@ -1,7 +1,7 @@
 """Large images in tiles: maps are computed tile by tile with a halo, stitched, and grouped once.
 
-What a pixel says is relative to itself, so no object is cut at a seam and none has to be merged. Only the
-network's view is shorter at the edge of a tile than in the whole image, which the halo makes up for.
+What a pixel says is relative to itself, so no object is cut at a seam and none has to be merged. The network does
+see less at the edge of a tile than in the whole image; the halo makes up for that.
 
 Shapes: `c` channels, `h` rows, `w` columns, `r` rows of a strip.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attractor.errors import InputError
 
-HALO = 384  # pixels; ERFNet sees about 600 far, but hardly uses what is further than this
+HALO = 384  # pixels; ERFNet sees about 600 pixels far, but hardly uses what is further away than this
 
 
 M = TypeVar("M")  # a method's maps: a dataclass of tensors
@@ -59,16 +59,16 @@ def _of_kind(maps: M, tensors: dict[str, Tensor]) -> M:
 def strips(
     predict: Callable[[Float[Tensor, "1 c _ _"]], M], image: Parts, tile: int, *, halo: int = HALO
 ) -> Iterator[tuple[int, M]]:
-    """The maps of strips of an image as wide as the image and as high as a tile, each with the row where it begins.
+    """The maps of strips as wide as the image and as high as a tile, each with the row at which it begins.
 
     Args:
         predict: maps of a batch of one.
         image: normalised.
         tile: side of the part that each pass adds; a multiple of the network's stride, so that tiles lie on its grid.
-        halo: pixels seen around it; a multiple of the stride, too.
+        halo: pixels seen around it; also a multiple of the stride.
 
     Raises:
-        InputError: if tile or halo are not.
+        InputError: if tile or halo is not such a multiple.
     """
     check_tile(tile, halo)
     h, w = image.shape[-2:]
