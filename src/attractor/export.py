@@ -112,7 +112,7 @@ def program_of(model: Model) -> ExportedProgram:
     return program
 
 
-def described(model: Model) -> dict[str, Any]:
+def described(model: Model) -> dict[str, object]:
     """What there is to know of an exported model, as JSON has it.
 
     `options` are all arguments of the method, among them all numbers that grouping takes; `thresholds` are those of
