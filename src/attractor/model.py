@@ -81,7 +81,7 @@ class Model(nn.Module):
         """
         weights = {name: value.detach().cpu().contiguous() for name, value in self.method.state_dict().items()}
         if half:
-            # layers' weights alone: statistics and biases are few, and may be too large for it
+            # only the weights of layers: statistics and biases are few, and may be too large for half precision
             weights = {name: value.half() if value.ndim > 1 else value for name, value in weights.items()}
         data = safetensors.torch.save(weights, {"attractor": encoded(self.described(**changes))})
         with atomic(Path(path)) as temporary:
@@ -102,7 +102,7 @@ class Model(nn.Module):
         except (safetensors.SafetensorError, OSError) as error:
             raise InputError(f"{path}: the weights cannot be read ({error}); copy the file again.") from error
         try:
-            with torch.device("meta"):  # before there is memory taken for it
+            with torch.device("meta"):  # before any memory is taken for it
                 expected = cls(description).method.state_dict()
             _check_weights(weights, expected)
             model = cls(description)

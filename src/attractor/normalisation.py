@@ -29,7 +29,7 @@ class Normalisation:
     high: float = 99.8
 
     def __post_init__(self) -> None:
-        """Refuse what are no two percentiles."""
+        """Refuse numbers that are not two percentiles, the lower one first."""
         if not 0 <= self.low < self.high <= 100:
             raise InputError(
                 f"normalisation.low is {self.low} and normalisation.high {self.high}; they are percentiles from 0 to "
@@ -101,7 +101,7 @@ def percentile(values: Shaped[Tensor, "b c n"], percent: float) -> Float64[Tenso
     """As `numpy.percentile` with linear interpolation, over the last axis, however many values there are.
 
     No more values are sorted than lie beyond the percentile. Places are whole numbers over a whole number, because n
-    is no number yet when the graph is made.
+    is not a number yet when the graph is made.
     """
     share = Fraction(str(percent)) / 100
     place, unit = share.numerator * (values.shape[2] - 1), share.denominator

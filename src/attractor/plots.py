@@ -19,7 +19,7 @@ from attractor.wording import install
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS = "#1f5fa8"  # a blue that is also told from white in print
+DOTS = "#1f5fa8"  # a blue that stands out from white in print, too
 DARKEST = 45  # of an object's pixels, so that none is taken for background
 
 
@@ -45,9 +45,7 @@ def sigma_against_size(
     """
     figure = _figure()
     axes = figure.subplots()
-    opacity = float(
-        np.clip(60 / np.sqrt(max(len(sizes), 1)) / 10, 0.12, 0.8)
-    )  # many dots shall show how dense they lie
+    opacity = float(np.clip(6 / np.sqrt(max(len(sizes), 1)), 0.12, 0.8))  # many dots must show how densely they lie
     axes.scatter(sizes, margins, s=14, color=DOTS, alpha=opacity, linewidths=0)
     axes.set_xlabel("object size: square root of its area (pixels)")
     axes.set_ylabel("learned margin (pixels)")

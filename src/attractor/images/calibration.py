@@ -66,5 +66,5 @@ def _imagej_sides(tiff: TiffFile) -> tuple[float, float]:
 
 
 def _micrometres(unit: str) -> float:
-    """How many there are in a unit of length; 0 for a unit that is none."""
+    """How many there are in a unit of length; 0 for what is no such unit."""
     return MICROMETRES.get(unit.strip().replace("\\u00B5", "\u00b5").replace("\u03bc", "\u00b5"), 0.0)

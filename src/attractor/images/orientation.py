@@ -13,7 +13,7 @@ TURNED = (5, 6, 7, 8)  # rows are stored as columns
 
 
 def upright(array: Shaped[np.ndarray, "h w *c"], orientation: object) -> Shaped[np.ndarray, "i j *c"]:
-    """The image as viewers show it; as it is where the orientation is none of 2 to 8.
+    """The image as viewers show it; unchanged where the orientation is not one of 2 to 8.
 
     Source: EXIF 2.3, section 4.6.4: 2 is mirrored, 3 upside down, 6 to be turned clockwise, 8 counterclockwise.
     """

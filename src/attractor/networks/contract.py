@@ -83,7 +83,7 @@ class NamesNormalised(Protocol):
 
 @runtime_checkable
 class SuggestsOptions(Protocol):
-    """A network some of whose options a recipe made from data sets otherwise than the paper does."""
+    """A network that suggests values other than the paper's for some options, to recipes made for a data set."""
 
     @staticmethod
     def suggestions() -> Mapping[str, float | int | str | bool]:
