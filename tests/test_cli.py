@@ -406,7 +406,7 @@ def test_training_on_a_data_set_gives_a_model_to_use(attractor_command, annotate
     assert read_description("runs/squares/model.safetensors").class_names == ("object",)
     assert attractor_command("segment", annotated / "images/i0.png", "--model", "runs/squares").code == 0
     again = attractor_command("train", annotated, "--device", "cpu", *changes)
-    assert (again.code, "add --resume to go on" in again.error) == (2, True)
+    assert (again.code, "add --resume to continue it" in again.error) == (2, True)
 
 
 def test_training_begins_with_the_weights_of_a_model(attractor_command, annotated, tiny_model, monkeypatch):

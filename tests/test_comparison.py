@@ -128,7 +128,7 @@ class Deadly(Subset):
 
 def test_a_process_that_dies_is_told(models, folder):
     dataset = Deadly(open_dataset(folder), [0])
-    with pytest.raises(InputError, match=r"tiny: its process ended before its work did \(exit code 3\)"):
+    with pytest.raises(InputError, match=r"tiny: its process ended before its work was done \(exit code 3\)"):
         compare(models, dataset, device="cpu")
 
 
@@ -139,7 +139,7 @@ def test_want_of_memory_is_told_with_a_cure(monkeypatch):
     monkeypatch.setattr(running, "work", work)
     receiver, sender = multiprocessing.Pipe(duplex=False)
     inspect.unwrap(running.send)(type("Job", (), {"name": "tiny"})(), sender)
-    assert str(receiver.recv()) == "tiny: memory ran out; compare on smaller pieces, as by --crop 512."
+    assert str(receiver.recv()) == "tiny: memory ran out; compare on crops, as with --crop 512."
 
 
 def test_progress_is_reported_for_each_image_of_each_model(models, folder):
@@ -223,7 +223,7 @@ def difference(value, low, high, n=20):
             r"^b is better than a: its mean AP is \.050 higher \(95 % .* \+\.020 to \+\.080\)",
         ),
         (difference(-0.05, -0.08, -0.02), r"^b is worse than a: its mean AP is \.050 lower"),
-        (difference(0.01, -0.02, 0.04), r"^No difference can be told between b and a: .* which includes 0\)\.$"),
+        (difference(0.01, -0.02, 0.04), r"^No clear difference between b and a: .* which includes 0\)\.$"),
         (difference(0.0, 0.0, 0.0), r"^b and a score the same on every picture\.$"),
         (difference(0.05, 0.02, 0.08, FEWEST - 1), r"^Too few pictures \(5\) to say whether b differs from a"),
     ],
@@ -233,13 +233,13 @@ def test_a_verdict_says_whether_there_is_a_difference(given, sentence):
 
 
 def test_counts_and_time_are_judged_too():
-    assert verdict_on_counts(Interval(-1.5, -2.0, -1.0), 20).startswith("It miscounts by 1.50 objects a picture less")
-    assert verdict_on_counts(Interval(0.5, -1.0, 2.0), 20).startswith("In counts no difference can be told")
-    assert verdict_on_counts(Interval(0.0, 0.0, 0.0), 20).startswith("Their counts are equally far")
+    assert verdict_on_counts(Interval(-1.5, -2.0, -1.0), 20).startswith("It miscounts 1.50 fewer objects per picture")
+    assert verdict_on_counts(Interval(0.5, -1.0, 2.0), 20).startswith("No clear difference in counts")
+    assert verdict_on_counts(Interval(0.0, 0.0, 0.0), 20).startswith("On every picture their counts are equally far")
     assert verdict_on_counts(Interval(-1.5, -2.0, -1.0), FEWEST - 1) == ""
     assert verdict_on_time(1.0, 2.0) == "It takes 2.0 times as long."
     assert verdict_on_time(3.0, 1.0) == "It is 3.0 times as fast."
-    assert verdict_on_time(1.0, 1.05) == "Both are about equally fast."
+    assert verdict_on_time(1.0, 1.05) == "Both are about as fast."
 
 
 def test_a_model_does_not_differ_from_itself(tiny_model, folder):
@@ -301,7 +301,7 @@ def test_an_order_of_finding_is_drawn_where_a_method_keeps_one(models, folder, t
     assert drawn.count(True) == 1
     write_page(done, tmp_path / "page.html")
     text = words(tmp_path / "page.html")
-    assert "Outlines of picky run from yellow over red and violet to cyan" in text
+    assert "Outlines of picky instead run from yellow through red and violet to cyan" in text
     assert "picky can find at most 1 object in a picture; 3 of the 3 pictures have more." in text
 
 

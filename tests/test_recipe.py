@@ -111,7 +111,7 @@ def test_set_changes_any_key(tmp_path):
         ("model.normalisation.low=100", "normalisation.low is 100.0 and normalisation.high 99.8; they are percentiles"),
         ("augmentation.scale=[2.0, 1.0]", r"augmentation.scale is \(2.0, 1.0\); it is a range .* the lower one first"),
         ("augmentation.scale=[nan, 1.0]", "augmentation.scale.0.* is nan; it must be a finite number"),
-        ("training.seed=" + "1" * 10_000, "training.seed.* is longer than 4,096 letters"),
+        ("training.seed=" + "1" * 10_000, "training.seed.* is longer than 4,096 characters"),
         ("training.seed=0x" + "1" * 10_000, "training.seed.* is an integer of more than 64 bits"),
         ("model.options.x=" + "[" * 9 + "]" * 9, "model.options.x.* has tables or lists nested deeper than 8"),
         ("model.options.x=" + "[" * 9000, "--set model.options.x=…: has lists or tables nested too deeply"),
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_recipe(tmp_path):
         ("x = " + "[" * 9000, "tables or lists nested too deeply"),
         ("x = " + "1" * 10_000, "the recipe is not TOML: Exceeds the limit"),
         ("x = '\xe9'".encode("latin1"), "the recipe is not TOML: .* can't decode"),
-        ("#" * 2**20 + "\n", "is larger than 1,048,576 bytes, so it is no recipe"),
+        ("#" * 2**20 + "\n", "is larger than 1,048,576 bytes, so it is not a recipe"),
     ],
     ids=["deep", "digits", "latin", "long"],
 )
@@ -208,7 +208,7 @@ def test_a_model_of_another_method_can_be_started_from(folder, tmp_path, caplog)
     assert recipe.model.channels == 3
     assert "margin" not in recipe.model.options
     run(recipe, tmp_path / "out", device="cpu")
-    assert "begin anew: network.decoders.0.6, network.decoders.1.6" in caplog.text
+    assert "start from scratch: network.decoders.0.6, network.decoders.1.6" in caplog.text
 
 
 def test_weights_of_an_encoder_are_read_from_a_file(folder, tmp_path):
@@ -231,7 +231,7 @@ def test_a_run_writes_the_recipe_it_used_and_a_model_that_knows_it(folder, tmp_p
     description = Model.load(tmp_path / "out").description
     assert description.recipe == recipe.model_dump(mode="json")
     assert description.object_size == pytest.approx(10, abs=2)
-    with pytest.raises(InputError, match="a training was begun here; add --resume to go on with it"):
+    with pytest.raises(InputError, match="holds a training that was begun earlier; add --resume to continue it"):
         run(recipe, tmp_path / "out", device="cpu")
 
 
@@ -253,7 +253,7 @@ def test_layers_that_do_not_fit_are_named(folder, tmp_path, caplog):
     start.save(tmp_path / "start.safetensors")
     recipe = recipe_for(folder, [*SMALL, f'model.start="{tmp_path}/start.safetensors"'])  # of grey images
     run(recipe, tmp_path / "out", device="cpu")
-    assert "begin anew: network.decoders.0.6, network.encoder.0.conv" in caplog.text
+    assert "start from scratch: network.decoders.0.6, network.encoder.0.conv" in caplog.text
 
 
 def test_a_model_with_other_weights_cannot_be_started_from():
@@ -296,9 +296,7 @@ def test_classes_of_the_validation_images_are_matched_by_name(tmp_path):
     assert validated.class_names == ("cell", "bubble")
     assert validated[0].classes.tolist() == [2, 1, 1]
     run(content("turned"), tmp_path / "run", device="cpu")
-    with pytest.raises(
-        InputError, match=r"has the classes grain, which the training data has not .it has cell, bubble."
-    ):
+    with pytest.raises(InputError, match=r"has the classes grain, which the training data lacks .it has cell, bubble."):
         run(content("other"), tmp_path / "run2", device="cpu")
     run(content("other", classes=["cell"]), tmp_path / "run3", device="cpu")
 
@@ -314,7 +312,7 @@ def test_a_recipe_for_some_classes_is_made_from_their_objects(tmp_path):
 def test_validation_images_without_any_of_the_classes_are_refused(tmp_path):
     write_coco(tmp_path / "train", [sample("a")], ["cell"])
     write_coco(tmp_path / "other", [dataclasses.replace(sample("a"), classes=np.array([1, 2, 2]))], ["x", "y"])
-    with pytest.raises(InputError, match="has the classes x, y, and the training data cell, grain: none is in both"):
+    with pytest.raises(InputError, match="has the classes x, y, and the training data cell, grain: they share none"):
         runs._matched(open_dataset(tmp_path / "other"), ("cell", "grain"), ["cell", "grain"])
     one = open_dataset(tmp_path / "train")
     assert runs._matched(one, ("nucleus",), ["nucleus"]) is one
@@ -346,7 +344,7 @@ def test_a_stage_is_resumed_in_a_folder_that_was_moved():
 
 def test_split_of_images_that_are_not_split(folder, tmp_path):
     recipe = recipe_for(folder, [*SMALL, f"data.validation={folder}", "data.split_by=kind"])
-    with pytest.raises(InputError, match=r"data.validation names its own images"):
+    with pytest.raises(InputError, match=r"data.validation names images of its own"):
         run(recipe, tmp_path / "out", device="cpu")
 
 
@@ -365,7 +363,7 @@ def test_stages_begin_where_the_one_before_ended(folder, tmp_path, caplog):
     (tmp_path / "run" / "stage_2" / "model.safetensors").unlink()  # as if it had been killed at the very end
     again = run(recipe_of(content), tmp_path / "run", resume=True, device="cpu").state_dict()
     assert all(torch.equal(again[name], value) for name, value in model.items())
-    with pytest.raises(InputError, match="a training was begun here; add --resume"):
+    with pytest.raises(InputError, match="holds a training that was begun earlier; add --resume"):
         run(recipe_of(content), tmp_path / "run", device="cpu")
 
 

@@ -165,7 +165,7 @@ def test_wrong_arguments(arguments, message):
 def test_time_is_not_divided_among_stages(tmp_path):
     recipe = recipe_of({"data": {"train": "x"}, "stages": [{}]})
     write_recipe(tmp_path / "r.toml", recipe)
-    with pytest.raises(InputError, match="has stages, each with a time of its own"):
+    with pytest.raises(InputError, match="has stages, each with its own time limit"):
         attractor.train(recipe=tmp_path / "r.toml", minutes=3)
 
 

@@ -35,9 +35,9 @@ from attractor.normalisation import Normalisation
 from attractor.settings import Settings
 
 MOST_BYTES = 1 << 20  # of a recipe's file
-DEEPEST = 8  # tables and lists within each other
-LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # letters
-LARGEST_INTEGER = 2**63 - 1  # that TOML promises
+DEEPEST = 8  # levels of tables and lists inside each other
+LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # characters
+LARGEST_INTEGER = 2**63 - 1  # the largest that TOML promises
 
 Read = Callable[[str, tuple[str, ...] | None], Held]  # a data set by its path and the classes to keep
 
@@ -46,7 +46,7 @@ Content: TypeAlias = dict[str, object]  # of a recipe or a part of it, as TOML h
 _STRICT = ConfigDict(extra="forbid")
 
 
-# The same arguments as the floors below take, checked key by key.
+# The arguments that the floors below take, checked key by key.
 @pydantic.dataclasses.dataclass(config=_STRICT, frozen=True)
 class NormalisationSection(Normalisation):
     """How images are normalised."""
@@ -70,14 +70,14 @@ class Data(BaseModel):
     train: str  # a data set
     classes: list[str] | None = None  # the only ones to learn, in this order; objects of others are background
     validation: float | str = 0.1  # a share of the training images, or another data set
-    split_by: str | None = None  # a column of images.csv each of whose values is split in that share
+    split_by: str | None = None  # a column of images.csv; each group of its values is split in that share
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     crop: int | None = Field(
         default=None, ge=1, lt=2**31
-    )  # validate on crops of this side, for methods that hold only so many objects
+    )  # validate on crops of this side, for methods that can find only a limited number of objects
     max_objects: int | None = Field(
         default=None, ge=1, lt=2**31
-    )  # and only on those with no more than these; by default what the method holds
+    )  # and only on crops with at most this many objects; by default as many as the method can find
 
 
 class ModelSection(BaseModel):
@@ -89,7 +89,7 @@ class ModelSection(BaseModel):
     network: str = "erfnet"
     channels: int = Field(default=3, ge=1, le=MOST_CHANNELS)
     classes: list[str] | None = None  # names, in the order of the data's classes; by default those of the data
-    start: str | None = None  # name or file of a model whose weights to begin with
+    start: str | None = None  # name or file of a model whose weights to start from
     encoder_weights: str | None = None  # file of ImageNet weights, as torchvision names them, for a ResNet encoder
     about: str = ""  # a sentence on data and licence, kept in the model file
     normalisation: NormalisationSection = Field(default_factory=NormalisationSection)
@@ -98,7 +98,7 @@ class ModelSection(BaseModel):
 
 
 class Stage(BaseModel):
-    """What one stage of a run changes in two of its sections; it begins with the weights that the one before found."""
+    """What one stage of a run changes in two sections; it starts from the weights that the stage before found."""
 
     model_config = _STRICT
 
@@ -119,7 +119,7 @@ class Recipe(BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _stages_can_be(self) -> Recipe:
-        """Refuse a wrong key or value of a stage before the first one has trained."""
+        """Refuse a wrong key or value in any stage before the first one is trained."""
         for number in range(1, len(self.stages) + 1):
             self.stage(number)
         return self
@@ -159,7 +159,7 @@ def _content(path: Path) -> Content:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: the recipe cannot be read: {reason}. Check the name.") from error
     if len(text) > MOST_BYTES:
-        raise InputError(f"{path}: is larger than {MOST_BYTES:,} bytes, so it is no recipe. Check the name.")
+        raise InputError(f"{path}: is larger than {MOST_BYTES:,} bytes, so it is not a recipe. Check the name.")
     try:
         return tomllib.loads(text.decode())
     except RecursionError as error:
@@ -169,7 +169,7 @@ def _content(path: Path) -> Content:
 
 
 def _refuse_without_effect(content: Content, change: str) -> None:
-    """Refuse a change of what every stage says for itself."""
+    """Refuse to change a key that every stage sets for itself."""
     section, _, key = change.partition("=")[0].strip().partition(".")
     stages = content.get("stages")
     if (
@@ -190,7 +190,7 @@ def recipe_of(content: Content, name: str = "The recipe") -> Recipe:
     """The recipe of a dictionary.
 
     Raises:
-        InputError: if a key, type or range is wrong; an unknown key is answered with the nearest right one.
+        InputError: if a key, type or range is wrong; for an unknown key, the message suggests the nearest right one.
     """
     _refuse_extremes(content, name)
     try:
@@ -200,7 +200,7 @@ def recipe_of(content: Content, name: str = "The recipe") -> Recipe:
 
 
 def _refuse_extremes(content: object, name: str, place: tuple[str, ...] = ()) -> None:
-    """Refuse what no key can hold and what could not even be quoted in a message."""
+    """Refuse what no key can hold, and what could not even be quoted in a message."""
     key = reprlib.repr(".".join(place))
     if isinstance(content, dict | list):
         if len(place) == DEEPEST:
@@ -211,7 +211,7 @@ def _refuse_extremes(content: object, name: str, place: tuple[str, ...] = ()) ->
                 raise InputError(f"{name}: there is no key {own[:LONGEST_KEY]!a}; keys are short words.")
             _refuse_extremes(value, name, (*place, str(own)))
     elif isinstance(content, str) and (len(content) > LONGEST_TEXT or _is_broken(content)):
-        raise InputError(f"{name}: {key} is longer than {LONGEST_TEXT:,} letters, or no text; give less, as UTF-8.")
+        raise InputError(f"{name}: {key} is longer than {LONGEST_TEXT:,} characters, or not text; give less, as UTF-8.")
     elif isinstance(content, float) and not math.isfinite(content):
         raise InputError(f"{name}: {key} is {content}; it must be a finite number.")
     elif isinstance(content, int) and abs(content) > LARGEST_INTEGER:
@@ -219,7 +219,7 @@ def _refuse_extremes(content: object, name: str, place: tuple[str, ...] = ()) ->
 
 
 def _is_broken(text: str) -> bool:
-    """Whether it holds half of a character, as a command line that is not UTF-8 does."""
+    """Whether it holds half a character, as a command line that is not UTF-8 does."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -240,13 +240,13 @@ def read_images(path: str, classes: tuple[str, ...] | None) -> Held:
 def recipe_for(
     dataset: str | Path, changes: Sequence[str] = (), *, start: str | None = None, read: Read = read_images
 ) -> Recipe:
-    """A recipe made for a data set: what its objects and images say of crop, margin, sampling and length.
+    """A recipe made for a data set: its objects and images decide crop size, margin, sampling and length.
 
     Args:
         dataset: folder or file of a data set.
         changes: keys to set, as in "training.epochs=2".
-        start: name or file of a model to begin with, whose method, channels and normalisation are kept.
-        read: what reads the data set.
+        start: name or file of a model to start from, whose method, channels and normalisation are kept.
+        read: the function that reads the data set.
 
     Raises:
         InputError: if the data cannot be learned from, or a key, type or range is wrong.
@@ -268,7 +268,7 @@ def recipe_for(
     content: Mapping[str, object] = sections
     if begun is not None:
         content = _merged(content, _like(begun, str(start), method))
-        if method == begun.method:  # what was learned needs its options; only sizes are those of the new objects
+        if method == begun.method:  # what was learned depends on its options; only sizes follow the new objects
             options = suggested.get("model", {}).get("options")
             sizes = {name: options[name] for name in ("min_size",) if isinstance(options, dict) and name in options}
             suggested["model"] = {"options": sizes}
@@ -276,7 +276,7 @@ def recipe_for(
 
 
 def _method_and_classes(chosen: Content, method: str) -> tuple[str, tuple[str, ...] | None]:
-    """The method and the classes that the changes ask for, which the rest of the recipe depends on."""
+    """The method and the classes that the changes ask for; the rest of the recipe depends on them."""
     _refuse_extremes(chosen, "--set")
     model, data = (section if isinstance(section := chosen.get(name), dict) else {} for name in ("model", "data"))
     name, classes = model.get("method", method), data.get("classes")
@@ -288,12 +288,14 @@ def _method_and_classes(chosen: Content, method: str) -> tuple[str, tuple[str, .
 
 
 def _by_size(dataset: str, images: Held, suggested: Suggestions) -> Suggestions:
-    """Keys of a recipe that depend on how large and how many images and objects are."""
+    """Keys of a recipe that depend on the size and number of images and objects."""
     statistics = images.statistics
     crop = suggested.get("training", {}).get("crop_size")
     crop = crop if isinstance(crop, int) else statistics.crop_size
     batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
-    crops = int(np.clip(20 * statistics.count, 4000, 60_000))  # a crop shows several objects, and each often
+    crops = int(
+        np.clip(20 * statistics.count, 4000, 60_000)
+    )  # a crop shows several objects, and each object is shown often
     epochs = max(10, min(40, crops // 400))
     coverage = statistics.areas.sum() / statistics.image_sizes.prod(1).sum()
     return {
@@ -320,7 +322,7 @@ def _network_options(chosen: Content) -> Content:
 
 
 def _like(begun: Description, start: str, method: str) -> Content:
-    """Keys of a recipe that goes on from a model, with another method than its own or the same."""
+    """Keys of a recipe that continues from a model, by its own method or by another."""
     model: Content = {
         "start": start,
         "network": begun.network,
@@ -334,7 +336,7 @@ def _like(begun: Description, start: str, method: str) -> Content:
 
 
 def _merged(first: Mapping[str, object], given: Mapping[str, object]) -> Content:
-    """Two parts of a recipe in one; where both have a key, as given in the second."""
+    """Two parts of a recipe merged; where both have a key, the second one's value counts."""
     result = {**first, **given}
     for key in first.keys() & given.keys():
         before, after = first[key], given[key]
@@ -358,7 +360,7 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def _without_none(content: Content) -> Content:
-    """The keys that have a value; TOML has no word for none."""
+    """The keys that have a value; TOML has no word for None."""
     return {
         key: _without_none(value) if isinstance(value, dict) else value
         for key, value in content.items()
@@ -367,7 +369,7 @@ def _without_none(content: Content) -> Content:
 
 
 def _set(content: Content, change: str) -> None:
-    """Change one key, as in "training.epochs=2"; the value is read as TOML, or else as text."""
+    """Change one key, as in "training.epochs=2"; the value is read as TOML if possible, else as text."""
     key, equals, text = change.partition("=")
     if not equals:
         raise InputError(f'--set {change}: write it as key=value, for example "--set training.epochs=2".')

@@ -1,7 +1,7 @@
 """A training run: from a recipe, or a data set alone, to a model in a folder.
 
 The folder gets the recipe that was used, the checkpoints and the model; a run that fails before it has learned anything
-leaves none behind.
+leaves no folder behind.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ def train(
 
     Args:
         data: a data set, in any layout that `attractor.read` knows.
-        recipe: file of a recipe to train by; by default one is made to suit the data. With `data`, too, it is trained
-            on those images instead of the recipe's own.
-        minutes: when to stop, if the epochs of the recipe are not done before: the learning rate then falls to zero by
-            that time. Reading the images beforehand is not counted.
-        start: name or file of a model whose weights to begin with.
-        out: folder for everything that is written; by default `runs/` and the name of the data or the recipe.
+        recipe: file of a recipe to train by; by default one is made to suit the data. If `data` is given, too, it
+            replaces the recipe's own images.
+        minutes: when to stop, if the epochs of the recipe are not done earlier; the learning rate falls to zero by
+            then. Time spent reading the images beforehand does not count.
+        start: name or file of a model whose weights to start from.
+        out: folder for everything that is written; by default `runs/NAME`, named after the data or the recipe.
         changes: keys of the recipe to change, as in "training.epochs=2".
-        resume: go on with the training in that folder.
+        resume: continue the training in that folder.
         device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
 
     Raises:
-        InputError: if the data cannot be learned from, or an argument or a key cannot be.
+        InputError: if the data cannot be learned from, or an argument or a key is impossible.
 
     Examples:
-        A few steps on two drawings of discs; in earnest, `attractor.train("my_images")` is all.
+        A few steps on two drawings of discs; for real images, `attractor.train("my_images")` is all it takes.
 
         >>> import tempfile, numpy as np, attractor
         >>> from attractor.datasets import Sample
@@ -100,20 +100,20 @@ def train(
         own += [] if data is None else [f"data.train={json.dumps(str(data))}"]
         wanted = read_recipe(recipe, [*changes, *own])
     if minutes is not None and wanted.stages:
-        raise InputError(f"{source}: has stages, each with a time of its own: set training.minutes in each of them.")
+        raise InputError(f"{source}: has stages, each with its own time limit: set training.minutes in each of them.")
     folder = default_folder(source) if out is None else out
     return Segmenter(run(wanted, folder, resume=resume, device=device, read=read), device=device)
 
 
 def _check_installed() -> None:
-    """Refuse to begin where what drives a training is missing."""
+    """Refuse to begin if a package that training needs is missing."""
     missing = [name for name in ("lightning", "tensorboard") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"Training needs {' and '.join(missing)}, not installed here. {install('train')}")
 
 
 def default_folder(source: str | Path) -> Path:
-    """Where a training goes if nobody says so: named after its data set or its recipe."""
+    """The folder for a training if none is given: named after its data set or its recipe."""
     return Path("runs") / Path(source).resolve().stem
 
 
@@ -122,14 +122,14 @@ def run(
 ) -> Model:
     """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
 
-    A recipe in stages has a folder below `out` for each; the model of the last one is the run's.
+    For a recipe in stages, each stage has a folder below `out`; the model of the last one is the run's result.
 
     Args:
         recipe: what to do.
         out: folder for everything that is written.
-        resume: go on from the last checkpoint in `out`; stages that were finished are kept.
-        device: as `attractor.prediction.image.choose_device` has it.
-        read: what reads the data sets.
+        resume: continue from the last checkpoint in `out`; stages that were finished are kept.
+        device: a name that `attractor.prediction.image.choose_device` takes.
+        read: the function that reads the data sets.
 
     Raises:
         InputError: if the recipe, its data or the folder cannot be used, or there is nothing to resume.
@@ -143,8 +143,10 @@ def run(
 
 
 def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
-    """Train by a recipe without stages; nothing is written before all data have been read."""
-    from attractor.training import train as fit  # it imports Lightning: three seconds, and not everybody has it
+    """Train by a recipe without stages; nothing is written until all data have been read."""
+    from attractor.training import (
+        train as fit,
+    )  # imports Lightning, which takes three seconds and is not always installed
 
     training, validation = _parts(recipe, read)
     model = _new_model(recipe, training)
@@ -183,7 +185,7 @@ def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str, read: R
 
 
 def _new_model(recipe: Recipe, training: Held) -> Model:
-    """The model that a recipe describes, with the weights that it begins with."""
+    """The model that a recipe describes, with the weights it starts from."""
     section = recipe.model
     _check_names(section.classes, training.class_names, "model.classes")
     description = Description(
@@ -212,7 +214,7 @@ def _new_model(recipe: Recipe, training: Held) -> Model:
 
 
 def _parts(recipe: Recipe, read: Read) -> tuple[Held, Held]:
-    """The images to learn from and those to validate on; both have objects."""
+    """The images to learn from and the images to validate on; both have objects."""
     data = recipe.data
     images = read(data.train, None if data.classes is None else tuple(data.classes))
     if not images.statistics.count:
@@ -220,7 +222,9 @@ def _parts(recipe: Recipe, read: Read) -> tuple[Held, Held]:
     if not isinstance(data.validation, str):
         return _split(images, data, data.validation)
     if data.split_by is not None:
-        raise InputError("data.split_by says how to split data.train, but data.validation names its own images.")
+        raise InputError(
+            "data.split_by says how to split data.train, but data.validation names images of its own; leave one out."
+        )
     validation = _matched(open_dataset(data.validation), images.class_names, data.classes)
     held = images if data.validation == data.train and data.classes is None else hold(validation)
     if not held.statistics.count:
@@ -232,7 +236,7 @@ def _parts(recipe: Recipe, read: Read) -> tuple[Held, Held]:
 
 
 def _split(images: Held, data: Data, share: float) -> tuple[Held, Held]:
-    """The images in two parts with objects in both; only where chance would not have it so, the empty ones are taught.
+    """The images in two parts, both with objects; if chance puts none in one part, empty images go to training.
 
     Raises:
         InputError: as `split`, or if a single image has objects.
@@ -252,37 +256,37 @@ def _split(images: Held, data: Data, share: float) -> tuple[Held, Held]:
 
 
 def _matched(validation: Dataset, names: tuple[str, ...], chosen: list[str] | None) -> Dataset:
-    """The images to validate on with the training data's classes, by name; single classes are the same by any name."""
+    """The images to validate on with the training data's classes, matched by name; a single class matches any name."""
     own = validation.class_names
     if own == names or len(own) == len(names) == 1:
         return validation
     if not set(own) & set(names):
         raise InputError(
-            f"data.validation has the classes {', '.join(own)}, and the training data {', '.join(names)}: none is in "
-            "both; give them the same names."
+            f"data.validation has the classes {', '.join(own)}, and the training data {', '.join(names)}: they "
+            "share none; give both the same names."
         )
     unknown = [name for name in own if name not in names]
     if unknown and chosen is None:
         raise InputError(
-            f"data.validation has the classes {', '.join(unknown)}, which the training data has not (it has "
+            f"data.validation has the classes {', '.join(unknown)}, which the training data lacks (it has "
             f"{', '.join(names)}); give both the same names, or choose some by data.classes."
         )
     return WithClasses(validation, names, [names.index(name) + 1 if name in names else 0 for name in own])
 
 
 def _crops(validation: Dataset, data: Data, most: int | None) -> Dataset:
-    """The images to validate on, or their crops; by default those that the method can hold."""
+    """The images to validate on, or crops of them; by default only crops whose objects the method can all find."""
     if data.crop is None:
         if data.max_objects is not None:
-            raise InputError("data.max_objects says which crops to leave out; give their size, too: data.crop.")
+            raise InputError("data.max_objects says which crops to leave out; also give their size, data.crop.")
         return validation
     crops = Crops(validation, data.crop, max_objects=data.max_objects or most)
-    logger.warning("Validation is on crops: %s", crops.in_words())
+    logger.warning("Validating on crops: %s", crops.in_words())
     return crops
 
 
 def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) -> None:
-    """A model's classes are told apart by number, so several names must come in the order of the data."""
+    """Check names of classes: a model tells classes apart by number, so their order must be that of the data."""
     if names is not None and tuple(names) != of_data and (len(of_data) > 1 or len(names) > 1):
         raise InputError(
             f"{key} has the classes {', '.join(names)}, the training data {', '.join(of_data)}; they must be the same, "
@@ -294,10 +298,12 @@ def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) ->
 
 
 def _check_folder(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Refuse a folder with another training in it, or one without this training if that is to be resumed."""
+    """Refuse a folder that holds another training, or that does not hold the training to be resumed."""
     begun = out / ("recipe.toml" if recipe.stages else "last.ckpt")
     if not resume and begun.exists():
-        raise InputError(f"{out}: a training was begun here; add --resume to go on with it, or give another --out.")
+        raise InputError(
+            f"{out}: holds a training that was begun earlier; add --resume to continue it, or give another --out."
+        )
     if not resume:
         return
     if not begun.exists():
@@ -318,7 +324,7 @@ def _make_folder(out: Path) -> None:
 
 @contextmanager
 def _nothing_left_of_a_false_start(out: Path) -> Iterator[None]:
-    """Where a run ends before it has kept any weights, remove what it made: files, folders and folders above them."""
+    """If a run ends before it has saved any weights, remove the files and folders it made, with parent folders."""
     above = [folder for folder in (out, *out.parents) if not folder.exists()]
     before = set() if above else set(out.iterdir()) if out.is_dir() else None
     try:
@@ -334,7 +340,7 @@ def _nothing_left_of_a_false_start(out: Path) -> Iterator[None]:
 
 
 def _weights_in(out: Path) -> bool:
-    """Whether there is a checkpoint or a model, also of a stage."""
+    """Whether there is a checkpoint or a model, in the folder or in that of a stage."""
     return any(
         path.suffix in (".ckpt", ".safetensors") for folder in (out, *out.glob("stage_*")) for path in folder.iterdir()
     )
@@ -344,7 +350,7 @@ def _differences(old: Recipe, new: Recipe) -> list[str]:
     """Keys whose values differ."""
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     stages = ["stages"] if before.pop("stages") != after.pop("stages") else []
-    for content in (before, after):  # a stage begins with the one before, wherever their folder is
+    for content in (before, after):  # a stage starts from the one before, wherever the folder is
         start = Path(content["model"]["start"] or "").parts[-2:]
         if start and start[0].startswith("stage_"):
             content["model"]["start"] = "/".join(start)
@@ -356,13 +362,13 @@ def _load_encoder(model: Model, path: str) -> None:
     if not isinstance(network, TakesPretrainedEncoder):
         raise InputError(
             f'model.encoder_weights = "{path}" is for a ResNet, which the network {model.description.network} does not '
-            'have; use model.network = "unet", or leave it out.'
+            'have; use model.network = "unet", or leave model.encoder_weights out.'
         )
     network.load_encoder(path, model.description.channels)
 
 
 def _begin_with(model: Model, start: Model) -> None:
-    """Take over every weight whose name and shape agree; the rest begins anew, and the log says which."""
+    """Take over every weight whose name and shape agree; the rest starts from scratch, and the log says which."""
     own, given = model.method.state_dict(), start.method.state_dict()
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     if not fitting:
@@ -372,6 +378,7 @@ def _begin_with(model: Model, start: Model) -> None:
         )
     if anew := sorted({name.rsplit(".", 1)[0] for name in own if name not in fitting}):
         logger.warning(
-            "Layers that the model to start from has in another shape, or not, begin anew: %s", ", ".join(anew)
+            "Layers that the model to start from lacks, or has in another shape, start from scratch: %s",
+            ", ".join(anew),
         )
     model.method.load_state_dict(own | fitting)

@@ -16,12 +16,12 @@ from attractor.metrics.metric import Amount, Cell
 from attractor.metrics.metric import Table as Values
 from attractor.wording import share
 
-WIDTH = 100  # of plain text, in letters
-MANY = 4  # columns: beside more, there is no room for long names of rows, which are cut off
+WIDTH = 100  # of plain text, in characters
+MANY = 4  # columns: beside more than these there is no room for long row names, which are then cut off
 
 
 def as_text(tables: Iterable[Values]) -> str:
-    """The tables one below the other, as plain text."""
+    """The tables below each other, as plain text."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         for table in tables:
@@ -53,7 +53,7 @@ def plain_table(title: str | None = None) -> Table:
 
 
 def shown(cell: Cell) -> str:
-    """A value, and its interval below; a dash where there is nothing to score."""
+    """A value, and its interval below it; a dash if there is nothing to score."""
     if isinstance(cell, Interval):
         return share(cell.value) + _below(share(cell.low), share(cell.high), "-") if _is_known(cell) else "-"
     if isinstance(cell, Amount):

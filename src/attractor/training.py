@@ -1,6 +1,6 @@
 """Training: crops around objects, Adam with a polynomial schedule, validation by the final score.
 
-All randomness comes from (seed, epoch, index), so a run that was killed and resumed ends with the weights of one
+All randomness comes from (seed, epoch, index), so a run that was killed and resumed ends with the same weights as one
 that was not. Lightning drives the loop; it is imported here and nowhere else.
 """
 
@@ -67,7 +67,7 @@ class Batch:
     names: tuple[str, ...]  # of the images the crops are from
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """The same batch on a device."""
         truth = Truth(**{f.name: getattr(self.truth, f.name).to(device) for f in dataclasses.fields(Truth)})
         return Batch(self.images.to(device), truth, self.names)
 
@@ -83,9 +83,9 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         augmentation: Augmentation,
         device: torch.device | None = None,
     ) -> None:
-        """Normalise the images that are held; those that are too many for that are read whenever a crop asks for one.
+        """Normalise the images that are held in memory; if there are too many, a crop reads its image when it is made.
 
-        Those that are held lie on the device, if one is given that has room for them, and crops are made there.
+        If a device is given and has room for the images held, they lie there, and crops are made there.
         """
         self.settings, self.augmentation = settings, augmentation
         self.source, self.description = images.source, model.description
@@ -107,7 +107,7 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
 
     @property
     def workers(self) -> int:
-        """Processes to make crops in: none where they are made on a device."""
+        """Processes that make crops; 0 if crops are made on a device."""
         return 0 if self.there is not None else self.settings.workers
 
     @staticmethod
@@ -120,14 +120,14 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         return image_there, labels, valid
 
     def _prepared(self, sample: Sample) -> tuple[Float16[np.ndarray, "c h w"], Sample]:
-        """The image as the network will see it, and its sample without pixels, which need not be held twice."""
-        # arrays, since each tensor would cost the worker a file descriptor
+        """The image as the network will see it, and its sample without pixels, so that they are not held twice."""
+        # arrays, since each tensor would cost the worker process a file descriptor
         image = _normalised(self.description, sample).numpy()
         nothing = np.empty((*sample.labels.shape, 0), np.uint8)
         return image, dataclasses.replace(sample, image=nothing, annotate=None)
 
     def __len__(self) -> int:
-        """Crops of an epoch."""
+        """Number of crops in an epoch."""
         return self.settings.crops_per_epoch
 
     def __getitem__(self, place: tuple[int, int]) -> Crop:
@@ -141,7 +141,7 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         return *crop, sample
 
     def _centre(self, sample: Sample, generator: torch.Generator) -> tuple[float, float]:
-        """A place anywhere, or, more often, so that an object lies in the middle half of the crop."""
+        """A place anywhere or, more often, one that puts an object in the middle half of the crop."""
         by_object, row, column = torch.rand(3, generator=generator).tolist()
         h, w = sample.labels.shape
         if by_object >= self.settings.around_objects or not len(sample.classes):
@@ -155,7 +155,7 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
 
 
 class _Places(torch.utils.data.Sampler[tuple[int, int]]):
-    """The (epoch, index) of each crop of the epoch at hand."""
+    """The (epoch, index) of each crop of the current epoch."""
 
     def __init__(self, n: int) -> None:
         self.n, self.epoch = n, 0
@@ -168,14 +168,14 @@ class _Places(torch.utils.data.Sampler[tuple[int, int]]):
 
 
 def _freeze_statistics(model: torch.nn.Module) -> None:
-    """Let batch normalisation use its running statistics and leave them; what it scales by goes on learning."""
+    """Let batch normalisation use its running statistics without changing them; its scale and shift still learn."""
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
 
 
 def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) -> Float[np.ndarray, " m"]:
-    """How often each image is drawn: by the square root of the crops it holds, and of its group's rarity.
+    """How often each image is drawn: in proportion to the square root of the crops it holds, and of its group's rarity.
 
     With `settings.balance`, a group of images that is n times as large as another is drawn sqrt(n) times as often.
     """
@@ -195,7 +195,7 @@ def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) ->
 
 
 def collate(crops: Sequence[Crop]) -> Batch:
-    """Crops as a batch; rows of classes are filled up with 0."""
+    """Crops as a batch; rows of classes are padded with 0."""
     images, labels, valid, samples = zip(*crops, strict=True)
     most = max(1, *(len(sample.classes) for sample in samples))
     classes = torch.zeros(len(samples), most, dtype=torch.int64)
@@ -216,11 +216,11 @@ def train(
     resume: bool = False,
     device: str = "auto",
 ) -> Model:
-    """Train a model; the best by validation score is returned.
+    """Train a model; gives the one with the best validation score.
 
-    After each epoch the thresholds are tuned and the score is taken on the validation images, so that what is chosen
-    is what will be used. `out` gets `last.ckpt` (to resume from), `best.safetensors` (the best so far),
-    `model.safetensors` (the result, thresholds tuned once more), and `logs/`, CSV and TensorBoard.
+    After each epoch the thresholds are tuned and the model is scored on the validation images, so that it is chosen by
+    what it will do in use. `out` gets `last.ckpt` (to resume from), `best.safetensors` (the best so far),
+    `model.safetensors` (the result, with thresholds tuned once more), and `logs/`, as CSV and for TensorBoard.
 
     Raises:
         InputError: if the data cannot be learned from, the loss stops being finite, or `out` cannot be written.
@@ -266,7 +266,7 @@ def train(
 
 
 def _fit(trainer: lightning.Trainer, run: _Run, loader: Iterable[Batch], checkpoint: Path | None) -> None:
-    """Go through the epochs, from a checkpoint on if one is given.
+    """Go through the epochs, starting from a checkpoint if one is given.
 
     Raises:
         InputError: if the checkpoint cannot be used, or memory runs out.
@@ -320,20 +320,20 @@ def read_checkpoint(path: Path) -> dict[str, object]:
 
 
 def _unusable(path: Path, error: BaseException) -> InputError:
-    """What to say of a checkpoint that a training cannot go on from."""
+    """The error for a checkpoint that training cannot continue from."""
     reason = "".join(filter(str.isprintable, next(iter(str(error).splitlines()), ""))) or "it ends too early"
     if isinstance(error, pickle.UnpicklingError):  # whose advice is to let it run code
-        reason = "it holds something else than numbers"
+        reason = "it holds something other than numbers"
     best = path.with_name("best.safetensors")
-    cure = f", or add --from {best} to begin with the best weights so far" if best.exists() else ""
+    cure = f", or add --from {best} to start from the best weights so far" if best.exists() else ""
     return InputError(
-        f"{path}: the training cannot go on from this checkpoint, which is damaged or of another version "
+        f"{path}: training cannot continue from this checkpoint, which is damaged or of another version "
         f"({reason[:100]}). Remove it and start the training without --resume{cure}."
     )
 
 
 class _Progress(pydantic.BaseModel):
-    """What a run has to remember that Lightning does not know of."""
+    """What a run must remember that Lightning does not know."""
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
@@ -345,10 +345,10 @@ class _Progress(pydantic.BaseModel):
 
 
 class _Clock:
-    """How much of a run's time is spent; a part is set aside for the validations at its end."""
+    """How much of a run's time is spent; part of it is set aside for the validations at its end."""
 
     def __init__(self, limit: float) -> None:
-        self.limit, self.before = limit, 0.0  # seconds; without a limit 0; those of a run that was interrupted
+        self.limit, self.before = limit, 0.0  # seconds: of the run, 0 for no limit; spent before an interruption
         self.started: float | None = None
         self.validation = 0.0  # the longest so far
 
@@ -359,7 +359,7 @@ class _Clock:
         return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
 
     def share(self) -> float:
-        """The part of the time for steps that is over; 0 where there is no limit."""
+        """The share of the time for steps that is over; 0 if there is no limit."""
         aside = min(3 * self.validation, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
         return min(self.spent() / (self.limit - aside), 1.0) if self.limit else 0.0
 
@@ -381,7 +381,7 @@ class _Run(lightning.LightningModule):
         super().__init__()
         self.model, self.settings, self.places, self.validation, self.out = model, settings, places, validation, out
         self.best, self.best_epoch = -1.0, 0
-        self.crowded = 0  # crops of this epoch with more objects than the method holds
+        self.crowded = 0  # crops of this epoch with more objects than the method can find
         self.has_begun = False
         self.clock = _Clock(60 * settings.minutes)
 
@@ -396,17 +396,17 @@ class _Run(lightning.LightningModule):
         self._check_parts()
         self.has_begun = True
         self.clock.start()
-        ended = self._out_of_patience(self.current_epoch - 1) or self.clock.is_up()  # where a resumed run had ended
+        ended = self._out_of_patience(self.current_epoch - 1) or self.clock.is_up()  # a resumed run may have ended here
         self.trainer.should_stop = ended
 
     def _check_parts(self) -> None:
-        """Refuse a checkpoint whose parts are of different trainings; torch would notice late, or never."""
+        """Refuse a checkpoint whose parts are from different runs; torch would notice late, or never."""
         if self.current_epoch != self.places.epoch:
             raise ValueError("its epochs do not agree")
         for optimizer in self.trainer.optimizers:
             for weight, state in optimizer.state.items():
                 if any(value.ndim and value.shape != weight.shape for value in state.values()):
-                    raise ValueError("the optimiser's state is of another network")
+                    raise ValueError("the optimiser's state belongs to another network")
 
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience
@@ -472,7 +472,7 @@ class _Run(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         if self.crowded:
             logger.warning(
-                "Epoch %d: %d of %d crops had more objects than the %d that this method holds; of those the largest "
+                "Epoch %d: %d of %d crops had more objects than the %d that this method can find; the largest of them "
                 "were taught. A smaller training.crop_size avoids it.",
                 *(self.current_epoch + 1, self.crowded, self.settings.crops_per_epoch, self.model.method.max_instances),
             )
@@ -484,14 +484,14 @@ class _Run(lightning.LightningModule):
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
         score = scores["mean" if self.settings.metric == "average_precision" else self.settings.metric]
         self.log("score", score, prog_bar=True, logger=False)
-        if score > self.best or not self.best:  # while nothing is found, the latest is as good as any
+        if score > self.best or not self.best:  # as long as nothing is found, the latest is as good as any
             self.best, self.best_epoch = score, self.current_epoch
             self.model.save(self.out / "best.safetensors")
         if self._out_of_patience(self.current_epoch):
             self.trainer.should_stop = True
 
     def _validated(self) -> dict[str, float]:
-        """The scores with thresholds that are tuned first."""
+        """The scores after tuning the thresholds."""
         segmenter = Segmenter(self.model, device=self.device.type, dtype="float32", record=False)
         self.model.method.thresholds.update(tune(segmenter, self.validation, rounds=1, metric=self.settings.metric))
         return _scores(segmenter, self.validation, self.settings.metric)
@@ -509,14 +509,14 @@ class _Run(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         progress = _Progress.model_validate(checkpoint["attractor"])
         if progress.thresholds.keys() != self.model.method.thresholds.keys():
-            raise ValueError("its thresholds are those of another method")
+            raise ValueError("its thresholds belong to another method")
         self.best, self.best_epoch, self.clock.before = progress.best, progress.best_epoch, progress.seconds
         self.model.method.thresholds.update(progress.thresholds)
         self.places.epoch = progress.next_epoch  # the first crops are fetched before the epoch is announced
 
 
 class _WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that appear under their name only when complete, and of which damage is noticed."""
+    """Checkpoints that appear under their name only when complete, and whose damage is noticed."""
 
     def save_checkpoint(self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None) -> None:
         with atomic(Path(path)) as temporary:
@@ -527,9 +527,9 @@ class _WholeCheckpoints(TorchCheckpointIO):
 
 
 def _scores(segmenter: Segmenter, validation: Dataset, metric: str) -> dict[str, float]:
-    """Mean over the validation images of TP / (TP + FP + FN), over IoU .50 to .95 and at some of them.
+    """Mean over the validation images of TP / (TP + FP + FN), over IoU .50 to .95 and at some of these thresholds.
 
-    Where another metric chooses, its number stands under its name.
+    If another metric chooses the model, its value is added under the metric's name.
     """
     images, others = [], []
     for pair in predicted(segmenter, validation):
@@ -542,7 +542,7 @@ def _scores(segmenter: Segmenter, validation: Dataset, metric: str) -> dict[str,
 
 
 def _crowded(truth: Truth, most: int | None) -> int:
-    """Images of a batch with more objects than a method holds."""
+    """Number of images in a batch with more objects than a method can find."""
     if most is None:
         return 0
     return int((torch.bincount(Objects.of(truth).image, minlength=1) > most).sum())
@@ -556,7 +556,7 @@ def _checkpoint(out: Path) -> Path:
 
 
 def _precision(settings: Settings, device: torch.device) -> Literal["bf16-mixed", "32-true"]:
-    """What Lightning calls the type of the network's numbers."""
+    """Lightning's name for the dtype of the network."""
     return "bf16-mixed" if dtype_of(settings.dtype, device) is torch.bfloat16 else "32-true"
 
 

@@ -88,7 +88,7 @@ def test_a_checkpoint_with_code_in_it_does_not_run(tmp_path):
     torch.save({"state_dict": Opens(tmp_path / "made")}, tmp_path / "last.ckpt")
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Opens(tmp_path / "made")))
     for name in ("last.ckpt", "plain.ckpt"):
-        with pytest.raises(InputError, match=rf"{name}: the training cannot go on") as raised:
+        with pytest.raises(InputError, match=rf"{name}: training cannot continue") as raised:
             read_checkpoint(tmp_path / name)
         assert "weights_only" not in str(raised.value)
     assert not (tmp_path / "made").exists()
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_something_else_is_refused(trained, tmp_path, change):
     content = copy.deepcopy(torch.load(folder / "last.ckpt", weights_only=True))
     change(content)
     torch.save(content, tmp_path / "out" / "last.ckpt")
-    with pytest.raises(InputError, match=r"last\.ckpt: the training cannot go on from this checkpoint"):
+    with pytest.raises(InputError, match=r"last\.ckpt: training cannot continue from this checkpoint"):
         run(recipe, tmp_path / "out", resume=True, device="cpu")
     assert {path.name for path in (tmp_path / "out").iterdir()} <= {"recipe.toml", "last.ckpt", "logs"}
 
@@ -149,7 +149,7 @@ def test_what_is_said_of_a_broken_checkpoint(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"Remove it and start the training without --resume\.$") as raised:
         read_checkpoint(path)
-    assert str(raised.value).startswith(f"{path}: the training cannot go on from this checkpoint")
+    assert str(raised.value).startswith(f"{path}: training cannot continue from this checkpoint")
     (tmp_path / "best.safetensors").touch()
-    with pytest.raises(InputError, match=r"or add --from .*best\.safetensors to begin with the best weights so far"):
+    with pytest.raises(InputError, match=r"or add --from .*best\.safetensors to start from the best weights so far"):
         read_checkpoint(path)

@@ -1,12 +1,12 @@
 """Several models on the same annotated images: who finds more, who counts better, who is faster, where they disagree.
 
-Each model runs in a process of its own, so that its peak of memory is its own, and times are not those of a machine
-that another model has warmed up. The first image is segmented once before the clock runs. Every other model is then
-tested against the first one, image by image: what counts is not how far two means lie apart, but whether the
-difference holds from image to image.
+Each model runs in a process of its own, so that its peak memory is its own, and no model gains from what another has
+already loaded. The first image is segmented once before the clock starts. Every other model is then tested against the
+first one, image by image: what counts is not how far apart two means lie, but whether the difference holds from image
+to image.
 
-`computing` runs the models by `running`, `verdict` says what the numbers mean, `pictures` draws where models disagree,
-and `page` shows all of it; `records` holds what goes from one to the other.
+`computing` runs the models with the help of `running`, `verdict` says what the numbers mean, `pictures` draws where
+models disagree, and `page` shows all of it; `records` holds what they pass to each other.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ def compare(
     own_process: bool = True,
     report: Callable[[], None] = lambda: None,
 ) -> Comparison:
-    """Run each model on every image, score, time and test them.
+    """Run each model on every image; score, time and test the models.
 
-    A script that calls this with processes of their own must guard its main part by `if __name__ == "__main__":`,
+    If each model has its own process, the calling script must guard its main part with `if __name__ == "__main__":`,
     since such a process begins by importing the script.
 
     Args:
@@ -59,7 +59,7 @@ def compare(
         device: as for `Segmenter`.
         dtype: as for `Segmenter`; in "float32" scores are those of `attractor evaluate`.
         n_shown: how many images to draw, those with the greatest disagreement first.
-        own_process: whether each model gets a process of its own; its memory is unknown otherwise.
+        own_process: whether each model gets a process of its own; otherwise its memory is not known.
         report: called after each image of each model.
 
     Raises:
@@ -99,18 +99,18 @@ def check_models(
     device: str = "auto",
     tta: bool = False,
 ) -> list[Path]:
-    """The files of the models, if these can be compared on the data set; no weights are loaded and nothing runs.
+    """The files of the models, once it is clear that they can be compared; no weights are loaded and nothing runs.
 
     Raises:
-        InputError: if there are fewer than two models, a file cannot be read, there is no such device, classes differ
-            where there are several, the first image's channels do not fit, or a method lacks test-time augmentation or
-            the proposals that the metric ranks.
+        InputError: if there are fewer than two models, a file cannot be read, there is no such device, several classes
+            differ, the first image's channels do not fit, or a method lacks test-time augmentation or the proposals
+            that the metric ranks.
     """
     n_proposals = metric_named(metric).n_proposals
     if len(models) < 2:
         raise InputError(
             f"{len(models)} model{'s' * (len(models) != 1)} given; a comparison needs at least two. "
-            "For one alone there is `attractor evaluate`."
+            "To score a single model, use `attractor evaluate`."
         )
     choose_device(device)
     files = [find_model(model).resolve() for model in models]
@@ -125,14 +125,14 @@ def check_models(
 
 
 def _check_classes(of_models: dict[str, tuple[str, ...]], dataset: Dataset) -> None:
-    """Refuse classes that differ, unless there is but one everywhere, whatever it is called."""
+    """Refuse classes that differ, unless there is only one everywhere, whatever its name."""
     known = of_models | {"the data set": dataset.class_names}
     (first, expected), *others = known.items()
     for name, classes in others:
         if classes != expected and max(map(len, known.values())) > 1:
             raise InputError(
                 f"The classes differ: {first} has {', '.join(expected)}, {name} has {', '.join(classes)}. "
-                "Only models of the same classes, in the same order, can be compared, on images with those."
+                "Models can be compared only if they and the images have the same classes, in the same order."
             )
 
 
@@ -145,7 +145,7 @@ def _check_method(name: str, description: Description, tta: bool, n_proposals: i
 
 
 def _shown_names(models: Sequence[str | Path]) -> list[str]:
-    """What to call each: the stem of a file, or its folder where a training gave that name; doubles are numbered."""
+    """What to call each model: its file's stem, or its folder if training named the file; equal names are numbered."""
     names = [_shown_name(model) for model in models]
     times, seen = Counter(names), Counter[str]()
     for place, name in enumerate(names):

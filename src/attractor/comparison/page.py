@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def as_json(comparison: Comparison) -> dict[str, object]:
-    """Every number as plain numbers and lists; of the pictures only which ones they are."""
+    """Every number as plain numbers and lists; of the pictures, only their names."""
     shown = [{"name": image.name, "lowest": image.lowest, "highest": image.highest} for image in comparison.shown]
     rest = plain(dataclasses.replace(comparison, shown=()))
     assert isinstance(rest, dict)  # as any record becomes
@@ -41,7 +41,7 @@ def write_page(comparison: Comparison, path: str | Path, *, command: str = "") -
     Args:
         comparison: what to show.
         path: the file, usually `.html`.
-        command: that it was made by, if by one.
+        command: the command line that made it, if any.
 
     Raises:
         InputError: if the file cannot be written, or as `check_page` does.
@@ -66,7 +66,7 @@ def write_page(comparison: Comparison, path: str | Path, *, command: str = "") -
 
 
 def check_page() -> None:
-    """See that a page can be made at all.
+    """Check that a page can be made at all.
 
     Raises:
         InputError: if jinja2 is not installed.
@@ -81,7 +81,7 @@ def check_page() -> None:
 class _Column:
     """A column of the table of scores, a cell for each model."""
 
-    over: str  # heading of it and its neighbours
+    over: str  # heading shared with its neighbours
     heading: str
     values: tuple[str, ...]
     intervals: tuple[str, ...]
@@ -89,7 +89,7 @@ class _Column:
 
 
 def _columns(models: Sequence[Compared]) -> list[_Column]:
-    """The values of the metric in short, and beside them counts and best Dice where it has none of its own."""
+    """The metric's main values, and beside them counts and best Dice if the metric does not give these itself."""
     columns: dict[str, _Column] = {}
     for summaries in ([model.summary for model in models], [model.leaves for model in models]):
         for over, heading, cells in _cells(summaries):
@@ -99,7 +99,7 @@ def _columns(models: Sequence[Compared]) -> list[_Column]:
 
 
 def _cells(summaries: Sequence[Summary]) -> list[tuple[str, str, list[Cell]]]:
-    """Each heading of the overviews, with what stands over it and the cell of each model."""
+    """Each heading of the overviews, with the heading above it and the cell of each model."""
     overviews: list[Sequence[Overview]] = [summary.overviews() for summary in summaries]
     return [
         (first.title, heading, [own[place].row[heading] for own in overviews])
@@ -109,7 +109,7 @@ def _cells(summaries: Sequence[Summary]) -> list[tuple[str, str, list[Cell]]]:
 
 
 def _column(over: str, heading: str, cells: Sequence[Cell]) -> _Column | None:
-    """The cells as they are printed; nothing where they have no interval, such as the number of true objects."""
+    """The cells as they are printed; None if they have no interval, as for the number of true objects."""
     shares = [cell for cell in cells if isinstance(cell, Interval)]
     amounts = [cell.interval for cell in cells if isinstance(cell, Amount)]
     if shares:
@@ -128,7 +128,7 @@ def _column(over: str, heading: str, cells: Sequence[Cell]) -> _Column | None:
 
 
 def _is(best: str, values: Sequence[str]) -> tuple[bool, ...]:
-    """Which values are the best as printed; none where all are."""
+    """Which values are the best as printed; none if all are equal."""
     return tuple(value == best and len(set(values)) > 1 for value in values)
 
 
@@ -136,12 +136,12 @@ def _is(best: str, values: Sequence[str]) -> tuple[bool, ...]:
 
 
 def _curves(models: Sequence[Compared]) -> list[Curve]:
-    """The curve of each model, where the metric has curves."""
+    """The curve of each model, if the metric has curves."""
     return [model.summary.curve() for model in models if isinstance(model.summary, Curved)]
 
 
 def _by_picture(models: Sequence[Compared]) -> list[tuple[str, list[float]]]:
-    """Each image with every model's headline, from hard to easy for the first; without those that cannot be scored."""
+    """Each image with every model's headline, from hard to easy for the first model; only images that can be scored."""
     names = [image.name for image in models[0].images]
     values = zip(*([image.value for image in model.images] for model in models), strict=True)
     known = [(name, list(own)) for name, own in zip(names, values, strict=True) if not any(map(math.isnan, own))]
@@ -160,7 +160,7 @@ def _in_groups(comparison: Comparison) -> Mapping[str, list[Interval]]:
 
 
 def _template() -> jinja2.Template:
-    """The page with gaps."""
+    """The page with gaps to fill."""
     try:
         import jinja2  # torch brings it along, but does not promise to
     except ImportError as error:
@@ -191,7 +191,7 @@ def _up(value: float | int) -> float:
 
 
 def _inline(jpeg: bytes) -> str:
-    """A picture as an address that holds it."""
+    """A picture as a data URL."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
@@ -206,7 +206,7 @@ def _interval(interval: Interval) -> str:
 
 
 def _signed(text: str) -> str:
-    """Numbers with a minus sign as printers have it."""
+    """Numbers with a typographic minus sign."""
     return text.replace("-", MINUS)
 
 

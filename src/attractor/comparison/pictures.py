@@ -22,15 +22,15 @@ from attractor.metrics.bootstrap import Interval
 from attractor.overlays import overlay
 from attractor.wording import counted, share
 
-SIDES = (420, 320, 240, 160)  # pixels of a drawn picture's longer side; the first that fits the page is taken
-PAGE_BYTES = 4_000_000  # of all pictures; as text in the page they take a third more
+SIDES = (420, 320, 240, 160)  # pixels along a drawn picture's longer side; the first that fits the page is used
+PAGE_BYTES = 4_000_000  # for all pictures; as text in the page they take a third more
 QUALITY = 88  # of JPEG
 
 
 def disagreements(
     compared: Sequence[Compared], metric: Metric, dataset: Dataset, found: Sequence[Path], n_shown: int
 ) -> tuple[Shown, ...]:
-    """The images on which the models' headlines lie farthest apart, drawn; of equal ones the earlier first."""
+    """The images on which the models' headlines lie farthest apart, drawn; if they tie, the earlier image first."""
     values = np.array([[image.value for image in model.images] for model in compared])
     spread = np.nan_to_num(values.max(0) - values.min(0), nan=-1.0)  # what cannot be scored comes last
     chosen = np.argsort(-spread, kind="stable")[:n_shown]
@@ -49,7 +49,7 @@ def disagreements(
 def _panels(
     sample: Sample, index: int, compared: Sequence[Compared], metric: Metric, found: Sequence[Path], allowed: int
 ) -> tuple[Panel, ...]:
-    """The picture, the true objects, and those of each model."""
+    """The picture, the true objects, and the objects of each model."""
     image, n_truth = sample.image, compared[0].images[index].leaves.n_truth
     panels = [
         Panel("Picture", (f"{image.shape[1]} x {image.shape[0]} pixels",), None, drawn(image, None, allowed)),
@@ -78,7 +78,7 @@ def _values(measured: Measured, metric: Metric) -> str:
 def drawn(
     image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "h w"] | None, allowed: int, *, order: bool = False
 ) -> bytes:
-    """The picture, with outlines if there are labels, as a JPEG of at most so many bytes, or of the least size."""
+    """The picture, with outlines if there are labels, as a JPEG of at most `allowed` bytes, or as small as possible."""
     bare = overlay(image, Instances.from_labels(np.zeros(image.shape[:2], np.int32)))
     for side in SIDES:
         size = _size(image.shape[:2], side)
@@ -93,7 +93,7 @@ def drawn(
 
 
 def _size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Rows and columns of a picture whose longer side is this one; small ones are enlarged, for fine lines."""
+    """Rows and columns of a picture whose longer side has this length; small pictures are enlarged, for fine lines."""
     factor = side / max(shape)
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 

@@ -14,8 +14,8 @@ class Measured:
     """What one model did on one image."""
 
     name: str
-    value: float  # of the metric's headline; NaN where nothing counts
-    scores: Scores | None  # None where the metric leaves the image out
+    value: float  # of the metric's headline; NaN if nothing counts
+    scores: Scores | None  # None if the metric leaves the image out
     leaves: LeafScores
     network_seconds: float  # preparing the image, and the network
     grouping_seconds: float  # from the network's maps to objects
@@ -30,7 +30,9 @@ class Footprint:
     n_parameters: int
     is_ordered: bool  # labels are numbered in the order in which objects are found
     max_instances: int | None  # that it can find in an image; None for any number
-    memory: int | None  # most bytes its process held; None where it had no process of its own, or nobody counts
+    memory: (
+        int | None
+    )  # most bytes its process held; None if it had no process of its own, or the system does not count
     device_memory: int | None  # most bytes it held on the GPU; None without one
 
 
@@ -59,7 +61,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Pairing:
-    """A model against the first one; all differences are its scores less those of the first."""
+    """A model against the first one; all differences are its scores minus those of the first."""
 
     first: str
     other: str

@@ -39,7 +39,7 @@ class Job:
 
 
 def in_own_process(job: Job) -> Iterator[Measured | Footprint]:
-    """What `work` gives, from a new Python that has run nothing else."""
+    """What `work` gives, from a new Python process that has run nothing else."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=send, args=(job, sender), daemon=True)
@@ -56,13 +56,13 @@ def in_own_process(job: Job) -> Iterator[Measured | Footprint]:
     except EOFError:
         process.join()
         raise InputError(
-            f"{job.name}: its process ended before its work did (exit code {process.exitcode}). If nothing else is "
-            "said above, the system stopped it for want of memory: compare on smaller pieces, as by --crop 512."
+            f"{job.name}: its process ended before its work was done (exit code {process.exitcode}). If there is "
+            "no other message above, the system stopped it for lack of memory: compare on crops, as with --crop 512."
         ) from None
     finally:
         receiver.close()
         process.join(timeout=5)
-        process.terminate()  # nothing happens where it has ended
+        process.terminate()  # does nothing if it has ended
         process.join()
 
 
@@ -76,13 +76,13 @@ def send(job: Job, sender: Connection) -> None:
     except (MemoryError, RuntimeError) as error:
         if not is_for_memory(error):
             raise
-        sender.send(InputError(f"{job.name}: memory ran out; compare on smaller pieces, as by --crop 512."))
+        sender.send(InputError(f"{job.name}: memory ran out; compare on crops, as with --crop 512."))
     except (KeyboardInterrupt, BrokenPipeError):  # the process that waits is ending, too
         pass
 
 
 def work(job: Job) -> Iterator[Measured | Footprint]:
-    """What the model does on each image, and at the end what that took."""
+    """What the model does on each image and, at the end, what that took."""
     segmenter = Segmenter(Model.load(job.file), device=job.device, dtype=job.dtype, record=False)
     on_cuda = segmenter.device.type == "cuda"
     if on_cuda:
@@ -130,7 +130,7 @@ def _device_in_words(device: torch.device) -> str:
 
 
 def _peak_memory() -> int | None:
-    """Most bytes that this process held at any time; None where the system does not say."""
+    """Most bytes that this process held at any time; None if the system does not say."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would begin with what the parent held (Linux keeps it over fork and exec)
         kilobytes = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())

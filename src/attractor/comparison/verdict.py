@@ -8,7 +8,7 @@ from attractor.metrics.bootstrap import Interval
 from attractor.metrics.metric import Amount, Difference
 from attractor.wording import share
 
-FEWEST = 6  # images for a verdict: that five of five favour one model happens to equal models once in 16 times
+FEWEST = 6  # images for a verdict: of two equal models, one wins on five images out of five once in 16 times
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -37,34 +37,34 @@ def verdict_on_headline(first: str, other: str, headline: str, difference: Diffe
     measured = f"its {headline} is {share(abs(change.value))} {'higher' if change.value > 0 else 'lower'}"
     interval = f"95 % interval of the difference {_signed(change.low)} to {_signed(change.high)}"
     if n < FEWEST:
-        return f"Too few pictures ({n}) to say whether {other} differs from {first}: {measured} on these."
+        return f"Too few pictures ({n}) to say whether {other} differs from {first}: on these, {measured}."
     if _leaves_out_zero(change):
         word = "better" if change.value > 0 else "worse"
-        return f"{other} is {word} than {first}: {measured} ({interval}); the choice of pictures hardly explains that."
+        return f"{other} is {word} than {first}: {measured} ({interval}); this is unlikely to be chance."
     return (
-        f"No difference can be told between {other} and {first}: {measured}, but the choice of pictures can explain "
-        f"that ({interval}, which includes 0)."
+        f"No clear difference between {other} and {first}: {measured}, but the choice of pictures can explain that "
+        f"({interval}, which includes 0)."
     )
 
 
 def verdict_on_counts(difference: Interval, n_images: int) -> str:
-    """Whether one counts better than the other, in a sentence; nothing where there are too few images."""
+    """Whether one counts better than the other, in a sentence; nothing if there are too few images."""
     if n_images < FEWEST:
         return ""
     if difference.low == difference.high == 0:
-        return "Their counts are equally far from the truth on every picture."
+        return "On every picture their counts are equally far from the truth."
     interval = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}".replace("-", MINUS)
     if _leaves_out_zero(difference):
-        word = "less" if difference.value < 0 else "more"
-        return f"It miscounts by {abs(difference.value):.2f} objects a picture {word} ({interval})."
-    return f"In counts no difference can be told ({interval} objects a picture)."
+        word = "fewer" if difference.value < 0 else "more"
+        return f"It miscounts {abs(difference.value):.2f} {word} objects per picture ({interval})."
+    return f"No clear difference in counts ({interval} objects per picture)."
 
 
 def verdict_on_time(first: float, other: float) -> str:
-    """How long one takes against the other; a tenth is within what clocks vary by."""
+    """How long one takes compared with the other; times within a tenth of each other count as equal."""
     ratio = other / first if first > 0 else 1.0
     if 1 / 1.1 < ratio < 1.1:
-        return "Both are about equally fast."
+        return "Both are about as fast."
     return f"It takes {ratio:.1f} times as long." if ratio > 1 else f"It is {1 / ratio:.1f} times as fast."
 
 
