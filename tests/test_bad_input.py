@@ -126,7 +126,8 @@ def test_a_full_disk_costs_the_image_it_hits(segment, monkeypatch):
     answer = segment("a.png", "b.png", "c.png")
     assert answer.code == 1
     assert answer.error == (
-        "out/b_overlay.png: cannot be written: No space left on device; make room, or write to another folder.\n"
+        "out/b_overlay.png: cannot be written: No space left on device; make room on the disk, or write to "
+        "another folder.\n"
         "1 of 3 images could not be segmented.\n"
     )
     assert {name[0] for name in results()} == {"a", "c"}

@@ -556,10 +556,15 @@ def test_the_pictures_of_the_demo_score_as_the_median_of_their_kind(attractor_co
     assert scores == pytest.approx({"fluorescence": 0.874, "stained": 0.768}, abs=0.02)
 
 
+def test_a_path_is_printed_as_it_is(attractor_command, tmp_path):
+    answer = attractor_command("segment", tmp_path / ":sunny:.png")
+    assert answer.error == f"{tmp_path / ':sunny:.png'}: no such file; check the name and the folder you are in.\n"
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (MemoryError(), "MemoryError: ); close other programs, or give smaller images."),
+        (MemoryError(), "MemoryError); close other programs, or give smaller images."),
         (OSError(errno.EMFILE, "Too many open files"), "raise the limit on open files (ulimit -n)."),
         (OSError(errno.ENOSPC, "No space left on device"), "make room on the disk."),
     ],

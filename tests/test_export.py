@@ -424,7 +424,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(InputError, match="cannot be written: No space left on device; make room"):
+    with pytest.raises(InputError, match="cannot be written: No space left on device; make room on the disk"):
         export(model_of("spatial-embeddings"), tmp_path / "m.pt2", target="torch-export")
     assert not list(tmp_path.iterdir())
 

@@ -46,8 +46,9 @@ from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Model
 from attractor.prediction.engines import dtype_of
 from attractor.prediction.image import Segmenter, choose_device
-from attractor.prediction.memory import free_memory, is_for_memory
+from attractor.prediction.memory import free_memory
 from attractor.settings import Settings
+from attractor.shortage import is_for_memory
 from attractor.truth import Objects, Truth
 from attractor.tuning import headline_of, tune
 

@@ -96,8 +96,8 @@ def test_of_an_image_all_files_are_there_or_none(segmenter, tmp_path, monkeypatc
     outcomes = list(segment_files(segmenter, [tmp_path], tmp_path / "out"))
     assert [outcome.problem for outcome in outcomes] == [
         None,
-        f"{tmp_path / 'out' / ('b' + ending)}: cannot be written: No space left on device; make room, or write to "
-        "another folder.",
+        f"{tmp_path / 'out' / ('b' + ending)}: cannot be written: No space left on device; make room on the "
+        "disk, or write to another folder.",
         None,
     ]
     assert len(names(tmp_path / "out")) == 7

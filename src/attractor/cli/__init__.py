@@ -9,7 +9,6 @@ stops a command, every file it has written is whole. Code that computes is impor
 
 from __future__ import annotations
 
-import errno
 import gc
 import signal
 import sys
@@ -20,6 +19,7 @@ from attractor.cli import compare, data, evaluate, export, models, segment, trai
 from attractor.cli.app import Command, app
 from attractor.cli.printing import complain
 from attractor.errors import InputError
+from attractor.shortage import cure, shortage_behind
 
 COMMANDS = (  # in the order of `attractor --help`
     segment.segment,
@@ -32,14 +32,6 @@ COMMANDS = (  # in the order of `attractor --help`
     models.models,
     models.demo,
 )
-SCARCE = {  # what a machine may run out of -> what to do
-    errno.ENOSPC: "make room on the disk",
-    errno.EDQUOT: "make room on the disk",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    errno.ENFILE: "close other programs",
-    errno.ENOMEM: "close other programs, or give smaller images",
-}
 
 for command in COMMANDS:
     app.command(cls=Command)(command)
@@ -70,25 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         complain(str(error))
         return 2
-    except (MemoryError, RuntimeError, OSError) as error:
-        if (cure := _cure(error)) is None:
+    except Exception as error:  # a shortage shows as anything, such as an ImportError; all else is raised again
+        if (shortage := shortage_behind(error)) is None:
             raise
-        complain(f"The machine cannot do this ({type(error).__name__}: {error}); {cure}.")
+        reason = f"{type(shortage).__name__}: {shortage}".removesuffix(": ")
+        complain(f"The machine cannot do this ({reason}); {cure(shortage)}.")
         return 2
     except KeyboardInterrupt:
         return 130
     except SystemExit as end:
         return 130 if _is_interrupt(end) else int(end.code or 0)
     return 0
-
-
-def _cure(error: MemoryError | RuntimeError | OSError) -> str | None:
-    """What to do if the machine has run out of something; None if the error is of another kind."""
-    if isinstance(error, OSError):
-        return SCARCE.get(error.errno or 0)
-    from attractor.prediction.memory import is_for_memory
-
-    return SCARCE[errno.ENOMEM] if is_for_memory(error) else None
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -44,7 +44,7 @@ def models() -> None:
         remarks.append(f"{name}: {description.about} {_scores_in_words(description.scores)}".strip())
     show(table)
     for remark in remarks:
-        Console().print(remark, markup=False, highlight=False)
+        Console().print(remark, markup=False, emoji=False, highlight=False)
 
 
 def _scores_in_words(scores: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,16 @@ T = TypeVar("T")
 
 def say(line: str) -> None:
     """Print a line on stdout as it is."""
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    Console().print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def complain(line: str, console: Console | None = None) -> None:
-    """Print one line on stderr."""
-    console = console or Console(stderr=True)
-    console.print(" ".join(line.splitlines()), markup=False, highlight=False, soft_wrap=True)
+    """Print one line on stderr, above the bar where a console draws one."""
+    line = " ".join(line.splitlines())
+    if console is None:
+        print(line, file=sys.stderr)  # Rich would import more, for which there may be no memory left
+    else:
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def show(*tables: Table) -> None:

@@ -21,7 +21,7 @@ from attractor.instances import Instances
 from attractor.metrics import METRICS, Metric, cvppp
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
-from attractor.prediction.memory import is_for_memory
+from attractor.shortage import is_for_memory
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from attractor.errors import InputError
+from attractor.shortage import cure
 
 MOST_PIXELS = (1 << 31) - 1  # places in an image are 32-bit numbers
 FREE = (
@@ -39,6 +40,8 @@ def decoding(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise InputError(f"{path}: needs more memory than there is; cut it into parts.") from error
     except DECODER_ERRORS as error:
+        if isinstance(error, OSError) and (what_to_do := cure(error)) is not None:
+            raise InputError(f"{path}: cannot be read: {error.strerror}; {what_to_do}.") from error
         raise damaged(path, str(error) or type(error).__name__) from error
 
 

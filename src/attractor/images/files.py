@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from attractor.errors import InputError
 from attractor.images.unfinished import locked, unfinished
+from attractor.shortage import cure
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
 OUTPUT_ENDINGS = ("_labels.tif", "_overlay.png")  # images that `attractor segment` writes beside an image
@@ -43,9 +43,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
             yield temporary
             os.replace(temporary, path)
     except OSError as error:
-        cure = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder and its permissions"
+        what_to_do = cure(error) or "check the folder and its permissions"
         raise InputError(
-            f"{path}: cannot be written: {error.strerror or error}; {cure}, or write to another folder."
+            f"{path}: cannot be written: {error.strerror or error}; {what_to_do}, or write to another folder."
         ) from error
     finally:
         with suppress(OSError):

@@ -28,9 +28,9 @@ from attractor.instances import Instances
 from attractor.measurements import check_pixel_size
 from attractor.prediction.crew import Crew
 from attractor.prediction.image import Segmenter
-from attractor.prediction.memory import is_for_memory
 from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
 from attractor.prediction.result import FileOutput, FolderOutput, Result
+from attractor.shortage import is_for_memory
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from attractor.model import Model
 from attractor.normalisation import Normalisation, Normalised
 from attractor.prediction.crew import Crew
 from attractor.prediction.engines import Graphed, check_engine, dtype_of, engine_of
-from attractor.prediction.memory import chosen_tile, is_for_memory, most_pixels, smaller_tile
+from attractor.prediction.memory import chosen_tile, most_pixels, smaller_tile
 from attractor.prediction.tiles import Part, Parts, check_tile, strips, tiled_maps
+from attractor.shortage import is_for_memory
 
 logger = logging.getLogger(__name__)
 

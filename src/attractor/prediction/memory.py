@@ -16,7 +16,6 @@ from attractor.prediction.tiles import HALO
 TILES = (2048, 1024, 512, 256)  # sides to choose from; multiples of every network's stride
 MAPS = 200  # bytes per pixel for the image, the normalised image, the maps and what is gathered from them
 LAYERS = 6  # layers per resolution whose features are held at once: at most 5 (ERFNet) and 5.4 (U-Net) were measured
-OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUDA, Linux, Windows
 MOST_BYTES = 8 << 30  # that one pass may need by `bytes_per_pixel`, which overestimates it
 
 CGROUPS = (  # a container's limit, use, and what the use is made of
@@ -66,9 +65,3 @@ def smaller_tile(tile: int | None, height: int, width: int) -> int | None:
     """The next tiles to try when memory ran out; None if there are no smaller ones."""
     now = max(height, width) if tile is None else tile
     return next((smaller for smaller in TILES if smaller < now), None)
-
-
-def is_for_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on any device; torch has no error class for failures on the CPU."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(x in text for x in OUT_OF_MEMORY)
