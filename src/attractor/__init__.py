@@ -1,4 +1,4 @@
-"""Proposal-free instance segmentation: every object of an image, each on its own.
+"""Proposal-free instance segmentation: every object in an image, each by itself.
 
     import attractor
 
@@ -7,7 +7,7 @@
     found.labels  # int32, 0 is background, 1 to k are objects
     print(attractor.evaluate("nuclei", "mydata"))  # its scores on annotated images
 
-Importing this is cheap: what computes is imported when it is first asked for.
+Importing this is cheap: code that computes is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ def load(
     engine: str = "torch",
     dtype: str = "auto",
 ) -> Segmenter:
-    """A model that is ready to be shown images.
+    """A model that is ready to segment images.
 
     Args:
         name_or_path: a model that comes with the package, a model file, or the folder of a training.
         device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
         thresholds: to use instead of those tuned for the model's own kind of image, as {"seed_threshold": 0.6}.
-        engine: what computes the network: "torch"; "compiled", by torch and for each size of images, some seconds to a
-            minute at first; or "openvino", on a processor.
-        dtype: the type of the numbers in the network: "float32", in which scores are given, "bfloat16", or "auto"
-            for bfloat16 on devices with instructions for it.
+        engine: what runs the network: "torch"; "compiled", by torch for each image size, which takes seconds to a
+            minute at first; or "openvino", on the CPU.
+        dtype: the type of the numbers in the network: "float32", as for all published scores, "bfloat16", or "auto",
+            which is bfloat16 on devices that have instructions for it.
 
     Raises:
         InputError: if there is no such model, device, engine or threshold, or the file is not a model.
@@ -78,7 +78,7 @@ def load(
 
 
 def __getattr__(name: str) -> object:
-    """What takes time to import, when it is first asked for: `attractor --help` shall be there at once."""
+    """Import slow modules only when they are first asked for, so that `attractor --help` appears at once."""
     if name in LATER:
         module, attribute = LATER[name]
         found = import_module(module)

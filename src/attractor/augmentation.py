@@ -21,7 +21,7 @@ from attractor.errors import InputError, check_range
 
 @dataclass(frozen=True)
 class View:
-    """One of the eight ways to lay a square: flipped left to right or not, then turned."""
+    """One of the eight views of a square: flipped left to right or not, then turned."""
 
     flipped: bool
     quarter_turns: int  # 0 to 3, counter-clockwise as displayed
@@ -31,7 +31,7 @@ class View:
         return torch.rot90(x.flip(-1) if self.flipped else x, self.quarter_turns, (-2, -1))
 
     def undo(self, x: Tensor) -> Tensor:
-        """The image or map, (…, h, w), of which this is the view."""
+        """The image or map, (…, h, w), that this is a view of."""
         x = torch.rot90(x, -self.quarter_turns, (-2, -1))
         return x.flip(-1) if self.flipped else x
 
@@ -39,7 +39,7 @@ class View:
 VIEWS = tuple(View(flipped, turns) for flipped in (False, True) for turns in range(4))
 UPRIGHT_VIEWS = tuple(view for view in VIEWS if view.quarter_turns == 0)
 SMALLEST_SCALE, LARGEST_SCALE = 0.01, 100
-RANGES: dict[str, tuple[float, float]] = {  # of the settings that are numbers, lowest and highest included
+RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each setting that is a number
     "stretch": (1, 10),
     "brightness": (0, 10),
     "contrast": (0, 10),
@@ -54,7 +54,7 @@ UPRIGHT_ANGLE = math.radians(5)  # how far off the horizontal a photograph may b
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far a training crop may differ from the annotated image; each range is drawn from evenly."""
+    """How far a training crop may differ from the annotated image; values are drawn evenly from each range."""
 
     scale: tuple[float, float] = (0.8, 1.25)  # magnification; drawn evenly in its logarithm
     stretch: float = 1.1  # the two axes are magnified differently by up to this factor
@@ -67,10 +67,10 @@ class Augmentation:
     colour: float = 0.1  # brightness and contrast of each channel on its own
     noise: float = 0.05  # largest standard deviation of Gaussian noise
     blur: float = 1.0  # largest standard deviation of Gaussian blur in pixels, in half of the crops
-    invert: float = 0.0  # share of the crops whose intensities are turned over
+    invert: float = 0.0  # share of the crops whose intensities are inverted
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, by the name of the setting."""
+        """Refuse impossible values, naming the setting."""
         low, high = self.scale
         if not SMALLEST_SCALE <= low <= high <= LARGEST_SCALE:
             raise InputError(
@@ -91,7 +91,7 @@ class Augmentation:
     ) -> tuple[Float[Tensor, "c s s"], Int32[Tensor, "s s"], Bool[Tensor, "s s"]]:
         """A square crop of `size` pixels around `centre` (row, column), warped and with its intensities changed.
 
-        The crop is moved into the image where it would look beyond it; what still lies outside is reflected,
+        A crop that would reach beyond the image is moved into it; what still lies outside is reflected,
         and counts neither as object nor as background.
         """
         matrix = self._matrix(generator)
@@ -114,7 +114,7 @@ class Augmentation:
         return turn @ torch.diag(torch.tensor([-log_scale + log_stretch, -log_scale - log_stretch]).exp())
 
     def intensity(self, image: Float[Tensor, "c h w"], generator: torch.Generator) -> Float[Tensor, "c h w"]:
-        """The image with its intensities changed; they are taken to lie around 0 to 1."""
+        """The image with its intensities changed; they are assumed to lie around 0 to 1."""
         c = len(image)
 
         def draw(n: int, reach: float) -> Float[Tensor, "n 1 1"]:

@@ -1,6 +1,6 @@
-"""What a model file says of itself: one schema, which every file is held to before anything is made of it.
+"""What a model file says of itself: one schema, which every file must meet before anything is made from it.
 
-The file is safetensors: weights, and a JSON header with everything that is needed to use them. No code is in it, and
+The file is safetensors: weights, and a JSON header with everything that is needed to use them. It holds no code, and
 none is run.
 """
 
@@ -20,7 +20,7 @@ from attractor.errors import InputError
 from attractor.normalisation import Normalisation
 from attractor.weights import MODELS
 
-FORMAT = 2  # of the model file; a reader refuses a newer one, and brings an older one up to date
+FORMAT = 2  # of the model file; newer formats are refused, older ones are brought up to date
 MOST_CHANNELS = 1 << 12  # of an image
 
 Length = Annotated[float, pydantic.Field(gt=0, le=1e6, allow_inf_nan=False)]  # pixels
@@ -42,13 +42,13 @@ class Description:
     options: Values = field(default_factory=dict)  # arguments of the method
     network_options: Values = field(default_factory=dict)  # arguments of the network
     object_size: Length | None = None  # typical diameter of the objects that it was trained on
-    upright: bool = False  # trained on images that have an above, as photographs do
+    upright: bool = False  # trained on images that have an up and a down, such as photographs
     recipe: Values = field(default_factory=dict)  # that it was trained by
     scores: Values = field(default_factory=dict)
-    about: str = ""  # one sentence: on what it was trained, and the licence
+    about: str = ""  # one sentence: what it was trained on, and the licence
 
     def score(self, images: str, name: str) -> float | None:
-        """A score on some images, such as "validation" and "mean"; None if there is none."""
+        """A score on some images, such as "validation" and "mean"; None if it is not known."""
         scores = self.scores.get(images)
         value = scores.get(name) if isinstance(scores, dict) else None
         return float(value) if isinstance(value, int | float) else None
@@ -80,7 +80,7 @@ def read_description(path: str | Path) -> Description:
     """What a model file says of itself, without loading its weights.
 
     Raises:
-        InputError: if the file is no model, is cut short, is of a newer format, or has a key that cannot be.
+        InputError: if the file is not a model, is cut short, has a newer format, or has an impossible key.
     """
     return read_header(path)[1]
 
@@ -131,8 +131,8 @@ def _header(path: str | Path) -> dict[str, object]:
 def _from_format_1(header: dict[str, object]) -> None:
     """Bring a header of format 1 up to date.
 
-    There, spatial embeddings dropped objects of `min_size` pixels, too, and whether training was on upright images
-    stood in the recipe alone.
+    In that format, spatial embeddings also dropped objects of exactly `min_size` pixels, and only the recipe said
+    whether training was on upright images.
     """
     options, recipe = header.get("options"), header.get("recipe")
     if header.get("method") == "spatial-embeddings" and isinstance(options, dict):

@@ -1,9 +1,9 @@
 """Models for programs without attractor, or without torch: ONNX, OpenVINO and torch.export.
 
 The graph takes images as they are in the file, as float32, and gives the method's raw maps by name; batch, height and
-width are free. Normalisation by percentiles and padding to the network's stride are inside. Outside stay what is no
-arithmetic on one array: grey made of colour or colour of grey, rescaling to the size of objects that the model was
-trained on, averaging over views, and grouping, for which the file holds all numbers as JSON. An image of one value
+width are free. Normalisation by percentiles and padding to the network's stride are inside. What is not arithmetic on
+one array stays outside: turning colour into grey or grey into colour, rescaling to the object size that the model was
+trained on, averaging over views, and grouping, whose numbers are all in the file as JSON. An image with one value
 everywhere has no objects, whatever the maps say.
 
 Shapes: `b` images, `c` channels, `h` rows, `w` columns, `n` pixels.
@@ -40,7 +40,7 @@ from attractor.networks import Network
 from attractor.normalisation import Normalised, number
 from attractor.wording import install
 
-KEY = "attractor"  # under which a file holds what is known of the model
+KEY = "attractor"  # under which a file holds the model's description
 INPUT = "images"
 SIDES = ("batch", "height", "width")
 
@@ -49,7 +49,7 @@ SIDES = ("batch", "height", "width")
 
 
 class Exportable(nn.Module):
-    """A model from images as they are to its raw maps, all in operations that other programs have."""
+    """A model from unprocessed images to raw maps, using only operations that other programs have."""
 
     def __init__(self, model: Model) -> None:
         """Copy the method; the model stays as it is."""
@@ -65,7 +65,7 @@ class Exportable(nn.Module):
 
 
 class Padded(nn.Module):
-    """A network that is shown images padded as `attractor.networks.padding` does, for sides that are no numbers yet.
+    """A network whose images are padded as by `attractor.networks.padding`, but for sides that are not yet known.
 
     The network inside then finds nothing left to pad.
     """
@@ -103,7 +103,7 @@ def program_of(model: Model) -> ExportedProgram:
     """The model's graph, in which batch, height and width can be any number from 1."""
     images = torch.zeros(2, model.description.channels, 67, 53)  # no length twice, and none a multiple of a stride
     free = {axis: Dim(name, min=1) for axis, name in zip((0, 2, 3), SIDES, strict=True)}
-    # Without this, torch takes lengths of 1 for a case of its own, and then refuses features of one row. It has no
+    # Without this, torch treats lengths of 1 as a special case, and then refuses features of one row. It has no
     # public name for it, and makes `patch` when it is imported, where mypy does not see it.
     with torch.no_grad(), _quiet(), shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(Exportable(model), (images,), dynamic_shapes=(free,), strict=False)
@@ -113,10 +113,10 @@ def program_of(model: Model) -> ExportedProgram:
 
 
 def described(model: Model) -> dict[str, object]:
-    """What there is to know of an exported model, as JSON has it.
+    """Everything there is to know about an exported model, as JSON values.
 
-    `options` are all arguments of the method, among them all numbers that grouping takes; `thresholds` are those of
-    them that validation has tuned.
+    `options` are all arguments of the method, including every number that grouping takes; `thresholds` are the ones
+    among them that validation has tuned.
     """
     description, method = model.described(), model.method
     parameters = inspect.signature(type(method)).parameters.values()
@@ -156,7 +156,7 @@ def write_onnx(program: ExportedProgram, about: str, path: Path) -> None:
 def write_openvino(program: ExportedProgram, about: str, path: Path) -> None:
     """An .xml file with the description in its runtime information, and the weights in a .bin file beside it.
 
-    It goes by way of ONNX: OpenVINO's own way from torch does not know arithmetic on sizes.
+    It goes by way of ONNX: OpenVINO's own converter from torch cannot handle arithmetic on sizes.
     """
     import openvino
 
@@ -197,7 +197,7 @@ def _name_sides(shape: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what torch's exporter says of itself: nobody who exports a model can mend it."""
+    """Silence what torch's exporter says about itself: nobody who exports a model can do anything about it."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -217,10 +217,10 @@ class Export:
     """How a model is written, and what must be installed for it."""
 
     suffix: str
-    files: str  # that are written, in words
+    files: str  # the files that are written, in words
     write: Callable[[ExportedProgram, str, Path], None]
     packages: tuple[str, ...] = ()
-    extra: str = ""  # of attractor, that brings the packages
+    extra: str = ""  # of attractor, which installs the packages
 
 
 EXPORTS: dict[str, Export] = {
@@ -267,7 +267,7 @@ def check_export(path: Path, *, target: str) -> None:
     """Raise what `export` would raise before it computes.
 
     Raises:
-        InputError: if there is no such format, what writes it is not installed, or the file cannot be there.
+        InputError: if there is no such format, a package it needs is not installed, or the file cannot be there.
     """
     suffix, wanted = suffix_of(target), EXPORTS[target]
     if missing := [name for name in wanted.packages if importlib.util.find_spec(name) is None]:

@@ -15,7 +15,7 @@ def lovasz_hinge(scores: Float[Tensor, " n"], inside: Bool[Tensor, " n"]) -> Flo
     wrong too. No pixel at all gives 0. The gradient of tied margins depends on their order; the value does not.
 
     Args:
-        scores: any real number a pixel; above 0 it is claimed.
+        scores: any real number for each pixel; a pixel above 0 is claimed.
         inside: which pixels belong to the object.
     Source: Berman et al. 2018, "The Lovász-Softmax loss", section 3.
     """
@@ -42,7 +42,7 @@ def cross_entropy(
 
     Args:
         logits: of each class, background first.
-        classes: of each pixel; -1 for one that does not count. An image without any that counts gives 0.
+        classes: of each pixel; -1 for a pixel that does not count. An image in which no pixel counts gives 0.
         weights: of each class.
     """
     counts = classes >= 0
@@ -51,7 +51,7 @@ def cross_entropy(
 
 
 def soft_iou_cost(probability: Float[Tensor, "t n"], inside: Float[Tensor, "k n"]) -> Float[Tensor, "t k"]:
-    """One minus the soft IoU of each probable mask with each true one; 1 where the true one is empty.
+    """One minus the soft IoU of each probable mask with each true one; 1 if the true one is empty.
 
     Args:
         probability: of each pixel's being in the mask, 0 to 1.

@@ -1,4 +1,4 @@
-"""A model is a method on a network, made from names and kept in one self-describing file.
+"""A model: a method on a network, made from names and kept in one self-describing file.
 
 Shapes: `b` images, `c` channels, `h` rows, `w` columns.
 """
@@ -39,7 +39,7 @@ class Model(nn.Module):
         """Make the method and its network from their names, with new weights.
 
         Raises:
-            InputError: if a name or an option is not known, or cannot have such a value.
+            InputError: if a name or an option is not known, or an option cannot have the value given.
         """
         super().__init__()
         check_number("channels", description.channels, 1, MOST_CHANNELS)
@@ -67,7 +67,7 @@ class Model(nn.Module):
         return self.method(images)
 
     def described(self, **changes: Any) -> Description:
-        """The description with the method's thresholds as they stand, and with these fields changed."""
+        """The description with the method's present thresholds, and with these fields changed."""
         options = self.description.options | self.method.thresholds
         return dataclasses.replace(self.description, **({"options": options} | changes))
 
@@ -76,7 +76,7 @@ class Model(nn.Module):
 
         Args:
             path: the file, whose name usually ends in `.safetensors`.
-            half: keep the weights in half precision, for a file of half the size; what it finds may differ by a pixel.
+            half: keep the weights in half precision; the file has half the size, and results may differ by a pixel.
             changes: fields of the description to change.
         """
         weights = {name: value.detach().cpu().contiguous() for name, value in self.method.state_dict().items()}
@@ -115,7 +115,7 @@ class Model(nn.Module):
 
 
 def _check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not those of the model, or cannot be computed with."""
+    """Refuse weights that do not belong to the model, or that cannot be computed with."""
     fits = {name: value.shape for name, value in found.items()} == {n: value.shape for n, value in expected.items()}
     if not fits:
         wrong = next(

@@ -1,6 +1,6 @@
-"""Intensities in units of an image's own percentiles: with NumPy on a processor, with torch on devices and in graphs.
+"""Intensities in units of an image's own percentiles: with NumPy on the CPU, with torch on devices and in graphs.
 
-Both give the same numbers; large images are judged by the same evenly spread sample of pixels.
+Both give the same numbers; both judge large images by the same evenly spread sample of pixels.
 
 Shapes: `b` images, `c` channels, `h` rows, `w` columns, `n` pixels.
 """
@@ -37,9 +37,9 @@ class Normalisation:
             )
 
     def __call__(self, image: Shaped[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
-        """The image in these units; a channel with one value only becomes 0.
+        """The image in these units; a channel with a single value becomes 0.
 
-        Where both percentiles agree, as with few bright pixels on black, the range from least to greatest is
+        If both percentiles are equal, as with few bright pixels on black, the range from least to greatest value is
         used. Large images are judged by an evenly spread sample of pixels.
         """
         low, scale = self.limits(image)
@@ -57,7 +57,7 @@ class Normalisation:
 
 
 def _percentiles(values: Shaped[np.ndarray, " n"], shares: tuple[float, float]) -> Float64[np.ndarray, "2"]:
-    """As `numpy.percentile`; whole numbers of 8 or 16 bits are counted instead of sorted."""
+    """Like `numpy.percentile`; whole numbers of 8 or 16 bits are counted instead of sorted."""
     if values.dtype.kind != "u" or values.dtype.itemsize > 2:
         return np.percentile(np.ascontiguousarray(values), shares).astype(np.float64)
     up_to = np.bincount(values).cumsum()
@@ -70,7 +70,7 @@ def _percentiles(values: Shaped[np.ndarray, " n"], shares: tuple[float, float]) 
 
 
 class Normalised(nn.Module):
-    """`Normalisation` of a batch, each image on its own."""
+    """`Normalisation` of a batch, each image by itself."""
 
     def __init__(self, normalisation: Normalisation) -> None:
         super().__init__()
@@ -98,10 +98,10 @@ class Normalised(nn.Module):
 
 
 def percentile(values: Shaped[Tensor, "b c n"], percent: float) -> Float64[Tensor, "b c 1"]:
-    """As `numpy.percentile` with linear interpolation, over the last axis, however many values there are.
+    """Like `numpy.percentile` with linear interpolation, over the last axis, for any number of values.
 
-    No more values are sorted than lie beyond the percentile. Places are whole numbers over a whole number, because n
-    is not a number yet when the graph is made.
+    Only the values beyond the percentile are sorted. Positions are fractions of whole numbers, because n is not yet
+    known when the graph is made.
     """
     share = Fraction(str(percent)) / 100
     place, unit = share.numerator * (values.shape[2] - 1), share.denominator

@@ -35,8 +35,8 @@ def sigma_against_size(
     Args:
         sizes: square root of each object's area, in pixels.
         margins: distance from the centre at which membership falls to one half, in pixels.
-        interval: of the rank correlation, where one is known; it is written beside it.
-        title: what is shown, on top.
+        interval: of the rank correlation, if known; it is written beside it.
+        title: what is shown, written on top.
 
     Raises:
         InputError: if matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""The class branch beside an embedding: which pixels are whose class, and what it says of the objects found.
+"""The class branch beside an embedding: the class of each pixel, and what that says of the objects found.
 
 Shapes: `c` classes, `h` rows, `w` columns. Class 0 is background.
 """
@@ -24,7 +24,7 @@ def likeliest_classes(probability: Float32[np.ndarray, "_ h w"], foreground_thre
 def group_by_class(
     probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"], group: Group
 ) -> Instances:
-    """Objects of each class on its own; their score is the mean probability of their class.
+    """Objects grouped separately for each class; their score is the mean probability of their class.
 
     Args:
         probability: of background and each class.
@@ -42,7 +42,7 @@ def group_by_class(
 def group_then_classify(
     probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"], group: Group
 ) -> Instances:
-    """Objects of all classes together; each has the class of most of its pixels, and that one's mean probability.
+    """Objects grouped from all classes together; each has its pixels' most frequent class, and its mean probability.
 
     Args:
         probability: of background and each class.

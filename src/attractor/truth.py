@@ -1,4 +1,4 @@
-"""What a loss is told of a batch of annotated images, the same for every method.
+"""What a loss knows about a batch of annotated images; it is the same for every method.
 
 Shapes: `b` images, `c` channels, `h` rows, `w` columns. In `Truth`, `k` is the most objects in any image of the batch;
 in `Objects`, the objects of all its images, and `n` their pixels.
@@ -18,8 +18,8 @@ class Truth:
     """Annotated objects of a batch."""
 
     labels: Int32[Tensor, "b h w"]  # 0 is background, objects of each image are 1, 2, …; gaps are allowed
-    classes: Int[Tensor, "b k"]  # class of label i + 1, counted from 1; 0 where an image has fewer objects
-    valid: Bool[Tensor, "b h w"]  # False where a pixel counts neither as object nor as background
+    classes: Int[Tensor, "b k"]  # class of label i + 1, counted from 1; 0 if the image has fewer objects
+    valid: Bool[Tensor, "b h w"]  # False for pixels that count neither as object nor as background
 
     def class_map(self) -> Int[Tensor, "b h w"]:
         """Class of each pixel: 0 is background, -1 a pixel to leave out."""
@@ -31,7 +31,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects of a batch in one row, image after image; those without a valid pixel are left out."""
+    """All objects of a batch, image by image; those without a valid pixel are left out."""
 
     owner: Int[Tensor, "b h w"]  # 1 + object, 0 for background, -1 for pixels to leave out
     image: Int[Tensor, " k"]  # image of each object

@@ -1,4 +1,4 @@
-"""The published systems, one a file, by name; `contract` says what a method is."""
+"""The published systems by name, one in each file; `contract` says what a method is."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
-"""What a method is: three calls, and what only some methods can do beside them.
+"""What a method is: three calls, and what only some methods can do besides.
 
-A method is a torch module that is made from what makes its network, the number of classes, and its options. `forward`
-gives maps: what the network says of each pixel, as a frozen dataclass of the method's own. `loss` compares them with
-the truth, and `group` makes objects of them. That is `Method`. Each of the other protocols is one thing that a method
-may be able to do beside; callers ask for it by `isinstance` and never for a method by its name.
+A method is a torch module made from a maker of its network, the number of classes, and its options. `forward` gives
+maps: what the network says of each pixel, as a frozen dataclass of the method's own. `loss` compares them with the
+truth, and `group` makes objects of them. That is `Method`. Each of the other protocols is one more thing that a method
+may be able to do; callers ask for it with `isinstance`, and never ask for a method by its name.
 
 Type variable: `M`, the method's own maps; every field is a tensor whose first axis is the batch.
 Shapes: `b` images, `c` channels, `h` rows, `w` columns.
@@ -34,14 +34,14 @@ Suggestions = dict[str, dict[str, object]]  # section of a recipe, key, value
 
 @runtime_checkable
 class NetworkMaker(Protocol):
-    """What gives a method its network, on whatever architecture the recipe names."""
+    """The function that makes a method's network, of whatever architecture the recipe names."""
 
     def __call__(self, channels_out: Sequence[int], extra_channels: int = 0) -> Network:
         """A network with new weights.
 
         Args:
             channels_out: output channels of each decoder; none for the encoder alone.
-            extra_channels: that the method lays beside those of the image, such as positions.
+            extra_channels: that the method adds to those of the image, such as positions.
         """
 
 
@@ -63,7 +63,7 @@ class Method(Protocol[M]):
 
     @property
     def threshold_candidates(self) -> Mapping[str, tuple[float, ...]]:
-        """What validation tries for each threshold, one threshold after another."""
+        """The values that validation tries for each threshold, one threshold after another."""
 
     @property
     def max_instances(self) -> int | None:
@@ -71,13 +71,13 @@ class Method(Protocol[M]):
 
     @property
     def tileable(self) -> bool:
-        """Whether maps of tiles, stitched, are those of the image; False for one that must see an image whole."""
+        """Whether stitched maps of tiles equal those of the image; False for a method that must see the whole image."""
 
     def __init__(self, make_network: NetworkMaker, *, n_classes: int = 1, **options: object) -> None:
         """Build the network.
 
         Args:
-            make_network: what gives it.
+            make_network: the function that makes it.
             n_classes: classes of objects, besides background.
             options: the paper's numbers, keyword-only, with the paper's values as defaults; a recipe sets them by name.
         """
@@ -86,7 +86,7 @@ class Method(Protocol[M]):
         """Raw maps of a batch of normalised images."""
 
     def loss(self, maps: M, truth: Truth) -> dict[str, Float[Tensor, ""]]:
-        """Terms of the loss by the names that `weights` has, unweighted, each the mean over images."""
+        """The terms of the loss, under the names used in `weights`; unweighted, each a mean over images."""
 
     def group(self, maps: M) -> list[Instances]:
         """The objects of each image: the paper's clustering."""
@@ -101,7 +101,7 @@ class Method(Protocol[M]):
         """As `forward`."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """All that is learned."""
+        """Everything that is learned."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights by name."""
@@ -110,7 +110,7 @@ class Method(Protocol[M]):
         """Take over weights by name."""
 
 
-# -------------------------------------------------------------------- what some can do beside
+# -------------------------------------------------------------------- what only some can do
 
 
 @runtime_checkable
@@ -118,7 +118,7 @@ class Turns(Protocol[M]):
     """Test-time augmentation: an image is seen in several views, and what they say is averaged."""
 
     def turned(self, maps: M, view: View) -> M:
-        """Maps of the image of which `maps` saw a view."""
+        """Maps of the image itself, from the maps of a view of it."""
 
     def averaged(self, views: Sequence[M]) -> M:
         """Mean of several maps of one image."""
@@ -126,18 +126,18 @@ class Turns(Protocol[M]):
 
 @runtime_checkable
 class Gathers(Protocol[Given, Part]):
-    """Large images: of each strip of maps only what grouping needs is kept."""
+    """Large images: only what grouping needs is kept of each strip of maps."""
 
     def gathered(self, maps: Given, *, top: int = 0) -> Part:
         """What grouping needs of some rows of one image, the first of which is `top`."""
 
     def group_gathered(self, parts: Sequence[Part], shape: tuple[int, int]) -> Instances:
-        """The objects of an image of this shape, by what was gathered of all its rows, from the first to the last."""
+        """The objects of an image of this shape, from what was gathered of all its rows, first to last."""
 
 
 @runtime_checkable
 class Proposes(Protocol[Given]):
-    """Proposals: more masks than there are objects, which may overlap, for average recall."""
+    """Proposals for average recall: more masks than there are objects; they may overlap."""
 
     def propose(self, maps: Given, n: int) -> list[Instances]:
         """The best `n` of each image, best first."""
@@ -145,10 +145,10 @@ class Proposes(Protocol[Given]):
 
 @runtime_checkable
 class GroupsSeeded(Protocol[Given]):
-    """Grouping that is told a part of the truth, as the papers do to find what limits a method."""
+    """Grouping that is given part of the truth, as the papers do to find out what limits a method."""
 
     def group_seeded(self, maps: Given, truth: Truth) -> list[Instances]:
-        """The objects of each image, told what the paper tells; each has score 1."""
+        """The objects of each image, given the same parts of the truth as in the paper; each has score 1."""
 
 
 @runtime_checkable
@@ -161,7 +161,7 @@ class HasCurriculum(Protocol):
 
 @runtime_checkable
 class Ordered(Protocol):
-    """A method that numbers objects in the order of finding them; overlays colour them so."""
+    """A method that numbers objects in the order in which it finds them; overlays colour them in that order."""
 
     ordered: ClassVar[bool]
 
@@ -176,10 +176,10 @@ class KnowsWhenFull(Protocol[Given]):
 
 @runtime_checkable
 class LearnsNumbers(Protocol):
-    """Grouping by numbers that training changes; other programs need them beside options and thresholds."""
+    """Grouping by numbers that training changes; other programs need them besides options and thresholds."""
 
     def learned_numbers(self) -> dict[str, float]:
-        """These numbers by name, as they stand."""
+        """The present values of these numbers, by name."""
 
 
 def check_reach(reach: float) -> None:
@@ -189,21 +189,21 @@ def check_reach(reach: float) -> None:
 
 
 def checked_weights(**weights: float) -> dict[str, float]:
-    """Weights of a loss's terms, none below 0, infinite or no number."""
+    """The weights of a loss's terms, once it is clear that none is negative, infinite or NaN."""
     for name, weight in weights.items():
         check_number(f"{name}_weight", weight, 0)
     return weights
 
 
 def each_changed(maps: M, change: Callable[[Tensor], Tensor]) -> M:
-    """The same kind of maps with each of their tensors changed."""
+    """Maps of the same kind, with each tensor changed."""
     twin = copy.copy(maps)
     vars(twin).update({name: change(values) for name, values in vars(maps).items()})
     return twin
 
 
 def with_network(method: Method[M], network: nn.Module) -> Method[M]:
-    """A twin of a method with its network computed by another; it shares all else."""
+    """A copy of a method that uses another network and shares everything else."""
     twin = copy.copy(method)
     assert isinstance(twin, nn.Module)
     vars(twin)["_modules"] = twin._modules | {"network": network}
@@ -211,6 +211,6 @@ def with_network(method: Method[M], network: nn.Module) -> Method[M]:
 
 
 def lacking(method: object) -> list[str]:
-    """What of a `Method` an object lacks, by name."""
+    """The names of what an object lacks to be a `Method`."""
     named = {*Method.__annotations__, *vars(Method)} - {*vars(Protocol), "_is_runtime_protocol"}
     return sorted(name for name in named if not name.startswith("_") and not hasattr(method, name))

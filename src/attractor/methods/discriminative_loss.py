@@ -3,7 +3,7 @@
 The network gives each pixel a vector. In training, pixels further than one margin from the mean of their object are
 pulled to it, and means nearer to each other than twice another margin are pushed apart; what is already in place is
 left alone. A second branch says which class each pixel has. To group, mean shift climbs from a pixel to the middle of
-its crowd, takes all within the bandwidth, and goes on with the pixels that are left.
+its cluster, takes all pixels within the bandwidth, and continues with those that are left.
 
 Source: De Brabandere et al., "Semantic Instance Segmentation with a Discriminative Loss Function", 2017.
 Shapes: `b` images, `c` classes, `d` dimensions of the embedding, `h` rows, `w` columns, `n` pixels, `k` objects.
@@ -34,7 +34,7 @@ from attractor.semantics import group_by_class, likeliest_classes
 from attractor.truth import Objects, Truth
 
 COORDINATES = ("none", "input", "output")
-MAX_ITERATIONS = 100  # of the mean on its way uphill
+MAX_ITERATIONS = 100  # steps of the mean on its way uphill
 STILL = 1e-4  # a mean that moves less than this has arrived
 
 
@@ -76,13 +76,13 @@ class DiscriminativeLoss(nn.Module):
         """Build the network and keep the numbers of the paper.
 
         Args:
-            make_network: gives a network for a list of output channels, one entry a decoder, and a number of
-                `extra_channels` of the image where there are any.
+            make_network: gives a network for a list of output channels, one entry for each decoder, and, if there are
+                any, a number of `extra_channels` of the image.
             n_classes: classes, besides background.
             dimension: of the embedding; the paper has 8 for Cityscapes and 16 for leaves.
             pull_margin: delta_v: a pixel no further than this from its object's mean is not pulled.
-            push_margin: delta_d: means at least twice as far apart as this are not pushed.
-            norm: 1 or 2, of all distances in the loss.
+            push_margin: delta_d: means at least twice this far apart are not pushed.
+            norm: 1 or 2, for all distances in the loss.
             pull_weight: alpha, of the variance term.
             push_weight: beta, of the distance term.
             regularisation_weight: gamma, of the term that keeps means near the origin.
@@ -92,13 +92,13 @@ class DiscriminativeLoss(nn.Module):
                 image, as in the paper's work on leaves; such a model cannot be used in tiles. "output": the position is
                 added to the first two dimensions of the embedding, so that objects far apart are apart from the start
                 and the network says where each pixel's object is, as in spatial embeddings; not in the paper.
-            coordinate_scale: pixels to a unit of the embedding, with "output".
-            reach: push apart only objects that lie near each other: see `Objects.near`. None, the paper's, is all.
-                Where there are more objects than the embedding can hold apart, a reach of 2 to 3 together with
-                `connected` frees it from telling those apart that never meet.
+            coordinate_scale: pixels in a unit of the embedding, with "output".
+            reach: push apart only objects that lie near each other: see `Objects.near`. None, as in the paper, is all.
+                If there are more objects than the embedding can keep apart, a reach of 2 to 3 together with
+                `connected` spares it from separating objects that never meet.
             foreground_threshold: probability from which a pixel belongs to an object.
-            bandwidth: radius of mean shift, at most twice `push_margin`; `push_margin` itself by default, half the way
-                to the nearest other mean. The paper names `pull_margin`, its published code uses 1.5.
+            bandwidth: radius of mean shift, at most twice `push_margin`; by default `push_margin` itself, halfway to
+                the nearest other mean. The paper names `pull_margin`, its published code uses 1.5.
             min_size: objects have at least this many pixels.
             connected: whether objects are of one piece. If so, each connected region of the foreground is grouped
                 on its own, groups are split into connected parts, and the pixels of groups that are too small go to
@@ -115,7 +115,8 @@ class DiscriminativeLoss(nn.Module):
         _check(dimension, pull_margin, push_margin, norm, reach)
         if class_weights is not None and len(class_weights) != n_classes + 1:
             raise InputError(
-                f"class_weights has {len(class_weights)} numbers; give {n_classes + 1}: background's, then one a class."
+                f"class_weights has {len(class_weights)} numbers; give {n_classes + 1}: the "
+                "background's, then one for each class."
             )
         for weight in class_weights or ():
             check_number("class_weights", weight, 0)
@@ -141,13 +142,13 @@ class DiscriminativeLoss(nn.Module):
 
     @property
     def threshold_ranges(self) -> dict[str, tuple[float, float]]:
-        """What each threshold can be, lowest and highest; sizes are pixels, bandwidths lengths in the embedding."""
+        """Lowest and highest value of each threshold; sizes are in pixels, bandwidths are lengths in the embedding."""
         bandwidth = 0.01 * self.push_margin, 2.0 * self.push_margin
         return {"foreground_threshold": (0.0, 1.0), "bandwidth": bandwidth, "min_size": (0, 1 << 30)}
 
     @property
     def threshold_candidates(self) -> dict[str, tuple[float, ...]]:
-        """What validation tries for each threshold."""
+        """The values that validation tries for each threshold."""
         return {
             "foreground_threshold": (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7),
             "bandwidth": tuple(self.push_margin * share / 6 for share in range(2, 9)),
@@ -156,7 +157,7 @@ class DiscriminativeLoss(nn.Module):
 
     @staticmethod
     def suggestions(statistics: ObjectStatistics) -> Suggestions:
-        """Keys of a recipe that suit such objects; they are taken to be of one piece."""
+        """Keys of a recipe that suit such objects, which are assumed to be of one piece."""
         options = {"coordinates": "output", "coordinate_scale": round(0.4 * statistics.typical_size, 1)}
         return {"model": {"options": {**options, "connected": True, "min_size": statistics.min_object // 4}}}
 
@@ -173,7 +174,7 @@ class DiscriminativeLoss(nn.Module):
         return self._placed(maps.embedding), maps.semantic.softmax(1)
 
     def _placed(self, embedding: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        """The embedding with each pixel's position in it, where it has one."""
+        """The embedding with each pixel's position added, if it is to have one."""
         if self.coordinates != "output":
             return embedding
         h, w = embedding.shape[-2:]
@@ -189,7 +190,7 @@ class DiscriminativeLoss(nn.Module):
     def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
         """The paper's `pull`, `push` and `regularisation`, and `semantic`, the cross entropy of the classes.
 
-        Objects of each class are seen on their own; the terms of the classes in an image are added.
+        The objects of each class are treated separately; the terms of the classes in an image are added.
         """
         with torch.autocast(maps.embedding.device.type, enabled=False):
             embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
@@ -211,7 +212,7 @@ class DiscriminativeLoss(nn.Module):
         return length
 
     def _crowd(self, objects: Objects) -> Int[Tensor, " k"]:
-        """Number of each object's image and class, together."""
+        """One number for each object's image and class together."""
         return objects.image * (self.n_classes + 1) + objects.classes
 
     def _weight_of_objects(self, objects: Objects) -> Float[Tensor, " k"]:
@@ -257,7 +258,7 @@ class DiscriminativeLoss(nn.Module):
         probability: Float32[np.ndarray, "_ h w"],
         classes: Int[np.ndarray, "h w"],
     ) -> Instances:
-        """Objects of one image; mean shift begins where the class is surest."""
+        """Objects of one image; mean shift begins where the class is most certain."""
         min_size = int(self.thresholds["min_size"])
 
         def group(priority: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
@@ -278,11 +279,11 @@ class DiscriminativeLoss(nn.Module):
     def group_seeded(
         self, maps: Maps, truth: Truth, *, semantics: str = "predicted", centres: str = "true"
     ) -> list[Instances]:
-        """Objects with parts of the truth put in: the paper's study of its components.
+        """Objects found with parts of the truth: the paper's study of its components.
 
         Args:
             maps: of a batch.
-            truth: of the same.
+            truth: of the same batch.
             semantics: "predicted", the network's classes, or "true" ones.
             centres: "true": an object is all pixels of its class within the bandwidth of the mean embedding over the
                 true object, with score 1, and objects may overlap; or "mean-shift".
@@ -325,13 +326,13 @@ def group_plain(
 
     Args:
         embedding: of the foreground pixels.
-        priority: the free pixel that has most of it, the first of equals, is where the next object is looked for.
+        priority: the next search starts at the free pixel with the highest priority, the first one if several tie.
         region: pixels of different regions never meet.
-        bandwidth: radius of the ball whose pixels give the next mean, and at last the object.
+        bandwidth: radius of the ball whose pixels give the next mean and, finally, the object.
         min_size: a group of fewer pixels is dropped.
 
     Returns:
-        0 for dropped pixels, or the object's number, from 1 in the order of being found.
+        0 for dropped pixels, or the object's number, from 1 in the order in which objects are found.
     """
     labels = torch.zeros(len(priority), dtype=torch.int32)
     found = 0
@@ -342,7 +343,7 @@ def group_plain(
             seed = places[priority[places].argmax()]
             mean = _climb(embedding, free, embedding[:, seed], bandwidth)
             claim = free & (squared_distance(embedding, mean) < bandwidth**2)
-            claim[seed] = True  # the loop must end, also where an embedding is not a number
+            claim[seed] = True  # the loop must end, even if an embedding is not a number
             if claim.sum() >= min_size:
                 found += 1
                 labels[claim] = found
@@ -353,7 +354,7 @@ def group_plain(
 def _climb(
     embedding: Float[Tensor, "d n"], free: Bool[Tensor, " n"], mean: Float[Tensor, " d"], bandwidth: float
 ) -> Float[Tensor, " d"]:
-    """Where the mean of the free pixels around comes to rest."""
+    """The point at which the mean of the free pixels around comes to rest."""
     for _ in range(MAX_ITERATIONS):
         near = free & (squared_distance(embedding, mean) < bandwidth**2)
         if not near.any():
@@ -365,7 +366,7 @@ def _climb(
 
 
 def squared_distance(embedding: Float[Tensor, "d n"], mean: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
-    """Squared Euclidean distance of each embedding to a point, dimension after dimension."""
+    """Squared Euclidean distance of each embedding to a point, summed dimension by dimension."""
     total = torch.zeros_like(embedding[0])
     for values, m in zip(embedding, mean, strict=True):
         total = total + (values - m) * (values - m)

@@ -1,9 +1,9 @@
 """Recurrent pixel embedding: pixels are points on a sphere, and mean shift is a network that draws them together.
 
-The network gives each pixel a direction. In training, directions of one object turn to each other and those of
-different objects away, until their cosine falls below a margin. Mean shift moves each direction towards its
-neighbours; its loops are layers without weights of their own, and the loss is taken after every one, so that the
-embedding learns to be easily grouped. At last pixels whose directions meet are one object.
+The network gives each pixel a direction. In training, directions within an object turn towards each other, and those of
+different objects turn away until their cosine falls below a margin. Mean shift moves each direction towards its
+neighbours; its loops are layers without weights of their own, and the loss is taken after each of them, so that the
+embedding learns to be easy to group. Finally, pixels whose directions meet are one object.
 
 Source: Kong and Fowlkes, "Recurrent Pixel Embedding for Instance Grouping", CVPR 2018. The published code gives no
 grouping after the loops; the one here is our own.
@@ -37,7 +37,7 @@ from attractor.semantics import group_then_classify, likeliest_classes
 from attractor.truth import Objects, Truth
 
 EPSILON = 1e-5  # added to a vector's length before dividing by it
-CHUNK = 8192  # points that are shifted at a time: what is made of them stays in the processor's cache
+CHUNK = 8192  # points that are shifted at a time: the intermediate results fit into the CPU's cache
 STILL = 1e-3  # pixels that move less than this have arrived
 
 
@@ -45,7 +45,7 @@ STILL = 1e-3  # pixels that move less than this have arrived
 class Maps:
     """What the network says of each pixel, raw."""
 
-    embedding: Float[Tensor, "b e h w"]  # of any length; its direction counts
+    embedding: Float[Tensor, "b e h w"]  # of any length; only its direction counts
     semantic: Float[Tensor, "b _ h w"]  # logits of background and the c classes
 
 
@@ -98,38 +98,38 @@ class RecurrentPixelEmbedding(nn.Module):
         """Build the network and keep the numbers of the paper.
 
         Args:
-            make_network: gives a network for a list of output channels, one entry a decoder.
+            make_network: gives a network for a list of output channels, one entry for each decoder.
             n_classes: classes, besides background.
             dimension: of the space that the sphere lies in; 64 in the paper.
             margin: alpha: calibrated similarity, (1 + cosine) / 2, that pixels of different objects may have; 0.5 in
                 the paper, which is a right angle.
-            groups: how many objects, background counted as one, must be held apart; see `most_groups`.
+            groups: how many objects, counting the background as one, must be kept apart; see `most_groups`.
             pair_loss: "squared", the objective whose gradient trained the published models, or "linear", as the paper
-                writes it. With the linear one an object's pixels can come to rest at right angles to each other, where
-                no pair of different objects is left to be mended.
+                writes it. With the linear one, an object's pixels can come to rest at right angles to each other,
+                because no pair of pixels from different objects is wrong any more.
             negative_weight: lambda, of pairs from different objects; 5 in the published training.
-            pixels: of an image, sampled for the loss; all their pairs count.
-            sampling: "uniform", or "balanced": as many pixels of each object and of the background.
-            reach: hold apart only objects that lie near each other: see `Objects.near`. None, the paper's, is all.
+            pixels: sampled from each image for the loss; all their pairs count.
+            sampling: "uniform", or "balanced": equally many pixels of each object and of the background.
+            reach: keep apart only objects that lie near each other: see `Objects.near`. None, as in the paper, is all.
             coordinates: "phase": two channels of the network say where each pixel's object is, as in spatial
                 embeddings, and four dimensions of the sphere hold that place as cosine and sine along rows and
                 columns; not in the paper. "none" is the paper's.
-            coordinate_period: pixels after which such a place looks the same again; some three objects wide, for which
-                `reach` and `connected` make up.
+            coordinate_period: pixels after which such a place repeats, about three objects wide; `reach` and
+                `connected` make up for the ambiguity.
             loops: of mean shift in training; the loss is taken before the first and after each.
             loops_from: epoch of training, counted from 0, from which they take part. Before objects are apart, mean
-                shift only draws them closer, and nothing is learned: a few epochs without it come first.
+                shift only draws them closer and nothing is learned, so a few epochs without it come first.
             bandwidth: delta of mean shift, whose concentration is kappa = 1 / delta^2. None couples it to the margin,
                 kappa = 3 / (1 - alpha); the published code has 0.1 and 0.2.
-            learn_bandwidth: whether the bandwidth is learned, from that value on.
+            learn_bandwidth: whether the bandwidth is learned, starting from that value.
             step: eta: how far a loop moves a pixel to its mean, above 0 and at most 1.
             embedding_weight: of the pair loss, summed over the loops.
             semantic_weight: of the cross entropy of the classes.
-            grouping_loops: the most loops of mean shift before grouping; it ends where pixels rest.
-            anchors: pixels of a region, evenly spread, that all its pixels are drawn to in grouping, so that not every
-                pair of pixels is looked at.
+            grouping_loops: the most loops of mean shift before grouping; it ends earlier if all pixels are at rest.
+            anchors: number of evenly spread pixels of a region that all its pixels are drawn to in grouping, so that
+                not every pair of pixels has to be looked at.
             foreground_threshold: probability from which a pixel belongs to an object.
-            similarity_threshold: cosine from which pixels are of one object, after mean shift.
+            similarity_threshold: cosine from which pixels belong to one object, after mean shift.
             min_size: objects have at least this many pixels of the image.
             connected: whether objects are of one piece. If so, each connected region of the foreground is grouped
                 on its own, groups are split into connected parts, and the pixels of groups that are too small go to
@@ -174,9 +174,9 @@ class RecurrentPixelEmbedding(nn.Module):
 
     @staticmethod
     def suggestions(statistics: ObjectStatistics) -> Suggestions:
-        """Keys of a recipe that suit such objects; they are taken to be of one piece.
+        """Keys of a recipe that suit such objects, which are assumed to be of one piece.
 
-        Dimension and sampled pixels are smaller than in the paper, for the sake of processors without a GPU.
+        The dimension and the number of sampled pixels are smaller than in the paper, for machines without a GPU.
         """
         options = {
             "dimension": 16,
@@ -201,7 +201,7 @@ class RecurrentPixelEmbedding(nn.Module):
         return unit(self._placed(maps.embedding), 1), maps.semantic.softmax(1)
 
     def _placed(self, embedding: Float[Tensor, "b e h w"]) -> Float[Tensor, "b d h w"]:
-        """The embedding with the place that each pixel points at in it, where it has one."""
+        """The embedding with the place that each pixel points at, if it is to have one."""
         if self.coordinates == "none":
             return embedding
         position = [
@@ -240,7 +240,7 @@ class RecurrentPixelEmbedding(nn.Module):
         if self.sampling == "uniform":
             return valid[torch.randperm(len(valid), device=owner.device)[: self.pixels]]
         group = torch.unique(owner[valid], return_inverse=True)[1]
-        # the highest of such keys are a sample without replacement in which each group has the same chance
+        # the highest of these keys are a sample without replacement in which each group has the same chance
         keys = torch.rand(len(valid), device=owner.device).log() * torch.bincount(group)[group]
         return valid[keys.topk(self.pixels).indices]
 
@@ -249,8 +249,8 @@ class RecurrentPixelEmbedding(nn.Module):
     ) -> Float[Tensor, ""]:
         """Pair loss before the first loop and after each.
 
-        What a loop makes of its points is forgotten and made again in the backward pass, so that memory does not grow
-        with loops.
+        The results of a loop are not kept but computed again in the backward pass, so that memory does not grow with
+        the number of loops.
         """
         weight = pair_weights(group).to(x.dtype)
         same = group[:, None] == group
@@ -370,7 +370,7 @@ def unit(x: Float[Tensor, "*shape"], axis: int) -> Float[Tensor, "*shape"]:
 
 
 def pair_weights(group: Int[Tensor, " n"]) -> Float[Tensor, "n n"]:
-    """Weight of each ordered pair of pixels: all pairs of two groups have the same together, and all pairs 1.
+    """Weight of each ordered pair of pixels: for any two groups the pairs add up to the same, and all pairs to 1.
 
     Args:
         group: of each pixel, any integers.
@@ -389,7 +389,7 @@ def pair_loss(
     margin: float,
     squared: bool = False,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Loss of pairs of one group, which are less than alike, and of two groups, which are more alike than the margin.
+    """Loss of pairs within a group that are not equal, and of pairs across groups that are more alike than the margin.
 
     Args:
         x: unit vectors.
@@ -413,7 +413,7 @@ def shift(
 ) -> Float[Tensor, "n d"]:
     """One loop of mean shift on the sphere: each point moves towards the mean of the anchors around it.
 
-    An anchor counts by exp(kappa (cosine - 1)), and a point that is none by `itself`.
+    An anchor has the weight exp(kappa (cosine - 1)); a point that is not an anchor itself has the weight `itself`.
     """
     own = torch.as_tensor(itself, dtype=x.dtype, device=x.device).expand(len(x))[:, None]
     kernel = torch.exp(kappa * (x @ anchors.T - 1))
@@ -424,10 +424,10 @@ def shift(
 def shifted(
     x: Float[Tensor, "n d"], kappa: float, step: float, loops: int, most_anchors: int
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
-    """Points after mean shift, and how dense the anchors lie around each.
+    """Points after mean shift, and how densely the anchors lie around each.
 
-    The anchors are every so many-th of the points, and are shifted like the others. A point that is none counts in its
-    own mean as what a point is to the anchors, one of so many, so that an object without an anchor is not lost.
+    The anchors are every nth point, and are shifted like the others. A point that is not an anchor counts in its own
+    mean with the weight that one point has against an anchor, 1/n, so that an object without an anchor is not lost.
     """
     chosen = torch.linspace(0, len(x) - 1, min(len(x), most_anchors)).round().long()
     itself = torch.full((len(x),), len(chosen) / max(len(x), 1), dtype=x.dtype)
@@ -447,8 +447,8 @@ def shifted(
 def points_that_meet(x: Float[Tensor, "n d"], density: Float[Tensor, " n"], similarity: float) -> Int32[Tensor, " n"]:
     """Groups of points that meet.
 
-    The densest free point takes all free ones around it, and so on; at last each point goes to the group whose members
-    it is most alike in the mean.
+    The densest free point takes all free points around it, and so on; finally, each point goes to the group whose
+    members it is most similar to on average.
 
     Args:
         x: unit vectors.
@@ -472,11 +472,11 @@ def points_that_meet(x: Float[Tensor, "n d"], density: Float[Tensor, " n"], simi
 
 
 def most_groups(margin: float, dimension: int) -> float:
-    """How many groups can lie on the sphere with every two no more alike than the margin: never more than this.
+    """An upper bound on how many groups fit on the sphere if no two are more alike than the margin.
 
-    Below a margin of 0.5 (angles wider than a right one) the bound is that of a simplex, at 0.5 that of the axes'
-    ends; both are reached. Above, it is the number of disjoint caps that the sphere's area could hold, which is not
-    reached.
+    Below a margin of 0.5 (angles wider than a right angle) the bound is that of a simplex, at 0.5 that of the ends of
+    the axes; both are reached. Above, it is the number of disjoint caps that the sphere's area could hold, which is
+    not reached.
 
     Args:
         margin: calibrated similarity, (1 + cosine) / 2.
@@ -493,7 +493,7 @@ def most_groups(margin: float, dimension: int) -> float:
 
 
 def _pixels_of_regions(region: Int32[np.ndarray, "h w"]) -> list[Int[np.ndarray, "_"]]:
-    """Places of the pixels of each region that has any, in row-major order."""
+    """Positions of the pixels of each region that has any, in row-major order."""
     flat = np.flatnonzero(region)
     order = np.argsort(region.ravel()[flat], kind="stable")
     sizes = np.bincount(region.ravel()[flat])[1:]

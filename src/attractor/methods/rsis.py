@@ -1,8 +1,8 @@
 """RSIS: a recurrent network that emits one object after another, and says when to stop.
 
-An encoder sees the image once. A chain of convolutional LSTMs, coarse to fine with skip connections, then runs once an
-object: each run gives a mask, a class, and whether there is anything left; only the LSTMs' memory knows what was found
-before. Training does not say in which order: a Hungarian matching gives each emitted mask the object it fits best.
+An encoder sees the image once. A chain of convolutional LSTMs, coarse to fine with skip connections, then runs once for
+each object: each run gives a mask, a class, and whether there is anything left; only the LSTMs' memory knows what was
+found before. Training does not prescribe an order: Hungarian matching assigns objects to the masks they fit best.
 
 Source: Salvador et al., "Recurrent Neural Networks for Semantic Instance Segmentation", 2017.
 Shapes: `b` images, `c` classes, `h` rows, `w` columns, `t` steps, `k` objects, `n` pixels, `d` features.
@@ -54,7 +54,7 @@ class RSIS(nn.Module):
     """The method of Salvador et al. 2017 on the features of any network."""
 
     ordered: ClassVar[bool] = True  # labels are numbered in the order in which the objects were found
-    tileable: ClassVar[bool] = False  # an object is found once in an image, and its step depends on all others
+    tileable: ClassVar[bool] = False  # each object is found once in an image, and its step depends on all others
     # What a threshold can be, and what validation tries; sizes are pixels.
     threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "stop_threshold": (0.0, 1.0),
@@ -93,20 +93,20 @@ class RSIS(nn.Module):
         Args:
             make_network: gives a network for a list of output channels; only its pyramid of features is used.
             n_classes: classes of objects.
-            steps: the longest sequence: no image can have more objects found. The paper has 10 for Pascal VOC, 20 for
-                leaves and Cityscapes.
+            steps: the longest sequence, which limits the objects found in an image. The paper has 10 for Pascal VOC,
+                20 for leaves and Cityscapes.
             hidden: features of the coarsest LSTM; each finer one has half as many.
             skip: how a level's features join what comes from the coarser LSTM: "concat", "sum", "mul", or "none".
             coordinates: whether the features also hold each pixel's position, from -1 to 1 along each side of the
-                image; not in the paper, and of help where objects look alike.
+                image; not in the paper, but it helps if objects look alike.
             mask_weight: of the soft IoU of the masks.
             class_weight: of the cross entropy of the classes.
             stop_weight: of the cross entropy of stopping.
             stop_loss: "all", over all steps, as in the paper, or "published": over the steps up to the first after
-                the last object, by halves, as in the published code.
+                the last object, each side halved, as in the published code.
             stop_mode: "break": the first step without an object ends the sequence, as in the paper; or "skip": such
                 steps are left out, and later ones may still find objects, as in the published code.
-            first_steps: the curriculum: length of the sequences in the first epoch of training; None for the whole.
+            first_steps: the curriculum: length of the sequences in the first epoch of training; None for full length.
             epochs_per_step: the curriculum: epochs after which sequences grow by one step.
             stop_threshold: probability of an object from which a step counts.
             mask_threshold: probability from which a pixel is part of the mask.
@@ -144,7 +144,7 @@ class RSIS(nn.Module):
 
     @staticmethod
     def suggestions(statistics: ObjectStatistics) -> Suggestions:
-        """Keys of a recipe that suit such objects: crops that seldom hold more than the sequence."""
+        """Keys of a recipe that suit such objects: crops that seldom hold more objects than there are steps."""
         per_pixel = statistics.count / statistics.image_sizes.prod(1).sum()
         side = int(np.clip(8 * (math.sqrt(10 / per_pixel) // 8), 32, 256))  # ten objects in a crop, on average
         return {
@@ -177,7 +177,7 @@ class RSIS(nn.Module):
     def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
         """`mask`, `class` and `stop`, each the mean over an image's steps, then over images.
 
-        An image with more objects than steps has its largest ones taught.
+        If an image has more objects than there are steps, the largest ones are taught.
         """
         with torch.autocast(maps.mask.device.type, enabled=False):
             mask, classes, stop = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
@@ -212,7 +212,7 @@ class RSIS(nn.Module):
 
     @torch.no_grad()
     def group(self, maps: Maps) -> list[Instances]:
-        """Objects of each image in the order of being found; the score is that of the object times that of its class.
+        """Objects of each image in the order found; the score is the probability of an object times that of its class.
 
         A pixel that several masks claim goes to the one that is surest of it.
         """
@@ -244,7 +244,7 @@ class RSIS(nn.Module):
             labels = parts.largest(labels)
         labels, kept = relabel(parts.without_small(labels, int(self.thresholds["min_size"])))
         chosen = steps[kept - 1]
-        of_class = np.nan_to_num(classes[chosen, 1:])  # where a class's probability is no number, the score is 0
+        of_class = np.nan_to_num(classes[chosen, 1:])  # if a class's probability is NaN, the score is 0
         scores = stop[chosen] * of_class.max(1, initial=0)
         return Instances(labels, 1 + of_class.argmax(1).astype(np.int32), scores.astype(np.float32))
 
@@ -267,7 +267,7 @@ class RecurrentDecoder(nn.Module):
         if hidden < 1 or hidden % 2 ** (levels - 1):
             raise InputError(
                 f"hidden is {hidden}; this network has {levels} levels, each with half the features of the one below, "
-                f"so that it must be a multiple of {2 ** (levels - 1)}."
+                f"so it must be a multiple of {2 ** (levels - 1)}."
             )
         self.skip, self.coordinates = skip, coordinates
         sizes = [hidden // 2**level for level in range(levels)]  # coarse to fine
@@ -287,7 +287,7 @@ class RecurrentDecoder(nn.Module):
     def forward(
         self, pyramid: Sequence[Float[Tensor, "b _ _ _"]], size: Sequence[int | torch.SymInt], steps: int
     ) -> Maps:
-        """What each of so many steps says, with masks of the image's size."""
+        """What each of this many steps says, with masks of the image's size."""
         finest_first = [torch.cat([x, positions(x)], 1) if self.coordinates else x for x in pyramid]
         skips = [tap(x) for tap, x in zip(self.taps, reversed(finest_first), strict=True)]
         masks, classes, stops = self.run(skips, steps, ahead=self.skip == "concat")
@@ -299,9 +299,9 @@ class RecurrentDecoder(nn.Module):
     def run(
         self, skips: list[Float[Tensor, "b _ _ _"]], steps: int, *, ahead: bool
     ) -> tuple[Float[Tensor, "b t 1 _ _"], Float[Tensor, "b t _"], Float[Tensor, "b t"]]:
-        """Masks at the finest features' size doubled, classes and stop of all steps.
+        """Masks at twice the size of the finest features, classes and stop of all steps.
 
-        With `ahead`, what the gates make of the skips, which stay the same, is computed once instead of in every step.
+        With `ahead`, the gates' share from the skips, which is always the same, is computed once, not in every step.
         """
         prepared: list[Prepared | None] = [None] * len(skips)
         if ahead:
@@ -367,13 +367,13 @@ class ConvLSTM(nn.Module):
         return _remembered(self.gates(torch.cat([x, h], 1)), c)
 
     def prepared(self, skip: Float[Tensor, "b _ h w"]) -> Prepared:
-        """What the gates make of the last channels of their input, and their weights for all the others."""
+        """The gates' response to the last channels of their input, and their weights for the other channels."""
         n_before = self.gates.in_channels - self.hidden - skip.shape[1]
         before, of_skip, of_state = self.gates.weight.split([n_before, skip.shape[1], self.hidden], 1)
         return F.conv2d(skip, of_skip, self.gates.bias, padding=1), torch.cat([before, of_state], 1)
 
     def step(self, x: Float[Tensor, "b _ h w"] | None, state: State | None, prepared: Prepared) -> State:
-        """As `forward` of the input and the skip that was prepared, concatenated; the coarsest has a skip alone."""
+        """Like `forward` of the input concatenated with the prepared skip; the coarsest level has only a skip."""
         fixed, weight = prepared
         if state is None:
             zeros = fixed.new_zeros(fixed.shape[0], self.hidden, *fixed.shape[-2:])
@@ -391,10 +391,10 @@ def _remembered(gates: Float[Tensor, "b _ h w"], c: Float[Tensor, "b d h w"]) ->
 
 
 def match(cost: Float[Tensor, "t k"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Which step is taught which object, so that the costs add up to the least.
+    """Which step is taught which object, such that the sum of the costs is least.
 
     Args:
-        cost: of teaching a step an object; with fewer steps than objects some objects have none.
+        cost: of teaching a step an object; if there are fewer steps than objects, some objects are left out.
 
     Returns:
         Steps, ascending, and the object of each.

@@ -3,7 +3,7 @@
 The network gives each pixel an offset, a bandwidth and a seed score. Offset plus position is the pixel's
 embedding. An object is a Gaussian in embedding space; its pixels are those with a value above one half, so the
 bandwidth is learned from the IoU that it leads to. The seed score says how close a pixel's embedding is to its
-object's centre; grouping starts from the best one, claims what lies inside its margin, and repeats.
+object's centre; grouping starts from the best seed, claims what lies inside its margin, and repeats.
 
 Source: Neven et al., "Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth",
 CVPR 2019; Lalit et al., "EmbedSeg", 2021, for the medoid and test-time augmentation.
@@ -40,7 +40,7 @@ from attractor.truth import Objects, Truth
 N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
 OBJECTIVES = ("gaussian", "hinge", "regression")
-MOST_PIXELS = 1 << 30  # that a size or length can be
+MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class Rules(TypedDict):
 
 @dataclass(frozen=True)
 class Points:
-    """The foreground pixels of one class, row by row: all that grouping needs to know."""
+    """The foreground pixels of one class, row by row: everything that grouping needs."""
 
-    pixel: Int32[np.ndarray, " n"]  # place in the image, counted row by row
+    pixel: Int32[np.ndarray, " n"]  # position in the image, counted row by row
     score: Float[np.ndarray, " n"]
     embedding: Float[np.ndarray, "2 n"]
     concentration: Float[np.ndarray, "2 n"]
 
     @classmethod
     def joined(cls, parts: Sequence[Points]) -> Points:
-        """The pixels of strips of an image, from the first to the last."""
+        """The pixels of all strips of an image, from first to last."""
         if len(parts) == 1:
             return parts[0]
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts], -1) for field in fields(cls)))
@@ -121,7 +121,7 @@ class SpatialEmbeddings(nn.Module):
         """Build the network and keep the numbers of the paper.
 
         Args:
-            make_network: gives a network for a list of output channels, one entry a decoder.
+            make_network: gives a network for a list of output channels, one entry for each decoder.
             n_classes: classes, each with its own seed map.
             margin: "elliptical" (learned; the paper's best), "circular" (learned) or "fixed".
             centre: what an object's pixels are drawn to: "learnable", the mean of their embeddings (the paper's
@@ -130,24 +130,24 @@ class SpatialEmbeddings(nn.Module):
             objective: "gaussian", the paper's loss, or one of its baselines: "regression" (section 3.1) and
                 "hinge" (3.2), which need `margin="fixed"` and one of the centres that the labels decide.
             fixed_margin: in pixels, for `margin="fixed"`: half the width of the smallest claim; delta of 3.2.
-            initial_margin: in pixels, what an untrained network answers.
-            grid_step: grid units a pixel along (row, column).
-            foreground_weight: f of the seed loss; one number, or one a class.
+            initial_margin: in pixels, the margin that an untrained network gives.
+            grid_step: grid units per pixel along (row, column).
+            foreground_weight: f of the seed loss; one number, or one for each class.
             instance_weight: of the instance term in the loss.
             smoothness_weight: of the smoothness term.
             seed_weight: of the seed term.
             foreground_threshold: seed score above which a pixel can belong to an object.
             seed_threshold: seed score from which a pixel can start one; the paper's Cityscapes models use 0.9.
             min_size: objects have at least this many pixels. The published code asks for more than 128, and has 128 in
-                the two that follow; EmbedSeg has 0.
-            min_foreground: images with no more foreground pixels than this are left empty.
-            min_free: grouping ends when no more pixels than this are unclaimed.
-            count_seed: whether the seed counts as new in its own claim. The published code says no, so that an
+                the next two; EmbedSeg has 0.
+            min_foreground: images with this many foreground pixels or fewer are left empty.
+            min_free: grouping ends when this many pixels or fewer are unclaimed.
+            count_seed: whether the seed counts as new in its own claim. In the published code it does not, so an
                 object of one or two pixels is never found.
             overwrite: whether a later object takes pixels that an earlier one has, as in the published code.
 
         Raises:
-            InputError: if a name or a combination is not one of these.
+            InputError: if a name or a combination of names is not one of these.
         """
         super().__init__()
         check_choice("margin", margin, tuple(N_SIGMA))
@@ -186,7 +186,7 @@ class SpatialEmbeddings(nn.Module):
 
     @staticmethod
     def suggestions(statistics: ObjectStatistics) -> Suggestions:
-        """Keys of a recipe that suit such objects: the margin by their shape, where it starts by their size."""
+        """Keys of a recipe that suit such objects: their shape decides the kind of margin, their size its start."""
         ratio = np.median(statistics.extents.max(1) / statistics.extents.min(1).clip(1))
         options: dict[str, object] = {
             "margin": "elliptical" if ratio >= 1.15 else "circular",
@@ -198,7 +198,7 @@ class SpatialEmbeddings(nn.Module):
         return {"model": {"options": options}}
 
     def _start_at(self, margin: float) -> None:
-        """Let an untrained network point nowhere, with one margin (pixels) for all."""
+        """Let an untrained network point nowhere, with the same margin (in pixels) everywhere."""
         n = 2 + N_SIGMA[self.margin]
         last = self.network.heads[0]
         sigma = torch.tensor(self._sigma_of(margin))
@@ -215,7 +215,7 @@ class SpatialEmbeddings(nn.Module):
 
     @torch.no_grad()
     def put_rows_first(self) -> None:
-        """Exchange rows and columns in a network that was trained to give (x, y), as models of format 1 were."""
+        """Swap rows and columns in a network that was trained to give (x, y), as models of format 1 were."""
         last = self.network.heads[0]
         assert last.bias is not None
         order = [1, 0, 3, 2] if self.margin == "elliptical" else [1, 0]
@@ -252,7 +252,7 @@ class SpatialEmbeddings(nn.Module):
         return maps.sigma.expand(b, 2, h, w)
 
     def turned(self, maps: Maps, view: View) -> Maps:
-        """Maps of the image of which `maps` saw a view: pixels put back, and the vectors turned with them."""
+        """Maps of the image itself, from those of a view: pixels are put back, and the vectors turned with them."""
         offset, sigma, seed = view.undo(maps.offset), view.undo(maps.sigma), view.undo(maps.seed)
         if self.margin == "circular" and self.grid_step[0] != self.grid_step[1]:  # round before, and not when turned
             sigma = sigma.expand(-1, 2, -1, -1)
@@ -266,7 +266,7 @@ class SpatialEmbeddings(nn.Module):
     def _upright(
         self, row: Float[Tensor, "b h w"], column: Float[Tensor, "b h w"], sigma: Float[Tensor, "b s h w"]
     ) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"], Float[Tensor, "b _ h w"]]:
-        """Raw vectors and sigma of an image that lay on its side; grid units along rows and columns may differ."""
+        """Raw vectors and sigma of an image that was on its side; grid units along rows and columns may differ."""
         height, width = self.grid_step
         if height == width:
             return column, -row, sigma.flip(1)
@@ -277,10 +277,10 @@ class SpatialEmbeddings(nn.Module):
     def averaged(self, views: Sequence[Maps]) -> Maps:
         """Mean of several maps of one image, for test-time augmentation.
 
-        Offsets are averaged in grid units. Where objects are drawn to the mean of their embeddings, nothing keeps
-        the network from moving *all* embeddings by one vector, and it does; seen turned, that vector points
-        elsewhere. Such moves add up to one move, which changes no distance; in the mean of raw offsets, through the
-        bend of tanh, they would stretch the distances instead.
+        Offsets are averaged in grid units. If objects are drawn to the mean of their embeddings, nothing keeps the
+        network from moving *all* embeddings by one vector, and it does; in a turned view, that vector points
+        elsewhere. Such moves average to a single move, which changes no distance; in the mean of raw offsets, the
+        bend of tanh would make them stretch distances instead.
         """
         offset, sigma, seed = (torch.stack([getattr(maps, field.name) for maps in views]) for field in fields(Maps))
         return Maps(torch.atanh(torch.tanh(offset).mean(0)), sigma.mean(0), seed.mean(0))
@@ -288,7 +288,7 @@ class SpatialEmbeddings(nn.Module):
     # ---------------------------------------------------------------- loss
 
     def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
-        """The paper's three terms: `instance`, `smoothness` and `seed`; an image without objects has the last only."""
+        """The paper's three terms: `instance`, `smoothness` and `seed`; an image without objects has only the last."""
         with torch.autocast(maps.offset.device.type, enabled=False):
             maps = Maps(*(x if x.dtype == torch.float64 else x.float() for x in (maps.offset, maps.sigma, maps.seed)))
             objects = Objects.of(truth)
@@ -347,7 +347,7 @@ class SpatialEmbeddings(nn.Module):
         pixel_class = objects.classes[objects.of_pixel] - 1
         inside = objects.at_pixels(seed)[torch.arange(len(phi), device=seed.device), pixel_class]
         factor = torch.tensor(self.foreground_weight, dtype=seed.dtype, device=seed.device)[pixel_class]
-        # Background of a class is all that is not of that class: the sum over everything, less those pixels.
+        # The background of a class is all that is not of that class: the sum over everything, minus those pixels.
         square = (seed.square().sum(1) * (objects.owner >= 0)).flatten(1).sum(1)
         correction = factor * (inside - phi).square() - inside.square()
         total = square + seed.new_zeros(b).index_add(0, pixel_image, correction)
@@ -359,8 +359,8 @@ class SpatialEmbeddings(nn.Module):
     def group(self, maps: Maps) -> list[Instances]:
         """Objects of each image, class by class, the best seed first.
 
-        Where two classes claim a pixel the higher seed score wins; what is left of an object that loses some must have
-        `min_size` pixels, too.
+        If two classes claim a pixel, the higher seed score wins; what is left of an object that loses pixels must also
+        have `min_size` pixels.
         """
         if self.objective != "regression" and runs_triton(maps.offset.device.type):
             precise = Maps(*(x if x.dtype == torch.float64 else x.float() for x in vars(maps).values()))
@@ -371,10 +371,10 @@ class SpatialEmbeddings(nn.Module):
 
     @torch.no_grad()
     def gathered(self, maps: Maps, *, top: int = 0) -> list[Points]:
-        """Of each class, the pixels above the foreground threshold.
+        """The pixels of each class above the foreground threshold.
 
         Args:
-            maps: of one image, or of some rows of it.
+            maps: of one image, or of some of its rows.
             top: the first of these rows.
         """
         offset, sigma, scores = (_numpy(x[0]) for x in (maps.offset, self._full_sigma(maps), torch.sigmoid(maps.seed)))
@@ -390,7 +390,7 @@ class SpatialEmbeddings(nn.Module):
         return of_classes
 
     def group_gathered(self, parts: Sequence[list[Points]], shape: tuple[int, int]) -> Instances:
-        """Objects of an image of this shape, by what was gathered of all its rows, from the first to the last."""
+        """Objects of an image of this shape, from what was gathered of all its rows, first to last."""
         labels = np.zeros(shape, np.int32)
         best, classes = np.full(1, -1.0), np.zeros(1, np.int32)  # score and class of each label, background first
         for number, of_class in enumerate(zip(*parts, strict=True), 1):
@@ -404,7 +404,7 @@ class SpatialEmbeddings(nn.Module):
             classes = np.concatenate([classes, np.full(len(scores), number, np.int32)])
         if self.n_classes > 1:
             labels[np.bincount(labels.ravel())[labels] < self.thresholds["min_size"]] = 0
-        labels, kept = relabel(labels)  # objects that lost all their pixels are no more
+        labels, kept = relabel(labels)  # objects that lost all their pixels are gone
         return Instances(labels, classes[kept], best[kept].astype(np.float32))
 
     def _group_class(
@@ -423,7 +423,7 @@ class SpatialEmbeddings(nn.Module):
     def _group_on_device(
         self, embedding: Float[Tensor, "2 h w"], concentration: Float[Tensor, "2 h w"], seed: Float[Tensor, "c h w"]
     ) -> Instances:
-        """Objects of one image by the rules of `group_gathered`, found where the maps are; only the objects leave."""
+        """Objects of one image by the rules of `group_gathered`, found on the maps' device, which only they leave."""
         from attractor.kernels.seeded_gaussians_cuda import seeded_gaussians_cuda  # imports Triton
 
         labels = torch.zeros(seed.shape[1:], dtype=torch.int32, device=seed.device)
@@ -487,7 +487,7 @@ def _embedding(position: Float[Tensor, "*b 2 *n"], offset: Float[Tensor, "*b 2 *
 
 
 def _scaled(offset: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
-    """Raw offset that is a multiple of another in grid units; at most the 1 that tanh can give."""
+    """The raw offset that is a multiple of another one in grid units; at most 1, which is all that tanh can give."""
     most = 1 - 2 * torch.finfo(offset.dtype).eps
     return torch.atanh((factor * torch.tanh(offset)).clamp(-most, most))
 
@@ -498,7 +498,7 @@ def _concentration(sigma: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def _numpy(values: Float[Tensor, "*n"]) -> Float[np.ndarray, "*n"]:
-    """On the processor, in at least single precision."""
+    """As a NumPy array, in at least single precision."""
     return (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
@@ -518,7 +518,7 @@ def squared_distance(
 
 
 def _limit(dtype: torch.dtype) -> float:
-    """Ln 2 in the precision of the maps, so that the plain and the fast grouping decide alike."""
+    """Ln 2 in the dtype of the maps, so that the plain and the fast grouping decide alike."""
     return float(torch.tensor(math.log(2), dtype=dtype))
 
 
@@ -538,7 +538,7 @@ def group_plain(
     """The sequential clustering of the paper for one image and class: the definition that the fast form equals.
 
     Returns:
-        The label image, in which an object has no pixel where later ones took them all, and each object's score.
+        The label image and each object's score; an object has no pixels if later ones took them all.
     """
     labels = torch.zeros(seed.shape, dtype=torch.int32)
     foreground = seed > foreground_threshold
@@ -587,7 +587,7 @@ def instance_loss_plain(
 
 
 def _nearest(embedding: Float[np.ndarray, "2 n"], owner: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
-    """Foreground pixels given to the object whose centroid their embedding is nearest to (section 3.1)."""
+    """For each foreground pixel, the object whose centroid its embedding is nearest to (section 3.1)."""
     ids = np.unique(owner[owner > 0])
     if not len(ids):
         return owner
@@ -601,7 +601,7 @@ def class_weights(shares: Float[np.ndarray, " c"]) -> list[float]:
     """Weight f of each class in the seed loss: the rarer, the higher; the most frequent one has the paper's 10.
 
     Args:
-        shares: of all pixels, what objects of each class have, 0 to 1.
+        shares: the share of all pixels that objects of each class have, 0 to 1.
 
     Source: ENet's class weights, 1 / ln(1.02 + share); the paper's text on f is cut off in our copy.
     """
@@ -613,7 +613,7 @@ def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, 
     weights = tuple(weight) if isinstance(weight, Sequence) else (float(weight),) * n_classes
     if len(weights) != n_classes:
         raise InputError(
-            f"foreground_weight has {len(weights)} numbers for {n_classes} classes; give one, or one a class."
+            f"foreground_weight has {len(weights)} numbers for {n_classes} classes; give one, or one for each class."
         )
     for each in weights:
         check_number("foreground_weight", each, 0)

@@ -1,7 +1,7 @@
 """What a network is: maps of an image at its size, from one encoder and any number of decoders.
 
-All networks are made and used alike, so that a method need not know which one it has. `Network` is what each of them
-is; the other protocols are what only some can do, and callers ask for them by `isinstance`.
+All networks are made and used in the same way, so a method need not know which one it has. Each of them is a `Network`;
+the other protocols are what only some can do, and callers ask for them with `isinstance`.
 
 Shapes: `b` images, `c` channels, `h` rows, `w` columns.
 """
@@ -59,7 +59,7 @@ class Network(Protocol):
 
 @runtime_checkable
 class TakesPretrainedEncoder(Protocol):
-    """A network whose encoder can begin with weights that others trained (`model.encoder_weights` of a recipe)."""
+    """A network whose encoder can start from pretrained weights (`model.encoder_weights` of a recipe)."""
 
     def load_encoder(self, path: str | Path, image_channels: int) -> None:
         """Take over the weights of a file.
@@ -75,7 +75,7 @@ class TakesPretrainedEncoder(Protocol):
 
 @runtime_checkable
 class NamesNormalised(Protocol):
-    """A block that knows which of its convolutions a normalisation directly follows: in prediction they become one."""
+    """A block that knows which of its convolutions are directly followed by a normalisation; prediction merges them."""
 
     normalised: ClassVar[tuple[tuple[str, str], ...]]
     """Names of each such convolution and of its normalisation."""

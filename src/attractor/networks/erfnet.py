@@ -117,7 +117,7 @@ class ERFNet(nn.Module):
                 and a tenth of it is used in the shallower ones.
 
         Raises:
-            InputError: if the share is none below 1.
+            InputError: if the share is not at least 0 and below 1.
         """
         super().__init__()
         check_number("dropout", dropout, 0, 0.99)
@@ -132,7 +132,7 @@ class ERFNet(nn.Module):
 
     @staticmethod
     def suggestions() -> dict[str, float]:
-        """Less dropout than the paper has for Cityscapes, as most data sets are easier."""
+        """Less dropout than the paper uses for Cityscapes, as most data sets are easier."""
         return {"dropout": 0.1}
 
     @property

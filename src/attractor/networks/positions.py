@@ -22,7 +22,7 @@ def _evenly(images: Float[Tensor, "b _ h w"], axis: int) -> Float[Tensor, " n"]:
     n = images.shape[axis]
     if isinstance(n, int):
         return torch.linspace(-1, 1, n, dtype=images.dtype, device=images.device)
-    # While a model is exported n stands for any number, which linspace does not take; both agree but for rounding.
+    # While a model is exported, n stands for any number, which linspace does not take; both agree up to rounding.
     place = torch.arange(n, dtype=images.dtype, device=images.device)
     step = 2 / images.new_full((), torch.sym_max(n - 1, 1))
     return torch.where(2 * place < n, place * step - 1, 1 - (n - 1 - place) * step)

@@ -27,7 +27,7 @@ from attractor.errors import InputError, check_number
 
 STRIDES = (32, 16, 8)  # that the coarsest features may have
 MOST_CHANNELS = 512  # of a first layer
-NAMED = 3  # parameters that a message names before it only counts
+NAMED = 3  # parameters that a message names before it only counts the rest
 
 
 def _conv(channels_in: int, channels_out: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -68,7 +68,7 @@ class Bottleneck(nn.Module):
     normalised = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(self, channels_in: int, width: int, stride: int, dilation: int, dilation_after: int) -> None:
-        super().__init__()  # nothing spatial comes after the 3x3, so that `dilation_after` has no use here
+        super().__init__()  # nothing spatial comes after the 3x3, so `dilation_after` has no use here
         self.conv1 = _conv(channels_in, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = _conv(width, width, 3, stride, dilation)
@@ -112,7 +112,7 @@ class ResNet(nn.Module):
 
         Args:
             channels_in: channels of the image.
-            depth: 18, 34, 50 or 101 layers, as they are counted with the classifier.
+            depth: 18, 34, 50 or 101 layers, counted with the classifier.
             stride: of the coarsest features, in pixels: 32, the paper's, or 16 or 8, where the last layers are dilated.
             width: channels of the first layer; all others have multiples of it. The paper's is 64.
 
@@ -159,11 +159,11 @@ def _check(depth: int, stride: int, width: int) -> None:
 
 
 def load_weights(encoder: ResNet, path: str | Path, image_channels: int) -> None:
-    """Give the encoder the weights of a file of torchvision's, as trained on ImageNet.
+    """Give the encoder the weights of one of torchvision's files, as trained on ImageNet.
 
     The classifier in it is ignored. For an image of one channel, the first convolution is summed over its three: it
-    then answers to a grey image as it did to one whose colours are equal. Channels beside the image's, such as
-    coordinates, begin with weights of 0.
+    then responds to a grey image as it did to one whose colours are equal. Channels besides the image's, such as
+    coordinates, start with weights of 0.
 
     Args:
         encoder: is changed in place.
@@ -217,7 +217,7 @@ def _described(content: object) -> str:
 
 
 def _misfits(own: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    """What keeps the weights that were found from being our own; nothing if they fit."""
+    """In what way the weights found do not match our own; empty if they fit."""
     missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in found if name not in own]
     misshapen = [
@@ -245,7 +245,7 @@ def _advice(encoder: ResNet, found: dict[str, Tensor]) -> str:
 
 
 def _depth_of(found: dict[str, Tensor]) -> int | None:
-    """The depth that weights are of, told by kind and number of blocks; None for other weights."""
+    """The depth that the weights belong to, told by kind and number of blocks; None for other weights."""
     starts = {".".join(name.split(".")[:2]) for name in found}
     n_blocks = tuple(sum(start.startswith(f"layer{n}.") for start in starts) for n in (1, 2, 3, 4))
     block = Bottleneck if "layer1.0.conv3.weight" in found else Basic

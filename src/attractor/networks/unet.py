@@ -1,7 +1,7 @@
 """U-Net on a ResNet: a pyramid of features brought back to maps of the image's size.
 
 A decoder starts at the coarsest features, which see far, and doubles their resolution step by step; at each step
-the encoder's features of that resolution are laid beside them, which know exactly where things are.
+it adds the encoder's features of that resolution, which know exactly where things are.
 
 Source: Ronneberger et al. 2015 (U-Net), with a residual network for the way down.
 Shapes: `b` images, `c` channels, `h` rows, `w` columns. Sides may have any length: they are padded to multiples of
@@ -31,7 +31,7 @@ def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class Merge(nn.Module):
-    """Coarse features joined by fine ones, at the resolution of these."""
+    """Coarse features joined with fine ones, at the resolution of the fine ones."""
 
     def __init__(self, channels_coarse: int, channels_fine: int, channels_out: int) -> None:
         super().__init__()
@@ -111,11 +111,11 @@ class UNet(nn.Module):
 
     @staticmethod
     def suggestions() -> dict[str, float]:
-        """Some dropout, as data sets are small."""
+        """Some dropout, as most data sets are small."""
         return {"dropout": 0.1}
 
     def load_encoder(self, path: str | Path, image_channels: int) -> None:
-        """Begin with the ResNet of a file, as trained on ImageNet; see `resnet.load_weights`."""
+        """Start from the ResNet in a file, as trained on ImageNet; see `resnet.load_weights`."""
         load_weights(self.encoder, path, image_channels)
 
     @property
