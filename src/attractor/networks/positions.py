@@ -17,7 +17,7 @@ def positions(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b 2 h w"]:
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(b, 2, h, w)
 
 
-def _evenly(images: Float[Tensor, "b _ h w"], axis: int) -> Float[Tensor, " n"]:
+def _evenly(images: Float[Tensor, "*shape"], axis: int) -> Float[Tensor, " n"]:
     """Numbers from -1 to 1, as many as the images have places along an axis."""
     n = images.shape[axis]
     if isinstance(n, int):
