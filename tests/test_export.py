@@ -47,7 +47,7 @@ def model_of(method: str, channels: int = 1, **options: object) -> Model:
             network="unet",
             channels=channels,
             class_names=names,
-            options=OPTIONS[method] | options,
+            options=OPTIONS.get(method, {}) | options,
             network_options=SMALL,
         )
     )

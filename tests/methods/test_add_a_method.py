@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.methods import test_contract as contract
 
+from attractor.errors import InputError
 from attractor.methods import METHODS
 from attractor.methods.contract import Turns
 
@@ -36,6 +37,13 @@ def test_it_keeps_the_contract(toy, tmp_path):
     contract.test_images_of_any_size_are_answered(NAME, "erfnet", (7, 5))
     contract.test_grouping_ends_whatever_the_network_says(NAME, float("nan"))
     contract.test_methods_say_what_suits_a_data_set(NAME)
+    for value in (float("nan"), float("inf"), -1e9):
+        contract.test_numbers_that_cannot_be_are_refused(NAME, value)
+
+
+def test_it_refuses_what_it_cannot_tell_apart(toy):
+    with pytest.raises(InputError, match="tells no classes apart, and the data have 2"):
+        contract.make(NAME, n_classes=2)
 
 
 def test_the_commands_train_run_and_score_it(toy, attractor_command, annotated, tmp_path):

@@ -1,5 +1,6 @@
 """What every method promises: a newcomer is tested by being listed."""
 
+import inspect
 from functools import partial
 
 import numpy as np
@@ -68,6 +69,8 @@ def test_is_a_method(name):
     method = make(name)
     assert isinstance(method, Method)
     assert lacking(method) == []
+    options = inspect.signature(METHODS[name]).parameters
+    assert {*(f"{term}_weight" for term in method.weights), *method.thresholds} <= set(options)
     assert set(method.thresholds) == set(method.threshold_ranges) == set(method.threshold_candidates)
     for threshold, (low, high) in method.threshold_ranges.items():
         assert low <= method.thresholds[threshold] <= high

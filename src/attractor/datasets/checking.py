@@ -353,7 +353,10 @@ def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
     """Settings that follow from the objects' sizes."""
     if not statistics.count:
         return
-    yield f"crop size {statistics.crop_size}: about twice the extent of large objects, within 128 to 512 and the images"
+    yield (
+        f"crop size {statistics.crop_size}: about twice the extent of large objects, 128 to 512 pixels, and never more "
+        "than the images"
+    )
     yield f"minimum object {statistics.min_object} pixels: 99.5 % of the objects here are at least so large"
     yield f"typical object size {statistics.typical_size:.1f} pixels: the median diameter"
 

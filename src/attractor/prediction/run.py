@@ -96,7 +96,7 @@ class Computed(_Record):
     device_name: str
     engine: str
     dtype: str
-    thresholds: dict[str, float]  # all of the method
+    thresholds: dict[str, int | float]  # all of the method
 
     @classmethod
     def by(cls, segmenter: Segmenter) -> Computed:
