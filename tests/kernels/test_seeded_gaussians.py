@@ -65,7 +65,7 @@ def assert_equal_to_plain(embedding, concentration, seed, form=by_numba, **optio
 
 def coordinates(h, w):
     y, x = np.mgrid[:h, :w]
-    return np.stack([x, y]) * STEP
+    return np.stack([y, x]) * STEP
 
 
 def random_maps(random, h, w, dtype, spread=3.0, margin=3.0):

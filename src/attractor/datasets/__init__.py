@@ -84,11 +84,12 @@ def open_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
 
     Its samples are read when they are asked for:
 
-    >>> cells = open_dataset("cells")
-    >>> cells.names, cells.class_names
-    (('first', 'second'), ('object',))
-    >>> cells[0].labels.max()
-    np.int32(3)
+    >>> from attractor.demo import FOLDER
+    >>> nuclei = open_dataset(FOLDER)
+    >>> nuclei.names, nuclei.class_names
+    (('fluorescence', 'stained'), ('object',))
+    >>> int(nuclei[0].labels.max())
+    92
 
     Args:
         path: a folder or file in one of the layouts in DATASETS.

@@ -2,6 +2,13 @@
 
 For arrays there is a function for each of them, of true and found label images: `panoptic_quality(truth, found)` and
 its siblings below. What evaluation and comparison ask of a metric is in `attractor.metrics.metric`.
+
+Example:
+    >>> import numpy as np, attractor
+    >>> truth = np.array([[1, 1, 0], [0, 0, 2]])
+    >>> found = np.array([[1, 1, 0], [0, 0, 0]])
+    >>> attractor.metrics.average_precision(truth, found).mean_average_precision.value
+    0.5
 """
 
 from __future__ import annotations
