@@ -77,7 +77,7 @@ def results(folder: Path | str = "out") -> list[str]:
             "five.tif",
             lambda path: tifffile.imwrite(path, np.zeros((24, 32, 5), np.uint8), planarconfig="contig"),
             "has 5 channels, the model takes 1",
-            "choose the channels yourself",
+            "select the channels yourself",
         ),
         ("nan.tif", broken_float(np.nan), "1 values are NaN or infinite", "replace them"),
         ("infinite.tif", broken_float(np.inf), "1 values are NaN or infinite", "replace them"),

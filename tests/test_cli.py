@@ -202,7 +202,7 @@ def test_classes_are_left_out_where_label_images_cannot_know_them(attractor_comm
         (["--found", "squares/labels"], "--found needs --truth"),
         (["m", "squares", "--found", "x", "--truth", "squares"], "--found needs --truth"),
         (["nothing", "squares"], "nothing: there is no such model"),
-        (["--found", "squares/labels", "--truth", "nowhere"], "nowhere: no such data set"),
+        (["--found", "squares/labels", "--truth", "nowhere"], "nowhere: there is no such data set"),
         (["--found", "nowhere", "--truth", "squares"], "nowhere: no such file or folder"),
         (["--found", "squares/labels", "--truth", "squares", "--by", "colour"], "no column 'colour' .* columns: kind"),
         (["--found", "squares/labels", "--truth", "squares", "--metric", "ap"], 'no metric "ap"; .* average_precision'),
@@ -313,7 +313,7 @@ def test_convert_says_what_is_lost(attractor_command, doors):
     [
         (["squares", "out", "--to", "yolo"], 'no layout "yolo" to write; there are: label-images'),
         (["squares", "squares", "--to", "coco"], "squares: is there already; give a folder that is new or empty"),
-        (["nowhere", "out", "--to", "coco"], "nowhere: no such data set"),
+        (["nowhere", "out", "--to", "coco"], "nowhere: there is no such data set"),
         (["squares", "out", "--to", "cityscapes"], "object"),
         (["squares", "out", "--to", "coco", "--classes", "car"], "has no class 'car'"),
     ],
@@ -472,7 +472,7 @@ def test_check_says_what_a_model_cannot_hold(attractor_command, annotated, tiny_
         answer = attractor_command("check", annotated, "--model", model)
         assert answer.code == 0, answer.error
         assert (
-            "5 images with more than the 2 objects that the model can hold, up to 4: i1 (4), i0 (3), i2 (3), i3 (3), "
+            "5 images with more than the 2 objects that the model can find, up to 4: i1 (4), i0 (3), i2 (3), i3 (3), "
             "i4 (3); such images lose their smallest objects in training, and 2 at most are found." in answer.out
         )
         assert "2 warnings." in answer.out  # the other is the object of one pixel

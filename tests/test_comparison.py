@@ -402,7 +402,7 @@ def test_wrong_calls_are_answered_in_one_line(attractor_command, tiny_model, fol
     for arguments, message in [
         ([tiny_model, "--data", folder], "1 model given; a comparison needs at least two"),
         ([tiny_model, "nothing", "--data", folder], "nothing: there is no such model"),
-        ([tiny_model, tiny_model, "--data", "nowhere"], "nowhere: no such data set"),
+        ([tiny_model, tiny_model, "--data", "nowhere"], "nowhere: there is no such data set"),
         ([tiny_model, tiny_model, "--data", folder, "--by", "colour"], "no column 'colour'"),
         ([tiny_model, tiny_model, "--data", folder, "--device", "tpu"], 'There is no device "tpu"'),
         ([tiny_model, tiny_model, "--data", folder, "--out", file], "cannot be used as output folder"),

@@ -153,7 +153,7 @@ def test_a_clock_sets_time_aside_for_validation(monkeypatch):
         ({}, "Give the images to learn from, or a recipe that names them"),
         ({"data": "x", "minutes": 0}, "minutes is 0; it must be above 0"),
         ({"data": "x", "minutes": np.nan}, "minutes is nan; it must be above 0"),
-        ({"data": "nowhere"}, "nowhere: no such data set"),
+        ({"data": "nowhere"}, "nowhere: there is no such data set"),
         ({"data": "x", "start": "nothing"}, "nothing: there is no such model"),
     ],
 )

@@ -137,7 +137,7 @@ def _in_order(n: int) -> UInt8[np.ndarray, "n 3"]:
 
 
 def _choose(labels: Int32[np.ndarray, "h w"], n: int) -> Int[np.ndarray, " n"]:
-    """Number of a colour for each label that no neighbour has, or where there is none, that fewest have."""
+    """A colour number for each label that no neighbour has or, if there is no such colour, that the fewest have."""
     earlier: list[list[int]] = [[] for _ in range(n)]  # neighbours that have their colour already
     for first, second in (_neighbours(labels) - 1).tolist():
         earlier[second].append(first)

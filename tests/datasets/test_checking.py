@@ -92,7 +92,7 @@ def test_fewer_than_two_images_are_an_error(tmp_path, n):
 
 def test_a_path_that_is_no_data_set_is_an_error(tmp_path):
     assert "no such data set" in check(tmp_path / "nowhere").errors[0]
-    assert "is not laid out as any data set" in check(tmp_path).errors[0]
+    assert "is not in any layout known here" in check(tmp_path).errors[0]
     (tmp_path / "annotations.json").write_text("{")
     report = check(tmp_path)
     assert "cut short or not JSON" in report.errors[0]

@@ -199,8 +199,11 @@ def test_files_without_a_partner_are_named_and_left_out_of_what_is_salvaged(tmp_
     [
         (NUMBERS[:2], r"_instanceIds.png: has 2 x 6 pixels, but its image ulm_.*_leftImg8bit.png has 3 x 6"),
         ((NUMBERS % 34).astype(np.uint8), "has 8 bits a pixel, in which no object's number fits"),
-        (np.full((3, 6), 255, np.uint16), "the number 255 is none of Cityscapes; numbers are labels of 0 to 33"),
-        (np.full((3, 6), 34000, np.uint16), "the number 34000 is none of Cityscapes"),
+        (
+            np.full((3, 6), 255, np.uint16),
+            "the number 255 does not occur in Cityscapes; numbers are labels from 0 to 33",
+        ),
+        (np.full((3, 6), 34000, np.uint16), "the number 34000 does not occur in Cityscapes"),
     ],
 )
 def test_an_annotation_that_cannot_be_used_is_named(tmp_path, numbers, message):
@@ -214,7 +217,7 @@ def test_an_annotation_in_another_format_is_named(tmp_path):
     street(tmp_path)
     file = tmp_path / "gtFine" / "val" / "ulm" / f"{ULM}_gtFine_instanceIds.png"
     Image.fromarray(NUMBERS).save(file, "TIFF")
-    with pytest.raises(InputError, match=r"_instanceIds.png: is no PNG"):
+    with pytest.raises(InputError, match=r"_instanceIds.png: is not a PNG"):
         Cityscapes(tmp_path)[0]
     dataset = Cityscapes(tmp_path)
     file.unlink()
@@ -472,8 +475,11 @@ def results_with(tmp_path, line):
         ("cut.png 26 0.5", "cut.png: is damaged or cut short"),
         ("../outside.png 26 0.5", r"_pred.txt, line 3: the mask ../outside.png leads out of"),
         ("/outside.png 26 0.5", "line 3: the mask /outside.png leads out of"),
-        ("mask.png 34 0.5", "line 3: the label 34 is none of Cityscapes; objects have 24 person, 25 rider"),
-        ("mask.png -1 0.5", "the label -1 is none of Cityscapes"),
+        (
+            "mask.png 34 0.5",
+            "line 3: the label 34 is not that of an object in Cityscapes; objects have 24 person, 25 rider",
+        ),
+        ("mask.png -1 0.5", "the label -1 is not that of an object in Cityscapes"),
         ("mask.png car 0.5", "line 3: 'mask.png car 0.5' cannot be read; a line is the mask's path"),
         ("mask.png 26", "cannot be read; a line is"),
         ("my mask.png 26 0.5", "cannot be read; a line is"),

@@ -680,7 +680,7 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path, images, message):
 @pytest.mark.parametrize(
     ("categories", "message"),
     [
-        ([], "categories: there is none"),
+        ([], "categories: there are none"),
         ([{"id": 1, "name": "car"}, {"id": 2, "name": "car"}], "categories: two have the name 'car', and classes are"),
         ([{"id": 1}, {"id": 2, "name": "1"}], "categories: two have the name '1'"),
         ([{"id": 1, "name": 5}], "categories: the name of 1 is 5 where a text should be"),

@@ -111,7 +111,7 @@ def test_of_two_layouts_the_surer_one_opens_a_folder(tmp_path):
 def test_two_layouts_that_are_equally_sure_are_both_named(tmp_path):
     write_geojson(tmp_path, [sample("a")], ("cell",))
     write_coco(tmp_path, [sample("a")], ("cell",))
-    with pytest.raises(InputError, match="holds annotations in several layouts, coco and geojson; move those away"):
+    with pytest.raises(InputError, match="holds annotations in several layouts, coco and geojson; move away"):
         open_dataset(tmp_path)
     (tmp_path / "annotations.json").unlink()
     write_labelme(tmp_path, [sample("a")], ("cell",))

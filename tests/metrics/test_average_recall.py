@@ -183,7 +183,9 @@ def test_by_image_is_the_mean_of_images_and_pooled_that_of_objects():
     assert summary.pooled.value.tolist() == pytest.approx([2 / 3] * 4)
     assert (summary.n_images, summary.n_truth, summary.n_proposals) == (2, 3, 2)
     assert summary.index(60) == 2
-    with pytest.raises(InputError, match=r"Nothing was measured with 50 proposals; there is \[1, 10, 60, 100\]"):
+    with pytest.raises(
+        InputError, match=r"Nothing was measured with 50 proposals; these were measured: \[1, 10, 60, 100\]"
+    ):
         summary.index(50)
 
 

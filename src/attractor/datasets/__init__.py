@@ -1,4 +1,4 @@
-"""Annotated images in the layouts that people have them in; `open_dataset` finds out which one it is.
+"""Annotated images in the layouts that are in use; `open_dataset` finds out which one a folder has.
 
 A data set is a sequence of samples that are read when asked for: see `attractor.datasets.sample`.
 """
@@ -51,29 +51,29 @@ DATASETS: dict[str, Layout] = {
 
 
 def layout_of(path: str | Path) -> str:
-    """The name in DATASETS of the layout that recognises the path, the surest where several do.
+    """The name in DATASETS of the layout that recognises the path; if several do, the surest.
 
     Raises:
         InputError: if none does, or two are equally sure; the message lists the layouts.
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: no such data set; check the name and the folder you are in.")
+        raise InputError(f"{path}: there is no such data set; check the name and the folder you are in.")
     found = _recognised(path)
     if len(found) > 1:
         raise InputError(
-            f"{path}: holds annotations in several layouts, {' and '.join(found)}; move those away that are not meant."
+            f"{path}: holds annotations in several layouts, {' and '.join(found)}; move away the ones you do not mean."
         )
     if found:
         return found[0]
     layouts = "; ".join(f"{name}: {layout.layout}" for name, layout in DATASETS.items())
     inside = [part.name for part in sorted(path.glob("*/")) if _recognised(part)]
     hint = f" There are data sets in it, though: {', '.join(inside[:5])}." if inside else ""
-    raise InputError(f"{path}: is not laid out as any data set known here. Accepted are {layouts}.{hint}")
+    raise InputError(f"{path}: is not in any layout known here. These are accepted: {layouts}.{hint}")
 
 
 def _recognised(path: Path) -> list[str]:
-    """The layouts that recognise the path most surely: one, if things are as they should be."""
+    """The layouts that recognise the path most surely: only one, if all is well."""
     evidence = {name: layout.recognises(path) for name, layout in DATASETS.items()}
     surest = max(evidence.values())
     return [name for name, own in evidence.items() if own == surest > Evidence.NONE]
@@ -93,7 +93,7 @@ def open_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
 
     Args:
         path: a folder or file in one of the layouts in DATASETS.
-        split: which part to open where a folder holds several, such as "val".
+        split: which part to open if a folder holds several, such as "val".
 
     Raises:
         InputError: if no layout fits, there is no such split, or what is there cannot be used.
@@ -103,7 +103,7 @@ def open_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
 
 
 def split_path(path: str | Path, split: str | None) -> Path:
-    """The path that opens one split of a data set alone; without a split the path itself.
+    """The path that opens only one split of a data set; without a split, the path itself.
 
     Raises:
         InputError: if no layout fits, or there is no such split; the message lists those that there are.
@@ -144,7 +144,7 @@ class Subset:
 
 
 def split(dataset: Dataset, share: float, seed: int, by: str | None = None) -> tuple[Subset, Subset]:
-    """Training and validation part, the same for the same seed; each has at least one image.
+    """The training and the validation part; each has at least one image, and the same seed gives the same parts.
 
     Args:
         dataset: at least two images.
@@ -153,7 +153,7 @@ def split(dataset: Dataset, share: float, seed: int, by: str | None = None) -> t
         by: a column of the data set; each of its values is then split in this share, as far as whole images allow.
 
     Raises:
-        InputError: if there are fewer than two images, or the share or the column cannot be.
+        InputError: if there are fewer than two images, the share is impossible, or there is no such column.
     """
     if len(dataset) < 2:
         raise InputError(

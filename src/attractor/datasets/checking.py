@@ -1,7 +1,7 @@
 """What is wrong with a data set, and which settings suit it.
 
-Every image is read once. Errors are what training would stop at; warnings what it would learn wrongly or never find.
-After an error the rest is still looked at, so that one run lists everything, at most ten of a kind.
+Every image is read once. Errors are what training would stop at; warnings are what it would learn wrongly or never
+find. After an error the rest is still checked, so that one run lists everything, at most ten of a kind.
 
 Shapes: `k` objects, `m` images.
 """
@@ -27,7 +27,7 @@ from attractor.instances import areas
 from attractor.wording import counted
 
 MOST_OF_A_KIND = 10
-TINY = 2  # pixels; an object of so few has no centre to be drawn to
+TINY = 2  # pixels; an object of this size has no centre to be drawn to
 PERCENTILES = (0.5, 5, 50, 95, 99.5)
 
 
@@ -60,7 +60,7 @@ class ObjectStatistics:
 
     @property
     def class_shares(self) -> Float[np.ndarray, " c"]:
-        """Share of all pixels that objects of each class have."""
+        """For each class, the share of all pixels that its objects have."""
         pixels = np.bincount(self.classes, self.areas[: len(self.classes)], self.n_classes + 1)[1:]
         return np.asarray(pixels / max(self.image_sizes.prod(axis=1).sum(), 1))
 
@@ -71,7 +71,7 @@ class ObjectStatistics:
 
     @property
     def crop_size(self) -> int:
-        """Side of training crops: twice what 95 % of objects extend, a multiple of 8 from 128 to 512.
+        """Side of training crops: twice the extent of 95 % of the objects, as a multiple of 8 from 128 to 512.
 
         It is no larger than the smaller side of nine images in ten, and 256 at most without objects.
         """
@@ -84,7 +84,7 @@ class ObjectStatistics:
 
     @property
     def min_object(self) -> int:
-        """The fewest pixels that a found object should have: what 99.5 % of true objects pass, above TINY."""
+        """The fewest pixels that a found object should have: 99.5 % of true objects have that many; above TINY."""
         return max(int(np.percentile(self.areas, 0.5)), TINY + 1) if self.count else TINY + 1
 
 
@@ -103,7 +103,7 @@ class Report:
     object_counts: dict[str, int]  # image to its number of objects
 
     def for_model(self, class_names: tuple[str, ...], max_instances: int | None) -> Report:
-        """The report with what of these data a model cannot hold.
+        """The report with what a model cannot handle in these data.
 
         Args:
             class_names: the model's; with one class on either side, names do not matter.
@@ -120,7 +120,7 @@ class Report:
         )
 
     def lines(self) -> list[str]:
-        """The report as text, what is worst last, where a terminal's reader looks."""
+        """The report as text, with the worst last, where one looks in a terminal."""
         text = list(self.facts)
         for title, sentences in (
             ("Suggested settings", self.suggestions),
@@ -137,7 +137,7 @@ class Report:
 def check(path: str | Path) -> Report:
     """Read a whole data set and say what is wrong with it, what is in it, and which settings suit it.
 
-    Nothing is raised for what is wrong with the data: it stands in `errors`.
+    Nothing is raised for what is wrong with the data: it is listed in `errors`.
     """
     findings = _Findings()
     try:
@@ -197,7 +197,7 @@ def joined(parts: Sequence[ObjectStatistics], n_classes: int) -> ObjectStatistic
 
 
 def _pieces(labels: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, " k"]:
-    """Number of separate pieces of each label, diagonal neighbours being one piece."""
+    """Number of separate pieces of each label; diagonal neighbours belong to one piece."""
     parts = connected_parts(labels, connectivity=2)
     _, first = np.unique(parts, return_index=True)  # a pixel of each piece
     return np.bincount(labels.ravel()[first], minlength=int(labels.max(initial=0)) + 1)[1:]
@@ -275,12 +275,12 @@ class _Findings:
             yield f"Images differ in the type of their pixels: {self._kinds()}. Their intensities may not compare."
         if self.empty:
             found = f"{counted(len(self.empty), 'image')} without an object: {_listed(self.empty)}"
-            yield f"{found}. Right if there is none to see."
+            yield f"{found}. This is right if there is no object to see."
         if self.in_pieces:
             worst = [f"{place} ({n} pieces)" for n, place in sorted(self.in_pieces, key=lambda found: -found[0])]
             yield (
                 f"{counted(len(self.in_pieces), 'object')} in several pieces: {_listed(worst, 3)}. "
-                "Right if something lies across them; else two objects have one label, or a stray pixel was left."
+                "This is right if something lies across them; else two objects share a label, or pixels are stray."
             )
         if self.tiny:
             where = [f"{name} ({n})" for name, n in self.tiny.most_common()]
@@ -320,7 +320,7 @@ class _Findings:
             share = statistics.area_percentiles
             yield f"area: {share[50]:.0f} pixels in the median, {share[5]:.0f} to {share[95]:.0f} for nine in ten"
             rows, columns = np.percentile(statistics.extents, 95, axis=0)
-            yield f"extent: 95 % of objects reach over at most {rows:.0f} rows and {columns:.0f} columns"
+            yield f"extent: 95 % of objects extend over at most {rows:.0f} rows and {columns:.0f} columns"
         if any(self.ignored):
             touched = sum(share > 0 for share in self.ignored)
             where = f"{counted(touched, 'image')} (crowds, void, and what two objects claim)"
@@ -357,7 +357,7 @@ def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
         f"crop size {statistics.crop_size}: about twice the extent of large objects, 128 to 512 pixels, and never more "
         "than the images"
     )
-    yield f"minimum object {statistics.min_object} pixels: 99.5 % of the objects here are at least so large"
+    yield f"minimum object {statistics.min_object} pixels: 99.5 % of the objects here are at least this large"
     yield f"typical object size {statistics.typical_size:.1f} pixels: the median diameter"
 
 
@@ -377,7 +377,7 @@ def _too_many(counts: dict[str, int], most: int | None) -> Iterator[str]:
     if crowded:
         where = [f"{name} ({n:,})" for name, n in sorted(crowded.items(), key=lambda item: -item[1])]
         yield (
-            f"{counted(len(crowded), 'image')} with more than the {most:,} objects that the model can hold, up to "
+            f"{counted(len(crowded), 'image')} with more than the {most:,} objects that the model can find, up to "
             f"{max(crowded.values()):,}: {_listed(where, 5)}; such images lose their smallest objects in training, and "
             f"{most:,} at most are found."
         )

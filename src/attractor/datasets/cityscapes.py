@@ -2,22 +2,24 @@
 
 ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png are the pictures (leftImg8bit_trainvaltest.zip), and
 ROOT/gtFine/SPLIT/CITY/…_gtFine_instanceIds.png what is on them (gtFine_trainvaltest.zip), 16 bits a pixel. A number
-from 1000 on is an object of label number // 1000; a smaller one is a label. That of an object's class marks a group, in
-which objects were not told apart: a crowd. The other labels are background, or void: what the benchmark leaves out.
+from 1000 on is an object of label number // 1000; a smaller one is a label. The label of an object's class marks a
+group, in which objects were not told apart: a crowd. The other labels are background, or void: what the benchmark
+leaves out.
 
 For training, `Sample.ignore` holds whatever is neither a known object nor certainly background: void, groups, and the
 caravans and trailers, which resemble trucks but are void to the benchmark. `annotate` gives what the official script
-counts instead: groups as crowds, and as void those numbers alone that are themselves void labels, so that to find a
-truck in a single caravan (29000) is wrong. It also gives each object's distance, the median over its pixels, where
-ROOT/disparity and ROOT/camera are there and at least half of the pixels have a disparity; NaN otherwise.
+counts instead: groups as crowds, and as void only those numbers that are themselves void labels, so that finding a
+truck in a single caravan (29000) is wrong. It also gives each object's distance, the median over its pixels, if
+ROOT/disparity and ROOT/camera exist and at least half of the pixels have a disparity; NaN otherwise.
 
-ROOT/gtCoarse is read in the same way: rough outlines well inside of objects, and most pixels unlabelled, hence ignored.
-It serves to train on more pictures (train_extra has 20,000) before the fine annotations. It is no measure of outlines,
+ROOT/gtCoarse is read in the same way: rough outlines well inside objects, and most pixels unlabelled, hence ignored.
+It serves to train on more pictures (train_extra has 20,000) before the fine annotations. It cannot measure outlines,
 and most of what is found beside its objects is left out of the score. Pictures with both are read with gtFine; give
 ROOT/gtCoarse/SPLIT for the other.
 
-Results for the official script are a text file an image, NAME_pred.txt, with a line for each object: the path of its
-mask from the file on, the number of its label, and its score. Masks are 8-bit images in which all but 0 is the object.
+Results for the official script are one text file for each image, NAME_pred.txt, with a line for each object: the path
+of its mask relative to the file, the number of its label, and its score. Masks are 8-bit images in which all but 0 is
+the object.
 
 Source: Cordts et al. 2016; https://github.com/mcordts/cityscapesScripts, `helpers/labels.py` for the labels and
 `evaluation/evalInstanceLevelSemanticLabeling.py` for results.
@@ -78,7 +80,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Files:
-    """What belongs to one picture; the last two need not be there."""
+    """The files of one picture; the last two need not exist."""
 
     picture: Path
     numbers: Path
@@ -229,7 +231,7 @@ def write_cityscapes(path: str | Path, samples: Iterable[Sample], class_names: S
     another form becomes the CITY, with 000000 twice, and its image goes to a city's folder "images".
 
     Raises:
-        InputError: if a class is none of Cityscapes, two samples have one name, an image has more than MOST_OF_A_CLASS
+        InputError: if Cityscapes lacks a class, two samples have one name, an image has more than MOST_OF_A_CLASS
             objects of a class or is no image for PNG, or a file cannot be written.
     """
     path, labels = Path(path), _label_numbers(class_names, str(path))
@@ -356,8 +358,8 @@ def _read_numbers(file: Path) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray,
     unknown = numbers[_labels(numbers) > LAST_LABEL]
     if len(unknown):
         raise InputError(
-            f"{file}: the number {unknown[0]} is none of Cityscapes; numbers are labels of 0 to {LAST_LABEL}, or 1000 "
-            "times one of them and the object's own number."
+            f"{file}: the number {unknown[0]} does not occur in Cityscapes; numbers are labels from 0 to "
+            f"{LAST_LABEL}, or 1000 times one of them and the object's own number."
         )
     return places, numbers
 
@@ -390,7 +392,7 @@ def _png_header(file: Path) -> tuple[int, int, int]:
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}.") from error
     if len(start) < 25 or not start.startswith(_PNG):
-        raise InputError(f"{file}: is no PNG; download it again.")
+        raise InputError(f"{file}: is not a PNG; download it again.")
     width, height, depth = struct.unpack_from(">IIB", start, 16)
     return height, width, depth
 
@@ -420,7 +422,7 @@ def _distances(regions: Int32[np.ndarray, "h w"], n: int, files: _Files) -> Floa
         )
     for k, box in enumerate(ndimage.find_objects(regions, n)):
         own = disparity[box][regions[box] == k + 1]
-        known = own[own > 0]  # 0 says that there is none; 1 is a disparity of 0 pixels, and infinitely far
+        known = own[own > 0]  # 0 means that it is not known; 1 is a disparity of 0 pixels, and infinitely far
         if 2 * len(known) >= len(own):
             with np.errstate(divide="ignore"):
                 distances[k] = np.median(reach / ((known - 1) / 256))
@@ -505,7 +507,7 @@ def write_cityscapes_results(folder: str | Path, name: str, found: Instances, cl
         class_names: name of class 1, 2, …
 
     Raises:
-        InputError: if a class is none of Cityscapes, the name has a space or a slash, or a file cannot be written.
+        InputError: if a class is not one of Cityscapes, the name has a space or a slash, or a file cannot be written.
     """
     folder, labels = Path(folder), _label_numbers(class_names, str(folder))
     if not name or any(sign.isspace() or sign in "/\\" for sign in name):
@@ -522,7 +524,7 @@ def write_cityscapes_results(folder: str | Path, name: str, found: Instances, cl
 
 
 def _write_mask(file: Path, mask: Bool[np.ndarray, "h w"]) -> None:
-    """A mask as 0 and 255. Long runs are all there is to compress: looking for nothing else takes half the time."""
+    """A mask as 0 and 255. There are only long runs to compress: looking for nothing else takes half the time."""
     with atomic(file) as temporary:
         Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", compress_type=zlib.Z_RLE)
 
@@ -532,7 +534,7 @@ def read_cityscapes_results(folder: str | Path, dataset: Cityscapes) -> Iterator
 
     As in the official script, an image's text file is any in the folder or below whose name begins with
     CITY_SEQUENCE_FRAME; of two lines with the same mask the second counts; and labels other than those of the eight
-    classes are passed over. Masks may overlap.
+    classes are ignored. Masks may overlap.
 
     Raises:
         InputError: if an image has no text file or two, at once; for each image in its turn, if a line cannot be used.
@@ -609,7 +611,7 @@ def _read_line(line: str, text: Path, where: str) -> tuple[Path, int, float]:
         )
     if not 0 <= label <= LAST_LABEL:
         known = ", ".join(f"{number} {name}" for name, number in LABELS.items())
-        raise InputError(f"{where}: the label {label} is none of Cityscapes; objects have {known}.")
+        raise InputError(f"{where}: the label {label} is not that of an object in Cityscapes; objects have {known}.")
     return Path(os.path.abspath(text.parent / path)), int(_class_numbers(np.array([label]))[0]), score
 
 

@@ -28,7 +28,7 @@ class WithClasses:
 
         Args:
             dataset: what to read.
-            class_names: of the classes that there will be.
+            class_names: of the new classes.
             numbers: for each class of `dataset`, the number of one of these, from 1; 0 leaves its objects out.
         """
         self.whole, self.numbers = dataset, tuple(numbers)
@@ -107,10 +107,10 @@ def renumbered_objects(found: Instances, numbers: Sequence[int]) -> Instances:
 
 
 def with_classes(dataset: Dataset, names: Sequence[str]) -> WithClasses:
-    """The data set with these classes alone, numbered in this order; objects of others are background.
+    """The data set with only these classes, numbered in this order; objects of others are background.
 
     Raises:
-        InputError: if a name is none of its classes, or there twice.
+        InputError: if a name is not one of its classes, or is given twice.
     """
     if unknown := [name for name in names if name not in dataset.class_names]:
         raise InputError(
@@ -122,5 +122,5 @@ def with_classes(dataset: Dataset, names: Sequence[str]) -> WithClasses:
 
 
 def as_one_class(dataset: Dataset, name: str = "any class") -> WithClasses:
-    """The data set with every object of one class, whose name no model's class should have."""
+    """The data set with all objects in one class, whose name should not be that of any model's class."""
     return WithClasses(dataset, [name], [1] * len(dataset.class_names))

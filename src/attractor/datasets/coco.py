@@ -3,7 +3,7 @@
 Images lie beside the JSON, in `images/` there or one folder up, or, as COCO is downloaded, in the folder that the JSON
 is named after: `annotations/instances_val2017.json` beside `val2017/`. They come in the order of their ids, as
 pycocotools takes them (in the order of the file where only some ids are numbers), and categories become class 1, 2, …
-in the order of theirs. Where a folder holds several JSON files, as `instances_train2017.json` and
+in the order of theirs. If a folder holds several JSON files, such as `instances_train2017.json` and
 `instances_val2017.json`, they are its splits, `train2017` and `val2017`; captions and keypoints beside them are none.
 
 In a label image a pixel belongs to a polygon if its centre lies inside by the even-odd rule, a centre on an edge

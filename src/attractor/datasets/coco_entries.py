@@ -191,7 +191,7 @@ def _read_categories(entries: object, problems: Problems) -> dict[int, str]:
         else:
             names[number] = own
     if not names:
-        problems.add("categories", "there is none; each annotation needs one")
+        problems.add("categories", "there are none; each annotation needs one")
     return dict(sorted(names.items()))
 
 

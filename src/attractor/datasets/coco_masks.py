@@ -81,7 +81,7 @@ def entry(runs: Int[np.ndarray, " r"], shape: tuple[int, int]) -> dict[str, obje
 
 
 def bounding_box(runs: Int[np.ndarray, " r"], shape: tuple[int, int]) -> list[int]:
-    """Lowest x and y, width and height of the pixels that an object has; zeros where there is none."""
+    """Lowest x and y, width and height of the pixels that an object has; zeros if it has none."""
     bounds = np.cumsum(runs)
     starts, ends = (bounds[k : len(bounds) // 2 * 2 : 2] for k in (0, 1))
     starts, last = starts[ends > starts], ends[ends > starts] - 1

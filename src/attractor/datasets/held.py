@@ -52,7 +52,7 @@ class Held:
 
 
 def hold(dataset: Dataset, most_pixels: int = MOST_PIXELS) -> Held:
-    """Read every image of a data set once, and hold them if they have no more than so many pixels.
+    """Read every image of a data set once, and hold the images if they do not have too many pixels.
 
     Raises:
         InputError: if an image cannot be read.

@@ -222,7 +222,7 @@ def _entries(file: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _checked(file: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
-    """The ROIs of an archive, if it is none of those that are made to do harm."""
+    """The ROIs of an archive, unless the archive was made to do harm."""
     total, size = sum(entry.file_size for entry in entries), file.stat().st_size
     if len(entries) > MOST_ENTRIES or total > MOST_BYTES:
         raise InputError(

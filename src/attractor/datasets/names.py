@@ -31,7 +31,7 @@ def as_class_name(value: object, key: str) -> str:
     """A class name from what a file holds under a key.
 
     Raises:
-        InputError: if it is none; the sentence begins with "its".
+        InputError: if it is not one; the sentence begins with "its".
     """
     if not isinstance(value, str) or not value or not is_text(value):
         raise InputError(f"its {key} is {reprlib.repr(value)} where a name should be")

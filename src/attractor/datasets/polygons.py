@@ -286,7 +286,7 @@ def as_coordinates(values: object) -> Float[np.ndarray, "n 2"]:
     """Points from what a file holds: a list of lists of numbers, of which the first two are x and y.
 
     Raises:
-        InputError: if it is none, or not all are numbers within reason; the sentence begins with "it".
+        InputError: if it is not one, or not all are numbers within reason; the sentence begins with "it".
     """
     if not _are_points(values):
         raise InputError("it has an outline that is not a list of points, each of numbers x and y")

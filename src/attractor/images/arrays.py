@@ -33,10 +33,10 @@ def as_image(array: Shaped[np.ndarray, "..."], *, name: str = "The image") -> Sh
     else:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
             array = array.astype(np.float32, copy=False)
-        if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # which NaN spreads to; no memory is needed
+        if not (np.isfinite(array.min()) and np.isfinite(array.max())):  # NaN spreads to both; this needs no memory
             raise InputError(
                 f"{name}: {np.count_nonzero(~np.isfinite(array))} values are NaN or infinite; "
-                "replace them, by the background's value for example."
+                "replace them, for example with the background's value."
             )
     return np.ascontiguousarray(array if array.ndim == 3 else array[..., None])
 
@@ -58,8 +58,8 @@ def as_channels(
         grey = image.astype(np.float32) @ LUMINANCE  # (h, w)
         return (grey if image.dtype.kind == "f" else np.rint(grey)).astype(image.dtype)[..., None]
     raise InputError(
-        f"{name} has {found} channel{'s' * (found != 1)}, the model takes {channels}. Grey and RGB are turned into "
-        "each other; choose the channels yourself otherwise, or a model trained on such images."
+        f"{name} has {found} channel{'s' * (found != 1)}, the model takes {channels}. Grey and RGB are converted into "
+        "each other; for other images, select the channels yourself, or use a model trained on such images."
     )
 
 

@@ -1,4 +1,4 @@
-"""How large a pixel is, where a file says so in a way that can be trusted."""
+"""How large a pixel is, if a file says so in a way that can be trusted."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MICROMETRES = {  # in the units of length of OME and ImageJ
 
 
 def pixel_size(path: str | Path) -> tuple[float, float] | None:
-    """Micrometres along a pixel's height and width, where the file says so in a way that can be trusted.
+    """Micrometres along a pixel's height and width, if the file says so in a way that can be trusted; else None.
 
-    That is OME-TIFF (`PhysicalSizeY`, `PhysicalSizeX` and their units) and ImageJ's TIFF (resolution with a unit of
-    length). The resolution in other TIFF files, PNG and JPEG is one for printing, most often a program's default, and
-    is passed over; so is a size that is no number above 0 or has an unknown unit. Gives None then.
+    Trusted are OME-TIFF (`PhysicalSizeY`, `PhysicalSizeX` and their units) and ImageJ's TIFF (resolution with a unit of
+    length). The resolution in other TIFF files, PNG and JPEG is meant for printing, and most often a program's default;
+    it is ignored. So is a size that is not a number above 0 or has an unknown unit.
 
     Raises:
         InputError: if the file is missing or a damaged TIFF.
@@ -66,5 +66,5 @@ def _imagej_sides(tiff: TiffFile) -> tuple[float, float]:
 
 
 def _micrometres(unit: str) -> float:
-    """How many there are in a unit of length; 0 for what is no such unit."""
+    """Micrometres in a unit of length; 0 if the unit is not known."""
     return MICROMETRES.get(unit.strip().replace("\\u00B5", "\u00b5").replace("\u03bc", "\u00b5"), 0.0)

@@ -1,4 +1,4 @@
-"""What is wrong with a file, in a sentence: damage that a decoder met, and sizes that cannot be."""
+"""What is wrong with a file, in a sentence: damage that a decoder met, and impossible sizes."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def not_an_image(path: Path) -> InputError:
 
 
 def refuse_too_large(path: Path, height: int, width: int, bytes_per_pixel: int) -> None:
-    """Refuse, before anything is decoded, a size that no honest file of so few bytes has.
+    """Refuse, before anything is decoded, a size that no honest file with so few bytes can have.
 
     Args:
         path: of the file, whose own size is the measure.
         height: in pixels, as its header says.
         width: likewise.
-        bytes_per_pixel: that reading takes, copies on the way included.
+        bytes_per_pixel: that reading takes, including temporary copies.
 
     Raises:
         InputError: if the pixels are more than can be numbered, or would take more memory than the file can account

@@ -1,4 +1,4 @@
-"""Files and folders: finding images, and writing so that a file is whole or not there."""
+"""Files and folders: finding images, and writing files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTPUT_ENDINGS = ("_labels.tif", "_overlay.png")  # images that `attractor segme
 
 
 def made(folder: str | Path) -> Path:
-    """The folder, which is there now.
+    """Make the folder, if it does not exist; gives its path.
 
     Raises:
         InputError: if it cannot be made.
@@ -54,7 +54,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Found:
-    """What there is at the paths that somebody gave."""
+    """What there is at the given paths."""
 
     images: tuple[Path, ...]
     problems: dict[Path, str]  # folder without an image, or that cannot be read -> what is wrong with it

@@ -1,4 +1,4 @@
-"""JPEG, by simplejpeg, which refuses data that end early; other libraries fill the rest with grey.
+"""JPEG, with simplejpeg, which refuses data that end early; other libraries fill the rest with grey.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """

@@ -70,7 +70,7 @@ def pixels(image: Image) -> Shaped[np.ndarray, "h w *c"]:
 
 
 def _plain(image: Image) -> Image:
-    """Without palette, alpha and inks."""
+    """The image without palette, alpha and inks."""
     if image.mode in ("1", "L", "I", "F", "RGB") or image.mode.startswith("I;16"):
         return image
     return image.convert("L" if image.mode in ("LA", "La") else "RGB")

@@ -1,6 +1,6 @@
-"""PNG, by Pillow, and by imagecodecs where colours have 16 bits, which Pillow cuts to 8.
+"""PNG, with Pillow, or with imagecodecs if colours have 16 bits, which Pillow cuts to 8.
 
-Pillow fills rows that are missing with black and draws a palette that is missing black, so both are looked for before.
+Pillow fills missing rows with black, and draws black if the palette is missing, so both are checked first.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """

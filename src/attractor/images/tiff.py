@@ -1,7 +1,7 @@
-"""TIFF, by tifffile: one plane, whatever its axes are called, from the one file that was given.
+"""TIFF, with tifffile: one plane, whatever its axes are called, from the one file that was given.
 
 tifffile fills what is missing with zeros, opens other files that OME names, and believes what a header promises: all of
-that is looked for before pixels are asked for.
+that is checked before pixels are asked for.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """
@@ -32,7 +32,7 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_PAGES = 1 << 15
 LARGEST_PART = 1 << 24  # pixels of a strip or tile that is larger than its image
 
-# Of the ways to compress, those that give no more than they are asked for: none, CCITT's, LZW, deflate, PackBits,
+# The ways to compress that give no more than they are asked for: none, CCITT's, LZW, deflate, PackBits,
 # LZMA and Zstandard …
 BOUNDED = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000)
 # … and those whose parts are images with a header of their own.
@@ -82,7 +82,7 @@ def read_tiff_values(path: Path) -> Shaped[np.ndarray, "h w c"]:
 
 
 def opened(path: Path) -> tifffile.TiffFile:
-    """The file, of which alone its series are made: tifffile has no public name for that."""
+    """The file, with series made from this file alone: tifffile has no public name for that."""
     return tifffile.TiffFile(path, _multifile=False)
 
 
@@ -183,7 +183,7 @@ def _axes(axes: str, shape: tuple[int, ...], path: Path) -> str:
     if axes == "QYX" and 1 < shape[0] <= 4:
         raise InputError(
             f"{path}: holds {shape[0]} planes and does not say whether they are channels or slices; give one plane, or "
-            'write them as channels, in Python by tifffile.imwrite(…, metadata={"axes": "CYX"}).'
+            'write them as channels, in Python with tifffile.imwrite(…, metadata={"axes": "CYX"}).'
         )
     kept = [axis for axis, length in zip(axes, shape, strict=True) if length > 1 or axis in "YX"]
     if not {"Y", "X"} <= set(kept) or len(kept) > 3 or not set(kept) <= set("YXSC"):

@@ -1,4 +1,4 @@
-"""What is being written, under a hidden name with a lock on it: a later run can tell it from what a killed one left."""
+"""Files being written have a hidden name and a lock, which tells a later run that no killed run left them behind."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.part(\..*)?")  # hidden: `find_images`
 
 
 def unfinished(folder: Path, suffix: str = "") -> Path:
-    """A new name in a folder, in which what killed runs left is removed."""
+    """A new name in a folder; files that killed runs left in the folder are removed."""
     _remove_unfinished(folder.resolve())
     return folder / f".{secrets.token_hex(6)}.part{suffix}"
 
 
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """A folder for what is not yet complete; it is gone after the block."""
+    """A folder for files that are not yet complete; it is removed after the block."""
     folder = unfinished(parent)
     folder.mkdir(mode=0o700)
     try:
@@ -38,7 +38,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a folder, or a file, which is made if it is not there; a process that ends lets go of it."""
+    """Hold a lock on a folder or a file, which is made if it does not exist; the lock ends with the process."""
     if sys.platform == "win32":  # where nothing that is open can be renamed
         yield
         return
@@ -53,7 +53,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @lru_cache(maxsize=256)
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what nobody holds a lock on any more; once in the life of a process is enough."""
+    """Remove what nobody holds a lock on any more; once in each process is enough."""
     if sys.platform == "win32":
         return
     for path in folder.glob(".*.part*"):
@@ -63,7 +63,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _remove_if_free(path: Path) -> None:
-    """Remove a file or folder, or raise an OSError where it is locked."""
+    """Remove a file or folder, or raise an OSError if it is locked."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,7 +18,7 @@ from attractor.images.files import atomic
 
 
 def image_suffix(image: Shaped[np.ndarray, "h w c"]) -> str:
-    """The suffix under which `write_image` keeps this image whole: .png where every program can read it, else .tif."""
+    """The suffix under which `write_image` loses nothing of an image: .png if every program can read it, else .tif."""
     is_plain = image.dtype == np.uint8 and image.shape[2] in (1, 3)
     return ".png" if is_plain or (image.dtype == np.uint16 and image.shape[2] == 1) else ".tif"
 

@@ -1,4 +1,4 @@
-"""One benchmark a file, its matching rule written out there; `METRICS` lists them by name.
+"""One benchmark in each file, with its matching rule written out; `METRICS` lists them by name.
 
 For arrays there is a function for each of them, of true and found label images: `panoptic_quality(truth, found)` and
 its siblings below. What evaluation and comparison ask of a metric is in `attractor.metrics.metric`.

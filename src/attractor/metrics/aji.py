@@ -1,14 +1,14 @@
 """The aggregated Jaccard index of nuclei, AJI, and AJI+, which uses each found object only once.
 
 Each true object takes the found one with the highest IoU. The index is the sum of all intersections over the sum of all
-unions, to which come the areas of true objects that nothing overlaps and of found ones that nobody took. In *AJI* two
+unions, plus the areas of true objects that nothing overlaps and of found objects that none took. In *AJI* two
 true objects may take the same found one, whose pixels then count twice; in *AJI+* they may not, and the pairs are those
 with the highest sum of IoU. No threshold takes part. Both are given *by image*, the mean over images, which papers
 report, and *pooled*, the sums taken over all images; each with a 95 % bootstrap interval over images. Classes are left
 out of account.
 
-Of found objects with the same IoU a true one takes that with more pixels in common, then that of the lower label. Where
-several sets of pairs have the highest sum of IoU, which one AJI+ takes is not defined.
+Of found objects with the same IoU, a true object takes the one with more pixels in common, then the one with the lower
+label. If several sets of pairs have the highest sum of IoU, it is not defined which one AJI+ takes.
 
 Where nothing is there and nothing is found, both are 1 by this project's convention.
 
@@ -45,7 +45,7 @@ from attractor.metrics.overlaps import Pairs, mostly_ignored, overlapping_pairs,
 
 @dataclass(frozen=True)
 class AjiScores(Scores):
-    """Scores of one image, and the sums in pixels that they are quotients of."""
+    """Scores of one image, and the sums of pixels whose quotients they are."""
 
     aji: float
     aji_plus: float
@@ -87,7 +87,7 @@ class AjiSummary:
 
 @dataclass(frozen=True)
 class AjiDifference:
-    """Means over images of one result's scores less another's, with paired intervals."""
+    """Means over images of one result's scores minus another's, with paired intervals."""
 
     aji: Interval
     aji_plus: Interval
@@ -123,7 +123,7 @@ def aggregated_jaccard_index(truth: Images, found: Images, *, ignore: Masks = No
 def score_image(pair: Pair) -> AjiScores:
     """Scores of one image; objects are those of the label images, where each pixel has one owner.
 
-    Of ignored pixels nothing counts: a true object without any other pixel is left out; a found one with more than half
+    Ignored pixels do not count: a true object without any other pixel is left out; a found one with more than half
     of its pixels there may be taken, but adds nothing to the union if it is not.
 
     Raises:
@@ -174,7 +174,7 @@ def summarise(images: Sequence[AjiScores], seed: int = 0) -> AjiSummary:
 
 
 def paired_difference(a: Sequence[AjiScores], b: Sequence[AjiScores], seed: int = 0) -> AjiDifference:
-    """Scores of `a` less those of `b`, image by image, paired by name; above 0, `a` is better.
+    """Scores of `a` minus those of `b`, image by image, paired by name; above 0, `a` is better.
 
     Raises:
         InputError: if there is no image, or the two are not of the same images, each there once.
@@ -204,7 +204,7 @@ def _one_to_one(pairs: Pairs) -> Int[np.ndarray, " q"]:
 
 
 def _groups(pairs: Pairs) -> Int[np.ndarray, " p"]:
-    """For each pair the number of the group of objects that overlaps link."""
+    """For each pair, the number of its group: objects that are linked by overlaps."""
     n_truth, n_found = int(pairs.truth.max(initial=-1)) + 1, int(pairs.found.max(initial=-1)) + 1
     n = n_truth + n_found
     links = coo_array((np.ones(len(pairs.iou), np.int8), (pairs.truth, n_truth + pairs.found)), shape=(n, n))

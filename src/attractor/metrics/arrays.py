@@ -1,4 +1,4 @@
-"""Pairs of truth and found from what people have at hand: label images, or objects with classes and scores.
+"""Pairs of true and found objects from what users have: label images, or objects with classes and scores.
 
 Shapes: `h` rows, `w` columns.
 """
@@ -23,7 +23,7 @@ Masks: TypeAlias = Array | Sequence[Array] | None  # pixels that count for nothi
 
 
 def pairs_of(truth: Images, found: Images, ignore: Masks = None) -> Iterator[Pair]:
-    """The pairs of one image, or of several that are given in the same order; they are named by their place, from 0.
+    """The pairs of one image, or of several given in the same order; they are named by their position, from 0.
 
     Raises:
         InputError: if there are not as many of one as of the other, or one is no label image.
@@ -48,7 +48,7 @@ def pairs_of(truth: Images, found: Images, ignore: Masks = None) -> Iterator[Pai
 
 
 def _several(images: Images) -> list[Image]:
-    """The images of a sequence, or of a stack (n, h, w); one image alone is a list of one."""
+    """The images of a sequence, or of a stack (n, h, w); a single image becomes a list of one."""
     if isinstance(images, Instances) or (isinstance(images, np.ndarray) and images.ndim == 2):
         return [images]
     return list(images)
@@ -60,7 +60,7 @@ def _objects(image: Image, what: str) -> Instances:
     labels = np.asarray(image)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
-            f"{what}: an array of shape {labels.shape} and type {labels.dtype} is no label image; give one of shape "
+            f"{what}: an array of shape {labels.shape} and type {labels.dtype} is not a label image; give one of shape "
             "(rows, columns) with whole numbers, 0 for background, or Instances."
         )
     return Instances.from_labels(labels)

@@ -1,14 +1,14 @@
 """The "AP" of microscopy: TP / (TP + FP + FN) over thresholds of IoU, and what goes with it.
 
-A found object is a true positive where it overlaps a true object with an intersection over union of
+A found object is a true positive if it overlaps a true object with an intersection over union of
 at least the threshold, one to one; every other found object is a false positive, every other true one
 a false negative. No confidence score takes part. People mean two things by the AP of a data set, so both
 are here, by name: *by image*, the mean of the images' APs (Data Science Bowl 2018, EmbedSeg), and
 *pooled*, the AP of the counts summed over images (StarDist). Every value comes with a 95 % bootstrap
 interval over images: what other images of the same kind could have given.
 
-Where nothing is there and nothing is found, every value is 1. Counts equal those of `stardist.matching`;
-so do values, save for such empty images, which it gives 0.
+If there is no object and none is found, every value is 1. Counts equal those of `stardist.matching`, and
+so do values, except for such empty images, to which it gives 0.
 
 Source: Caicedo et al. 2019 (doi:10.1038/s41592-019-0612-7); panoptic quality: Kirillov et al. 2019,
 equation 1; matching at lower thresholds: `stardist.matching.matching`.
@@ -43,7 +43,7 @@ from attractor.wording import share
 
 # Typed out, because sums of .05 miss: 3 of 5 pixels would not reach 0.6000000000000001.
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-SHOWN = (0.5, 0.75, 0.9)  # where all ten are too many
+SHOWN = (0.5, 0.75, 0.9)  # the thresholds shown where all ten would be too many
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """AP by image of one result less that of another on the same images, with paired intervals."""
+    """AP by image of one result minus that of another on the same images, with paired intervals."""
 
     mean_average_precision: Interval  # mean over the thresholds
     by_image: Estimate
@@ -151,7 +151,7 @@ def average_precision(
     thresholds: Sequence[float] = THRESHOLDS,
     seed: int = 0,
 ) -> Summary:
-    """AP of one image or of several, by image and pooled, with all that goes with it.
+    """AP of one image or of several, by image and pooled, with all related values.
 
     Args:
         truth: a label image, `Instances`, or a sequence of these.
@@ -180,7 +180,7 @@ def average_precision(
 def score_image(pair: Pair, *, thresholds: Sequence[float] = THRESHOLDS) -> ImageScores:
     """Counts of one image; label numbers do not matter, and only objects of one class match.
 
-    Of ignored pixels nothing counts: a true object without any other pixel is left out; a found one with more than half
+    Ignored pixels do not count: a true object without any other pixel is left out; a found one with more than half
     of its pixels there may match, but is never a false positive.
 
     Args:
@@ -244,7 +244,7 @@ def mean_average_precision(images: Sequence[ImageScores]) -> float:
 
 
 def paired_difference(a: Sequence[ImageScores], b: Sequence[ImageScores], seed: int = 0) -> Difference:
-    """AP by image of `a` less that of `b`; above 0, `a` is better. Images are paired by name.
+    """AP by image of `a` minus that of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
         InputError: if the two are not of the same images, each there once, at the same thresholds.
@@ -265,7 +265,7 @@ def _match(pairs: Pairs, threshold: float, n_truth: int, n_found: int) -> Pairs:
     """The true positives: as many pairs as possible with at least this IoU, no object twice."""
     if threshold < 0.5:
         return _assign(pairs, threshold, n_truth, n_found)
-    # From .5 on an object has one partner, but for one split into exact halves, which have no other.
+    # From .5 on an object has one partner, except one split into exact halves, which have no other partner.
     pairs = pairs.where(pairs.iou >= threshold)
     pairs = pairs.where(np.unique(pairs.truth, return_index=True)[1])
     return pairs.where(np.unique(pairs.found, return_index=True)[1])
@@ -283,7 +283,7 @@ def _assign(pairs: Pairs, threshold: float, n_truth: int, n_found: int) -> Pairs
 
 
 def _shown(values: Estimate, thresholds: Float[np.ndarray, " t"]) -> dict[str, Interval]:
-    """The values at those of the thresholds that are shown, or at the first where none of them was measured."""
+    """The values at the thresholds that are shown, or at the first threshold if none of those was measured."""
     places = [k for k, threshold in enumerate(thresholds) if threshold in SHOWN] or [0]
     return {f"AP {share(thresholds[k])[:-1]}": values.at(k) for k in places}
 
@@ -307,7 +307,7 @@ def _counts(image: ImageScores) -> Float[np.ndarray, "t 4"]:
 
 
 def _measures(counts: Float[np.ndarray, "*batch 4"]) -> dict[str, Float[np.ndarray, "*batch"]]:
-    """Every ratio of counts; 0 / 0 is 0, but 1 where there is no object at all, true or found."""
+    """Every ratio of counts; 0 / 0 is 0, but 1 if there is no object at all, true or found."""
     tp, fp, fn, matched_iou = np.moveaxis(counts, -1, 0)
     ratios = {
         "average_precision": (tp, tp + fp + fn),

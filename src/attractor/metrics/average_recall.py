@@ -1,13 +1,13 @@
-"""AR(n): which part of the true objects the best n proposals of each image cover, over thresholds of IoU.
+"""AR(n): the part of the true objects that the best n proposals of each image cover, over thresholds of IoU.
 
-Proposals are masks that may overlap, ranked by score; the earlier goes first where scores are equal. At each
-threshold they are matched as COCO does: by rank, each proposal takes the true object that it fits best of those that
-are still free, if their IoU reaches the threshold (of equal ones the later). AR(n) is the recall among the n first,
+Proposals are masks that may overlap, ranked by score; if scores are equal, the earlier goes first. At each
+threshold they are matched as in COCO: by rank, each proposal takes the true object that it fits best among those that
+are still free, if their IoU reaches the threshold (of equal ones the later). AR(n) is the recall of the first n,
 averaged over the thresholds. A data set's AR is here *by image*, the mean of the images' ARs, and *pooled*, matched
 over true objects of all images together, which is COCO's; each with a 95 % bootstrap interval over images. Proposals
-have no class here: classes are left out of account.
+have no class here: classes are disregarded.
 
-An image without a true object says nothing of recall and is left out.
+An image without a true object says nothing about recall and is left out.
 
 Source: Hosang et al. 2016 (doi:10.1109/TPAMI.2015.2465908); matching: `pycocotools.cocoeval.COCOeval.evaluateImg`.
 
@@ -48,7 +48,7 @@ class RecallScores(Scores):
     thresholds: Float[np.ndarray, " t"]
     matched: Int[np.ndarray, "m t"]  # true objects that the best n proposals cover
     n_truth: int
-    n_proposals: int  # all that there were, also those past the highest limit
+    n_proposals: int  # all there were, including those past the highest limit
 
     @property
     def average_recall(self) -> Float[np.ndarray, " m"]:
@@ -71,10 +71,12 @@ class RecallSummary:
         """Place of a number of proposals in the arrays.
 
         Raises:
-            InputError: if nothing was measured with so many.
+            InputError: if nothing was measured with that many.
         """
         if limit not in self.limits:
-            raise InputError(f"Nothing was measured with {limit} proposals; there is {self.limits.tolist()}.")
+            raise InputError(
+                f"Nothing was measured with {limit} proposals; these were measured: {self.limits.tolist()}."
+            )
         return int(np.flatnonzero(self.limits == limit)[0])
 
     def overviews(self) -> list[Overview]:
@@ -103,7 +105,7 @@ class RecallSummary:
 
 @dataclass(frozen=True)
 class RecallDifference:
-    """AR(n) by image of one result less that of another on the same images, with paired intervals."""
+    """AR(n) by image of one result minus that of another on the same images, with paired intervals."""
 
     by_image: Estimate
     limits: Int[np.ndarray, " m"]
@@ -197,7 +199,7 @@ def summarise(images: Sequence[RecallScores], seed: int = 0) -> RecallSummary:
 
 
 def paired_difference(a: Sequence[RecallScores], b: Sequence[RecallScores], seed: int = 0) -> RecallDifference:
-    """AR(n) by image of `a` less that of `b`; above 0, `a` is better. Images are paired by name.
+    """AR(n) by image of `a` minus that of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
         InputError: if there is no image, or the two are not of the same images, scored alike, each there once.

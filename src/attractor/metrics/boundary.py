@@ -1,17 +1,17 @@
-"""Boundary F: how well the boundaries of all objects of an image are met, within a tolerance in pixels.
+"""Boundary F: how well the boundaries of all objects in an image are matched, within a tolerance in pixels.
 
 The boundary of a label image is where two neighbouring pixels have different labels, so that objects that touch share
 one, and objects that were merged lack it. Precision is the part of the found boundary that lies within the tolerance of
 the true one, recall the part of the true boundary that lies within the tolerance of the found one, and F their harmonic
-mean. All three are taken by image and then averaged over images, with a 95 % bootstrap interval over them. Whose
-boundary is met does not matter, so this says how objects are drawn; it says little of whether each is one.
+mean. All three are taken by image and then averaged over images, with a 95 % bootstrap interval over them. It does not
+matter whose boundary it is, so this says how well objects are drawn, and little about whether each is found as one.
 
 The boundary is one pixel wide: a pixel belongs to it if its neighbour to the right, below, or below to the right has
-another label. The edge of the image is no boundary, and neither is that of ignored pixels. The tolerance is 0.75 % of
+another label. The edge of the image is not a boundary, nor is that of ignored pixels. The tolerance is 0.75 % of
 the image's diagonal unless given: 2.7 pixels at 256 x 256, 17 at 1024 x 2048. Distances are Euclidean, and one that
-equals the tolerance is within it. Classes are left out of account.
+equals the tolerance is within it. Classes are disregarded.
 
-Where only one of both has a boundary, all three are 0. Where neither has one, each is all background or one object, and
+If only one of the two has a boundary, all three are 0. If neither has one, each is all background or one object, and
 they are 1 if both are the same, else 0.
 
 Source: F by image and its 0.75 %: Csurka et al. 2013 (doi:10.5244/C.27.32), there for each class; pixels of the
@@ -76,7 +76,7 @@ class BoundarySummary:
 
 @dataclass(frozen=True)
 class BoundaryDifference:
-    """Means over images of one result's scores less another's, with paired intervals."""
+    """Means over images of one result's scores minus another's, with paired intervals."""
 
     boundary_f: Interval
     precision: Interval
@@ -173,7 +173,7 @@ def summarise(images: Sequence[BoundaryScores], seed: int = 0) -> BoundarySummar
 
 
 def paired_difference(a: Sequence[BoundaryScores], b: Sequence[BoundaryScores], seed: int = 0) -> BoundaryDifference:
-    """Scores of `a` less those of `b`, image by image, paired by name; above 0, `a` is better.
+    """Scores of `a` minus those of `b`, image by image, paired by name; above 0, `a` is better.
 
     Raises:
         InputError: if there is no image, the two are not of the same images, each there once, or a pair was scored
@@ -193,10 +193,10 @@ def paired_difference(a: Sequence[BoundaryScores], b: Sequence[BoundaryScores], 
 
 
 def _share_near(pixels: Int[np.ndarray, "n 2"], others: Int[np.ndarray, "m 2"], tolerance: float) -> float:
-    """The part of some pixels that has one of the others within the tolerance; 0 where either are none."""
+    """The part of the first pixels that have one of the others within the tolerance; 0 if either set is empty."""
     if not len(pixels) or not len(others):
         return 0.0
-    # the bound of the search is left out of it, the tolerance is not
+    # the search excludes its bound, but the tolerance is included
     distance, _ = cKDTree(others).query(pixels, distance_upper_bound=tolerance + 1)
     return float((distance <= tolerance).mean())
 
@@ -223,6 +223,6 @@ BOUNDARY = Benchmark(
     terms={
         "precision": "The part of the found boundaries that lies within the tolerance of a true one.",
         "recall": "The part of the true boundaries that lies within the tolerance of a found one.",
-        "F": "The harmonic mean of both. It says how objects are drawn, and little of whether each is one.",
+        "F": "The harmonic mean of both. It says how objects are drawn, and little about whether each is found as one.",
     },
 )

@@ -9,7 +9,7 @@ that is also too small or far is added twice to these pixels, as the official sc
 
 Objects of all images are ranked together by score. Precision and recall at each distinct score are points of a curve,
 which begins at recall 0 with precision 1; AP is the area below the straight lines between them, 0 where nothing is
-found and NaN where a class has no true object that counts. Four values are reported, each a mean over the classes that
+found and NaN if a class has no true object that counts. Four values are reported, each a mean over the classes that
 occur: AP over thresholds .50 to .95, AP50 at .50, and AP100m and AP50m of objects up to 100 and 50 m away, NaN where
 distances are not known. True objects count from 100 pixels on, for the last two from 1,000. A found object without a
 pixel is left out.
@@ -17,7 +17,7 @@ pixel is left out.
 Every value has a 95 % bootstrap interval over images, of 500 samples. A class that does not occur in a sample is left
 out there.
 
-Values equal those of the public script, which fails where a class is found but all of it is left out; that is 0 here.
+Values equal those of the public script, which fails if a class is found but all of it is left out; that is 0 here.
 
 Source: Cordts et al. 2016, section 4.2; `cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling`.
 
@@ -39,7 +39,7 @@ from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Interval, bootstrap_weights, paired_by_name
 from attractor.metrics.metric import Benchmark, Overview, Pair, Row, Scores, Table, by_class
 
-THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # as the script has them: 0.6000000000000001 decides on 3 pixels of 5
+THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # as in the script: 0.6000000000000001 matters for 3 pixels of 5
 FARTHEST = np.array([np.inf, 100.0, 50.0])  # metres
 LEAST_AREAS = np.array([100, 1000, 1000])  # pixels, for each of these
 N_SAMPLES = 500  # fewer than other metrics take: each goes through all objects again for every range and threshold
@@ -102,7 +102,7 @@ class CityscapesSummary(FourAps):
 
 @dataclass(frozen=True)
 class CityscapesDifference(FourAps):
-    """Scores of one result less those of another on the same images, with paired intervals."""
+    """Scores of one result minus those of another on the same images, with paired intervals."""
 
     n_images: int
 
@@ -198,7 +198,7 @@ def mean_average_precision(images: Sequence[CityscapesScores]) -> float:
 def paired_difference(
     a: Sequence[CityscapesScores], b: Sequence[CityscapesScores], seed: int = 0
 ) -> CityscapesDifference:
-    """Scores of `a` less those of `b`; above 0, `a` is better. Images are paired by name.
+    """Scores of `a` minus those of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
         InputError: if there is no image, or the two are not of the same images, each there once.

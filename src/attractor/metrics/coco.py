@@ -134,7 +134,7 @@ class CocoSummary(CocoRows):
 
 @dataclass(frozen=True)
 class CocoDifference(CocoRows):
-    """Scores of one result less those of another on the same images, with paired intervals."""
+    """Scores of one result minus those of another on the same images, with paired intervals."""
 
     n_images: int
 
@@ -230,7 +230,7 @@ def mean_average_precision(images: Sequence[CocoScores]) -> float:
 
 
 def paired_difference(a: Sequence[CocoScores], b: Sequence[CocoScores], seed: int = 0) -> CocoDifference:
-    """Scores of `a` less those of `b`; above 0, `a` is better. Images are paired by name.
+    """Scores of `a` minus those of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
         InputError: if there is no image, or the two are not of the same images, each there once.
@@ -363,7 +363,7 @@ def _fit(
 
 def _sums(owner: Int[np.ndarray, " x"], values: Shaped[np.ndarray, " x"], n: int) -> Float[np.ndarray, " n"]:
     """Sum of the values of each of n owners."""
-    return np.bincount(owner, values, n).astype(np.float64)  # whole numbers where there is none
+    return np.bincount(owner, values, n).astype(np.float64)  # gives whole numbers if there are no values
 
 
 def _match(

@@ -5,7 +5,7 @@ image with its best partner in the other, and averages over the objects; the *sy
 both directions. Partners may be shared: nothing is matched one to one. The *difference in count* is found less true,
 so below 0 where leaves were missed. The Dice of the *foreground* knows no objects, only leaf and background. Each is
 taken by image and then averaged over images, with a 95 % bootstrap interval over them. The challenge has one class, so
-classes are left out of account.
+classes are disregarded.
 
 Labels are compacted first. The challenge's own scripts count labels from the least to the highest and take the least
 for background: with a gap in the numbers they give other values.
@@ -74,7 +74,7 @@ class LeafSummary:
 
 @dataclass(frozen=True)
 class LeafDifference:
-    """Means over images of one result's scores less another's, with paired intervals."""
+    """Means over images of one result's scores minus another's, with paired intervals."""
 
     symmetric_best_dice: Interval
     difference_in_count: Interval
@@ -159,7 +159,7 @@ def summarise(images: Sequence[LeafScores], seed: int = 0) -> LeafSummary:
 
 
 def paired_difference(a: Sequence[LeafScores], b: Sequence[LeafScores], seed: int = 0) -> LeafDifference:
-    """Scores of `a` less those of `b`, image by image, paired by name.
+    """Scores of `a` minus those of `b`, image by image, paired by name.
 
     Raises:
         InputError: if there is no image, or the two are not of the same images, each there once.

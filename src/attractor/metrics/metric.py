@@ -134,7 +134,7 @@ class Curved(Protocol):
 
 @runtime_checkable
 class Difference(Protocol):
-    """Scores of one result less those of another on the same images: a frozen dataclass."""
+    """Scores of one result minus those of another on the same images: a frozen dataclass."""
 
     @property
     def n_images(self) -> int:
@@ -193,7 +193,7 @@ class Metric(Protocol):
         """The value of the headline without its interval; NaN where nothing counts."""
 
     def paired_difference(self, a: Sequence[Scores], b: Sequence[Scores], *, seed: int = 0) -> Difference:
-        """The scores of `a` less those of `b`; images are paired by name.
+        """The scores of `a` minus those of `b`; images are paired by name.
 
         Raises:
             InputError: if there is no image, or the two are not of the same images, each there once.
@@ -231,7 +231,7 @@ class Benchmark(Generic[S]):
         return self.headline_value(self._own(images))
 
     def paired_difference(self, a: Sequence[Scores], b: Sequence[Scores], *, seed: int = 0) -> Difference:
-        """The scores of `a` less those of `b`."""
+        """The scores of `a` minus those of `b`."""
         return self.difference(self._own(a), self._own(b), seed)
 
     def _own(self, images: Sequence[Scores]) -> list[S]:

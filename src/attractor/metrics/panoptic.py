@@ -95,7 +95,7 @@ class PanopticSummary:
 
 @dataclass(frozen=True)
 class PanopticDifference:
-    """Qualities of one result less those of another on the same images, with paired intervals."""
+    """Qualities of one result minus those of another on the same images, with paired intervals."""
 
     panoptic_quality: Interval
     segmentation_quality: Interval
@@ -189,7 +189,7 @@ def summarise(images: Sequence[PanopticScores], seed: int = 0) -> PanopticSummar
 
 
 def paired_difference(a: Sequence[PanopticScores], b: Sequence[PanopticScores], seed: int = 0) -> PanopticDifference:
-    """Qualities of `a` less those of `b`; above 0, `a` is better. Images are paired by name.
+    """Qualities of `a` minus those of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
         InputError: if there is no image, or the two are not of the same images, each there once.

@@ -109,7 +109,7 @@ class VocSummary:
 
 @dataclass(frozen=True)
 class VocDifference:
-    """AP of one result less that of another on the same images, with paired intervals."""
+    """AP of one result minus that of another on the same images, with paired intervals."""
 
     average_precision: Estimate
     volume: Interval
@@ -217,7 +217,7 @@ def summarise(images: Sequence[VocScores], seed: int = 0, *, thresholds: Sequenc
 def paired_difference(
     a: Sequence[VocScores], b: Sequence[VocScores], seed: int = 0, *, thresholds: Sequence[float] = THRESHOLDS
 ) -> VocDifference:
-    """AP of `a` less that of `b`; above 0, `a` is better. Images are paired by name, and in the order of `a`.
+    """AP of `a` minus that of `b`; above 0, `a` is better. Images are paired by name, and in the order of `a`.
 
     Raises:
         InputError: if there is no image, the two are not of the same images, each there once, or a threshold is not
