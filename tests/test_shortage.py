@@ -19,6 +19,7 @@ from attractor.shortage import cure, shortage_behind
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (RuntimeError("unable to open file <a.safetensors> in read-only mode: Too many open files (24)"), "ulimit -n"),
         (OSError(errno.EFBIG, "File too large"), "ulimit -f"),
     ],
 )

@@ -18,6 +18,8 @@ OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUD
 SAID = {  # errors that some libraries tell by words only
     **dict.fromkeys(OUT_OF_MEMORY, errno.ENOMEM),
     "failed to map segment": errno.ENOMEM,  # of a library that is being imported
+    "too many open files": errno.EMFILE,
+    "no space left on device": errno.ENOSPC,
     "can't start new thread": errno.EAGAIN,
 }
 

@@ -36,31 +36,35 @@ class Ended:
 class Warm:
     """A process that runs commands at once; see `warm.py`."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], **rehearsal: Any) -> None:
         self.process = process
-        assert self._line() == "ready"
+        assert not any(self._asked(rehearsal))
 
-    def _line(self) -> str:
+    def _asked(self, question: dict[str, Any]) -> Any:
+        assert self.process.stdin is not None
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        self.process.stdin.write(json.dumps(question, default=str) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
 
     def __call__(self, folder: Path, *arguments: object, **fate: Any) -> Ended:
         """Run a command in a folder, with a signal or limits; it never ends in a traceback."""
-        assert self.process.stdin is not None
-        job = {"folder": str(folder), "arguments": [str(argument) for argument in arguments], **fate}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        ended = Ended(**json.loads(self._line()))
+        arguments = tuple(map(str, arguments))
+        ended = Ended(**self._asked({"folder": folder, "arguments": arguments, **fate}))
         assert "Traceback" not in ended.said, ended.said
         return ended
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
+def warm(commands: dict[str, list[object]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     """Runs commands in processes that need not import anything."""
     process = subprocess.Popen([sys.executable, str(WARM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    rehearsal = [
+        [str(part).replace("out", f"{name}_out") if part in ("out", "out.json") else str(part) for part in command]
+        for name, command in commands.items()
+    ]
     with process:
-        yield Warm(process)
+        yield Warm(process, folder=tmp_path_factory.mktemp("rehearsal"), commands=rehearsal)
         assert process.stdin is not None
         process.stdin.close()
 
@@ -85,7 +89,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def commands(material: Path) -> dict[str, list[object]]:
     """The four commands that write most, each into a folder `out` of the folder that it runs in."""
     data, model = material / "data", material / "model.safetensors"

@@ -4,8 +4,11 @@
 """
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from random import Random
@@ -91,6 +94,8 @@ def test_a_kill_leaves_no_half_file_and_the_next_run_nothing_of_it(name, warm, c
         moment = random.uniform(0, whole.seconds)
         codes.append(warm(rough, *command, signal=signal.SIGKILL, after=moment).code)
         assert_whole(rough)
+        if codes[-1] == 0:  # it was faster
+            assert_done(name, rough)
     assert set(codes) <= {0, 137}
     assert 137 in codes
     last = warm(rough, *again(name, commands[name], rough))
@@ -107,22 +112,60 @@ def test_a_command_that_is_asked_to_stop_leaves_nothing_unfinished(name, number,
     calm, rough = folders
     whole = warm(calm, *commands[name])
     random = Random(f"{name} {number}")
+    codes = []
     for _ in range(max(1, round(3 * EFFORT))):
         moment = random.uniform(0.05, 0.9) * whole.seconds
         ended = warm(rough, *again(name, commands[name], rough), signal=number, after=moment)
+        codes.append(ended.code)
         assert ended.code in (0, code), ended.said
         assert_whole(rough)
         assert not left_over(rough)
+        if ended.code == 0:  # it was faster
+            assert_done(name, rough)
+    assert code in codes
+
+
+LIMITS = {
+    "RLIMIT_FSIZE": [0, 300, 3_000, 30_000],  # bytes of a file: what a full disk is to a program
+    "RLIMIT_NOFILE": [0, 1, 2, 3, 5],  # beyond those that are open
+    "RLIMIT_AS": [1 << 18, 1 << 19, 1 << 20, 1 << 22],  # bytes beyond what is in use
+}
 
 
 @pytest.mark.parametrize("name", KILLS)
-def test_a_full_disk_is_said_in_one_line(name, warm, commands, folders):
+@pytest.mark.parametrize("resource", LIMITS)
+def test_too_little_of_anything_is_said_in_one_line(name, resource, warm, commands, material, folders):
+    if resource == "RLIMIT_AS" and not Path("/proc/self/statm").exists():
+        pytest.skip("what is in use is read from /proc")
     rough = folders[1]
-    for limit in (0, 300, 3_000, 30_000):  # bytes that a file may have, which is to a program as a full disk is
-        ended = warm(rough, *again(name, commands[name], rough), limits={"RLIMIT_FSIZE": limit})
+    for limit in LIMITS[resource]:
+        ended = warm(rough, *again(name, commands[name], rough), limits={resource: limit})
         assert ended.code in (0, 1, 2), f"{limit}: {ended}"
         assert_whole(rough)
         assert not left_over(rough)
+        if ended.code == 2:
+            assert ended.said.count("\n") == 1, ended.said
+        if ended.code == 1:  # the images that failed are named, and then counted
+            *failed, summary = ended.said.splitlines()
+            assert name == "segment"
+            assert failed
+            assert all(line.startswith(("out/i", str(material / "data" / "images" / "i"))) for line in failed), failed
+            assert summary == f"{len(failed)} of 4 images could not be segmented."
+        if ended.code == 0:
+            assert_done(name, rough)
     last = warm(rough, *again(name, commands[name], rough))
     assert last.code == 0, last.said
     assert_done(name, rough)
+
+
+@pytest.mark.parametrize("name", ["segment", "train", "evaluate"])  # those that import torch
+def test_too_little_memory_to_import_anything_is_said_in_one_line(name, commands, tmp_path):
+    bounded = "import resource as r; r.setrlimit(r.RLIMIT_AS, (3 << 27,) * 2); import attractor.cli as c; exit(c.run())"
+    call = [sys.executable, "-c", bounded, *map(str, commands[name])]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # each thread of NumPy's would take memory
+    ended = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("The machine cannot do this (")
+    assert ended.stderr.endswith("; close other programs, or give smaller images.\n")
+    assert ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,7 @@
 """A process that has imported everything, and forks for each command: a trial then takes no seconds to begin.
 
-It reads one job a line from stdin, as JSON, and answers each with one line. A job is a command's arguments, the folder
-to run it in, and what is to befall it: a signal after some seconds, or a limit on a resource.
+After a rehearsal it reads one job a line from stdin, as JSON, and answers each with one line. A job is a command's
+arguments, the folder to run it in, and what is to befall it: a signal after some seconds, or a limit on a resource.
 """
 
 from __future__ import annotations
@@ -12,19 +12,25 @@ import resource
 import signal
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any, NoReturn
+
+LONGEST = 120  # seconds that a command may take; one that hangs is killed, which its code shows
 
 
 def main() -> None:
-    """Answer jobs until stdin ends."""
-    import lightning.pytorch.loggers
-    import tensorboard.summary.writer.event_file_writer
+    """Rehearse the commands of the first line, so that nothing is left to import; then answer jobs until stdin ends."""
     import torch
 
+    from attractor.cli import main as command_line
+
     torch.set_num_threads(1)
-    del lightning, tensorboard
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    rehearsal = json.loads(sys.stdin.readline())
+    os.chdir(rehearsal["folder"])
+    with open("said", "w") as said, redirect_stdout(said), redirect_stderr(said):
+        codes = [command_line(arguments) for arguments in rehearsal["commands"]]
+    print(json.dumps(codes), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
 
@@ -42,7 +48,9 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     status = 0
     if job.get("signal") is not None and not (status := wait(child, job["after"])):
         os.kill(child, job["signal"])
-    status = status or os.waitpid(child, 0)[1] << 1 | 1
+    if not (status := status or wait(child, LONGEST)):
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1] << 1 | 1
     seconds = time.monotonic() - begun
     with os.fdopen(words[0], errors="replace") as said:
         os.close(begins[0])
@@ -90,8 +98,14 @@ def become_command(job: dict[str, Any], words: int, begins: int) -> NoReturn:
 
 
 def set_limits(limits: dict[str, int]) -> None:
-    """Limit resources of this process."""
+    """Limit resources of this process; memory and open files by what it may take beyond what it has."""
     for name, limit in limits.items():
+        if name == "RLIMIT_AS":
+            limit += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        if name == "RLIMIT_NOFILE":
+            free = os.dup(0)
+            os.close(free)
+            limit += free
         number = getattr(resource, name)
         resource.setrlimit(number, (limit, resource.getrlimit(number)[1]))
 

@@ -33,7 +33,18 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         with locked(folder):
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with at most one open file at a time: there may be too few for `shutil.rmtree`."""
+    for parent, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(parent, name))
+        for name in folders:
+            os.rmdir(os.path.join(parent, name))
+    folder.rmdir()
 
 
 @contextmanager
