@@ -1,7 +1,7 @@
 """Square pieces of a data set's images, as a data set: for methods that are limited in objects, or in pixels.
 
 Each image is cut along a grid from its top left corner, without overlap; what is left at the right and the bottom is
-not used. Crops of one image resemble each other, so intervals over crops are narrower than those over images would be.
+not used. Crops of one image resemble each other, so intervals over crops are narrower than intervals over images.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Crops:
             min_objects: crops with fewer are left out. An object counts wherever it has a pixel.
 
         Raises:
-            InputError: if the size or a number of objects cannot be, no crop is left, or an image cannot be read.
+            InputError: if the size or a number of objects is impossible, no crop is left, or an image cannot be read.
         """
         if size < 1:
             raise InputError(f"The size of crops is {size}; it is a side in pixels, at least 1.")
@@ -56,7 +56,7 @@ class Crops:
         if not self._places:
             raise InputError(
                 f"No crop of {size} pixels is left of {counted(len(dataset), 'image')}: {self.left_out_empty} have too "
-                f"few objects and {self.left_out_crowded} too many. Take another size, or another limit of objects."
+                f"few objects and {self.left_out_crowded} too many. Use another size, or another limit on objects."
             )
         stems = [dataset.names[place.image] for place in self._places]
         self.names = tuple(
@@ -73,7 +73,7 @@ class Crops:
         return len(self._places)
 
     def __getitem__(self, index: int) -> Sample:
-        """One crop, its objects renumbered 1 to k; crops of one image after another read it once."""
+        """One crop, its objects renumbered 1 to k; consecutive crops of one image read it only once."""
         place = self._places[index]
         sample = self._image(place.image)
         window = np.s_[place.row : place.row + self.size, place.column : place.column + self.size]
@@ -119,7 +119,7 @@ class Crops:
 
 
 def _cut(annotate: Callable[[], Annotations], window: tuple[slice, slice]) -> Annotations:
-    """What of an image's annotations lies in a window; an object that is cut has the area of what is left of it."""
+    """The annotations of an image inside a window; an object that is cut has the area of what is left of it."""
     whole = annotate()
     masks = [decode_mask(runs, whole.void.shape) for runs in whole.masks]
     kept = [k for k, mask in enumerate(masks) if mask[window].any()]
@@ -136,7 +136,7 @@ def _cut(annotate: Callable[[], Annotations], window: tuple[slice, slice]) -> An
 
 
 def cropped(dataset: Dataset, size: int | None, max_objects: int | None) -> Dataset:
-    """The data set itself, or its crops where a size is given.
+    """The data set itself or, if a size is given, its crops.
 
     Raises:
         InputError: if a number of objects is given without a size, or as `Crops` does.

@@ -1,4 +1,4 @@
-"""A data set that is read once: what is measured of each image is kept, and its pixels as long as there is room."""
+"""A data set that is read once: measurements of each image are kept, and its pixels if there is room for all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_PIXELS = 1 << 28  # 2 to 4 GB of images with their labels
 
 
 class Held:
-    """A data set of which every image has been read and measured."""
+    """A data set whose images have all been read and measured."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Held:
             dataset: where the images are from.
             measured: the objects of each image.
             channels: of each image.
-            samples: the images themselves; None where they are too many to hold.
+            samples: the images themselves; None if there are too many to hold.
         """
         self.source, self.measured, self.channels, self.samples = dataset, tuple(measured), tuple(channels), samples
         self.class_names, self.names, self.columns = dataset.class_names, dataset.names, dataset.columns

@@ -3,7 +3,7 @@
 `Layout` is what each has: it recognises a path, opens it, checks it and writes it. What only some have stands below,
 one small protocol each, and callers ask for it with `isinstance`: `Divided` where one folder holds several splits,
 `Overlapping` where files hold objects that label images cannot, `Benchmark` where an official tool reads results in a
-form of its own. The page `docs/add_a_layout.md` has a whole one, in a few dozen lines.
+form of its own. The page `docs/add_a_layout.md` shows a complete layout in a few dozen lines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attractor.instances import Instances
 
 
 class Evidence(IntEnum):
-    """How sure a layout is that a path is laid out as it says; of several that recognise one, the surest opens it."""
+    """How sure a layout is that a path is in this layout; if several recognise a path, the surest opens it."""
 
     NONE = 0  # it is something else
     ANY_FILE = 1  # a file of a kind that much else uses, too: a single JSON
@@ -31,7 +31,7 @@ class Evidence(IntEnum):
 
 @dataclass(frozen=True)
 class Holds:
-    """What files of a layout can hold; what they cannot, `attractor convert` says is not kept."""
+    """What files of a layout can hold; `attractor convert` says what they cannot keep."""
 
     classes: bool = True
     ignore: bool = False  # pixels that are neither object nor background
@@ -80,7 +80,7 @@ class Divided(Protocol):
 
 
 def several_splits(splits: Mapping[str, Path]) -> str:
-    """What to say, after a folder's name, where it holds several splits and one must be chosen."""
+    """What to say, after a folder's name, if it holds several splits and one must be chosen."""
     return f"holds the splits {', '.join(splits)}; choose one by --split {next(iter(splits))} (in Python, split=)"
 
 

@@ -29,7 +29,7 @@ def found_in(path: str | Path, dataset: Dataset) -> Iterator[tuple[Sample, Insta
 
     Args:
         path: what the official tool of the data set's layout reads (see `results_forms`), or a folder of label images,
-            named as in FOUND_ENDINGS. Those know no classes: every object, true or found, gets class 1.
+            named as in FOUND_ENDINGS. Label images have no classes: every object, true or found, gets class 1.
         dataset: the truth.
 
     Raises:
@@ -49,7 +49,7 @@ def found_in(path: str | Path, dataset: Dataset) -> Iterator[tuple[Sample, Insta
 
 
 def holds_no_classes(path: str | Path, dataset: Dataset) -> bool:
-    """Whether somebody's results are label images, which say nothing of classes."""
+    """Whether the results are label images, which say nothing about classes."""
     return Path(path).is_dir() and _benchmark_of(Path(path), dataset) is None
 
 

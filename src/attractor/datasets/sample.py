@@ -45,9 +45,9 @@ class Dataset(Protocol):
 
 
 def whole(sample: Sample) -> tuple[Instances, Bool[np.ndarray, "h w"]]:
-    """The objects, each with all of its pixels also where several claim one, and what else is ignored.
+    """The objects, each with all of its pixels even if several claim one, and what else is ignored.
 
-    Crowds are no objects. Scores are 1.
+    Crowds are not objects. Scores are 1.
     """
     annotations = sample.annotate() if sample.annotate is not None else None
     kept = [] if annotations is None else np.flatnonzero(~annotations.is_crowd).tolist()
@@ -60,7 +60,7 @@ def whole(sample: Sample) -> tuple[Instances, Bool[np.ndarray, "h w"]]:
 
 
 def distinct(samples: Iterable[Sample], where: Path) -> Iterator[Sample]:
-    """The samples, one after another, for a writer to whom two of one name would be one.
+    """The samples, one after another, for a writer that cannot keep two of the same name.
 
     Raises:
         InputError: at the second of a name, and at one that no file can have; the message begins with `where`.
@@ -77,7 +77,7 @@ def distinct(samples: Iterable[Sample], where: Path) -> Iterator[Sample]:
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """The first name that is there a second time, if one is."""
+    """The first name that occurs twice, if there is one."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -1,4 +1,4 @@
-"""Points of the plane sorted into square bins, so that a search looks only at the bins near by.
+"""Points of the plane sorted into square bins, so that a search looks only at the bins nearby.
 
 Shapes: `n` points. Points that are not finite are in no bin: no search by distance can find them.
 """
@@ -23,7 +23,7 @@ def bin_points(x, y, per_bin=POINTS_PER_BIN):
     Args:
         x: (n) float.
         y: (n) float.
-        per_bin: how many points a bin holds where they are spread evenly.
+        per_bin: how many points a bin holds if they are spread evenly.
 
     Returns:
         starts: (rows * columns + 1) int64, where each bin begins in `order`.

@@ -1,4 +1,4 @@
-"""What the devices are: which kernels run there, in which precision they are fast, and what they are called."""
+"""What the devices are: which kernels run there, in which dtype they are fast, and what they are called."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-OLDEST = (7, 0)  # compute capability that Triton compiles for
-OLDEST_FOR_BFLOAT16 = (8, 0)  # compute capability whose matrix units multiply in bfloat16
+OLDEST = (7, 0)  # lowest compute capability that Triton compiles for
+OLDEST_FOR_BFLOAT16 = (8, 0)  # lowest compute capability whose matrix units multiply in bfloat16
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of processors that were measured; those of ARM were not
 CPU_DETAILS = Path("/proc/cpuinfo")  # Linux
 
@@ -34,7 +34,7 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 @cache
 def cpu_instructions() -> frozenset[str]:
-    """Names of the processor's sets of instructions, as torch or else Linux tells them; none where neither does."""
+    """Names of the CPU's instruction sets, from torch or else from Linux; none if neither tells."""
     ask = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest torch that will do
     if ask is not None:
         return frozenset(name for name, value in ask().items() if value is True)
@@ -43,7 +43,7 @@ def cpu_instructions() -> frozenset[str]:
 
 
 def device_name(device: torch.device) -> str:
-    """What the maker calls the device, as in "AMD EPYC" or "NVIDIA H100"; its architecture where nobody says."""
+    """The maker's name for the device, such as "AMD EPYC" or "NVIDIA H100"; its architecture if that is not known."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return _cpu_detail("model name") or platform.processor() or platform.machine()
@@ -67,7 +67,7 @@ def runs_triton(device_type: str) -> bool:
     if compiler and header.exists():
         return True
     logger.warning(
-        "Objects are grouped on the processor, with the same result, but more slowly. To group them on the GPU, Triton "
+        "Objects are grouped on the CPU, with the same result, but more slowly. To group them on the GPU, Triton "
         "needs a C compiler (found: %s) and Python's header files (found: %s).",
         compiler or "none",
         header if header.exists() else "none",

@@ -1,7 +1,7 @@
 """The Lovász hinge of many Gaussian objects at once, value and gradients in one pass.
 
 The plain form sorts every pixel of the image once for each object. Here each object sees only its own pixels
-and those others whose Gaussian is above 2^-26: below it the margin of error, 1 + (2 phi - 1), is 0 in single
+and those other pixels whose Gaussian is above 2^-26: below that the margin of error, 1 + (2 phi - 1), is 0 in single
 precision. Value and gradients therefore equal the plain form's up to the order of sums. Objects are taken one
 after another (or in blocks of bounded size), and gradients are added up on the way, so that memory grows with
 pixels and not with pixels times objects.
@@ -23,7 +23,7 @@ from torch import Tensor
 from attractor.kernels.binning import bin_points, bin_range
 
 REACH = 26 * math.log(2)  # a Gaussian further out is below 2^-26
-BLOCK = 1 << 22  # pixel-object pairs looked at together where there is no numba
+BLOCK = 1 << 22  # pixel-object pairs looked at together without numba
 
 
 def lovasz_gaussians(
@@ -115,7 +115,7 @@ def _running_sum(values, first, k):
 
 
 def _by_numba(embedding, owner, centre, concentration, image, weight):
-    """Single precision on a CPU: near pixels from bins, one radix sort an object, images side by side."""
+    """Single precision on a CPU: near pixels from bins, one radix sort for each object, images side by side."""
     gradients = [torch.zeros_like(x) for x in (embedding, centre, concentration)]
     bounds = np.searchsorted(image.numpy(), np.arange(len(embedding) + 1))
     owner = owner.to(torch.int32).numpy()

@@ -1,10 +1,10 @@
 """Mean shift on a CPU: the sequential grouping of the discriminative loss, with pixels taken by the run.
 
-The plain form measures every pixel for every step of every mean. Here consecutive pixels with like embeddings are one
-run, of which the middle, the radius and the sum are known, and runs are sorted by where they are along the two channels
-that spread most. A mean looks only at the runs near by, takes those that are all inside its ball by their sum, and
-measures pixels only where the edge of the ball passes through. Pixels leave their run once they are claimed, and runs
-without pixels leave the index.
+The plain form measures every pixel for every step of every mean. Here consecutive pixels with similar embeddings form a
+run, whose middle, radius and sum are known, and runs are sorted by where they are along the two channels that spread
+most. A mean looks only at the runs nearby, adds the sums of those that are all inside its ball, and measures pixels
+only where the edge of the ball passes through a run. Pixels leave their run once they are claimed, and runs without
+pixels leave the index.
 
 Labels equal the plain form's pixel for pixel. Which pixels are in a ball is decided by the same operations in the same
 order and precision, or by a distance so far from the edge that rounding cannot matter. Means are summed in double
@@ -29,11 +29,11 @@ FREE, DROPPED = -1, 0  # labels of pixels that are still to be claimed, and of t
 MAX_STEPS = 100  # of one mean
 STILL = 1e-4  # a mean that moves by less has arrived
 RUN = 64  # the most pixels of a run
-RUN_RADIUS = 0.75  # bandwidths that a pixel is at most from the first of its run
+RUN_RADIUS = 0.75  # bandwidths: the most that a pixel is away from the first of its run
 SLACK = 0.25  # bandwidths that a mean may move before the runs around it are looked up again
 RUNS_PER_BIN = 4
 MIN_BINNED = 64  # fewer runs are looked through one by one
-ROUNDING = 1e-3  # share of a distance that rounding cannot reach, by far
+ROUNDING = 1e-3  # share of a distance, far larger than any rounding
 
 
 class Runs(NamedTuple):
@@ -87,7 +87,7 @@ def _group(embedding, points, pixel, seeds, starts, ball, min_size, labels):
     and its square in the precision of the embedding.
     """
     claimed = np.empty(labels.size, np.int32)
-    found = np.int64(0)  # of this type from the start, or the loop would be compiled twice
+    found = np.int64(0)  # has this type from the start, or the loop would be compiled twice
     for r in range(starts.size - 1):
         if starts[r] < starts[r + 1]:
             of_region = slice(starts[r], starts[r + 1])
@@ -144,7 +144,7 @@ def _write(labels, pixels, label):
 
 @njit(cache=True, nogil=True)
 def _by_falling_priority(priority):
-    """Pixels by falling priority, of equals the first one first, those that are not a number before all."""
+    """Pixels by falling priority, ties in order; pixels whose priority is NaN come first."""
     key = _falling_key(priority)
     order = np.arange(key.size, dtype=np.int32)
     next_key, next_order = np.empty_like(key), np.empty_like(order)

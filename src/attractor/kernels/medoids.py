@@ -1,4 +1,4 @@
-"""The pixel of each object with the least summed distance to its others.
+"""The pixel of each object with the smallest sum of distances to the object's other pixels.
 
 Shapes: `b` images, `h` rows, `w` columns, `k` objects of the batch.
 Source: Lalit et al. 2021 (EmbedSeg), section 2.
@@ -21,7 +21,7 @@ def medoids(owner: Tensor, n_objects: int, *, approximate: bool = False) -> Tens
         owner: (b, h, w) int, 1 + object that owns the pixel, 0 or less for none.
         n_objects: k.
         approximate: the object's pixel nearest to its median row and median column instead.
-    Ties go to the first pixel in row-major order. Above `SAMPLE` pixels an evenly spread sample stands for the
+    Ties go to the first pixel in row-major order. Above `SAMPLE` pixels, an evenly spread sample represents the
     object.
     """
     array = owner.cpu().numpy().astype(np.int32)

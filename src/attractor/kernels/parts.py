@@ -29,8 +29,8 @@ def of_one_piece(
     Args:
         labels: of the pixels of regions; 0 for those that are not given to any object.
         region: connected regions, numbered from 1; 0 outside.
-        min_size: parts with fewer pixels are none; their pixels go to the nearest object of their region, like all
-            others without one. A region without any object becomes background.
+        min_size: parts with fewer pixels do not count; their pixels go to the nearest object of their region, like all
+            pixels without an object. A region without any object becomes background.
     """
     return _filled(without_small(_split(labels), min_size), region)
 
@@ -46,7 +46,7 @@ def without_small(labels: Int32[np.ndarray, "h w"], min_size: int) -> Int32[np.n
 
 
 def largest(labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """The largest connected part of each label, the first of equals; the other parts become background."""
+    """The largest connected part of each label, the first if several tie; the other parts become background."""
     part = _split(labels)
     size = np.bincount(part.ravel())
     label_of = np.zeros(len(size), np.int32)
@@ -59,7 +59,7 @@ def largest(labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
 
 
 def _filled(labels: Int32[np.ndarray, "h w"], region: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    """Pixels without an object given to the one that is nearest on the way through their region."""
+    """Give each pixel without an object to the one that is nearest along a path through its region."""
     if not ((labels == 0) & (region > 0)).any():
         return labels
     flat = np.zeros(labels.shape, np.uint8)

@@ -1,7 +1,8 @@
 """Grouping of spatial embeddings on a CPU: the sequential seeded clustering, in time that grows with foreground.
 
-The plain form looks at every foreground pixel for every object. Here consecutive foreground pixels that point alike
-are one run, and runs are sorted once by where they point; each seed then looks only at the runs that point near it.
+The plain form looks at every foreground pixel for every object. Here consecutive foreground pixels that point to nearly
+the same place form a run, and runs are sorted once by where they point; each seed then looks only at the runs that
+point near it.
 Labels equal the plain form's pixel for pixel, because membership is decided by the same operations in the same order
 and precision.
 
@@ -22,7 +23,7 @@ FREE, TAKEN = -1, 0  # owners of a pixel that no object has: still to be claimed
 ANY = np.iinfo(np.int32).max
 BLOCK = 64  # pixels looked at together: most are all background or all foreground
 RUN = 64  # the most pixels of a run
-RUNS_PER_BIN = 4  # runs hold many pixels, so that a run tested in vain costs more than a bin
+RUNS_PER_BIN = 4  # runs hold many pixels, so a run tested in vain costs more than a bin
 
 
 def seeded_gaussians(embedding, concentration, seed, *, foreground_threshold, **grouping):

@@ -1,6 +1,6 @@
 """Grouping of spatial embeddings on a GPU: the sequential seeded clustering, many seeds at a time.
 
-The plain form takes one seed after another, because what a seed finds free depends on those before it: but only on
+The plain form takes one seed after another, because what a seed finds free depends on the seeds before it: but only on
 those whose claims can meet its own, and most are far away. So foreground pixels are sorted into cells of the plane by
 where they point, and a round takes the best free seed of every cell at once, if no better seed of another cell may
 claim anything near it. The best of all is always among them, so the rounds end; where objects lie apart a few are
@@ -10,8 +10,8 @@ Labels equal the plain form's pixel for pixel, because membership is decided by 
 and precision. Compilers for GPUs like to multiply and add in one step, which rounds once where two steps round twice,
 and moves pixels over the edge of a margin. Every launch therefore says `enable_fp_fusion=False`.
 
-Nothing is transferred, and nothing waited for, by the object. The processor learns how many foreground pixels there
-are, after every few rounds whether seeds are left, and in the end how many objects there are.
+No transfer and no waiting happens for single objects. The CPU learns how many foreground pixels there are, after every
+few rounds whether seeds are left, and in the end how many objects there are.
 
 This module imports Triton, which compiles each kernel at its first call, in about a second, and keeps it on disk.
 
@@ -32,9 +32,9 @@ import triton.language as tl
 from torch import Tensor
 
 MOST_CELLS = 4096  # every cell is compared with every other
-PIXELS_PER_CELL = 32  # fewer pixels than this make no cell of their own
+PIXELS_PER_CELL = 32  # fewer pixels than this do not get a cell of their own
 SAMPLE = 4096  # pixels that say where the cells go
-TAIL = 50  # one in so many of these may point further out, on each side, than the cells reach
+TAIL = 50  # one in this many of the sample may point further out, on each side, than the cells reach
 BLOCK = 1024  # pixels looked at together
 CELLS = 1024  # cells looked at together
 PARTS = 8  # programs that share the claim of one seed, if there are that many blocks
