@@ -1,12 +1,12 @@
-"""Fixed, circular or elliptical margin, fixed or learnable centre: the paper's Table 2 on somebody's data.
+"""Fixed, circular or elliptical margin, fixed or learnable centre: the paper's Table 2 on your own data.
 
     python -m benchmarks.ablation DATA --test TEST [--out runs/ablation] [--seeds 0 1] [--only ROW ...]
                                   [--start nuclei] [--set key=value ...]
 
-Five rows, which differ in `margin` and `centre` alone; the same images, crops, budget and seeds for all. Every row
-begins with the margin that the first one keeps: `--fixed-margin`, 20 pixels of the images as they are given (the
-paper's number), so 10 of images that are halved. With `--start`, the encoder of that model is taken over and the
-decoders begin anew, since they were trained with one of the five rows.
+Five rows, which differ only in `margin` and `centre`; the same images, crops, budget and seeds for all. Every row
+starts with the margin that the first one keeps: `--fixed-margin`, 20 pixels of the images as they are given (the
+paper's number), so 10 pixels of images that are halved. With `--start`, the encoder of that model is taken over and the
+decoders start from scratch, since they were trained with one of the five rows.
 
 Each model is scored on the test images in two ways.
 
@@ -125,7 +125,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", default=list(ROWS), choices=list(ROWS), nargs="+", metavar="ROW", help=", ".join(ROWS)
     )
-    parser.add_argument("--start", help="the model whose encoder to begin with; without it, all begins anew")
+    parser.add_argument("--start", help="the model whose encoder to start from; without it, start from scratch")
     parser.add_argument("--scale", default=0.5, type=float, help="of the images: 0.5 halves their sides, 1 leaves them")
     parser.add_argument("--fixed-margin", default=20.0, type=float, help="in pixels of the images as they are given")
     parser.add_argument("--set", action="extend", nargs="+", default=[], dest="changes", help="as in training.epochs=2")
@@ -218,7 +218,7 @@ def recipe_of_row(
 
 
 def _network(data: str, start: str | None) -> dict[str, Any]:
-    """What the model section says of network and input: as in the model to begin with, or as the images are."""
+    """What the model section says of network and input: as in the model to start from, or to suit the images."""
     if start is not None:
         model = Model.load(start).description
         normalisation = dataclasses.asdict(model.normalisation)

@@ -1,8 +1,8 @@
 """AP of Cityscapes at 1024 x 2048: the official script against ours, on the same folders.
 
 `python -m benchmarks.cityscapes_metric [--images N] [--json FILE]`; 500 images are the validation set's size. Both read
-a results folder and the annotations in the same run, after their scores were found to be equal. Ours makes intervals,
-too, which the script has none of. The last row adds what `attractor evaluate` reads besides: the pictures.
+a results folder and the annotations in the same run, after their scores were found to be equal. Ours also computes
+intervals, which the script does not. The last row adds what `attractor evaluate` also reads: the pictures.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def official(root, results, scratch):
     Path(script.args.gtInstancesFile).unlink(missing_ok=True)
     truths = sorted(str(file) for file in (root / "gtFine" / "val").glob("*/*_instanceIds.png"))
     with (
-        contextlib.chdir(scratch),  # it leaves a file where one is
+        contextlib.chdir(scratch),  # it leaves a file in the current folder
         mock.patch.object(np, "in1d", np.isin, create=True),  # which numpy has dropped
         mock.patch.object(script, "writeDict2JSON", write_json),
     ):
@@ -103,7 +103,7 @@ def official(root, results, scratch):
 
 
 def write_json(content, file):
-    """As the script writes, but for numbers of numpy, which counting gives now."""
+    """As the script writes it, but also for numbers of numpy, which counting gives now."""
     Path(file).write_text(json.dumps(content, default=int, sort_keys=True, indent=4))
 
 

@@ -32,7 +32,7 @@ from benchmarks.harness import (
 
 HEIGHT, WIDTH, N_CELLS = 1024, 2048, 200
 N_FILES, SIDE, CELLS_A_FILE = 40, 256, 30
-UNIT = 256 * 256  # pixels, in which speed is told
+UNIT = 256 * 256  # pixels: the unit in which speed is given
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Twenty annotated images: a model trained from scratch on them against one that begins with `nuclei`.
+"""Twenty annotated images: a model trained from scratch on them against one that starts from `nuclei`.
 
     python -m benchmarks.fine_tuning DATA --test TEST [--out runs/fine_tuning] [--set key=value ...]
 

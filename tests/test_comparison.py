@@ -112,7 +112,7 @@ def test_a_process_of_its_own_finds_the_same_and_knows_its_memory(compared, mode
     assert multiprocessing.active_children() == []
 
 
-def test_what_is_wrong_in_a_process_is_told(models, folder, tmp_path):
+def test_an_error_in_a_process_is_reported(models, folder, tmp_path):
     content = models[0].read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(content.replace(b"decoders.0", b"decoders.7", 1))
     with pytest.raises(InputError, match="the weights do not fit the model"):

@@ -688,7 +688,7 @@ def test_imagej_may_have_another_unit_along_the_columns(tmp_path):
         },
     ],
 )
-def test_a_resolution_for_printing_or_none_is_no_pixel_size(tmp_path, options):
+def test_without_a_resolution_or_with_one_for_printing_there_is_no_pixel_size(tmp_path, options):
     assert pixel_size(save(tmp_path / "a.tif", GREY, **options)) is None
 
 

@@ -244,7 +244,7 @@ def unchecked(**parts: object) -> Instances:
         (np.array([[0, -1]]), "has the negative label -1"),
     ],
 )
-def test_what_is_no_label_image_is_refused(labels, message):
+def test_what_is_not_a_label_image_is_refused(labels, message):
     with pytest.raises(InputError, match=message):
         unwrap(relabel)(labels)  # of which from_labels makes its objects
 

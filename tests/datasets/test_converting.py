@@ -172,7 +172,7 @@ def test_an_error_leaves_nothing_behind(tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_what_is_there_is_not_replaced(street, tmp_path):
+def test_existing_files_are_not_replaced(street, tmp_path):
     with pytest.raises(InputError, match="is there already; give a folder that is new or empty"):
         convert(street, tmp_path / "coco", "coco")
 

@@ -183,7 +183,7 @@ def test_features_within_features_are_objects(tmp_path):
     assert dataset.class_names == ("cell", "inner")
 
 
-def test_what_is_to_be_ignored_is_no_object(tmp_path):
+def test_ignored_regions_are_not_objects(tmp_path):
     dataset = GeoJson(write(tmp_path, [feature(kind="detection"), feature(polygon(box(0, 0, 8, 6)), "Ignore*")]))
     assert dataset.class_names == ("cell",)
     sample = dataset[0]

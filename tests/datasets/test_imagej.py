@@ -392,7 +392,7 @@ def test_without_roifile_it_is_said_how_to_install_it(tmp_path, monkeypatch):
     assert ImageJ.recognises(tmp_path)
 
 
-def test_roifile_reads_what_is_written_as_it_would_imagejs_own(tmp_path):
+def test_roifile_reads_what_is_written_like_imagejs_own(tmp_path):
     labels = np.zeros(SHAPE, np.int32)
     labels[1:4, 2:6] = 1
     write_rois(tmp_path, [_sample(labels)], ("cell",))

@@ -114,7 +114,7 @@ def test_parts_of_a_group_may_overlap(tmp_path):
     assert not sample.ignore.any()
 
 
-def test_what_is_to_be_ignored_is_no_object(tmp_path):
+def test_ignored_regions_are_not_objects(tmp_path):
     dataset = Labelme(write(tmp_path, shape(), shape([[0, 0], [8, 6]], "__ignore__", "rectangle")))
     assert dataset.class_names == ("cell",)
     np.testing.assert_array_equal(dataset[0].ignore, dataset[0].labels == 0)

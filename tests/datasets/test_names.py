@@ -91,7 +91,7 @@ def test_classes_that_mean_something_else_in_a_layout_are_refused_before_anythin
 
 
 @pytest.mark.parametrize("name", [None, 5, "", True, ["a"], "\ud800", {"a" * 99: [0] * 10_000}])
-def test_what_is_no_name_of_a_class_is_named_in_few_words(name):
+def test_an_impossible_class_name_is_quoted_in_few_words(name):
     with pytest.raises(InputError, match=r"^its label is .{1,150} where a name should be$"):
         as_class_name(name, "label")
 

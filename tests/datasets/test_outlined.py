@@ -171,7 +171,7 @@ def test_a_name_that_segment_gives_its_results_is_refused(form, tmp_path):
         form.write(tmp_path / "out", [sample("a_overlay")], ("cell", "nucleus"))
 
 
-def test_what_is_ignored_is_void_where_no_object_is(tmp_path):
+def test_ignored_pixels_outside_objects_are_void(tmp_path):
     for form in FORMATS:
         if form.has_ignore:
             truth = sample(form.layout)

@@ -346,7 +346,7 @@ def test_a_damaged_mat_is_an_input_error(sbd, compressed):
     assert 0 < n_read < 150
 
 
-def test_what_is_compressed_is_unpacked_to_a_bound(sbd):
+def test_compressed_data_are_unpacked_only_up_to_a_bound(sbd):
     file, dataset = sbd / "inst" / "2008_a.mat", PascalVoc(sbd / "val.txt")
     header = b"MATLAB".ljust(124) + b"\x00\x01IM"
     packed = zlib.compress(bytes(100 << 20), 9)

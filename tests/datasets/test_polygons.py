@@ -218,6 +218,6 @@ def test_points_come_without_what_closes_them_or_a_third_coordinate():
         ([[0, 0], [1, 10**15], [2, 2]], "no numbers or far outside"),
     ],
 )
-def test_what_is_no_outline_is_refused(values, message):
+def test_what_is_not_an_outline_is_refused(values, message):
     with pytest.raises(InputError, match=f"it has an outline .*{message}"):
         as_points(values)

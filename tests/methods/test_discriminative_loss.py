@@ -65,7 +65,7 @@ def test_loss_is_that_of_the_vectors(name, options):
         assert embedding.grad.abs().sum().item() == pytest.approx(expected["grad_abs_sum"], abs=1e-6)
 
 
-def test_it_is_none_of_the_variants_that_are_about():
+def test_it_differs_from_the_published_variants():
     terms = method(dimension=3).loss(maps_of(wave()), truth_of(LABELS))
     total = sum(terms[key].item() for key in ("pull", "push"))
     for variant in VECTORS["DISC-variants"]["expected"].values():

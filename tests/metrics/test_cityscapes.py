@@ -292,7 +292,7 @@ def test_a_false_positive_between_two_true_ones_costs_the_area_that_can_be_drawn
     assert (summary.n_truth, summary.n_found, summary.n_images) == (2, 3, 1)
 
 
-def test_of_objects_with_equal_scores_none_comes_first():
+def test_objects_with_equal_scores_are_not_ranked_among_themselves():
     one, two, empty = bands(10, 10, 10)
     for order in ([0, 1, 2], [2, 1, 0]):
         masks = [[one, two, empty][k] for k in order]

@@ -188,7 +188,7 @@ def test_random_cases_equal_pycocotools(seed):
 
 
 @pytest.mark.usefixtures("few_samples")
-def test_beyond_a_hundred_objects_of_a_class_none_is_looked_at():
+def test_only_a_hundred_objects_of_a_class_are_looked_at():
     draw = np.random.default_rng(0)
     shape = (24, 24)
     masks = [random_box(draw, shape) for _ in range(130)]

@@ -66,7 +66,7 @@ def test_views_are_averaged(segmenter, squares):
         torch.testing.assert_close(vars(averaged)[name], value, msg=name)
 
 
-def test_a_model_of_upright_pictures_sees_none_upside_down():
+def test_a_model_of_upright_pictures_never_sees_one_upside_down():
     model = Model(
         Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), upright=True)
     )
@@ -233,7 +233,7 @@ def test_what_numpy_makes_an_array_of_will_do(segmenter, squares):
         (np.full((4, 4), np.nan), "The image: 16 values are NaN or infinite"),
     ],
 )
-def test_what_is_no_image_is_answered_in_a_sentence(segmenter, image, message):
+def test_what_is_not_an_image_is_refused_in_a_sentence(segmenter, image, message):
     for call in (segmenter.segment, segmenter.prepared):
         with pytest.raises(InputError, match=message):
             call(image)
