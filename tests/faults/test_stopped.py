@@ -138,7 +138,7 @@ def test_too_little_of_anything_is_said_in_one_line(name, resource, warm, comman
     if resource == "RLIMIT_AS" and not Path("/proc/self/statm").exists():
         pytest.skip("what is in use is read from /proc")
     rough = folders[1]
-    for limit in LIMITS[resource]:
+    for limit in LIMITS[resource][:: 2 if name == "train" else 1]:  # which takes longest
         ended = warm(rough, *again(name, commands[name], rough), limits={resource: limit})
         assert ended.code in (0, 1, 2), f"{limit}: {ended}"
         assert_whole(rough)
