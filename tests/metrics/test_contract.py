@@ -174,7 +174,9 @@ def test_what_cannot_be_paired_is_refused():
         quality(TRUTH[:2], WORSE[:1])
     with pytest.raises(InputError, match="3 images but 1 masks"):
         quality(TRUTH, WORSE, ignore=np.zeros((60, 60), bool))
-    with pytest.raises(InputError, match=r"image 0, truth: an array of shape \(60, 60\) and type float64 is no label"):
+    with pytest.raises(
+        InputError, match=r"image 0, truth: an array of shape \(60, 60\) and type float64 is not a label"
+    ):
         quality(TRUTH[0] + 0.5, WORSE[0])
     with pytest.raises(InputError, match=r"image 1, found: an array of shape \(60,\)"):
         quality(TRUTH[:2], [WORSE[0], WORSE[1][0]])

@@ -26,7 +26,7 @@ def pairs_of(truth: Images, found: Images, ignore: Masks = None) -> Iterator[Pai
     """The pairs of one image, or of several given in the same order; they are named by their position, from 0.
 
     Raises:
-        InputError: if there are not as many of one as of the other, or one is no label image.
+        InputError: if there are not as many of one as of the other, or one is not a label image.
     """
     true_images, found_images = _several(truth), _several(found)
     masks = repeat(None) if ignore is None else _several(ignore)
