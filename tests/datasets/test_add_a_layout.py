@@ -1,12 +1,11 @@
 """The page on adding a layout does what it says: its code is run as it stands there."""
 
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.pages import run_page
 
 from attractor.datasets import DATASETS, layout_of, open_dataset
 from attractor.datasets.label_images import write_label_images
@@ -14,15 +13,11 @@ from attractor.datasets.layout import Layout
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 
-PAGE = Path(__file__).parents[2] / "docs/add_a_layout.md"
-
 
 @pytest.fixture
 def numpy_labels(monkeypatch):
     """The page's layout, listed as the page says."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict = {"__name__": "attractor.datasets.numpy_labels"}
-    exec(compile(code, str(PAGE), "exec"), names)
+    names = run_page("add_a_layout")
     monkeypatch.setitem(DATASETS, "numpy", names["NumpyLabels"])
     return names["NumpyLabels"]
 

@@ -1,29 +1,23 @@
 """The page on adding a method: its toy is run as it stands there."""
 
-import re
-from pathlib import Path
-
 import pytest
 from tests.methods import test_contract as contract
+from tests.pages import run_page
 
 from attractor.errors import InputError
 from attractor.methods import METHODS
 from attractor.methods.contract import Turns
 
-PAGE = Path(__file__).parents[2] / "docs/add_a_method.md"
 NAME = "connected-regions"
 
 
 @pytest.fixture
 def toy(monkeypatch):
     """The method of the page, listed as the page says."""
-    code, line = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    scope = {"METHODS": {}, "__name__": "connected_regions"}
-    exec(compile(code, str(PAGE), "exec"), scope)
-    exec(compile(line, str(PAGE), "exec"), scope)
-    for name, method in scope["METHODS"].items():
+    added = run_page("add_a_method", METHODS={})["METHODS"]
+    for name, method in added.items():
         monkeypatch.setitem(METHODS, name, method)
-    return scope["METHODS"][NAME]
+    return added[NAME]
 
 
 def test_it_keeps_the_contract(toy, tmp_path):

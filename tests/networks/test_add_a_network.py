@@ -1,29 +1,23 @@
 """The page on adding a network: its toy is run as it stands there."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from tests.methods import test_contract as contract
+from tests.pages import run_page
 
 from attractor.methods import METHODS
 from attractor.networks import NETWORKS, Network
 
-PAGE = Path(__file__).parents[2] / "docs/add_a_network.md"
 NAME = "few-layers"
 
 
 @pytest.fixture
 def toy(monkeypatch):
     """The network of the page, listed as the page says."""
-    code, line = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    scope = {"NETWORKS": {}, "__name__": "few_layers"}
-    exec(compile(code, str(PAGE), "exec"), scope)
-    exec(compile(line, str(PAGE), "exec"), scope)
-    for name, network in scope["NETWORKS"].items():
+    added = run_page("add_a_network", NETWORKS={})["NETWORKS"]
+    for name, network in added.items():
         monkeypatch.setitem(NETWORKS, name, network)
-    return scope["NETWORKS"][NAME]
+    return added[NAME]
 
 
 def test_it_is_a_network(toy):

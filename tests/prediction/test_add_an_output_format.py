@@ -1,28 +1,23 @@
 """The page on adding an output format does what it says: its code is run as it stands there."""
 
 import csv
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
+from tests.pages import run_page
 
 from attractor.images import read_labels
 from attractor.instances import Instances
 from attractor.prediction import outputs
 from attractor.prediction.result import Result
 
-PAGE = Path(__file__).parents[2] / "docs/add_an_output_format.md"
-
 
 @pytest.fixture
 def points(monkeypatch):
     """The page's output, listed as the page says."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict = {}
-    exec(compile(code, str(PAGE), "exec"), names)
+    names = run_page("add_an_output_format")
     monkeypatch.setitem(outputs.OUTPUTS, "points", names["POINTS"])
     return names["POINTS"]
 
