@@ -1,13 +1,10 @@
 """What all layouts have in common, and how one of them is chosen."""
 
-import doctest
-from inspect import unwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from attractor import datasets
 from attractor.datasets import DATASETS, Sample, layout_of, open_dataset
 from attractor.datasets.cityscapes import write_cityscapes
 from attractor.datasets.coco import write_coco
@@ -123,12 +120,3 @@ def test_the_help_names_every_layout(attractor_command):
     assert all(name in shown for name in DATASETS)
     shown = " ".join(attractor_command("evaluate", "--help").out.replace("│", " ").split())
     assert "for coco: a results JSON, FILE.json; cityscapes: a folder" in shown
-
-
-def test_the_example_of_opening_a_data_set_runs(tmp_path, monkeypatch):
-    write_label_images(tmp_path / "cells", [sample("first", 3), sample("second")])
-    monkeypatch.chdir(tmp_path)
-    (example,) = doctest.DocTestFinder(recurse=False).find(unwrap(open_dataset), "open_dataset", datasets)
-    runner = doctest.DocTestRunner()
-    runner.run(example)
-    assert (runner.failures, runner.tries) == (0, 3)
