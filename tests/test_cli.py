@@ -3,10 +3,12 @@
 import csv
 import dataclasses
 import errno
+import gc
 import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +120,39 @@ def test_ctrl_c_in_a_training_is_told_apart_from_its_exit_code(monkeypatch):
 
     monkeypatch.setattr(cli, "app", interrupted)
     assert cli.main([]) == 130
+
+
+@pytest.fixture
+def as_a_process():
+    """What the command line changes when it is the whole process is changed back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    threshold = gc.get_threshold()
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_library_that_makes_an_error_of_its_own_of_a_signal(number, code, monkeypatch, as_a_process):
+    def swallowing(*arguments: object, **options: object) -> None:
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            raise ValueError("could not determine the shape") from None
+
+    monkeypatch.setattr(cli, "app", swallowing)
+    assert cli.run() == code
+
+
+def test_an_error_without_a_signal_is_shown_as_it_is(monkeypatch, as_a_process):
+    def wrong(*arguments: object, **options: object) -> None:
+        raise ValueError("could not determine the shape")
+
+    monkeypatch.setattr(cli, "app", wrong)
+    with pytest.raises(ValueError, match="could not determine"):
+        cli.run()
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------

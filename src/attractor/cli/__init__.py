@@ -44,15 +44,34 @@ def run() -> int:
     the end: nearly half the time of a short call.
     """
     gc.set_threshold(100_000)
-    signal.signal(signal.SIGTERM, _terminate)
-    code = main()
+    asked: list[int] = []  # numbers of the signals that have come
+
+    def stop(number: int, _: FrameType | None) -> None:
+        """End by an exception, so that unfinished files are removed."""
+        asked.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    code = _code_of(asked)
     gc.freeze()
     return code
 
 
-def _terminate(number: int, _: FrameType | None) -> None:
-    """End by an exception, so that unfinished files are removed."""
-    sys.exit(128 + number)
+def _code_of(asked: Sequence[int]) -> int:
+    """The exit code; that of the first signal where a command was asked to stop and has not done all.
+
+    The exception that a signal raises may come while a library runs, which then makes one of its own of it.
+    """
+    try:
+        code = main()
+    except Exception:
+        if not asked:
+            raise
+        code = 1
+    return 128 + asked[0] if code and asked else code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
