@@ -187,8 +187,15 @@ class Guard:
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             if writes and not self._is_allowed(path):
                 self.forbidden.append(f"opened {path!r} to write ({mode})")
-        elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate"):
-            if not all(self._is_allowed(path) for path in arguments if isinstance(path, str | bytes | os.PathLike)):
+        elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link"):
+            names = [name for name in arguments if isinstance(name, str | bytes | os.PathLike)]
+            folders = [_folder(descriptor) for descriptor in arguments[-len(names) :]]  # that names are relative to
+            if not all(
+                self._is_allowed(folder / os.fsdecode(name)) for folder, name in zip(folders, names, strict=True)
+            ):
+                self.forbidden.append(f"{event} {arguments!r}")
+        elif event == "os.truncate":
+            if not self._is_allowed(arguments[0]):
                 self.forbidden.append(f"{event} {arguments!r}")
         elif event in ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "socket.connect"):
             self.forbidden.append(f"{event} {arguments!r}")
@@ -202,6 +209,13 @@ class Guard:
             return True
         place = Path(os.fsdecode(path)).resolve()
         return self._allowed is not None and place.is_relative_to(self._allowed)
+
+
+def _folder(descriptor: Any) -> Path:
+    """The folder of a descriptor as audit events have it: -1 is the working folder."""
+    if not isinstance(descriptor, int) or descriptor < 0:
+        return Path()
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
 
 
 def _problem_of(error: InputError) -> str:
