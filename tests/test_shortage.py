@@ -17,6 +17,7 @@ from attractor.shortage import cure, shortage_behind
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "smaller images"),
         (ImportError("libgomp.so: cannot allocate memory in static TLS block"), "smaller images"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
+        (SystemError("error return without exception set"), "smaller images"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (RuntimeError("unable to open file <a.safetensors> in read-only mode: Too many open files (24)"), "ulimit -n"),

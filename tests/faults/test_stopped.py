@@ -146,8 +146,6 @@ LIMITS = {
 def test_too_little_of_anything_is_said_in_one_line(name, resource, warm, commands, material, folders):
     if resource == "RLIMIT_AS" and not Path("/proc/self/statm").exists():
         pytest.skip("what is in use is read from /proc")
-    if resource == "RLIMIT_AS" and name == "train":
-        pytest.skip("what drives a training fails in ways of its own where nothing is left for its threads")
     rough = folders[1]
     for limit in LIMITS[resource][:: 2 if name == "train" else 1]:  # which takes longest
         ended = warm(rough, *again(name, commands[name], rough), limits={resource: limit})
