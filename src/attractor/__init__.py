@@ -74,7 +74,7 @@ def load(
     from attractor.prediction.image import Segmenter
 
     model = Model.load(name_or_path)
-    return Segmenter(model, device=device, thresholds=thresholds, engine=engine, dtype=dtype)
+    return Segmenter(model, device=device, thresholds=thresholds, engine=engine, dtype=dtype, copies=False)
 
 
 def __getattr__(name: str) -> object:

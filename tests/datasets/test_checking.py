@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from attractor.datasets import Sample, open_dataset
-from attractor.datasets.checking import ObjectStatistics, check, object_statistics
+from attractor.datasets.checking import check, object_statistics
 from attractor.datasets.coco import write_coco
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
 from attractor.images import write_labels
+from attractor.statistics import ObjectStatistics
 
 
 def squares(side: int = 10, shape: tuple[int, int] = (100, 120)) -> np.ndarray:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from attractor.augmentation import VIEWS
-from attractor.datasets.checking import ObjectStatistics
 from attractor.description import Description
 from attractor.errors import InputError
 from attractor.methods import METHODS
 from attractor.methods.contract import HasCurriculum, Method, Turns, lacking
 from attractor.model import Model
 from attractor.networks import NETWORKS
+from attractor.statistics import ObjectStatistics
 from attractor.truth import Truth
 
 # Small, so that the tests are quick.

@@ -12,12 +12,12 @@ from scipy import ndimage
 from torch import nn
 
 from attractor.augmentation import VIEWS
-from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError
 from attractor.kernels.medoids import medoids
 from attractor.losses import lovasz_hinge
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, class_weights, group_plain
 from attractor.networks import ERFNet
+from attractor.statistics import ObjectStatistics
 from attractor.truth import Truth
 
 VECTORS = {v["id"]: v for v in json.loads((Path(__file__).parents[1] / "vectors.json").read_text())["vectors"]}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attractor.datasets import Dataset, Sample, Subset
-from attractor.datasets.checking import ObjectStatistics, joined, statistics_of
+from attractor.datasets.checking import statistics_of
+from attractor.statistics import ObjectStatistics, joined
 
 MOST_PIXELS = 1 << 28  # 2 to 4 GB of images with their labels
 

@@ -20,10 +20,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attractor.augmentation import View
-from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError, check_number
 from attractor.instances import Instances
 from attractor.networks import Network
+from attractor.statistics import ObjectStatistics
 from attractor.truth import Truth
 
 M = TypeVar("M")  # given and taken

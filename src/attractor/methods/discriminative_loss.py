@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances
 from attractor.kernels import parts
@@ -31,6 +30,7 @@ from attractor.losses import cross_entropy
 from attractor.methods.contract import NetworkMaker, Suggestions, check_reach, checked_weights
 from attractor.networks.positions import positions
 from attractor.semantics import group_by_class, likeliest_classes
+from attractor.statistics import ObjectStatistics
 from attractor.truth import Objects, Truth
 
 COORDINATES = ("none", "input", "output")

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances
 from attractor.kernels import parts
 from attractor.losses import cross_entropy
 from attractor.methods.contract import NetworkMaker, Suggestions, check_reach, checked_weights
 from attractor.semantics import group_then_classify, likeliest_classes
+from attractor.statistics import ObjectStatistics
 from attractor.truth import Objects, Truth
 
 EPSILON = 1e-5  # added to a vector's length before dividing by it

@@ -18,17 +18,16 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances, relabel
 from attractor.kernels import parts
 from attractor.losses import soft_iou_cost
 from attractor.methods.contract import NetworkMaker, Suggestions, checked_weights
 from attractor.networks.positions import positions
+from attractor.statistics import ObjectStatistics
 from attractor.truth import Truth
 
 SKIPS = ("concat", "sum", "mul", "none")
@@ -399,5 +398,7 @@ def match(cost: Float[Tensor, "t k"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " 
     Returns:
         Steps, ascending, and the object of each.
     """
+    from scipy.optimize import linear_sum_assignment  # training alone needs it, and it takes a tenth of a second
+
     step, target = linear_sum_assignment(cost.detach().nan_to_num(1.0).cpu().numpy())
     return torch.from_numpy(step).to(cost.device), torch.from_numpy(target).to(cost.device)

@@ -26,7 +26,6 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from attractor.augmentation import View
-from attractor.datasets.checking import ObjectStatistics
 from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances, relabel
 from attractor.kernels.devices import runs_triton
@@ -35,6 +34,7 @@ from attractor.kernels.medoids import medoids
 from attractor.kernels.seeded_gaussians import at, foreground, seeded_points
 from attractor.losses import lovasz_hinge
 from attractor.methods.contract import NetworkMaker, Suggestions, checked_weights
+from attractor.statistics import ObjectStatistics
 from attractor.truth import Objects, Truth
 
 N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
 
-from attractor.datasets.coco_masks import entry, runs_of
 from attractor.instances import Instances
 from attractor.measurements import WHOLE
 from attractor.prediction.result import Table
@@ -49,6 +48,8 @@ def encode_coco(found: Instances, class_names: Sequence[str], name: str) -> byte
 
     Masks that overlap are written whole. An object without pixels is left out.
     """
+    from attractor.datasets.coco_masks import entry, runs_of  # with which all layouts are imported
+
     height, width = found.labels.shape
     shape = height, width
     objects = zip(found.classes.tolist(), found.scores.tolist(), runs_of(found), strict=True)

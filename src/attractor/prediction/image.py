@@ -102,6 +102,7 @@ class Segmenter:
         engine: str = "torch",
         dtype: str = "auto",
         record: bool = True,
+        copies: bool = True,
     ) -> None:
         """Copy the model to the device; the model given stays as it is, and later changes to it have no effect here.
 
@@ -113,11 +114,12 @@ class Segmenter:
             dtype: the type of the numbers in the network: "float32", as for all published scores, "bfloat16", or
                 "auto", which is bfloat16 on devices that have instructions for it.
             record: on CUDA, launch all kernels at once for an image size seen before; this holds on to memory.
+            copies: whether to copy the model; there is no need to where nothing else will use it.
 
         Raises:
             InputError: if the device or engine is not available, or a threshold is unknown or out of range.
         """
-        model = copy.deepcopy(model).eval()
+        model = (copy.deepcopy(model) if copies else model).eval()
         known = model.method.thresholds
         if unknown := [name for name in thresholds or {} if name not in known]:
             raise InputError(f"The model has no threshold {', '.join(unknown)}; its thresholds are {', '.join(known)}.")

@@ -1,13 +1,14 @@
-"""What `attractor segment` can write for an image, by the names that `--format` takes."""
+"""What `attractor segment` can write for an image, by the names that `--format` takes.
+
+Formats that are layouts of annotations, too, are imported when they are first written: all layouts come with them.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 
-from attractor.datasets.cityscapes import LABELS, write_cityscapes_results
-from attractor.datasets.geojson import encode_geojson
-from attractor.datasets.imagej import encode_rois
 from attractor.errors import InputError
 from attractor.images import encode_labels
 from attractor.overlays import overlay
@@ -49,8 +50,28 @@ def _overlay(result: Result) -> bytes:
     return encode_picture(overlay(result.image, result.found, order=result.is_ordered))
 
 
+def _geojson(result: Result) -> bytes:
+    from attractor.datasets.geojson import encode_geojson
+
+    return encode_geojson(result.found, result.class_names)
+
+
+def _rois(result: Result) -> bytes:
+    from attractor.datasets.imagej import encode_rois
+
+    return encode_rois(result.found, result.class_names)
+
+
+def _write_cityscapes(folder: Path, result: Result) -> None:
+    from attractor.datasets.cityscapes import write_cityscapes_results
+
+    write_cityscapes_results(folder, result.stem, result.found, result.class_names)
+
+
 def _check_cityscapes(class_names: Sequence[str]) -> None:
     """Refuse classes without a number in Cityscapes."""
+    from attractor.datasets.cityscapes import LABELS
+
     if unknown := [name for name in class_names if name not in LABELS]:
         raise InputError(
             f"The format cityscapes has no class {', '.join(map(repr, unknown))}, which the model finds; its classes "
@@ -68,20 +89,7 @@ OUTPUTS: dict[str, Output] = {
     "coco": FileOutput(
         ending="_coco.json", encode=lambda result: encode_coco(result.found, result.class_names, result.name)
     ),
-    "geojson": FileOutput(
-        ending="_objects.geojson",
-        encode=lambda result: encode_geojson(result.found, result.class_names),
-        reader="QuPath",
-    ),
-    "rois": FileOutput(
-        ending="_rois.zip",
-        encode=lambda result: encode_rois(result.found, result.class_names),
-        reader="ImageJ",
-        needs="roifile",
-    ),
-    "cityscapes": FolderOutput(
-        folder="cityscapes",
-        write=lambda folder, result: write_cityscapes_results(folder, result.stem, result.found, result.class_names),
-        check=_check_cityscapes,
-    ),
+    "geojson": FileOutput(ending="_objects.geojson", encode=_geojson, reader="QuPath"),
+    "rois": FileOutput(ending="_rois.zip", encode=_rois, reader="ImageJ", needs="roifile"),
+    "cityscapes": FolderOutput(folder="cityscapes", write=_write_cityscapes, check=_check_cityscapes),
 }

@@ -1,0 +1,84 @@
+"""Sizes of the objects and images of a data set, by which methods and recipes suit themselves to it.
+
+Shapes: `k` objects, `m` images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+
+TINY = 2  # pixels; an object of this size has no centre to be drawn to
+PERCENTILES = (0.5, 5, 50, 95, 99.5)
+
+
+@dataclass(frozen=True)
+class ObjectStatistics:
+    """Sizes of all objects and images of a data set, in pixels; nothing here depends on the images' order."""
+
+    areas: Int[np.ndarray, " k"]
+    extents: Int[np.ndarray, "k 2"]  # rows and columns of each object's bounding box
+    image_sizes: Int[np.ndarray, "m 2"]  # rows and columns of each image
+    classes: Int[np.ndarray, " _"] = field(default_factory=lambda: np.zeros(0, np.int64))  # of each object, from 1
+    n_classes: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of objects."""
+        return len(self.areas)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.image_sizes)
+
+    @property
+    def area_percentiles(self) -> dict[float, float]:
+        """Area at the percentiles of PERCENTILES; empty without objects."""
+        if not self.count:
+            return {}
+        return dict(zip(PERCENTILES, np.percentile(self.areas, PERCENTILES).tolist(), strict=True))
+
+    @property
+    def class_shares(self) -> Float[np.ndarray, " c"]:
+        """For each class, the share of all pixels that its objects have."""
+        pixels = np.bincount(self.classes, self.areas[: len(self.classes)], self.n_classes + 1)[1:]
+        return np.asarray(pixels / max(self.image_sizes.prod(axis=1).sum(), 1))
+
+    @property
+    def typical_size(self) -> float:
+        """Median diameter of circles with the objects' areas; NaN without objects."""
+        return float(np.median(2 * np.sqrt(self.areas / np.pi))) if self.count else float("nan")
+
+    @property
+    def crop_size(self) -> int:
+        """Side of training crops: twice the extent of 95 % of the objects, as a multiple of 8 from 128 to 512.
+
+        It is no larger than the smaller side of nine images in ten, and 256 at most without objects.
+        """
+        wanted = 2 * np.percentile(self.extents.max(axis=1), 95) if self.count else 256
+        side = int(np.clip(-(-wanted // 8) * 8, 128, 512))
+        if not self.images:
+            return side
+        available = int(np.percentile(self.image_sizes.min(axis=1), 10, method="lower"))
+        return max(min(side, available // 8 * 8), 8)
+
+    @property
+    def min_object(self) -> int:
+        """The fewest pixels that a found object should have: 99.5 % of true objects have that many; above TINY."""
+        return max(int(np.percentile(self.areas, 0.5)), TINY + 1) if self.count else TINY + 1
+
+
+def joined(parts: Sequence[ObjectStatistics], n_classes: int) -> ObjectStatistics:
+    """The statistics of several images or data sets in one record."""
+    none, no_pairs = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+    return ObjectStatistics(
+        areas=np.concatenate([none, *(part.areas for part in parts)]),
+        extents=np.concatenate([no_pairs, *(part.extents for part in parts)]),
+        image_sizes=np.concatenate([no_pairs, *(part.image_sizes for part in parts)]),
+        classes=np.concatenate([none, *(part.classes for part in parts)]),
+        n_classes=n_classes,
+    )
