@@ -117,7 +117,7 @@ def main():
                 write_image(pictures / f"{k}.png", picture[..., None])
         else:
             pictures = given.data / "images" if (given.data / "images").is_dir() else given.data
-        many = folder(find_images([pictures]), out)
+        many = folder(find_images([pictures]).images, out)
     cores = torch.get_num_threads()
     row = {
         "files": many["files"],
