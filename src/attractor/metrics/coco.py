@@ -1,36 +1,36 @@
 """COCO's average precision and recall of masks, the twelve numbers that pycocotools prints.
 
-**What counts.** Each class of each image is matched on its own, and of the objects found there the 100 with the highest
-scores. Equal scores keep their order: that of the objects in an image, and of the images as they are given, which for
-equality with pycocotools must be that of their ids. A found object without a pixel is wrong like any other.
+**What counts.** Each class of each image is matched on its own, with the 100 found objects that have the highest
+scores. Equal scores keep their order: objects as in their image, and images as they are given (to equal pycocotools, in
+the order of their ids). A found object without a pixel is not left out: it is wrong.
 
-**Matching.** IoU thresholds are .50, .55, …, .95, each on its own. Found objects choose in the order of their scores:
-each takes the true object that it fits best of those that are still free and fit at least as well as the threshold
-says, of two that fit alike the later. True objects that count come first; only if none of them will do, one that does
-not count is taken, and then neither of the two has any effect. What takes none is wrong.
+**Matching.** Each of the IoU thresholds .50, .55, …, .95 is matched on its own. Found objects choose in the order of
+their scores: each takes the true object that it fits best, the later of equals, among those that are still free and
+that it fits at least as well as the threshold asks. True objects that count come first; only if none of them will do is
+one that does not count taken, and then neither of the two has any effect. A found object that takes none is wrong.
 
 **Crowds.** A crowd is a region of several objects of its class. It does not count, and any number of found objects may
-take it; they fit it by the part of their own pixels that lies in it, not by IoU.
+take it; how well one fits is the share of its own pixels that lies in the crowd, not IoU.
 
 **Size.** Small is an area of up to 32 x 32 pixels, medium from there to 96 x 96, large from there on; an area on a
-border counts on both sides. Within a range of sizes, true objects outside do not count, and neither do found objects
-outside that take none. A true object's area is what its annotation says; a found one's is its mask's. (pycocotools
-takes the area of the box where a results file has boxes, too; delete them there to compare.)
+border counts on both sides. For each range of sizes, true objects outside it do not count, nor do found objects outside
+it that take none. A true object's area is what its annotation says; a found one's is its mask's. (pycocotools takes the
+area of the box where a results file also has boxes; delete them there to compare.)
 
-**Average precision.** All images' found objects of a class, in the order of their scores: after each one there is a
-precision (right of all so far that have an effect) and a recall (right of all true objects that count). AP is the mean,
-over 101 recalls from 0 to 1, of the highest precision at this recall or above, and 0 at recalls that are never reached.
-Average recall is the recall in the end, with 1, 10 or 100 found objects an image and class. Both are averaged over
-thresholds and classes. A class without a true object that counts is left out, and what is left out in every class is
-NaN, where pycocotools prints -1.
+**Average precision.** The found objects of a class in all images are put in the order of their scores. After each one
+there is a precision (the right ones among all so far that have an effect) and a recall (the right ones over all true
+objects that count). AP is the mean, over 101 recalls from 0 to 1, of the highest precision at this recall or above,
+which is 0 at recalls that are never reached. Average recall is the final recall with 1, 10 or 100 found objects per
+image and class. Both are averaged over thresholds and classes. A class without a true object that counts is left out,
+and what is left out in every class is NaN, where pycocotools prints -1.
 
-**Not in COCO.** Void pixels are taken from every object; a true object that loses all its pixels there is left out, and
-a found one that loses more than half has no effect if it takes none. Each number has a 95 % bootstrap interval over
-images, of 500 samples, as precision is worked out anew for every one; samples without an object of a class are without
-the class. A sample has fewer different objects than the data set, which raises AP where a class has few, so there an
-interval may begin above its value.
+**Not in COCO.** Void pixels are removed from every object; a true object that loses all its pixels there is left out,
+and a found one that loses more than half has no effect if it takes none. Each number has a 95 % bootstrap interval over
+images, of only 500 samples, as precision is computed anew for each; a sample without a true object of a class leaves
+out the class. A sample has fewer different objects than the data set, which raises AP where a class has few, so there
+an interval may begin above its value.
 
-pycocotools has one mistake that is not repeated: whoever takes the annotation of id 0 is wrong there.
+pycocotools has one mistake that is not repeated: a found object that takes the annotation with id 0 is wrong there.
 
 Source: `pycocotools.cocoeval.COCOeval` with iouType "segm"; Lin et al. 2014 (doi:10.1007/978-3-319-10602-1_48).
 
@@ -52,11 +52,11 @@ from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Interval, bootstrap_weights, paired_by_name
 from attractor.metrics.metric import Benchmark, Overview, Pair, Row, Scores, Table, by_class
 
-# By linspace, as pycocotools: its 0.35 is a little more, and a recall of 7/20 does not reach it.
+# By linspace, as in pycocotools: its 0.35 is slightly too high, so that a recall of 7/20 does not reach it.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # all, small, medium, large; both ends count
-LIMITS = (1, 10, 100)  # found objects of an image and class
+LIMITS = (1, 10, 100)  # found objects per image and class
 ROWS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 N_SAMPLES = 500
 CHUNK = 1 << 21  # bootstrap weights of found objects at a time: 16 MB
@@ -73,7 +73,7 @@ class CocoScores(Scores):
     scores: Float[np.ndarray, " d"]
     outcome: Int8[np.ndarray, "a t d"] = field(metadata={"json": False})  # 1 right, -1 wrong, 0 without effect
     n_truth: int  # without crowds
-    n_found: int  # all that there were, also beyond 100 of a class
+    n_found: int  # all of them, including those beyond 100 of a class
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class CocoRows:
     APs: Interval  # small, up to 32 x 32 pixels
     APm: Interval
     APl: Interval  # large, from 96 x 96 on
-    AR1: Interval  # with one found object an image and class
+    AR1: Interval  # with one found object per image and class
     AR10: Interval
     AR100: Interval
     ARs: Interval
@@ -119,12 +119,12 @@ class CocoSummary(CocoRows):
             Overview(
                 "COCO's AR of masks",
                 {name: row[name] for name in ROWS[6:]},
-                "with 1, 10 and 100 objects an image and class",
+                "with 1, 10 and 100 objects per image and class",
             ),
         ]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
-        """Some of them by class."""
+        """Some of the twelve numbers, by class."""
         rows: dict[int, Row] = {
             number: {name: own[name] for name in ("AP", "AP50", "AP75", "AR100")}
             for number, own in self.by_class.items()
@@ -146,10 +146,10 @@ def coco_average_precision(truth: Images, found: Images, *, ignore: Masks = None
         truth: a label image, `Instances`, or a sequence of these.
         found: as many, in the same order; `Instances` are ranked by their scores.
         ignore: masks of void pixels.
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if there is no image, or two differ in shape.
+        InputError: if there is no image, or truth and found differ in shape.
 
     >>> import numpy as np
     >>> from attractor.metrics import coco_average_precision
@@ -166,8 +166,8 @@ def score_image(pair: Pair) -> CocoScores:
     """Match the objects of one image; whole masks are compared where found objects overlap.
 
     Args:
-        pair: true objects as annotated, with crowds; classes found are numbered as in the truth, and their scores may
-            be any numbers.
+        pair: true objects are taken as annotated, with crowds; classes of found objects are numbered as in the truth,
+            and scores may be any numbers.
 
     Raises:
         InputError: if sizes differ, or the runs of a true mask do not fill the image.
@@ -233,7 +233,7 @@ def paired_difference(a: Sequence[CocoScores], b: Sequence[CocoScores], seed: in
     """Scores of `a` minus those of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
-        InputError: if there is no image, or the two are not of the same images, each there once.
+        InputError: if there is no image, or the two do not hold the same images, each once.
     """
     pairs = paired_by_name(a, b)
     of_a, of_b = _pools([one for one, _ in pairs]), _pools([other for _, other in pairs])
@@ -258,11 +258,11 @@ class _Spans:
         return _sums(self.owner, self.end - self.start, n)
 
     def without_void(self, kept: Int[np.ndarray, " _"] | None) -> _Spans:
-        """The same where void pixels are left out of the count."""
+        """The same spans, with void pixels left out of the count."""
         return self if kept is None else _Spans(kept[self.start], kept[self.end], self.owner)
 
     def of(self, keep: Bool[np.ndarray, " d"]) -> _Spans:
-        """Those of some of the objects, which are counted anew."""
+        """The spans of some of the objects, which are renumbered."""
         number = np.cumsum(keep) - 1
         own = keep[self.owner]
         return _Spans(self.start[own], self.end[own], number[self.owner[own]])
@@ -297,7 +297,7 @@ def _mask(runs: Int[np.ndarray, " _"], kept: Int[np.ndarray, " _"] | None) -> _M
 
 
 def _check(truth: Annotations, found: Instances, name: str) -> None:
-    """Refuse images that differ in size."""
+    """Refuse images that differ in size, and true masks that do not fill theirs."""
     if truth.void.shape != found.labels.shape:
         raise InputError(
             f"{name}: the images to compare differ in shape: truth {truth.void.shape}, found {found.labels.shape}."
@@ -319,12 +319,12 @@ def _ranked(found: Instances) -> tuple[Int[np.ndarray, " d"], Int[np.ndarray, " 
 
 
 def _kept_pixels(void: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " _"] | None:
-    """For each pixel down the columns, and their end, how many before it are not void; None where none is."""
+    """For each pixel down the columns, and the end, how many before it are not void; None where no pixel is void."""
     return np.concatenate([[0], np.cumsum(~void.ravel(order="F"))]) if void.any() else None
 
 
 def _spans(found: Instances, chosen: Int[np.ndarray, " d"]) -> _Spans:
-    """The pixels of the chosen objects, counted in this order."""
+    """The spans of the chosen objects, numbered in this order."""
     if found.masks is not None:
         bounds = [np.cumsum(found.masks[k]) for k in chosen]
         ends = [each[1::2] for each in bounds]
@@ -349,7 +349,7 @@ def _within(areas: Float[np.ndarray, " _"]) -> Bool[np.ndarray, "a _"]:
 def _fit(
     spans: _Spans, areas: Float[np.ndarray, " d"], masks: list[_Mask], is_crowd: Bool[np.ndarray, " k"]
 ) -> Float[np.ndarray, "d k"]:
-    """IoU of each found object with each true one; with a crowd, the part of the found one that lies in it."""
+    """IoU of each found object with each true one; for a crowd, the share of the found object that lies in it."""
     shared = np.zeros((len(areas), len(masks)))
     for column, mask in zip(shared.T, masks, strict=True):
         if mask.area:
@@ -363,7 +363,7 @@ def _fit(
 
 def _sums(owner: Int[np.ndarray, " x"], values: Shaped[np.ndarray, " x"], n: int) -> Float[np.ndarray, " n"]:
     """Sum of the values of each of n owners."""
-    return np.bincount(owner, values, n).astype(np.float64)  # gives whole numbers if there are no values
+    return np.bincount(owner, values, n).astype(np.float64)  # bincount gives integers if there are no values
 
 
 def _match(
@@ -376,7 +376,7 @@ def _match(
     outcome = np.repeat(-has_effect.astype(np.int8)[:, None], len(THRESHOLDS), axis=1)
     is_free = np.ones((len(AREAS), len(THRESHOLDS), fit.shape[1]), bool)
     for k in np.flatnonzero(fit.max(axis=1, initial=0) >= THRESHOLDS[0]):
-        near = np.flatnonzero(fit[k] >= THRESHOLDS[0])[::-1]  # from behind, so that argmax gives the later of equals
+        near = np.flatnonzero(fit[k] >= THRESHOLDS[0])[::-1]  # reversed, so that argmax gives the later of equals
         possible = is_free[..., near] & (fit[k, near] >= THRESHOLDS[:, None])  # (a, t, near)
         counted = possible & counts[:, None, near]
         best = np.where(np.where(counted.any(-1, keepdims=True), counted, possible), fit[k, near], 0).argmax(-1)
@@ -392,12 +392,12 @@ def _match(
 
 @dataclass(frozen=True)
 class _Pool:
-    """All images' objects of one class, those found by score."""
+    """The objects of one class in all images, found ones in the order of their scores."""
 
     class_number: int
     image: Int[np.ndarray, " d"]  # index of each found object's image
     outcome: Int8[np.ndarray, "a t d"]
-    right: Float[np.ndarray, "i m"]  # of each image, averaged over thresholds, in the order of the rows from AR1 on
+    right: Float[np.ndarray, "i m"]  # right ones of each image, mean over thresholds, in the order of the rows from AR1
     n_truth: Float[np.ndarray, "i a"]  # true objects that count
 
 
@@ -445,13 +445,13 @@ def _rows(pools: list[_Pool], weights: Float[np.ndarray, "s i"]) -> Float[np.nda
 
 
 def _rows_by_class(pools: list[_Pool], weights: Float[np.ndarray, "s i"]) -> Float[np.ndarray, "c s r"]:
-    """The twelve numbers of each class with images so often; NaN without a true object that counts."""
+    """The twelve numbers of each class, images being weighted; NaN without a true object that counts."""
     parts = [np.concatenate([_precisions(pool, weights), _recalls(pool, weights)], axis=1) for pool in pools]
     return np.array(parts).reshape(len(pools), len(weights), len(ROWS))
 
 
 def _mean_of_known(values: Float[np.ndarray, "c *rest"]) -> Float[np.ndarray, "*rest"]:
-    """Means over the classes without those that are NaN; NaN where all are."""
+    """Means over the classes that are not NaN; NaN where all are."""
     known = ~np.isnan(values)
     return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0))
 
@@ -483,9 +483,9 @@ def _recalls(pool: _Pool, weights: Float[np.ndarray, "s i"]) -> Float[np.ndarray
 def _average_precision(
     outcome: Int8[np.ndarray, " d"], often: Float[np.ndarray, "s d"], n_truth: Float[np.ndarray, " s"]
 ) -> Float[np.ndarray, " s"]:
-    """Mean precision over recalls of found objects, best first, each there so often; NaN where nothing is there.
+    """Mean precision over RECALLS; found objects are ranked, each counts `often` times. NaN without a true object.
 
-    Precision is looked at where an object is right: it is lower at any other, and recall the same.
+    Precision is needed only where an object is right: at any other it is lower, and recall the same.
     """
     has_effect = np.flatnonzero(outcome)
     right = np.flatnonzero(outcome[has_effect] == 1)
@@ -499,14 +499,14 @@ def _average_precision(
 
 
 def _first_to_reach(recall: Float[np.ndarray, "s p"]) -> Int[np.ndarray, "s q"]:
-    """Place in each ascending row of the first that is at least as high as each of RECALLS; p if none is."""
+    """Place in each ascending row of the first value that reaches each of RECALLS; p if none does."""
     row = np.arange(len(recall))[:, None]
-    steps = (recall + 2 * row).ravel(), (RECALLS + 2 * row).ravel()  # one ascending row of all
+    steps = (recall + 2 * row).ravel(), (RECALLS + 2 * row).ravel()  # all rows as one ascending row
     return np.searchsorted(*steps).reshape(len(recall), -1) - row * recall.shape[1]
 
 
 def _intervals(values: Float[np.ndarray, " r"], samples: Float[np.ndarray, "s r"]) -> dict[str, Interval]:
-    """Each row with the middle 95 % of its samples that are known."""
+    """Each value by its row's name, with the middle 95 % of its samples that are known."""
     intervals = {}
     for name, value, sample in zip(ROWS, values.tolist(), samples.T, strict=True):
         known = sample[~np.isnan(sample)]
@@ -521,14 +521,14 @@ COCO = Benchmark(
     summarise,
     paired_difference,
     mean_average_precision,
-    about="the six AP and six AR of COCO, of masks",
+    about="the six APs and six ARs of COCO, of masks",
     headline="AP",
     terms={
         "AP": "The mean precision over 101 recalls of objects ranked by score, mean over thresholds of IoU from .50 to "
         ".95 and over classes.",
         "AP50, AP75": "The same at an IoU of .50 and .75.",
         "APs, APm, APl": "AP of small objects, up to 32 x 32 pixels, of medium and of large ones, from 96 x 96 on.",
-        "AR1, AR10, AR100": "Recall with 1, 10 and 100 found objects an image and class, averaged likewise.",
+        "AR1, AR10, AR100": "Recall with 1, 10 and 100 found objects per image and class, averaged likewise.",
     },
     has_classes=True,
 )
