@@ -1,7 +1,7 @@
 """One benchmark in each file, with its matching rule written out; `METRICS` lists them by name.
 
-For arrays there is a function for each of them, of true and found label images: `panoptic_quality(truth, found)` and
-its siblings below. What evaluation and comparison ask of a metric is in `attractor.metrics.metric`.
+Each benchmark has a function that takes true and found label images: `panoptic_quality(truth, found)` and its siblings
+below. What evaluation and comparison ask of a metric is in `attractor.metrics.metric`.
 
 Example:
     >>> import numpy as np, attractor

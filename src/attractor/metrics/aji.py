@@ -1,11 +1,11 @@
 """The aggregated Jaccard index of nuclei, AJI, and AJI+, which uses each found object only once.
 
-Each true object takes the found one with the highest IoU. The index is the sum of all intersections over the sum of all
-unions, plus the areas of true objects that nothing overlaps and of found objects that none took. In *AJI* two
-true objects may take the same found one, whose pixels then count twice; in *AJI+* they may not, and the pairs are those
-with the highest sum of IoU. No threshold takes part. Both are given *by image*, the mean over images, which papers
-report, and *pooled*, the sums taken over all images; each with a 95 % bootstrap interval over images. Classes are left
-out of account.
+Each true object takes the found one with the highest IoU. The index is the sum of all intersections, divided by the sum
+of all unions together with the areas of true objects that nothing overlaps and of found objects that none took. In
+*AJI* two true objects may take the same found one, whose pixels then count twice; in *AJI+* they may not, and the pairs
+are those with the highest sum of IoU. There is no threshold. Both are given *by image*, the mean over images, which
+papers report, and *pooled*, from sums over all images; each with a 95 % bootstrap interval over images. Classes are
+disregarded.
 
 Of found objects with the same IoU, a true object takes the one with more pixels in common, then the one with the lower
 label. If several sets of pairs have the highest sum of IoU, it is not defined which one AJI+ takes.
@@ -13,7 +13,7 @@ label. If several sets of pairs have the highest sum of IoU, it is not defined w
 Where nothing is there and nothing is found, both are 1 by this project's convention.
 
 Source: Kumar et al. 2017 (doi:10.1109/TMI.2017.2677499), algorithm 1; AJI+: Graham et al. 2019
-(doi:10.1016/j.media.2019.101563), by its code, `get_fast_aji_plus`.
+(doi:10.1016/j.media.2019.101563), as in its code, `get_fast_aji_plus`.
 
 Shapes: `k` true objects, `j` found objects, `p` overlapping pairs, `q` pairs taken.
 """
@@ -45,7 +45,7 @@ from attractor.metrics.overlaps import Pairs, mostly_ignored, overlapping_pairs,
 
 @dataclass(frozen=True)
 class AjiScores(Scores):
-    """Scores of one image, and the sums of pixels whose quotients they are."""
+    """Scores of one image, and the sums of pixels that they are quotients of."""
 
     aji: float
     aji_plus: float
@@ -63,7 +63,7 @@ class AjiSummary:
 
     aji: Interval  # mean over images
     aji_plus: Interval
-    pooled_aji: Interval  # of the sums over images
+    pooled_aji: Interval  # from sums over images
     pooled_aji_plus: Interval
     n_truth: int
     n_found: int
@@ -81,7 +81,7 @@ class AjiSummary:
         return [Overview("Aggregated Jaccard index, by image and pooled", row)]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
-        """Nothing else."""
+        """No further tables."""
         return []
 
 
@@ -105,16 +105,16 @@ def aggregated_jaccard_index(truth: Images, found: Images, *, ignore: Masks = No
         truth: a label image, `Instances`, or a sequence of these.
         found: as many, in the same order.
         ignore: masks of pixels that count for nothing.
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if there is no image, or two differ in shape.
+        InputError: if there is no image, or truth and found differ in shape.
 
     >>> import numpy as np
     >>> from attractor.metrics import aggregated_jaccard_index
     >>> truth = np.array([[1, 1, 1, 1, 0, 2, 2]])
     >>> found = np.array([[1, 1, 1, 0, 0, 0, 0]])
-    >>> aggregated_jaccard_index(truth, found).aji.value  # 3 shared pixels of 4 and 2
+    >>> aggregated_jaccard_index(truth, found).aji.value  # 3 shared pixels of 4 + 2
     0.5
     """
     return summarise([score_image(pair) for pair in pairs_of(truth, found, ignore)], seed)
@@ -177,7 +177,7 @@ def paired_difference(a: Sequence[AjiScores], b: Sequence[AjiScores], seed: int 
     """Scores of `a` minus those of `b`, image by image, paired by name; above 0, `a` is better.
 
     Raises:
-        InputError: if there is no image, or the two are not of the same images, each there once.
+        InputError: if there is no image, or the two do not hold the same images, each once.
     """
     if not a:
         raise InputError("There is no image to compare: a data set needs at least one.")
@@ -195,7 +195,7 @@ def _best(pairs: Pairs) -> Int[np.ndarray, " q"]:
 
 def _one_to_one(pairs: Pairs) -> Int[np.ndarray, " q"]:
     """The pairs with the highest sum of IoU, no object twice."""
-    # Objects that are not linked by overlaps do not compete, so each group is solved alone: no table of all pairs.
+    # Objects that no overlaps link do not compete, so each group is solved alone, without a table of all pairs.
     group = _groups(pairs)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -204,7 +204,7 @@ def _one_to_one(pairs: Pairs) -> Int[np.ndarray, " q"]:
 
 
 def _groups(pairs: Pairs) -> Int[np.ndarray, " p"]:
-    """For each pair, the number of its group: objects that are linked by overlaps."""
+    """For each pair, the number of its group of objects linked by overlaps."""
     n_truth, n_found = int(pairs.truth.max(initial=-1)) + 1, int(pairs.found.max(initial=-1)) + 1
     n = n_truth + n_found
     links = coo_array((np.ones(len(pairs.iou), np.int8), (pairs.truth, n_truth + pairs.found)), shape=(n, n))
@@ -229,7 +229,7 @@ def _sums(
     found_areas: Int[np.ndarray, " j"],
     forgiven: Bool[np.ndarray, " j"],
 ) -> tuple[int, int]:
-    """Intersections of the pairs taken, and their unions with the areas of what is left over."""
+    """The summed intersections of the pairs taken, and their summed unions plus the areas of what is left over."""
     intersection = int(taken.shared.sum())
     union = int((true_areas[taken.truth] + found_areas[taken.found]).sum()) - intersection
     missed, wrong = np.ones(len(true_areas), bool), ~forgiven
@@ -239,7 +239,7 @@ def _sums(
 
 
 def _quotients(sums: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 2"]:
-    """AJI and AJI+ of both intersections and both unions; 1 where there is nothing."""
+    """AJI and AJI+ from both intersections and both unions; 1 where there is nothing."""
     return np.divide(sums[:, :2], sums[:, 2:], out=np.ones((len(sums), 2)), where=sums[:, 2:] > 0)
 
 
@@ -253,8 +253,8 @@ AJI = Benchmark(
     headline="AJI",
     terms={
         "AJI": "Each true object takes the found one that it fits best: the sum of all shared areas over the sum of "
-        "all areas covered by either, with those of objects that nothing takes.",
-        "AJI+": "The same with no found object taken twice.",
+        "all areas covered by either, plus those of objects left without a partner.",
+        "AJI+": "The same, with no found object taken twice.",
         "pooled": "The sums are taken over all images, so that each pixel has the same weight.",
     },
 )

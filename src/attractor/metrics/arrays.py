@@ -1,4 +1,4 @@
-"""Pairs of true and found objects from what users have: label images, or objects with classes and scores.
+"""Pairs of true and found images from what users have: label images, or objects with classes and scores.
 
 Shapes: `h` rows, `w` columns.
 """
@@ -23,10 +23,10 @@ Masks: TypeAlias = Array | Sequence[Array] | None  # pixels that count for nothi
 
 
 def pairs_of(truth: Images, found: Images, ignore: Masks = None) -> Iterator[Pair]:
-    """The pairs of one image, or of several given in the same order; they are named by their position, from 0.
+    """The pair of one image, or those of several given in the same order; they are named by their position, from 0.
 
     Raises:
-        InputError: if there are not as many of one as of the other, or one is not a label image.
+        InputError: if there are not as many of each, or one is not a label image.
     """
     true_images, found_images = _several(truth), _several(found)
     masks = repeat(None) if ignore is None else _several(ignore)

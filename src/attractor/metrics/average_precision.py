@@ -1,4 +1,4 @@
-"""The "AP" of microscopy: TP / (TP + FP + FN) over thresholds of IoU, and what goes with it.
+"""The "AP" of microscopy: TP / (TP + FP + FN) over thresholds of IoU, and related values.
 
 A found object is a true positive if it overlaps a true object with an intersection over union of
 at least the threshold, one to one; every other found object is a false positive, every other true one
@@ -8,7 +8,7 @@ are here, by name: *by image*, the mean of the images' APs (Data Science Bowl 20
 interval over images: what other images of the same kind could have given.
 
 If there is no object and none is found, every value is 1. Counts equal those of `stardist.matching`, and
-so do values, except for such empty images, to which it gives 0.
+so do values, except for such empty images, which it gives 0.
 
 Source: Caicedo et al. 2019 (doi:10.1038/s41592-019-0612-7); panoptic quality: Kirillov et al. 2019,
 equation 1; matching at lower thresholds: `stardist.matching.matching`.
@@ -41,14 +41,14 @@ from attractor.metrics.overlaps import (
 )
 from attractor.wording import share
 
-# Typed out, because sums of .05 miss: 3 of 5 pixels would not reach 0.6000000000000001.
+# Typed out, because adding .05 again and again misses: 3 of 5 pixels would not reach 0.6000000000000001.
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 SHOWN = (0.5, 0.75, 0.9)  # the thresholds shown where all ten would be too many
 
 
 @dataclass(frozen=True)
 class ImageScores(Scores):
-    """Counts of one image at each threshold; found objects on ignored pixels are in `n_found` alone."""
+    """Counts of one image at each threshold; found objects on ignored pixels are in `n_found` only."""
 
     thresholds: Float[np.ndarray, " t"]
     tp: Int[np.ndarray, " t"]
@@ -108,7 +108,7 @@ class Summary:
         ]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
-        """What is pooled over images, at each threshold."""
+        """The pooled values, at each threshold."""
         columns = {
             "AP": self.average_precision,
             "precision": self.precision,
@@ -155,13 +155,13 @@ def average_precision(
 
     Args:
         truth: a label image, `Instances`, or a sequence of these.
-        found: as many, in the same order. Only objects of one class match; all those of label images are of one.
+        found: as many, in the same order. Only objects of the same class match; those of label images all have one.
         ignore: masks of pixels that count for nothing.
         thresholds: least IoU of a match, in (0, 1].
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if there is no image, or two differ in shape.
+        InputError: if there is no image, or truth and found differ in shape.
 
     >>> import numpy as np
     >>> from attractor.metrics import average_precision
@@ -178,7 +178,7 @@ def average_precision(
 
 
 def score_image(pair: Pair, *, thresholds: Sequence[float] = THRESHOLDS) -> ImageScores:
-    """Counts of one image; label numbers do not matter, and only objects of one class match.
+    """Counts of one image; label numbers do not matter, and only objects of the same class match.
 
     Ignored pixels do not count: a true object without any other pixel is left out; a found one with more than half
     of its pixels there may match, but is never a false positive.
@@ -247,7 +247,7 @@ def paired_difference(a: Sequence[ImageScores], b: Sequence[ImageScores], seed: 
     """AP by image of `a` minus that of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
-        InputError: if the two are not of the same images, each there once, at the same thresholds.
+        InputError: if the two do not hold the same images, each once, at the same thresholds.
     """
     thresholds = _same_thresholds([*a, *b])
     pairs = paired_by_name(a, b)

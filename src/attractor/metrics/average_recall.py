@@ -1,11 +1,10 @@
-"""AR(n): the part of the true objects that the best n proposals of each image cover, over thresholds of IoU.
+"""AR(n): the share of the true objects that the best n proposals of each image cover, over thresholds of IoU.
 
 Proposals are masks that may overlap, ranked by score; if scores are equal, the earlier goes first. At each
 threshold they are matched as in COCO: by rank, each proposal takes the true object that it fits best among those that
-are still free, if their IoU reaches the threshold (of equal ones the later). AR(n) is the recall of the first n,
-averaged over the thresholds. A data set's AR is here *by image*, the mean of the images' ARs, and *pooled*, matched
-over true objects of all images together, which is COCO's; each with a 95 % bootstrap interval over images. Proposals
-have no class here: classes are disregarded.
+are still free (the later of equals), if their IoU reaches the threshold. AR(n) is the recall of the first n, averaged
+over the thresholds. A data set's AR is given *by image*, the mean of the images' ARs, and *pooled*, all matched true
+objects over all true objects, as in COCO; each with a 95 % bootstrap interval over images. Classes are disregarded.
 
 An image without a true object says nothing about recall and is left out.
 
@@ -37,18 +36,18 @@ from attractor.metrics.bootstrap import (
 from attractor.metrics.metric import Benchmark, Curve, Overview, Pair, Row, Scores, Table
 from attractor.metrics.overlaps import checked_thresholds, without
 
-LIMITS = (1, 10, 60, 100)  # n of AR(n)
+LIMITS = (1, 10, 60, 100)  # each n of AR(n)
 
 
 @dataclass(frozen=True)
 class RecallScores(Scores):
     """What was matched in one image with at least one true object."""
 
-    limits: Int[np.ndarray, " m"]  # n of AR(n)
+    limits: Int[np.ndarray, " m"]  # each n of AR(n)
     thresholds: Float[np.ndarray, " t"]
     matched: Int[np.ndarray, "m t"]  # true objects that the best n proposals cover
     n_truth: int
-    n_proposals: int  # all there were, including those past the highest limit
+    n_proposals: int  # all of them, including those past the highest limit
 
     @property
     def average_recall(self) -> Float[np.ndarray, " m"]:
@@ -61,7 +60,7 @@ class RecallSummary:
     """AR(n) of a data set for each n."""
 
     by_image: Estimate  # mean over images
-    pooled: Estimate  # matched over true objects of all images
+    pooled: Estimate  # all matched over all true objects
     limits: Int[np.ndarray, " m"]
     n_truth: int
     n_proposals: int
@@ -95,7 +94,7 @@ class RecallSummary:
         ]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
-        """Nothing else."""
+        """No further tables."""
         return []
 
     def curve(self) -> Curve:
@@ -133,10 +132,10 @@ def average_recall(
         ignore: masks of pixels that count for nothing.
         limits: n of AR(n), each at least 1.
         thresholds: least IoU of a match, in (0, 1].
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if no image has an object, two differ in shape, or a limit or threshold is out of range.
+        InputError: if no image has an object, truth and found differ in shape, or a limit or threshold is out of range.
 
     >>> import numpy as np
     >>> from attractor.metrics import average_recall
@@ -154,9 +153,8 @@ def score_image(
     """What the proposals of one image cover; None for an image without a true object.
 
     Args:
-        pair: what is found are proposals, masks which may overlap, with scores. Of ignored pixels nothing counts: a
-            true object without any other pixel is left out; a proposal takes its place among the n first wherever it
-            lies.
+        pair: `found` holds proposals: masks that may overlap, with scores. Ignored pixels do not count: a true object
+            without any other pixel is left out; a proposal counts as one of the first n wherever it lies.
         limits: n of AR(n), each at least 1.
         thresholds: least IoU of a match, in (0, 1].
 
@@ -202,7 +200,7 @@ def paired_difference(a: Sequence[RecallScores], b: Sequence[RecallScores], seed
     """AR(n) by image of `a` minus that of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
-        InputError: if there is no image, or the two are not of the same images, scored alike, each there once.
+        InputError: if there is no image, or the two do not hold the same images, scored alike, each once.
     """
     limits = _same_limits([*a, *b])
     pairs = paired_by_name(a, b)
@@ -240,7 +238,7 @@ def _hits(iou: Float[np.ndarray, "j k"], thresholds: Float[np.ndarray, " t"]) ->
     hits = np.zeros((len(iou), len(thresholds)), bool)
     rows = np.arange(len(thresholds))
     for hit, own in zip(hits, iou, strict=True):
-        left = np.where(free, own, 0.0)[:, ::-1]  # from behind, so that argmax gives the last
+        left = np.where(free, own, 0.0)[:, ::-1]  # reversed, so that argmax gives the last
         best = iou.shape[1] - 1 - left.argmax(1)
         hit[:] = left.max(1) >= thresholds
         free[rows[hit], best[hit]] = False
@@ -250,7 +248,7 @@ def _hits(iou: Float[np.ndarray, "j k"], thresholds: Float[np.ndarray, " t"]) ->
 def _same_limits(images: Sequence[RecallScores]) -> Int[np.ndarray, " m"]:
     """The numbers of proposals that all images were scored with, at the same thresholds."""
     if not images:
-        raise InputError("No image has a true object, so there is nothing whose recall could be measured.")
+        raise InputError("No image has a true object, so there is no recall to measure.")
     first = images[0]
     for image in images:
         if not (np.array_equal(image.limits, first.limits) and np.array_equal(image.thresholds, first.thresholds)):
@@ -271,8 +269,8 @@ AVERAGE_RECALL = Benchmark(
     about="recall of the best n proposals",
     headline=f"AR({LIMITS[-1]})",
     terms={
-        "AR(n)": "The part of the true objects that the best n proposals of each image cover, averaged over thresholds "
-        "of IoU from .50 to .95. Images without a true object are left out.",
+        "AR(n)": "The share of the true objects that the best n proposals of each image cover, averaged over "
+        "thresholds of IoU from .50 to .95. Images without a true object are left out.",
     },
     n_proposals=max(LIMITS),
 )

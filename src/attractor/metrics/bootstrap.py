@@ -1,6 +1,6 @@
 """Values with 95 % bootstrap intervals over images: what other images of the same kind could have given.
 
-Shapes: `i` images, `s` bootstrap samples, `t` values that are estimated together, such as one a threshold.
+Shapes: `i` images, `s` bootstrap samples, `t` values that are estimated together, such as one for each threshold.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def estimate(value: Float[np.ndarray, " t"], samples: Float[np.ndarray, "s t"]) 
 
 
 def mean_over_images(values: Float[np.ndarray, "i t"], seed: int) -> Estimate:
-    """Means of what each image has, at least one; the same for the same seed."""
+    """Means of the values of images, of which there is at least one; the same for the same seed."""
     return estimate(values.mean(0), bootstrap_weights(len(values), seed) @ values / len(values))
 
 
 @runtime_checkable
 class Named(Protocol):
-    """The scores of an image, which has a name."""
+    """The scores of an image, with its name."""
 
     @property
     def name(self) -> str:
@@ -70,14 +70,14 @@ T = TypeVar("T", bound=Named)
 
 
 def paired_by_name(a: Sequence[T], b: Sequence[T]) -> list[tuple[T, T]]:
-    """Scores of the same image in two results, in the order of the first.
+    """The scores of each image in two results, in the order of the first.
 
     Args:
         a: scores of images, each with its `name`.
         b: scores of the same images, in any order.
 
     Raises:
-        InputError: if the two are not of the same images, each there once.
+        InputError: if the two do not hold the same images, each once.
     """
     other = {image.name: image for image in b}
     names = {image.name for image in a}

@@ -1,10 +1,11 @@
 """Boundary F: how well the boundaries of all objects in an image are matched, within a tolerance in pixels.
 
 The boundary of a label image is where two neighbouring pixels have different labels, so that objects that touch share
-one, and objects that were merged lack it. Precision is the part of the found boundary that lies within the tolerance of
-the true one, recall the part of the true boundary that lies within the tolerance of the found one, and F their harmonic
-mean. All three are taken by image and then averaged over images, with a 95 % bootstrap interval over them. It does not
-matter whose boundary it is, so this says how well objects are drawn, and little about whether each is found as one.
+one, and objects that were merged lack it. Precision is the share of the found boundary that lies within the tolerance
+of the true one, recall the share of the true boundary that lies within the tolerance of the found one, and F their
+harmonic mean. All three are taken by image and then averaged over images, with a 95 % bootstrap interval over images.
+It does not matter whose boundary it is, so this says how well objects are drawn, but little about whether each is found
+as one object.
 
 The boundary is one pixel wide: a pixel belongs to it if its neighbour to the right, below, or below to the right has
 another label. The edge of the image is not a boundary, nor is that of ignored pixels. The tolerance is 0.75 % of
@@ -12,7 +13,7 @@ the image's diagonal unless given: 2.7 pixels at 256 x 256, 17 at 1024 x 2048. D
 equals the tolerance is within it. Classes are disregarded.
 
 If only one of the two has a boundary, all three are 0. If neither has one, each is all background or one object, and
-they are 1 if both are the same, else 0.
+all three are 1 if both are the same, else 0.
 
 Source: F by image and its 0.75 %: Csurka et al. 2013 (doi:10.5244/C.27.32), there for each class; pixels of the
 boundary: Martin et al. 2004 (doi:10.1109/TPAMI.2004.1273918), whose matching is one to one. The F of DAVIS, Perazzi et
@@ -70,7 +71,7 @@ class BoundarySummary:
         return [Overview("Boundaries within the tolerance, by image", row)]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
-        """Nothing else."""
+        """No further tables."""
         return []
 
 
@@ -98,10 +99,10 @@ def boundary_f(
         found: as many, in the same order.
         ignore: masks of pixels that count for nothing: a boundary runs between two pixels that count.
         tolerance: in pixels, 0 or more; None for 0.75 % of each image's diagonal.
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if there is no image, two differ in shape, or the tolerance is below 0.
+        InputError: if there is no image, truth and found differ in shape, or the tolerance is below 0.
 
     >>> import numpy as np
     >>> from attractor.metrics import boundary_f
@@ -176,7 +177,7 @@ def paired_difference(a: Sequence[BoundaryScores], b: Sequence[BoundaryScores], 
     """Scores of `a` minus those of `b`, image by image, paired by name; above 0, `a` is better.
 
     Raises:
-        InputError: if there is no image, the two are not of the same images, each there once, or a pair was scored
+        InputError: if there is no image, the two do not hold the same images, each once, or a pair was scored
             with different tolerances.
     """
     if not a:
@@ -193,7 +194,7 @@ def paired_difference(a: Sequence[BoundaryScores], b: Sequence[BoundaryScores], 
 
 
 def _share_near(pixels: Int[np.ndarray, "n 2"], others: Int[np.ndarray, "m 2"], tolerance: float) -> float:
-    """The part of the first pixels that have one of the others within the tolerance; 0 if either set is empty."""
+    """The share of the first pixels that have one of the others within the tolerance; 0 if either set is empty."""
     if not len(pixels) or not len(others):
         return 0.0
     # the search excludes its bound, but the tolerance is included
@@ -221,8 +222,9 @@ BOUNDARY = Benchmark(
     about="boundary F, precision and recall within 0.75 % of the diagonal",
     headline="F",
     terms={
-        "precision": "The part of the found boundaries that lies within the tolerance of a true one.",
-        "recall": "The part of the true boundaries that lies within the tolerance of a found one.",
-        "F": "The harmonic mean of both. It says how objects are drawn, and little about whether each is found as one.",
+        "precision": "The share of the found boundaries that lies within the tolerance of a true one.",
+        "recall": "The share of the true boundaries that lies within the tolerance of a found one.",
+        "F": "The harmonic mean of both. It says how well objects are drawn, but little about whether each is found as "
+        "one object.",
     },
 )

@@ -2,22 +2,23 @@
 
 At each threshold a found object is compared with the true objects of its class. It finds the one that it overlaps with
 an intersection over union *above* the threshold; where several do, the one with the highest score (the earlier of equal
-ones) is a true positive and the others are false positives. One that finds nothing is a false positive, unless more
-than that threshold of its pixels lie where nothing can be said: on void, on crowds of its class, and on true objects of
-its class that do not count. It does not count either way if what it finds is itself such a crowd or object. (A crowd
-that is also too small or far is added twice to these pixels, as the official script does.)
+ones) is a true positive and the others are false positives. One that finds nothing is a false positive, unless the
+share of its pixels that lies where nothing can be said exceeds the threshold: on void, on crowds of its class, and on
+true objects of its class that do not count. A found object does not count either way if what it finds is itself such a
+crowd or object. (A crowd that is also too small or far is added twice to these pixels, as in the official script.)
 
 Objects of all images are ranked together by score. Precision and recall at each distinct score are points of a curve,
 which begins at recall 0 with precision 1; AP is the area below the straight lines between them, 0 where nothing is
 found and NaN if a class has no true object that counts. Four values are reported, each a mean over the classes that
 occur: AP over thresholds .50 to .95, AP50 at .50, and AP100m and AP50m of objects up to 100 and 50 m away, NaN where
-distances are not known. True objects count from 100 pixels on, for the last two from 1,000. A found object without a
-pixel is left out.
+distances are not known. True objects count from 100 pixels on, for the last two values from 1,000. A found object
+without a pixel is left out.
 
 Every value has a 95 % bootstrap interval over images, of 500 samples. A class that does not occur in a sample is left
 out there.
 
-Values equal those of the public script, which fails if a class is found but all of it is left out; that is 0 here.
+Values equal those of the public script, except that it fails where all found objects of a class are left out; AP is 0
+here.
 
 Source: Cordts et al. 2016, section 4.2; `cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling`.
 
@@ -51,7 +52,7 @@ class CityscapesScores(Scores):
     """How the objects of one image meet; which are true positives depends on the threshold."""
 
     truth_classes: Int[np.ndarray, " k"]  # of true objects and crowds
-    counts: Bool[np.ndarray, "k d"]  # whether it counts at each range: no crowd, large and near enough
+    counts: Bool[np.ndarray, "k d"]  # whether it counts at each range: not a crowd, large and near enough
     found_classes: Int[np.ndarray, " j"]
     scores: Float[np.ndarray, " j"]
     partner: Int[np.ndarray, " j"]  # true region of its class that it overlaps best, from 0; -1 if none
@@ -110,16 +111,16 @@ class CityscapesDifference(FourAps):
 def cityscapes_average_precision(
     truth: Images, found: Images, *, ignore: Masks = None, seed: int = 0
 ) -> CityscapesSummary:
-    """Cityscapes' AP and AP50 of one image or of several; those by distance are NaN, as it is not known.
+    """Cityscapes' AP and AP50 of one image or of several; AP by distance is NaN, as distances are not known.
 
     Args:
         truth: a label image, `Instances`, or a sequence of these; objects below 100 pixels do not count.
         found: as many, in the same order; `Instances` are ranked by their scores.
         ignore: masks of void pixels, where no true object is.
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if there is no image, or two differ in shape.
+        InputError: if there is no image, or truth and found differ in shape.
 
     >>> import numpy as np
     >>> from attractor.metrics import cityscapes_average_precision
@@ -135,11 +136,11 @@ def cityscapes_average_precision(
 def score_image(pair: Pair) -> CityscapesScores:
     """How the objects found in one image meet the true ones of their class.
 
-    True objects should not overlap, as no two can then be found by one object; where they do, it finds the one that it
-    overlaps best.
+    True objects should not overlap, so that no found object fits two; where they do, it finds the one that it overlaps
+    best.
 
     Raises:
-        InputError: if the two are of images of different shape.
+        InputError: if truth and found differ in shape.
     """
     truth, found, name = pair.annotations(), pair.found, pair.name
     if truth.void.shape != found.labels.shape:
@@ -159,7 +160,7 @@ def score_image(pair: Pair) -> CityscapesScores:
     shared, pixels, on_void = shared[:, is_there], pixels[is_there], on_void[is_there]
     iou = shared / (areas[:, None] + pixels - shared)
     overlooked = _is_small_or_far(areas, truth.distances)
-    times = truth.is_crowd[:, None].astype(np.int64) + overlooked  # that its pixels add to those ignored
+    times = truth.is_crowd[:, None].astype(np.int64) + overlooked  # how often its pixels add to those ignored
     return CityscapesScores(
         name=name,
         truth_classes=truth.classes,
@@ -201,7 +202,7 @@ def paired_difference(
     """Scores of `a` minus those of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
-        InputError: if there is no image, or the two are not of the same images, each there once.
+        InputError: if there is no image, or the two do not hold the same images, each once.
     """
     classes = _classes([*a, *b])
     sides = list(zip(*paired_by_name(a, b), strict=True))
@@ -215,7 +216,7 @@ def paired_difference(
 
 
 def _stretches(found: Instances) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, "p 2"]]:
-    """Each object's pixels as (start, end) down the columns, object after object, and the object of each, from 0."""
+    """Objects' pixels as stretches down the columns, object by object: the object of each, from 0, and (start, end)."""
     if found.masks is not None:
         own = [np.cumsum(mask)[: len(mask) // 2 * 2].reshape(-1, 2) for mask in found.masks]
         owner = np.repeat(np.arange(len(own)), [len(stretches) for stretches in own])
@@ -231,13 +232,13 @@ def _covered(mask: Int[np.ndarray, " r"], stretches: Int[np.ndarray, "p 2"]) -> 
     """Pixels of a mask in each stretch: those before its end less those before its start."""
     edges = np.concatenate([[0], np.cumsum(mask)])
     ones = np.concatenate([[0], np.cumsum(np.where(np.arange(len(mask)) % 2, mask, 0))])  # before each edge
-    run = np.searchsorted(edges, stretches, side="right") - 1  # that each bound lies in
+    run = np.searchsorted(edges, stretches, side="right") - 1  # the one that each bound lies in
     before = ones[run] + np.where(run % 2, stretches - edges[run], 0)
     return before[:, 1] - before[:, 0]
 
 
 def _sums(owner: Int[np.ndarray, " p"], values: Int[np.ndarray, " p"], n: int) -> Int[np.ndarray, " n"]:
-    """The values of each of n owners together."""
+    """The sum of the values of each of n owners."""
     return np.bincount(owner, values, minlength=n).astype(np.int64)  # exact: a mask has fewer than 2**53 pixels
 
 
@@ -252,7 +253,7 @@ def _outcomes(image: CityscapesScores) -> tuple[Bool[np.ndarray, "j d t"], Bool[
     finds = image.iou[:, None] > THRESHOLDS  # (j, t)
     rank = np.empty(len(image.scores), np.int64)
     rank[np.argsort(-image.scores, kind="stable")] = np.arange(len(rank))
-    first = np.full((len(image.truth_classes) + 1, len(THRESHOLDS)), len(rank))  # a last row for those without partner
+    first = np.full((len(image.truth_classes) + 1, len(THRESHOLDS)), len(rank))  # the last row: without a partner
     np.minimum.at(first, image.partner, np.where(finds, rank[:, None], len(rank)))
     is_first = finds & (first[image.partner] == rank[:, None])
     counts = np.concatenate([image.counts, np.zeros((1, len(FARTHEST)), bool)])[image.partner, :, None]  # (j, d, 1)
@@ -335,7 +336,7 @@ def _area(
     is_false: Bool[np.ndarray, " j"],
     last: Int[np.ndarray, " g"],
 ) -> Float[np.ndarray, " s"]:
-    """The area under precision over the number of true positives, from 0 with precision 1 on."""
+    """The area under precision over the number of true positives, beginning at 0 with precision 1."""
     start = np.zeros((len(drawn), 1))
     n_true = np.concatenate([start, np.cumsum(drawn * is_true, 1)[:, last]], 1)
     n_all = n_true + np.concatenate([start, np.cumsum(drawn * is_false, 1)[:, last]], 1)

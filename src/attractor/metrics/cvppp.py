@@ -1,13 +1,13 @@
 """The metrics of the leaf segmentation challenge: symmetric best Dice, difference in count, Dice of the foreground.
 
 The Dice of two objects is twice the shared pixels over the sum of both areas. Best Dice takes each object of one
-image with its best partner in the other, and averages over the objects; the *symmetric best Dice* is the lesser of
-both directions. Partners may be shared: nothing is matched one to one. The *difference in count* is found less true,
+image with its best partner in the other, and averages over the objects; the *symmetric best Dice* is the lower of the
+two directions. Partners may be shared: nothing is matched one to one. The *difference in count* is found minus true,
 so below 0 where leaves were missed. The Dice of the *foreground* knows no objects, only leaf and background. Each is
-taken by image and then averaged over images, with a 95 % bootstrap interval over them. The challenge has one class, so
-classes are disregarded.
+taken by image and then averaged over images, with a 95 % bootstrap interval over images. The challenge has one class,
+so classes are disregarded.
 
-Labels are compacted first. The challenge's own scripts count labels from the least to the highest and take the least
+Labels are compacted first. The challenge's own scripts count labels from the lowest to the highest and take the lowest
 for background: with a gap in the numbers they give other values.
 
 Where nothing is found but something is there, or the other way round, both kinds of Dice are 0. Where nothing is
@@ -40,10 +40,10 @@ MEASURES = ("symmetric_best_dice", "difference_in_count", "absolute_difference_i
 class LeafScores(Scores):
     """Scores of one image."""
 
-    symmetric_best_dice: float  # the lesser of the next two
+    symmetric_best_dice: float  # the lower of the next two
     best_dice_of_truth: float  # mean over true objects of the best Dice with a found one
     best_dice_of_found: float  # mean over found objects of the best Dice with a true one
-    difference_in_count: int  # found less true
+    difference_in_count: int  # found minus true
     foreground_dice: float
     n_truth: int
     n_found: int
@@ -68,7 +68,7 @@ class LeafSummary:
         ]
 
     def tables(self, class_names: Sequence[str]) -> list[Table]:
-        """Nothing else."""
+        """No further tables."""
         return []
 
 
@@ -94,10 +94,10 @@ def symmetric_best_dice(truth: Images, found: Images, *, ignore: Masks = None, s
         truth: a label image, `Instances`, or a sequence of these.
         found: as many, in the same order.
         ignore: masks of pixels that count for nothing.
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if there is no image, or two differ in shape.
+        InputError: if there is no image, or truth and found differ in shape.
 
     >>> import numpy as np
     >>> from attractor.metrics import symmetric_best_dice
@@ -113,9 +113,9 @@ def symmetric_best_dice(truth: Images, found: Images, *, ignore: Masks = None, s
 def score_image(pair: Pair) -> LeafScores:
     """Scores of one image; label numbers do not matter.
 
-    Of ignored pixels nothing counts: a true object without any other pixel is left out; a found one with more than half
-    of its pixels there can be a partner, but counts itself only if it matches a true object with an IoU of at least one
-    half.
+    Ignored pixels do not count: a true object without any other pixel is left out; a found one with more than half of
+    its pixels there can be a partner, but is itself counted only if it matches a true object with an IoU of at least
+    one half.
 
     Raises:
         InputError: if a label is negative.
@@ -162,7 +162,7 @@ def paired_difference(a: Sequence[LeafScores], b: Sequence[LeafScores], seed: in
     """Scores of `a` minus those of `b`, image by image, paired by name.
 
     Raises:
-        InputError: if there is no image, or the two are not of the same images, each there once.
+        InputError: if there is no image, or the two do not hold the same images, each once.
     """
     if not a:
         raise InputError("There is no image to compare: a data set needs at least one.")
@@ -222,8 +222,8 @@ CVPPP = Benchmark(
     headline="SBD",
     terms={
         "SBD": "Symmetric best Dice: the mean, over true objects, of twice the shared area over the sum of both areas "
-        "with the best partner; the same from found objects; the lesser of the two.",
-        "DiC": "Difference in count, found less true: below 0, objects are missed; above 0, too many are found.",
+        "with the best partner; the same over found objects; the lower of the two.",
+        "DiC": "Difference in count, found minus true: below 0, objects are missed; above 0, too many are found.",
         "|DiC|": "The same without its sign: too many here do not make up for too few there.",
         "foreground Dice": "Twice the area that is foreground in both over the sum of both foregrounds.",
     },

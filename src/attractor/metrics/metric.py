@@ -3,8 +3,8 @@
 A metric is a benchmark with three functions. `score_image` looks at one image and keeps no more than the benchmark
 needs of it, so that images can come and go one after another. `summarise` makes the score of a data set, or of a
 group of its images, from what was kept, with 95 % bootstrap intervals over images. `paired_difference` tests one
-result against another on the same images. Whoever shows or compares results asks nothing else, so that the commands
-know a new metric as soon as `attractor.metrics.METRICS` lists it.
+result against another on the same images. Code that shows or compares results needs nothing else, so the commands know
+a new metric as soon as `attractor.metrics.METRICS` lists it.
 
 `Benchmark` makes a `Metric` of three such functions.
 
@@ -35,7 +35,7 @@ class Pair:
     truth: Instances
     found: Instances
     ignore: Bool[np.ndarray, "h w"] | None = None  # pixels that count for nothing
-    annotate: Callable[[], Annotations] | None = None  # draws the true objects as annotated, where they are more
+    annotate: Callable[[], Annotations] | None = None  # draws the true objects as annotated, where that says more
 
     def __post_init__(self) -> None:
         """Refuse images that differ in shape."""
@@ -60,7 +60,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Amount:
-    """A value with its interval that is no share of anything, such as a number of objects; best near 0."""
+    """A value, with its interval, that is not a share, such as a number of objects; best near 0."""
 
     interval: Interval
 
@@ -71,7 +71,7 @@ Row: TypeAlias = Mapping[str, Cell]  # from heading to value
 
 @dataclass(frozen=True)
 class Overview:
-    """A row of values that is made for each group of images, and for each of several models."""
+    """A row of values, made for each group of images and for each of several models."""
 
     title: str
     row: Row
@@ -118,7 +118,7 @@ class Summary(Protocol):
         """Number of true objects."""
 
     def overviews(self) -> Sequence[Overview]:
-        """The values in short; no two have a heading in common."""
+        """The main values; no two overviews share a heading."""
 
     def tables(self, class_names: Sequence[str]) -> Sequence[Table]:
         """What else there is to say of all images; `class_names` are those of classes 1, 2 and so on."""
@@ -145,7 +145,7 @@ class Difference(Protocol):
 
 
 def by_class(rows: Mapping[int, Row], class_names: Sequence[str]) -> list[Table]:
-    """A table with a row for each class by its number; none where there is but one class, or nothing to say."""
+    """A table with a row for each class by its number; no table where there is only one class, or no row."""
     if len(class_names) < 2 or not rows:
         return []
     names = dict(enumerate(class_names, 1))  # a model may find classes that the data set has no name for
@@ -196,7 +196,7 @@ class Metric(Protocol):
         """The scores of `a` minus those of `b`; images are paired by name.
 
         Raises:
-            InputError: if there is no image, or the two are not of the same images, each there once.
+            InputError: if there is no image, or the two do not hold the same images, each once.
         """
 
 
@@ -209,8 +209,8 @@ class Benchmark(Generic[S]):
 
     scores: type[S]  # what is kept of one image
     score: Callable[[Pair], S | None]
-    summary: Callable[[Sequence[S], int], Summary]  # of images, and the seed of the intervals
-    difference: Callable[[Sequence[S], Sequence[S], int], Difference]  # of images twice, and the seed
+    summary: Callable[[Sequence[S], int], Summary]  # of images, and the seed for the intervals
+    difference: Callable[[Sequence[S], Sequence[S], int], Difference]  # of two results on the same images, and the seed
     headline_value: Callable[[Sequence[S]], float]
     about: str
     headline: str

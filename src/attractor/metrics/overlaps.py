@@ -17,7 +17,7 @@ from attractor.instances import areas, relabel
 
 @dataclass(frozen=True)
 class Pairs:
-    """Objects that share pixels, both counted from 0, by true object."""
+    """True and found objects that share pixels, both counted from 0, in the order of the true ones."""
 
     truth: Int[np.ndarray, " p"]
     found: Int[np.ndarray, " p"]
@@ -60,12 +60,12 @@ def place_of(threshold: float, thresholds: Float[np.ndarray, " t"]) -> int:
     """
     near = np.flatnonzero(np.isclose(thresholds, threshold, rtol=0, atol=1e-9))
     if not len(near):
-        raise InputError(f"Nothing was measured at IoU {threshold}; there is {thresholds.tolist()}.")
+        raise InputError(f"Nothing was measured at IoU {threshold}; these were measured: {thresholds.tolist()}.")
     return int(near[0])
 
 
 def checked_thresholds(thresholds: Sequence[float]) -> Float[np.ndarray, " t"]:
-    """Thresholds of IoU, rounded, so that those of np.arange do, too."""
+    """Thresholds of IoU, rounded, so that those of np.arange will do, too."""
     if not len(thresholds) or not all(0 < t <= 1 for t in thresholds):
-        raise InputError(f"Thresholds of IoU must lie above 0 and up to 1, and there must be one: {list(thresholds)}.")
+        raise InputError(f"Give at least one threshold of IoU, all above 0 and up to 1; found {list(thresholds)}.")
     return np.round(np.asarray(thresholds, float), 9)

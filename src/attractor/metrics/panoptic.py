@@ -1,18 +1,18 @@
-"""Panoptic quality: how well objects are recognised times how well those recognised are drawn, by class.
+"""Panoptic quality: how well objects are recognised, times how well the recognised ones are drawn, by class.
 
 A found object matches a true one of its class where their intersection over union is above one half, which leaves each
 at most one partner. By class, TP, FP and FN are counted over all images, and PQ = SQ x RQ: the *segmentation quality*
 SQ is the mean IoU of the matches, the *recognition quality* RQ is TP / (TP + FP/2 + FN/2). The PQ of a data set is the
 mean over the classes that occur, true or found, as are its SQ and RQ. Nuclei are often scored *by image* instead, each
-image having the mean over its own classes; that mean over images is here beside it. Every value comes with a 95 %
-bootstrap interval over images. Objects are things; there is no stuff here, so background is no class.
+image having the mean over its own classes; the mean of these over images is given, too. Every value comes with a 95 %
+bootstrap interval over images. Objects are things; there is no stuff here, so background is not a class.
 
-Ignored pixels are the paper's void: taken out of found objects before matching, and a found object without a match that
-has more than half of its pixels there is not wrong. Crowd regions of a data set are among them, and so are forgiven to
-objects of every class; the paper forgives them to those of the crowd's own class.
+Ignored pixels are the paper's void: they are taken out of found objects before matching, and a found object without a
+match that has more than half of its pixels there is not wrong. They include a data set's crowd regions, which therefore
+forgive objects of every class; in the paper they forgive only those of the crowd's own class.
 
-Where nothing is there and nothing is found, every value is 1 by this project's convention. A class that nothing was
-matched in has SQ 0.
+Where nothing is there and nothing is found, every value is 1 by this project's convention. A class without a match has
+SQ 0.
 
 Source: Kirillov et al. 2019 (doi:10.1109/CVPR.2019.00963), section 4; by image: Graham et al. 2019
 (doi:10.1016/j.media.2019.101563).
@@ -42,13 +42,13 @@ MEASURES = ("panoptic_quality", "segmentation_quality", "recognition_quality")
 class PanopticScores(Scores):
     """Counts of one image for each class that occurs in it."""
 
-    classes: Int[np.ndarray, " c"]  # their numbers, rising
+    classes: Int[np.ndarray, " c"]  # their numbers, ascending
     tp: Int[np.ndarray, " c"]
     fp: Int[np.ndarray, " c"]
     fn: Int[np.ndarray, " c"]
     matched_iou: Float[np.ndarray, " c"]  # sum over true positives
     n_truth: int
-    n_found: int  # also those on ignored pixels
+    n_found: int  # including those on ignored pixels
 
     @property
     def panoptic_quality(self) -> float:
@@ -76,7 +76,7 @@ class PanopticSummary:
     segmentation_quality: Interval
     recognition_quality: Interval
     by_image: Interval  # mean over images of their panoptic quality
-    by_class: dict[int, ClassQuality]  # number of each class that occurs to its qualities
+    by_class: dict[int, ClassQuality]  # from the number of each class that occurs to its qualities
     n_truth: int
     n_found: int
     n_images: int
@@ -113,12 +113,12 @@ def panoptic_quality(truth: Images, found: Images, *, ignore: Masks = None, seed
 
     Args:
         truth: a label image, `Instances`, or a sequence of these.
-        found: as many, in the same order. Only objects of one class match; all those of label images are of one.
+        found: as many, in the same order. Only objects of the same class match; those of label images all have one.
         ignore: masks of pixels that count for nothing.
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if there is no image, or two differ in shape.
+        InputError: if there is no image, or truth and found differ in shape.
 
     >>> import numpy as np
     >>> from attractor.metrics import panoptic_quality
@@ -136,7 +136,7 @@ def panoptic_quality(truth: Images, found: Images, *, ignore: Masks = None, seed
 def score_image(pair: Pair) -> PanopticScores:
     """Counts of one image; objects are those of the label images, where each pixel has one owner.
 
-    Of ignored pixels nothing counts: a true object without any other pixel is left out; a found one with more than half
+    Ignored pixels do not count: a true object without any other pixel is left out; a found one with more than half
     of its pixels there may match, but is never a false positive.
 
     Raises:
@@ -192,7 +192,7 @@ def paired_difference(a: Sequence[PanopticScores], b: Sequence[PanopticScores], 
     """Qualities of `a` minus those of `b`; above 0, `a` is better. Images are paired by name.
 
     Raises:
-        InputError: if there is no image, or the two are not of the same images, each there once.
+        InputError: if there is no image, or the two do not hold the same images, each once.
     """
     pairs = paired_by_name(a, b)
     results = [_all_counts([pair[side] for pair in pairs])[1] for side in (0, 1)]
@@ -213,7 +213,7 @@ def _per_class(of: Int[np.ndarray, " k"], classes: Int[np.ndarray, " c"]) -> Int
 
 
 def _counts(image: PanopticScores, classes: Int[np.ndarray, " c"]) -> Float[np.ndarray, "c 4"]:
-    """TP, FP, FN and the sum of matched IoU of each of these classes, which hold those of the image."""
+    """TP, FP, FN and the sum of matched IoU of each of these classes, which include those of the image."""
     counts = np.zeros((len(classes), 4))
     counts[np.searchsorted(classes, image.classes)] = np.stack([image.tp, image.fp, image.fn, image.matched_iou], -1)
     return counts
@@ -280,7 +280,7 @@ PANOPTIC = Benchmark(
     headline="PQ",
     terms={
         "PQ": "Panoptic quality, SQ x RQ in each class; the mean over classes.",
-        "SQ": "Segmentation quality: the mean IoU of the objects that are found, with an IoU above one half.",
+        "SQ": "Segmentation quality: the mean IoU of the objects found with an IoU above one half.",
         "RQ": "Recognition quality: hits / (hits + half of the false finds + half of the misses).",
         "PQ by image": "The mean over images, each having the mean over its own classes.",
     },

@@ -2,19 +2,19 @@
 
 The found objects of a class are ranked by score over all images. Each goes to the true object of its class and image
 that it fits best, and is a true positive if their IoU reaches the threshold and no better ranked one has that object
-already; otherwise it is a false positive, even where it fits another free object, too. AP is the area under the curve
-of precision over recall, precision being raised to the highest of any higher recall, at all points of the curve. A data
-set's AP is the mean over the classes that have a true object; AP^r_vol is the mean over thresholds of .1, .2, … .9.
-Every value comes with a 95 % bootstrap interval over images.
+already; otherwise it is a false positive, even where it also fits another, free object. AP is the area under the curve
+of precision over recall, with precision raised at every point to the highest at any higher recall. A data set's AP is
+the mean over the classes that have a true object; AP^r_vol is the mean over thresholds of .1, .2, … .9. Every value
+comes with a 95 % bootstrap interval over images.
 
-Where scores are equal, the object of the earlier image goes first, and in an image that of the lower label; of true
-objects that fit equally well the one of the lower label is taken. So where objects have no scores of their own, as in
-label images, AP depends on the order of images and labels.
+Where scores are equal, the object of the earlier image goes first, and within an image the one with the lower label; of
+true objects that fit equally well, the one with the lower label is taken. So where objects have no scores of their own,
+as in label images, AP depends on the order of images and labels.
 
 Where there is no true object at all, AP is 1 by this project's convention if nothing is found, and 0 otherwise.
 
 Source: Hariharan et al. 2014 (doi:10.1007/978-3-319-10584-0_20), section 3; area: Everingham et al. 2015
-(doi:10.1007/s11263-014-0733-5), as of 2010. VOC's own marks of difficult objects are not read.
+(doi:10.1007/s11263-014-0733-5), the rule since 2010. VOC's own marks of difficult objects are not read.
 
 Shapes: `h` rows, `w` columns, `k` true objects, `j` found objects, `p` overlapping pairs, `n` found objects of all
 images, `t` thresholds, `c` classes, `i` images, `s` bootstrap samples.
@@ -37,8 +37,8 @@ from attractor.metrics.overlaps import Pairs, checked_thresholds, place_of, with
 from attractor.wording import share
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SHOWN = (0.5, 0.7, 0.9)  # where all nine are too many
-NUMBERS_AT_ONCE = 1 << 20  # of the arrays that bootstrap samples are computed in; larger ones are slower
+SHOWN = (0.5, 0.7, 0.9)  # where all nine would be too many
+NUMBERS_AT_ONCE = 1 << 20  # in the arrays that bootstrap samples are computed in; larger ones are slower
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class VocSummary:
     average_precision: Estimate  # at each threshold, mean over the classes with a true object
     volume: Interval  # AP^r_vol: mean over the thresholds
     thresholds: Float[np.ndarray, " t"]
-    by_class: dict[int, ClassPrecision]  # number of each class with a true object to its AP
+    by_class: dict[int, ClassPrecision]  # from the number of each class with a true object to its AP
     n_truth: int
     n_found: int
     n_images: int
@@ -133,13 +133,13 @@ def pascal_voc_average_precision(
 
     Args:
         truth: a label image, `Instances`, or a sequence of these.
-        found: as many, in the same order; `Instances` are ranked by their scores, and only objects of one class match.
+        found: as many, in the same order; `Instances` are ranked by score, and only objects of the same class match.
         ignore: masks of pixels that count for nothing.
         thresholds: least IoU of a match, in (0, 1].
-        seed: of the intervals.
+        seed: for the bootstrap intervals.
 
     Raises:
-        InputError: if there is no image, two differ in shape, or a threshold is out of range.
+        InputError: if there is no image, truth and found differ in shape, or a threshold is out of range.
 
     >>> import numpy as np
     >>> from attractor.metrics import pascal_voc_average_precision
@@ -156,9 +156,9 @@ def score_image(pair: Pair) -> VocScores:
     """What the found objects of one image fit.
 
     Args:
-        pair: true objects are those of the label image; found ones have scores, and are whole where masks overlap, but
-            one without a pixel is left out. Of ignored pixels nothing counts: a true object without any other pixel is
-            left out; a found one with more than half of its pixels there may match, but is never a false positive.
+        pair: true objects are those of the label image; found ones have scores, and are whole where masks overlap; one
+            without a pixel is left out. Ignored pixels do not count: a true object without any other pixel is left out;
+            a found one with more than half of its pixels there may match, but is never a false positive.
 
     Raises:
         InputError: if a label is negative.
@@ -189,8 +189,8 @@ def summarise(images: Sequence[VocScores], seed: int = 0, *, thresholds: Sequenc
     The interval of a class is over the samples that have a true object of it.
 
     Args:
-        images: scores of each.
-        seed: of the bootstrap.
+        images: the scores of each.
+        seed: for the bootstrap intervals.
         thresholds: least IoU of a match, in (0, 1].
 
     Raises:
@@ -220,7 +220,7 @@ def paired_difference(
     """AP of `a` minus that of `b`; above 0, `a` is better. Images are paired by name, and in the order of `a`.
 
     Raises:
-        InputError: if there is no image, the two are not of the same images, each there once, or a threshold is not
+        InputError: if there is no image, the two do not hold the same images, each once, or a threshold is not
             in (0, 1].
     """
     if not a:
@@ -249,7 +249,7 @@ def _pixels(found: Instances) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " 
 def _overlaps(
     labels: Int[np.ndarray, "h w"], n: int, found: Instances, ignore: Bool[np.ndarray, "h w"] | None
 ) -> tuple[Pairs, Int[np.ndarray, " j"], Int[np.ndarray, " j"]]:
-    """Pairs that overlap, apart from ignored pixels; pixels of each found object, and how many of them are ignored."""
+    """Pairs that overlap outside ignored pixels; pixels of each found object; and how many of them are ignored."""
     owner, place = _pixels(found)
     aside = n + 1  # a label for ignored pixels
     under = (labels if ignore is None else np.where(ignore, aside, labels)).ravel(order="F")[place]
@@ -270,7 +270,7 @@ def _sums(label: Int[np.ndarray, " p"], pixels: Int[np.ndarray, " p"], n: int) -
 
 
 def _best(pairs: Pairs, n: int) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """The highest IoU of each of n found objects, and with which true one; 0 and -1 for one that fits none."""
+    """The highest IoU of each of n found objects, and the true object it has this with; 0 and -1 if it fits none."""
     iou, fits = np.zeros(n), np.full(n, -1)
     order = np.lexsort((pairs.truth, -pairs.iou, pairs.found))
     index, first = np.unique(pairs.found[order], return_index=True)
@@ -291,14 +291,14 @@ def _rivals(
 
 
 def _classes(images: Sequence[VocScores]) -> Int[np.ndarray, " c"]:
-    """The classes that have a true object, rising."""
+    """The classes that have a true object, ascending."""
     return np.unique(np.concatenate([image.truth_classes for image in images]))
 
 
 def _precisions(
     images: Sequence[VocScores], weights: Float[np.ndarray, "s i"], limits: Float[np.ndarray, " t"]
 ) -> tuple[Float[np.ndarray, "s c t"], Float[np.ndarray, "s t"]]:
-    """AP of each class, NaN for one without a true object, and their mean, in samples with each image so often."""
+    """AP of each class, NaN for one without a true object, and their mean, for each sample's weights of images."""
     classes = _classes(images)
     by_class = np.zeros((len(weights), len(classes), len(limits)))
     for c, number in enumerate(classes):
@@ -331,10 +331,10 @@ def _of_number(
 def _raised_sums(
     drawn: Float[np.ndarray, "s n"], hits: Bool[np.ndarray, "t n"], forgiven: Bool[np.ndarray, " n"]
 ) -> Float[np.ndarray, "s t"]:
-    """The area under each curve, but for the division by the number of true objects.
+    """The area under each curve, before division by the number of true objects.
 
     Args:
-        drawn: how often each object, best first, is there.
+        drawn: how often each object, best first, is drawn.
         hits: whether it is a true positive.
         forgiven: whether it counts only if it is one.
     """
@@ -369,7 +369,7 @@ def _row(average_precision: Estimate, volume: Interval, thresholds: Float[np.nda
 
 
 def _with_volume(value: Float[np.ndarray, " t"], samples: Float[np.ndarray, "s t"]) -> tuple[Estimate, Interval]:
-    """What there is at each threshold, and its mean over them, with intervals."""
+    """The values at each threshold, and their mean over thresholds, with intervals."""
     volume = estimate(value.mean(keepdims=True), samples.mean(1, keepdims=True)).at(0)
     return estimate(value, samples), volume
 
