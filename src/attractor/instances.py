@@ -4,7 +4,7 @@ Label images are int32 with 0 for background and 1 to k for k objects. Where mas
 truth in COCO form, ground-truth-seeded grouping) the whole masks are kept beside the label image as
 run lengths, and the label image is the view in which one object owns each pixel.
 
-What can be made of a result (`table`, `to_geojson`, …) is written on higher floors, and imported when it is asked for.
+What can be made of a result (`table`, `to_geojson`, …) is on higher floors, and imported when it is asked for.
 
 Shapes: `h` rows, `w` columns, `c` channels, `k` instances, `r` runs. Coordinates are (row, column).
 """
@@ -30,7 +30,7 @@ class Instances:
     """The objects of one image; row i of `classes` and `scores` belongs to label i + 1.
 
     Raises:
-        InputError: if a part is of another type or length, a label is negative or has no class, a class is below 1 or
+        InputError: if a part has the wrong type or length, a label is negative or has no class, a class is below 1 or
             lacks a name, or a score does not lie between 0 and 1.
 
     Example:
@@ -50,7 +50,7 @@ class Instances:
     class_names: tuple[str, ...] = ()  # of classes 1, 2, …, where they are known
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, so that no reader has to ask."""
+        """Refuse what cannot be, so that nothing that takes objects has to check."""
         _check_kind("labels", self.labels, (np.int32,), "an array of int32 of shape (h, w)", n_axes=2)
         _check_kind("classes", self.classes, (np.integer,), "whole numbers, one for each object", n_axes=1)
         _check_kind("scores", self.scores, (np.floating,), "fractions, one for each object", n_axes=1)
@@ -70,7 +70,7 @@ class Instances:
         return len(self.classes)
 
     def mask(self, label: int) -> Bool[np.ndarray, "h w"]:
-        """The whole mask of one object, also where another one hides it in the label image.
+        """The whole mask of one object, including what another one hides in the label image.
 
         Example:
             >>> import numpy as np
@@ -94,7 +94,7 @@ class Instances:
             pixel_size: micrometres along a pixel's height and width; adds lengths and areas in micrometres.
 
         Raises:
-            InputError: if the image has another size, or the pixel size is no size.
+            InputError: if the image has another size, or the pixel size is not above 0.
 
         Example:
             >>> import numpy as np
@@ -150,7 +150,7 @@ class Instances:
         return file.getvalue()
 
     def _names(self) -> tuple[str, ...]:
-        """Names of the classes, also where nobody gave them any."""
+        """Names of the classes, made up where none are given."""
         if self.class_names:
             return self.class_names
         highest = int(self.classes.max(initial=1))
@@ -163,7 +163,7 @@ class Instances:
         Labels are renumbered where some are missing.
 
         Raises:
-            InputError: if there are negative labels, or it is a mask, which does not say which object a pixel is of.
+            InputError: if a label is negative, or it is a mask, which does not say which object a pixel belongs to.
 
         Example:
             >>> import numpy as np
@@ -201,7 +201,7 @@ class Instances:
 
 
 def _check_kind(name: str, array: object, kinds: tuple[type, ...], wanted: str, *, n_axes: int) -> None:
-    """Refuse a part that is no array of the kind and number of axes."""
+    """Refuse a part that is not an array of this kind and number of axes."""
     if not isinstance(array, np.ndarray):
         raise InputError(f"The {name} of objects are a {type(array).__name__}; give {wanted}.")
     if array.ndim != n_axes or not any(np.issubdtype(array.dtype, kind) for kind in kinds):
@@ -223,9 +223,9 @@ def _check_counts(instances: Instances) -> None:
     """Refuse parts of different length."""
     n = len(instances.classes)
     if n != len(instances.scores):
-        raise InputError(f"{n} classes but {len(instances.scores)} scores were given; each object has one of both.")
+        raise InputError(f"{n} classes but {len(instances.scores)} scores were given; each object has one of each.")
     if instances.masks is not None and len(instances.masks) != n:
-        raise InputError(f"{len(instances.masks)} masks but {n} classes were given; each object has one of both.")
+        raise InputError(f"{len(instances.masks)} masks but {n} classes were given; each object has one of each.")
 
 
 def _check_classes(classes: Int[np.ndarray, " k"], names: tuple[str, ...]) -> None:
@@ -238,7 +238,7 @@ def _check_classes(classes: Int[np.ndarray, " k"], names: tuple[str, ...]) -> No
 
 
 def _check_scores(scores: Float[np.ndarray, " k"]) -> None:
-    """Refuse scores that are none."""
+    """Refuse scores outside 0 to 1."""
     is_score = (scores >= 0) & (scores <= 1)  # neither holds for NaN
     if not is_score.all():
         raise InputError(f"An object has the score {scores[~is_score][0]:g}; scores lie between 0 and 1.")
@@ -250,14 +250,14 @@ class Annotations:
 
     masks: tuple[Int[np.ndarray, "_"], ...]  # run lengths; masks may overlap
     classes: Int[np.ndarray, " k"]  # number of the class, counted from 1
-    is_crowd: Bool[np.ndarray, " k"]  # a region of several objects of the class: who finds one there is not wrong
+    is_crowd: Bool[np.ndarray, " k"]  # a region of several objects of the class: one found there is not wrong
     areas: Float[np.ndarray, " k"]  # in pixels, as the annotation says, which may differ from the mask's
-    distances: Float[np.ndarray, " k"]  # from the camera in metres; NaN where it is not known
+    distances: Float[np.ndarray, " k"]  # from the camera in metres; NaN where not known
     void: Bool[np.ndarray, "h w"]  # pixels that are neither object, crowd nor background
 
     @classmethod
     def of(cls, truth: Instances, void: Bool[np.ndarray, "h w"]) -> Annotations:
-        """Those of a data set that says no more than which objects there are and where nothing counts."""
+        """Annotations of a data set that says only which objects there are and which pixels do not count."""
         masks = tuple(truth.masks if truth.masks is not None else encode_masks(truth.labels, len(truth)))
         areas = np.array([mask[1::2].sum() for mask in masks], float)
         return cls(masks, truth.classes, np.zeros(len(masks), bool), areas, np.full(len(masks), np.nan), void)
@@ -267,8 +267,8 @@ def _refuse_mask(labels: object) -> None:
     """Refuse booleans, as scikit-image does."""
     if isinstance(labels, np.ndarray) and labels.dtype == bool:
         raise InputError(
-            "A mask does not say which pixels are of one object: give skimage.measure.label(mask), in which each "
-            "connected part is one, or mask.astype(int), in which all of it is."
+            "A mask does not say which pixels belong to one object: give skimage.measure.label(mask), in which each "
+            "connected part is an object, or mask.astype(int), in which the whole mask is one."
         )
 
 
@@ -288,7 +288,7 @@ def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], I
     """Labels renumbered 1 to k in the order of their old numbers, and those old numbers.
 
     Raises:
-        InputError: if there are negative labels, or it is not a label image of whole numbers.
+        InputError: if a label is negative, or it is not a label image of whole numbers.
     """
     _refuse_mask(labels)
     _check_kind("labels", labels, (np.integer,), "an array of whole numbers of shape (h, w)", n_axes=2)
@@ -296,7 +296,7 @@ def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], I
     highest = int(labels.max(initial=0))
     if highest <= max(4 * labels.size, 1 << 16):  # a table is faster than sorting all pixels
         present = np.zeros(highest + 1, bool)
-        for row in labels:  # not all at once: places take twice the memory of labels
+        for row in labels:  # not all at once: indices take twice the memory of labels
             present[row] = True
         present[0] = False
         ids = np.flatnonzero(present)
@@ -343,7 +343,7 @@ def encode_mask(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " r"]:
 
 
 def encode_masks(labels: Int32[np.ndarray, "h w"], n: int) -> list[Int[np.ndarray, "_"]]:
-    """The run lengths of labels 1 to n, as `encode_mask` has them, in one pass over the image."""
+    """The run lengths of labels 1 to n, as `encode_mask` gives them, in one pass over the image."""
     flat = labels.ravel(order="F")
     starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
     ends = np.append(starts[1:], flat.size)

@@ -1,8 +1,8 @@
-"""What can be measured of each object, as a table: one row an object, one column a measure.
+"""What can be measured of each object, as a table: a row for each object, a column for each measure.
 
-Measures are scikit-image's (`regionprops`), but for the perimeter: that is Crofton's, which is close for discs of any
-size and never 0, on a grid whose pixels need not be square. It counts how often lines in four directions enter an
-object: a length of outline is crossed as often as there are lines across it.
+Measures are scikit-image's (`regionprops`), except the perimeter: that is Crofton's, which is accurate for discs of any
+size, never 0, and works with pixels that are not square. It counts how often lines in four directions enter an object:
+the longer an outline, the more lines cross it.
 
 Source: the perimeter, Legland et al. 2007, "Computation of Minkowski measures on 2D and 3D binary images".
 Shapes: `h` rows, `w` columns, `c` channels, `k` objects.
@@ -25,7 +25,7 @@ Values: TypeAlias = Shaped[np.ndarray, " k"]
 # columns of whole numbers; `class` is text, and all others are fractions
 WHOLE = frozenset({"label", "area", "min_row", "min_column", "max_row", "max_column"})
 
-_NAMES = {  # scikit-image's names of our columns
+_NAMES = {  # from scikit-image's names to our columns
     "label": "label",
     "area": "area",
     "axis_major_length": "major_axis",
@@ -50,17 +50,17 @@ def object_table(
     *,
     pixel_size: tuple[float, float] | None = None,
 ) -> dict[str, Column]:
-    """What can be said of each object, column by column, one row a label.
+    """What can be measured of each object, column by column, with a row for each label.
 
-    An object is what it has in the label image; one that others hide altogether has no row. Lengths are in pixels,
+    An object is measured as it is in the label image; one that others hide entirely has no row. Lengths are in pixels,
     coordinates are counted from 0 at the middle of the first pixel; an object reaches from `min_row` up to, not
     including, `max_row`.
 
     - `perimeter`: Crofton's, in four directions; 2.68 for a single pixel.
     - `major_axis`, `minor_axis`: full axes of the ellipse with the same second moments; 0 across a line of pixels.
     - `orientation`: of the major axis in radians, -pi/2 to pi/2. 0 is down the rows, and pi/4 is from the upper left
-      to the lower right. An object as long as wide has none; then it is pi/4 or -pi/4.
-    - `solidity`: part of the pixels of the convex hull that are the object's, above 0 to 1.
+      to the lower right. An object as long as it is wide has none; the value is then pi/4 or -pi/4.
+    - `solidity`: share of the convex hull's pixels that are the object's, above 0 and up to 1.
     - `mean_intensity`, `max_intensity`: of the image as it was read; with several channels `mean_intensity_0`, ….
 
     Args:
@@ -68,11 +68,11 @@ def object_table(
         instances: of the same size.
         class_names: of classes 1, 2, ….
         pixel_size: micrometres along a row's height and a column's width. Adds `area_um2`, `perimeter_um`,
-            `major_axis_um`, `minor_axis_um`, `centroid_row_um` and `centroid_column_um`; `orientation` stays that in
+            `major_axis_um`, `minor_axis_um`, `centroid_row_um` and `centroid_column_um`; `orientation` remains that in
             the grid of pixels.
 
     Raises:
-        InputError: if image and label image differ in size, or the pixel size is no size.
+        InputError: if image and label image differ in size, or the pixel size is not above 0.
     """
     labels = instances.labels
     _check(image, labels, pixel_size)
@@ -100,8 +100,8 @@ def perimeters(
     The image's border counts as outline. With square pixels it is scikit-image's `perimeter_crofton`.
     """
     height, width = pixel_size
-    angle = np.arctan2(height, width)  # of the diagonal to a row
-    diagonal = height * width / np.hypot(height, width)  # distance of neighbouring diagonals
+    angle = np.arctan2(height, width)  # between the diagonal and a row
+    diagonal = height * width / np.hypot(height, width)  # distance between neighbouring diagonals
     lines = {  # step along a line: (distance between such lines, angle that they stand for)
         (0, 1): (height, angle),
         (1, 0): (width, np.pi / 2 - angle),
@@ -153,7 +153,7 @@ def _intensities(image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "
 def _in_micrometres(
     columns: dict[str, Values], labels: Int32[np.ndarray, "h w"], pixel_size: tuple[float, float]
 ) -> dict[str, Values]:
-    """The measures that have a length in them, by the size of a pixel."""
+    """The measures that are lengths or areas, in micrometres."""
     height, width = pixel_size
     axes = regionprops_table(labels, properties=("axis_major_length", "axis_minor_length"), spacing=pixel_size)
     return {

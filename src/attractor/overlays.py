@@ -1,6 +1,6 @@
-"""Outlines of objects drawn on their picture, for the eye to judge a result.
+"""Outlines of objects drawn on their picture, to judge a result by eye.
 
-The picture is stretched to 8 bit between its own percentiles 1 and 99.8, so that dim microscopy shows.
+The picture is stretched to 8 bits between its own percentiles 1 and 99.8, so that dim microscopy shows.
 Each object's outline lies inside the object and takes one of a few bright colours that its neighbours
 do not have.
 
@@ -19,11 +19,11 @@ from attractor.instances import Instances
 
 PERCENTILES = (1.0, 99.8)
 LARGE = 1500  # pixels of the short side; one pixel of outline cannot be seen on a larger picture
-SAMPLE = 1_000_000  # values are enough for percentiles
+SAMPLE = 1_000_000  # values, enough for percentiles
 LARGEST_PICTURE = 1024  # pixels of the long side of a picture in a notebook
-COARSE = 512  # pixels of the long side on which neighbours are looked for
+COARSE = 512  # pixels of the long side of a label image in which neighbours are looked for
 
-# Bright on dark and on white alike, and apart from each other; no grey and no violet, which stains have.
+# Visible on dark and on white, and easy to tell apart; no grey and no violet, which stains have.
 COLOURS = np.array(
     [
         (255, 59, 48),  # red
@@ -52,7 +52,7 @@ def overlay(
     Args:
         image: of any number type; one channel is grey, of more than three the first three are shown.
         instances: of the same size; where masks overlap, outlines are those of the label image.
-        order: colour by label, from yellow over red and violet to cyan, to show in which order objects
+        order: colour by label, from yellow through red and violet to cyan, to show in which order objects
             were found, rather than to tell neighbours apart.
         thick: outlines are two pixels wide rather than one; by default, on large pictures.
 
@@ -80,9 +80,9 @@ def label_picture(instances: Instances) -> UInt8[np.ndarray, "i j 3"]:
 
 
 def _to_rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture at 8 bit with three channels.
+    """The picture in 8 bits with three channels.
 
-    8-bit channels are stretched as one, which keeps the colours of photographs; others each on its own, as
+    8-bit channels are stretched together, which keeps the colours of photographs; others each on its own, as
     the ranges of detectors have nothing in common.
     """
     shown = image[..., :3]
@@ -104,18 +104,18 @@ def _stretch(values: Shaped[np.ndarray, "h *rest"]) -> UInt8[np.ndarray, "h *res
         table = np.rint(np.clip((np.arange(256) - low) * scale, 0, 255)).astype(np.uint8)
         return table[values]
     stretched = np.empty(values.shape, np.uint8)
-    for row, line in enumerate(values):  # line by line, for the sake of memory
+    for row, line in enumerate(values):  # line by line, to save memory
         finite = np.where(np.isfinite(line), line, low)
         stretched[row] = np.rint(np.clip((finite - low) * scale, 0, 255))
     return stretched
 
 
 def _limits(values: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
-    """The values to be black and white; both 0 where there is no finite one."""
+    """The values to show as black and white; both 0 where no value is finite."""
     some = values.reshape(-1)[:: max(1, values.size // SAMPLE)].astype(float)
     some = some[np.isfinite(some)]
     low, high = np.percentile(some, PERCENTILES) if len(some) else (0.0, 0.0)
-    if high <= low:  # a few bright pixels on a constant ground, perhaps between those looked at
+    if high <= low:  # a few bright pixels on a constant background, which the sample may have missed
         finite = values[np.isfinite(values)]
         low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
     return float(low), float(high)
@@ -137,14 +137,14 @@ def _in_order(n: int) -> UInt8[np.ndarray, "n 3"]:
 
 
 def _choose(labels: Int32[np.ndarray, "h w"], n: int) -> Int[np.ndarray, " n"]:
-    """A colour number for each label that no neighbour has or, if there is no such colour, that the fewest have."""
+    """A colour number for each label: one that no neighbour has or, if there is none, one that the fewest have."""
     earlier: list[list[int]] = [[] for _ in range(n)]  # neighbours that have their colour already
     for first, second in (_neighbours(labels) - 1).tolist():
         earlier[second].append(first)
     chosen = np.zeros(n, int)
     for label in range(n):
         taken = np.bincount(chosen[earlier[label]], minlength=len(COLOURS))
-        chosen[label] = (np.argmin(np.roll(taken, -label)) + label) % len(COLOURS)  # another start for each
+        chosen[label] = (np.argmin(np.roll(taken, -label)) + label) % len(COLOURS)  # each starts elsewhere
     return chosen
 
 

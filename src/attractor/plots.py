@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS = "#1f5fa8"  # a blue that stands out from white in print, too
-DARKEST = 45  # of an object's pixels, so that none is taken for background
+DARKEST = 45  # value of an object's pixels, so that none is taken for background
 
 
 def sigma_against_size(
@@ -69,13 +69,13 @@ def embedding_picture(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Embeddings as colours: their first three principal components as red, green and blue.
 
-    All three have one scale, so that pixels far apart in embedding space differ much in colour, and the noise within
-    an object does not. A direction's sign is chosen so that its largest entry is positive: the same embedding gives
-    the same picture.
+    All three share one scale, so that pixels far apart in embedding space differ much in colour, and those that differ
+    only by the noise within an object do not. A direction's sign is chosen so that its largest entry is positive: the
+    same embedding gives the same picture.
 
     Args:
         embedding: of each pixel, of any number of dimensions.
-        mask: the pixels to show; the others are black, and take no part.
+        mask: the pixels to show; the others are black and do not count.
     """
     picture = np.zeros((*mask.shape, 3), np.uint8)
     points = embedding[:, mask].T.astype(float)  # (n, d)
@@ -91,7 +91,7 @@ def embedding_picture(
 
 
 def _principal(points: Float[np.ndarray, "n d"], count: int) -> Float[np.ndarray, "n c"]:
-    """Centred points along the directions in which they vary most; 0 along those that they do not have."""
+    """Centred points along the directions in which they vary most; 0 where there are fewer directions."""
     _, directions = np.linalg.eigh(points.T @ points)
     directions = directions[:, ::-1][:, :count]  # (d, count or fewer), the widest first
     largest = np.abs(directions).argmax(0)

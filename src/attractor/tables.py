@@ -17,11 +17,11 @@ from attractor.metrics.metric import Table as Values
 from attractor.wording import share
 
 WIDTH = 100  # of plain text, in characters
-MANY = 4  # columns: beside more than these there is no room for long row names, which are then cut off
+MANY = 4  # columns: beside more than this there is no room for long row names, which are then cut off
 
 
 def as_text(tables: Iterable[Values]) -> str:
-    """The tables below each other, as plain text."""
+    """The tables, one below the other, as plain text."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         for table in tables:
