@@ -239,7 +239,7 @@ def test_counts_and_time_are_judged_too():
     assert verdict_on_counts(Interval(-1.5, -2.0, -1.0), FEWEST - 1) == ""
     assert verdict_on_time(1.0, 2.0) == "It takes 2.0 times as long."
     assert verdict_on_time(3.0, 1.0) == "It is 3.0 times as fast."
-    assert verdict_on_time(1.0, 1.05) == "Both are about as fast."
+    assert verdict_on_time(1.0, 1.05) == "Both are about equally fast."
 
 
 def test_a_model_does_not_differ_from_itself(tiny_model, folder):

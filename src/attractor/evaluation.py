@@ -24,16 +24,16 @@ from attractor.tables import as_text
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of each image, of all images together, and of groups of images, in the records of the metric.
+    """Scores of each image, of all images together, and of groups of images, as records of the metric.
 
-    As text, it is the tables that `attractor evaluate` prints.
+    As text, they are the tables that `attractor evaluate` prints.
     """
 
     images: tuple[Scores, ...]  # without those that the metric leaves out
     summary: Summary
     groups: dict[str, Summary]  # value of the column to its summary; empty without one
     class_names: tuple[str, ...] = ()
-    column: str = ""  # that the groups come from
+    column: str = ""  # the one that the groups come from
 
     def tables(self) -> list[Table]:
         """The main values, with a row for each group; then the metric's further tables on all images."""
@@ -108,7 +108,7 @@ def evaluate_model(
         metric: a name in `attractor.metrics.METRICS`.
         by: a column of the data set's images.csv; each group of images with the same value is scored, too.
         tta: average over eight views of each image.
-        results: is given the name of each image and what was found there, one after another, to write it.
+        results: is given the name of each image and what was found in it, one after another, to write them.
         report: is called after each image.
 
     Raises:
@@ -196,11 +196,11 @@ def evaluate(
 
     Args:
         pairs: each annotated image with what was found in it.
-        by: image name to the group it is summarised in. A group is missing if the metric leaves out all its images.
+        by: from image name to the group it is summarised in. A group whose images are all left out is missing.
         column: what to call the groups in tables.
         class_names: of classes 1, 2 and so on, for tables; a metric that has classes then shows each of them.
         metric: a name in METRICS.
-        results: is given the name of each image and what was found there, one after another, to write it.
+        results: is given the name of each image and what was found in it, one after another, to write them.
 
     Raises:
         InputError: if there is no image to score, or no such metric.
@@ -230,7 +230,7 @@ def summaries_of(metric: Metric, images: Iterable[Scores], by: Mapping[str, str]
 
 
 def pair_of(sample: Sample, found: Instances) -> Pair:
-    """An annotated image and what was found in it, as metrics want them."""
+    """An annotated image and what was found in it, as metrics take them."""
     truth = Instances(sample.labels, sample.classes, np.ones(len(sample.classes), np.float32))
     return Pair(sample.name, truth, found, sample.ignore, sample.annotate)
 

@@ -55,7 +55,7 @@ def tune(
     Args:
         segmenter: the model; the search begins at its present thresholds.
         dataset: annotated images that were not trained on.
-        rounds: how often to go through all the thresholds.
+        rounds: how many times to go through all the thresholds.
         tta: tune for prediction with test-time augmentation.
         metric: a name in METRICS that does not rank proposals.
     """

@@ -1,4 +1,4 @@
-"""Several models on the same annotated images: who finds more, who counts better, who is faster, where they disagree.
+"""Several models on the same annotated images: which finds more, counts better, is faster, and where they disagree.
 
 Each model runs in a process of its own, so that its peak memory is its own, and no model gains from what another has
 already loaded. The first image is segmented once before the clock starts. Every other model is then tested against the

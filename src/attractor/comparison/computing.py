@@ -54,7 +54,7 @@ def compare(
         title: what to call the data set.
         remark: a sentence on the data set, for the page.
         metric: a name in METRICS.
-        by: image name to the group it is summarised with.
+        by: from image name to the group it is summarised in.
         tta: average over eight views of each image.
         device: as for `Segmenter`.
         dtype: as for `Segmenter`; in "float32" scores are those of `attractor evaluate`.
@@ -102,9 +102,9 @@ def check_models(
     """The files of the models, once it is clear that they can be compared; no weights are loaded and nothing runs.
 
     Raises:
-        InputError: if there are fewer than two models, a file cannot be read, there is no such device, several classes
-            differ, the first image's channels do not fit, or a method lacks test-time augmentation or the proposals
-            that the metric ranks.
+        InputError: if there are fewer than two models, a file cannot be read, there is no such device, classes differ
+            where there are several, the first image's channels do not fit, or a method lacks test-time augmentation or
+            the proposals that the metric ranks.
     """
     n_proposals = metric_named(metric).n_proposals
     if len(models) < 2:

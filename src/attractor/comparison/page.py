@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def as_json(comparison: Comparison) -> dict[str, object]:
-    """Every number as plain numbers and lists; of the pictures, only their names."""
+    """All numbers as plain numbers and lists; of the pictures, only their names."""
     shown = [{"name": image.name, "lowest": image.lowest, "highest": image.highest} for image in comparison.shown]
     rest = plain(dataclasses.replace(comparison, shown=()))
-    assert isinstance(rest, dict)  # as any record becomes
+    assert isinstance(rest, dict)  # as every record becomes
     return rest | {"shown": plain(shown)}
 
 
@@ -44,7 +44,7 @@ def write_page(comparison: Comparison, path: str | Path, *, command: str = "") -
         command: the command line that made it, if any.
 
     Raises:
-        InputError: if the file cannot be written, or as `check_page` does.
+        InputError: if the file cannot be written, or jinja2 is not installed.
     """
     metric, columns = METRICS[comparison.metric], _columns(comparison.models)
     page = _template().render(

@@ -29,10 +29,8 @@ class Footprint:
     dtype: str  # of the numbers in the network
     n_parameters: int
     is_ordered: bool  # labels are numbered in the order in which objects are found
-    max_instances: int | None  # that it can find in an image; None for any number
-    memory: (
-        int | None
-    )  # most bytes its process held; None if it had no process of its own, or the system does not count
+    max_instances: int | None  # most that it can find in an image; None for any number
+    memory: int | None  # most bytes its process held; None if it had no process of its own, or the system does not say
     device_memory: int | None  # most bytes it held on the GPU; None without one
 
 
@@ -77,7 +75,7 @@ class Panel:
 
     title: str
     below: tuple[str, ...]
-    model: int | None  # whose objects are outlined, counted from 0
+    model: int | None  # the one whose objects are outlined, counted from 0
     jpeg: bytes
 
 

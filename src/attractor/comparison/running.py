@@ -88,7 +88,7 @@ def work(job: Job) -> Iterator[Measured | Footprint]:
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(segmenter.device)
     first = job.dataset[0]
-    segmenter.segment(first.image, tta=job.tta, name=first.name)  # compiles and loads what the first use does
+    segmenter.segment(first.image, tta=job.tta, name=first.name)  # the first use compiles and loads
     for index in range(len(job.dataset)):
         sample = job.dataset[index]
         prediction = segmenter.predict(sample.image, tta=job.tta, name=sample.name)

@@ -8,7 +8,7 @@ from attractor.metrics.bootstrap import Interval
 from attractor.metrics.metric import Amount, Difference
 from attractor.wording import share
 
-FEWEST = 6  # images for a verdict: of two equal models, one wins on five images out of five once in 16 times
+FEWEST = 6  # images for a verdict: of two equal models, one wins on all of five images once in 16 times
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -64,7 +64,7 @@ def verdict_on_time(first: float, other: float) -> str:
     """How long one takes compared with the other; times within a tenth of each other count as equal."""
     ratio = other / first if first > 0 else 1.0
     if 1 / 1.1 < ratio < 1.1:
-        return "Both are about as fast."
+        return "Both are about equally fast."
     return f"It takes {ratio:.1f} times as long." if ratio > 1 else f"It is {1 / ratio:.1f} times as fast."
 
 
