@@ -2,8 +2,7 @@
 
     python -m benchmarks [PART ...] [--keep FOLDER]
 
-Every ratio is of one run, against the plain form on the same input. Numbers are kept as JSON, in build/bench by
-default.
+Every ratio is to the plain form on the same input in the same run. Numbers are kept as JSON, in build/bench by default.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ PARTS = (
 
 
 def main() -> int:
-    """Run the parts; gives 1 if one failed."""
+    """Run the parts; give 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", metavar="PART", nargs="*", default=PARTS, help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, default=Path("build/bench"), help="where numbers go")

@@ -5,17 +5,17 @@
 
 Five rows, which differ only in `margin` and `centre`; the same images, crops, budget and seeds for all. Every row
 starts with the margin that the first one keeps: `--fixed-margin`, 20 pixels of the images as they are given (the
-paper's number), so 10 pixels of images that are halved. With `--start`, the encoder of that model is taken over and the
-decoders start from scratch, since they were trained with one of the five rows.
+paper's number), so 10 pixels of halved images. With `--start`, the encoder of that model is taken over and the decoders
+start from scratch, since they were trained for one of the five rows.
 
 Each model is scored on the test images in two ways.
 
-*Seeded by the truth*, as in the paper: centre and bandwidth of each object are read off over its true pixels, and its
-mask is what lies inside the margin. The masks may overlap, and each belongs to one true object, so nothing is matched
-and no pixel has to be given to one of two: an object whose mask has an IoU of at least t with its own truth is a true
+*Seeded by the truth*, as in the paper: centre and bandwidth of each object are read off its true pixels, and its mask
+is what lies inside the margin. The masks may overlap, and each belongs to one true object, so nothing is matched and no
+pixel has to be given to one of two: an object whose mask has an IoU of at least t with its own truth is a true
 positive, and any other is a false positive and a false negative. With m of k objects right, an image's AP is
-m / (m + 2 (k - m)). The paper's numbers are the AP of Cityscapes, over eight classes: the order can be compared, the
-values cannot.
+m / (m + 2 (k - m)). The paper's numbers are Cityscapes' AP, over eight classes: the order can be compared, the values
+cannot.
 
 *By its own grouping*, as `attractor evaluate` does it, with the thresholds that training tuned on the validation part
 of the training images.
@@ -27,7 +27,7 @@ A run whose model is in its folder is not repeated, and an interrupted one is re
 one with `--only` and `--seeds`, and the same call without them makes the table.
 
 `--out` gets a folder for each run, the table as `ablation.json`, and `sigma.png`: the learned margins of the objects of
-the test images against their sizes, by the elliptical model with learnable centre of the first seed.
+the test images against their sizes, by the first seed's elliptical model with a learnable centre.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def scaled_copy(data: str, folder: Path, part: str, scale: float) -> str:
-    """The data set, or the folder of its copy with smaller images, which is made where it is not there.
+    """The data set, or the folder of its copy with smaller images, which is made if it is missing.
 
     Raises:
         InputError: if the scale is not above 0 and at most 1, or label images cannot hold what is annotated.
@@ -189,7 +189,7 @@ def scaled(sample: Sample, scale: float) -> Sample:
 
 
 def _averaged(values: np.ndarray, axis: int, count: int) -> np.ndarray:
-    """The mean over each of `count` equal parts of an axis; a value on the line between two counts for both in part."""
+    """The mean over each of `count` equal parts of an axis; a value that lies in two parts counts for each in part."""
     values = np.moveaxis(values, axis, 0)
     sums = np.concatenate([np.zeros_like(values[:1]), values.cumsum(0)])
     edges = np.linspace(0, len(values), count + 1)
@@ -230,7 +230,7 @@ def _network(data: str, start: str | None) -> dict[str, Any]:
 
 
 def train_once(recipe: Recipe, folder: Path, start: str | None) -> None:
-    """Train into the folder, unless its model is there; what was interrupted goes on.
+    """Train into the folder, unless its model is there; an interrupted run is resumed.
 
     Args:
         recipe: of the run.
@@ -238,7 +238,7 @@ def train_once(recipe: Recipe, folder: Path, start: str | None) -> None:
         start: the model whose encoder to begin with, if any.
 
     Raises:
-        InputError: if the model that is there was trained by other settings, which would spoil the comparison.
+        InputError: if the model that is there was trained with other settings, which would spoil the comparison.
     """
     if start is not None:
         file = folder / f"start_{Path(start).stem}.safetensors"
@@ -257,9 +257,9 @@ def train_once(recipe: Recipe, folder: Path, start: str | None) -> None:
 def _check_settings(recipe: Recipe, folder: Path) -> None:
     if _settings(read_recipe(folder / "recipe.toml")) != _settings(recipe):
         raise InputError(
-            f"{folder}: the model there was trained by other settings ({folder / 'recipe.toml'}), and rows can only be "
-            "compared at the same; repeat the options of its call (--set, --start, --fixed-margin, --scale), or give "
-            "another --out."
+            f"{folder}: the model there was trained with other settings ({folder / 'recipe.toml'}), and rows can only "
+            "be compared at the same ones; repeat the options of its call (--set, --start, --fixed-margin, --scale), "
+            "or give another --out."
         )
 
 
@@ -272,7 +272,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def write_start(recipe: Recipe, start: str, path: Path) -> None:
-    """The model that a run begins with: the encoder of `start`, and decoders for the recipe's row that begin anew.
+    """Write the model that a run begins with: the encoder of `start`, and new decoders for the recipe's row.
 
     Raises:
         InputError: if the encoder does not fit the recipe's network.
@@ -340,7 +340,7 @@ def _truth(sample: Sample, device: torch.device) -> Truth:
 
 
 def seeded_scores(sample: Sample, found: Instances, *, thresholds: Sequence[float] = THRESHOLDS) -> ImageScores:
-    """Counts of an image whose found objects belong to the true ones in order: each right, or wrong twice."""
+    """Counts of an image whose found objects belong to the true ones in order: each is right, or wrong twice."""
     labels = np.where(sample.ignore, 0, sample.labels)
     ids = np.unique(labels[labels > 0])
     masks = (found.mask(k + 1) & ~sample.ignore for k in range(len(found)))
@@ -361,7 +361,7 @@ def _iou(truth: np.ndarray, found: np.ndarray) -> float:
 
 
 def above(values: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
-    """Pairs of rows of which the first is above the second with every seed; a row with one seed says nothing."""
+    """Pairs of rows, the first of which is above the second with every seed; a row with one seed says nothing."""
     return [
         (better, worse)
         for better, worse in itertools.permutations(values, 2)
@@ -393,7 +393,7 @@ def _print_results(runs: dict[str, dict[int, dict[str, Any]]]) -> dict[str, list
 
 def _print_claims(claims: Sequence[tuple[str, str]], n_rows: int, n_seeds: int) -> None:
     if n_seeds < 2:
-        print("One seed: nothing is said of the order.")
+        print("With one seed, no order is claimed.")
         return
     for better, worse in claims:
         agrees = "as in" if ROWS[better].paper > ROWS[worse].paper else "unlike"
@@ -402,7 +402,7 @@ def _print_claims(claims: Sequence[tuple[str, str]], n_rows: int, n_seeds: int) 
     if n_pairs:
         print(f"In {n_pairs - len(claims)} of {n_pairs} pairs of rows the ranges overlap: no order is claimed.")
         chance = 2 / math.comb(2 * n_seeds, n_seeds)  # that all values of one of two equal rows come first
-        print(f"Of rows that do not differ, {n_seeds} seeds would set {chance:.0%} of the pairs apart by chance.")
+        print(f"With {n_seeds} seeds, chance alone sets apart {chance:.0%} of the pairs of rows that do not differ.")
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -444,7 +444,7 @@ def _range(values: Sequence[float]) -> dict[str, float]:
 
 
 def draw_sigma(folder: Path, test: Dataset, path: Path) -> dict[str, float]:
-    """Draw the learned margins of a run's model against the objects' sizes; their rank correlation."""
+    """Draw the learned margins of a run's model against the objects' sizes, and give their rank correlation."""
     sizes, margins, image = sizes_and_margins(Segmenter(Model.load(folder), dtype="float32"), test)
     low, high = correlation_interval(sizes, margins, image)
     sigma_against_size(sizes, margins, interval=(low, high), title=f"{len(test)} test images").savefig(path)
@@ -456,8 +456,8 @@ def draw_sigma(folder: Path, test: Dataset, path: Path) -> dict[str, float]:
 def sizes_and_margins(segmenter: Segmenter, dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each true object: the square root of its area, its margin, both in pixels, and the number of its image.
 
-    The margin is that of the mean raw sigma over the object, as in grouping seeded by the truth; of its values along
-    rows and columns the geometric mean is taken.
+    The margin is that of the mean raw sigma over the object, as in grouping seeded by the truth; it is the geometric
+    mean of those along rows and columns.
     """
     method = segmenter.model.method
     step = torch.tensor(method.grid_step)

@@ -1,8 +1,8 @@
 """AP of Cityscapes at 1024 x 2048: the official script against ours, on the same folders.
 
-`python -m benchmarks.cityscapes_metric [--images N] [--json FILE]`; 500 images are the validation set's size. Both read
-a results folder and the annotations in the same run, after their scores were found to be equal. Ours also computes
-intervals, which the script does not. The last row adds what `attractor evaluate` also reads: the pictures.
+`python -m benchmarks.cityscapes_metric [--images N] [--json FILE]`; the validation set has 500 images. Both read a
+results folder and the annotations in the same run, and their scores must be equal. Ours also computes intervals, which
+the script does not. The last row adds what `attractor evaluate` also reads: the pictures.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FARTHEST_OFF = 6  # pixels that a found object is shifted by, at most
 
 
 def make_image(root, results, index):
-    """A picture, its annotation with void and a group, and results: shifted objects, some missing, some amiss."""
+    """Write a picture, its annotation with void and a group, and results: the objects shifted, some misclassified."""
     random = np.random.default_rng(index)
     labels = scattered_discs(HEIGHT, WIDTH, N_OBJECTS, COVERAGE, random).labels
     classes = random.integers(1, 9, N_OBJECTS)
@@ -56,7 +56,7 @@ def make_image(root, results, index):
 
 
 def write(image, folder, name):
-    """A file of the split val."""
+    """Write a file of the split val."""
     (folder / "val" / "town").mkdir(parents=True, exist_ok=True)
     image.save(folder / "val" / "town" / name)
 
@@ -103,7 +103,7 @@ def official(root, results, scratch):
 
 
 def write_json(content, file):
-    """As the script writes it, but also for numbers of numpy, which counting gives now."""
+    """Write JSON as the script does, but also numpy's numbers, which counting now gives."""
     Path(file).write_text(json.dumps(content, default=int, sort_keys=True, indent=4))
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     segmenter = Segmenter(Model.load(arguments.model), dtype="float32")
     if not isinstance(segmenter.model.method, DiscriminativeLoss):
-        raise InputError(f"{arguments.model}: this study is of discriminative-loss models.")
+        raise InputError(f"{arguments.model}: this study is for discriminative-loss models only.")
     dataset = open_dataset(arguments.data)
     print("semantics  centres        AP .50  AP .75  mean AP")
     for semantics, centres in itertools.product(("predicted", "true"), ("mean-shift", "true")):
@@ -49,7 +49,7 @@ def main() -> None:
 def with_truth(
     segmenter: Segmenter, dataset: Dataset, semantics: str, centres: str
 ) -> Iterator[tuple[Sample, Instances]]:
-    """Each annotated image with what is found where parts of the truth are put in."""
+    """Each annotated image with what is found when parts of the truth are put in."""
     for i in range(len(dataset)):
         sample = dataset[i]
         maps = segmenter.maps(segmenter.prepared(sample.image, name=sample.name))

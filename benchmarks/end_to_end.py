@@ -1,8 +1,8 @@
 """From the array to `Instances`, and from a folder of files to a folder of results, by the model `nuclei`.
 
 `python -m benchmarks.end_to_end [--data DATASET] [--json FILE]`. One image: the plain network in float32, decoding of
-every pixel and the paper's loop, against `Segmenter.segment`. A folder: one step after the other, network in float32,
-against `segment_files`; of generated pictures, or of a data set that you have.
+every pixel and the paper's loop, against `Segmenter.segment`. A folder of generated pictures, or of a data set that you
+have: one step after the other, network in float32, against `segment_files`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ UNIT = 256 * 256  # pixels: the unit in which speed is given
 
 @torch.inference_mode()
 def plainly(model, picture):
-    """Labels as the paper has them."""
+    """Labels as the paper computes them."""
     method, description = model.method, model.description
     colour = np.repeat(picture[..., None], description.channels, 2)
     image = torch.from_numpy(description.normalisation(colour)).permute(2, 0, 1)[None]
@@ -57,7 +57,7 @@ def one_image():
     }
     if torch.cuda.is_available():
         there = attractor.load("nuclei", device="cuda")
-        there.segment(picture)  # a size that comes again has its kernels recorded
+        there.segment(picture)  # kernels are recorded for a size that comes again
         times["cuda"] = median_seconds(lambda: there.segment(picture), 15)
     return {"found": found, "dtype": segmenter.dtype, **times}
 

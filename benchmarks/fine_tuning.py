@@ -52,7 +52,7 @@ def main() -> None:
     if len(images) == 2:
         difference = paired_difference(images["fine_tuned"], images["scratch"])
         gain = difference.by_image.at(0)
-        print(f"fine-tuned less scratch, by image at .50: {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
+        print(f"fine-tuned minus scratch, by image at .50: {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
         text = json.dumps(dataclasses.asdict(difference), default=np.ndarray.tolist, indent=1)
         (arguments.out / "difference.json").write_text(text)
 

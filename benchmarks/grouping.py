@@ -43,8 +43,8 @@ GROUPING = {
 def disc_maps(n_objects):
     """Embedding, concentration and seed score of equal discs that cover the same share of the image, however many.
 
-    Pixels of a disc point at its centre but for a tenth of the radius, the margin is the radius, and the seed score
-    falls from 0.99 to 0.61 at the rim. Some background pixels stray above the foreground threshold.
+    Pixels of a disc point at its centre, give or take a tenth of the radius; the margin is the radius, and the seed
+    score falls from 0.99 to 0.61 at the rim. Some background pixels stray above the foreground threshold.
     """
     random = np.random.default_rng(n_objects)
     discs = scattered_discs(HEIGHT, WIDTH, n_objects, COVERAGE, random)

@@ -32,7 +32,7 @@ class Discs:
 
 
 def scattered_discs(height: int, width: int, n: int, coverage: float, random: np.random.Generator) -> Discs:
-    """Discs that cover a share of the image together, each somewhere in its own cell of a grid."""
+    """Discs that together cover a share of the image, each somewhere in its own cell of a grid."""
     columns = math.ceil(math.sqrt(n * width / height))
     rows = math.ceil(n / columns)
     radius = math.sqrt(coverage * height * width / n / math.pi)
@@ -52,7 +52,7 @@ def scattered_discs(height: int, width: int, n: int, coverage: float, random: np
 
 
 def picture_of_cells(height: int, width: int, n: int, random: np.random.Generator) -> np.ndarray:
-    """A grey (h, w) uint8 picture of n bright discs of 9 to 13 pixels on a dark ground, each in its cell of a grid."""
+    """A grey (h, w) uint8 picture of n bright discs on a dark ground, radius 9 to 13, each in its cell of a grid."""
     picture = random.integers(10, 24, (height, width), dtype=np.uint8)
     columns = max(1, round(math.sqrt(n * width / height)))
     rows = math.ceil(n / columns)
@@ -134,7 +134,7 @@ def bandwidth() -> float:
 
 @cache
 def peak(dtype: torch.dtype) -> float:
-    """Operations a second of a large product of matrices on all threads: additions and multiplications count."""
+    """Operations a second of a large matrix product on all threads, additions and multiplications counted."""
     n = 2048
     a, b = (torch.ones(n, n, dtype=dtype) for _ in range(2))
     return 2 * n**3 / median_seconds(lambda: a @ b, 5)
@@ -147,13 +147,13 @@ def in_a_fresh_process(function: Callable[..., object], *arguments: object) -> o
 
 
 def memory_of_this_process(name: str) -> int:
-    """Bytes, as Linux tells them: VmRSS now, VmHWM at the peak."""
+    """Bytes, as Linux reports them: VmRSS now, VmHWM at the peak."""
     (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
     return int(line.split()[1]) * 1024
 
 
 def forget_peak() -> None:
-    """The peak counts from here (Linux only)."""
+    """Measure the peak anew from here (Linux only)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -1,8 +1,8 @@
 """Large images in tiles: time, memory and agreement with the whole image, as images grow, by the model `nuclei`.
 
-`python -m benchmarks.large_images [--largest SIDE] [--json FILE]`. Each size runs in a fresh process, whose memory at
-its peak is told with all that was loaded (Linux only). Pictures have 20 cells in each 100,000 pixels. Plain is the
-whole image at once; agreement is the share of pixels in the same object, or in none, in both.
+`python -m benchmarks.large_images [--largest SIDE] [--json FILE]`. Each size runs in a fresh process, whose peak memory
+includes all that was loaded (Linux only). Pictures have 20 cells in each 100,000 pixels. Plain is the whole image at
+once; agreement is the share of pixels that both give to the same object, or to none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WHOLE_UP_TO = 4096
 
 
 def measured(side, tile):
-    """Seconds, and bytes at the peak, of one square image."""
+    """Seconds and peak bytes of one square image."""
     picture = picture_of_cells(side, side, round(CELLS * side**2), np.random.default_rng(0))
     segmenter = attractor.load("nuclei", device="cpu")
     segmenter.segment(picture[:256, :256])

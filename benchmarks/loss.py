@@ -1,6 +1,6 @@
 """Loss of spatial embeddings, 100 objects in crops of 512 x 512: the plain loop over objects against the method's.
 
-`python -m benchmarks.loss [--json FILE]`. Times are of forward and backward, of the same maps in the same run,
+`python -m benchmarks.loss [--json FILE]`. Times are those of forward and backward on the same maps in the same run,
 after value and gradients were found to be equal. `torch only` is the form that other devices run. Memory is that of
 forward and backward in a fresh process (Linux only).
 """
@@ -60,7 +60,7 @@ def method_of(form):
 
 
 def half_learned(n_objects, size=SIZE):
-    """Raw maps of a network on its way, and the truth: pixels of each disc point halfway to its centre, roughly."""
+    """Raw maps of a half-trained network, and the truth: pixels of a disc point roughly halfway to its centre."""
     random = np.random.default_rng(n_objects)
     crops = [scattered_discs(size, size, n_objects, COVERAGE, random) for _ in range(BATCH)]
     offset = np.stack([0.5 * discs.to_centre for discs in crops]) + random.normal(0, 2, (BATCH, 2, size, size))
@@ -85,7 +85,7 @@ def call(form, maps, truth):
 
 
 def assert_equal(found, expected):
-    """Value and each gradient, within the tolerance of its largest number."""
+    """Check the value and each gradient, within the tolerance of its largest number."""
     for name, x, y in zip(("value", "offset", "sigma", "seed"), found, expected, strict=True):
         difference = float((x - y).abs().max() / y.abs().max())
         assert difference <= TOLERANCE, f"{name} differs by {difference:.1e} of its largest"
@@ -105,7 +105,7 @@ def seconds(n_objects):
 
 
 def peak_growth(form, n_objects):
-    """Bytes by which the memory of this process grows over one call at its peak, once code is loaded and compiled."""
+    """Bytes by which the peak memory of this process grows in one call, once code is loaded and compiled."""
     call(form, *half_learned(2, size=32))
     maps, truth = half_learned(n_objects)
     forget_peak()

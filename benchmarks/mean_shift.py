@@ -24,7 +24,7 @@ from benchmarks.harness import (
 SIZE = 512
 DIMENSION = 8
 BANDWIDTH = 1.5
-APART = 3.0  # least distance of means: what the loss asks for
+APART = 3.0  # least distance between means: what the loss asks for
 NOISE = 0.15  # in each channel, so that most pixels are within 0.5 of their mean: likewise
 HALF_WIDTH = 5.0  # of the cube that means are in
 
@@ -36,14 +36,14 @@ def discs(n_objects):
 
 
 def tiles(n_objects):
-    """Object of each pixel, from 0: rectangles that fill the image, but for the last, which has the rest."""
+    """Object of each pixel, from 0: rectangles that fill the image, the last of which takes what is left."""
     side = int(np.ceil(np.sqrt(n_objects)))
     y, x = np.mgrid[:SIZE, :SIZE] * side // SIZE
     return np.minimum(y * side + x, n_objects - 1).ravel()
 
 
 def distant_means(n, random):
-    """(n, d) points that are apart."""
+    """(n, d) points that are at least APART from each other."""
     means = np.empty((0, DIMENSION))
     while len(means) < n:
         new = random.uniform(-HALF_WIDTH, HALF_WIDTH, DIMENSION)
@@ -53,7 +53,7 @@ def distant_means(n, random):
 
 
 def maps_of(owner, objects_per_region=None):
-    """Embedding, priority and region of pixels; one region if not said otherwise."""
+    """Embedding, priority and region of pixels; by default there is one region."""
     random = np.random.default_rng(0)
     mean = distant_means(owner.max() + 1, random)[owner].T
     embedding = mean + random.normal(0, NOISE, mean.shape)

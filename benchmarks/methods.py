@@ -1,8 +1,8 @@
-"""Network and grouping of every method on one picture of 512 x 512 with 60 cells, by the models that come along.
+"""Network and grouping of every method on one picture of 512 x 512 with 60 cells, by the models in the package.
 
-`python -m benchmarks.methods [--json FILE]`. Plain is the network as it is trained, in float32; fast is as `attractor
-segment` computes it here. Grouping is timed as it is; its floor is the time of reading its maps once. Where there is a
-plain form beside it, `benchmarks.grouping` and `benchmarks.mean_shift` compare them.
+`python -m benchmarks.methods [--json FILE]`. Plain is the network as it is trained, in float32; fast is the network as
+`attractor segment` computes it here. Grouping is timed as it is; its floor is the time of reading its maps once. Where
+grouping also has a plain form, `benchmarks.grouping` and `benchmarks.mean_shift` compare the two.
 """
 
 from __future__ import annotations

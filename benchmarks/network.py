@@ -1,8 +1,8 @@
-"""The network forward at 1024 x 2048: as it is trained, in float32 without any change, against every engine.
+"""The network's forward pass at 1024 x 2048: as it is trained, in float32 without any change, against every engine.
 
-`python -m benchmarks.network [--compiled] [--json FILE]`. The weights are those of the model `nuclei`; maps of every
-engine were found to be near those of the plain network. The floor is the number of operations over the measured peak of
-a product of matrices of that type. On a machine with CUDA, the device is measured, too.
+`python -m benchmarks.network [--compiled] [--json FILE]`. The weights are those of the model `nuclei`; the maps of
+every engine must be close to those of the plain network. The floor is the number of operations over the measured peak
+of a matrix product of that type. On a machine with CUDA, the device is measured, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ASKED = "4.5x with AMX"
 
 
 def measured(network, images, name, dtype, device):
-    """Seconds of an engine, whose maps are near the plain network's."""
+    """Seconds of an engine, whose maps must be close to the plain network's."""
     engine = engine_of(network, name=name, dtype=dtype, device=device)
     expected = network(images)
     difference = float((engine(images) - expected).abs().max() / expected.abs().max())

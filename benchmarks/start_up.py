@@ -1,6 +1,6 @@
 """How long the command line takes from the start of the process to its end.
 
-`python -m benchmarks.start_up [--json FILE]`. Plain is a process that imports what the command needs, and does no more.
+`python -m benchmarks.start_up [--json FILE]`. Plain is a process that imports torch and does nothing else.
 """
 
 from __future__ import annotations

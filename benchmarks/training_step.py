@@ -2,7 +2,7 @@
 
 `python -m benchmarks.training_step [--json FILE]`. Forward, loss, backward and the optimiser's step. Plain has the loss
 of the paper, object by object; fast is what `attractor train` runs; the floor is the same step with the sum of the maps
-for a loss. With CUDA, the device is measured, too.
+as its loss. With CUDA, the device is measured, too.
 """
 
 from __future__ import annotations

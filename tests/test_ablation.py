@@ -199,7 +199,7 @@ def test_a_model_of_other_settings_is_refused(tmp_path: Path, tiny_model: Path):
     write_recipe(folder / "recipe.toml", recipe)
     train_once(recipe, folder, None)  # is not repeated
     other = recipe_of_row(data, row, 0, margin=10.0, start=None, changes=["training.epochs=3"])
-    with pytest.raises(InputError, match="was trained by other settings"):
+    with pytest.raises(InputError, match="was trained with other settings"):
         train_once(other, folder, None)
-    with pytest.raises(InputError, match="was trained by other settings"):
+    with pytest.raises(InputError, match="was trained with other settings"):
         train_once(recipe, folder, str(tiny_model))
