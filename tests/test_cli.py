@@ -508,7 +508,7 @@ def test_check_says_what_a_model_cannot_hold(attractor_command, annotated, tiny_
         assert answer.code == 0, answer.error
         assert (
             "5 images with more than the 2 objects that the model can find, up to 4: i1 (4), i0 (3), i2 (3), i3 (3), "
-            "i4 (3); such images lose their smallest objects in training, and 2 at most are found." in answer.out
+            "i4 (3); such images lose their smallest objects in training, and at most 2 are found." in answer.out
         )
         assert "2 warnings." in answer.out  # the other is the object of one pixel
 

@@ -150,10 +150,12 @@ def test_split_city_and_root_are_accepted(tmp_path, monkeypatch):
 
 def test_of_several_splits_one_must_be_chosen(tmp_path):
     street(street(street(tmp_path), split="train"), split="test", numbers=np.full((3, 6), 3, np.uint16))
-    message = r"holds the splits train, val; choose one by --split train .*, or give its folder, as .*leftImg8bit/train"
+    message = (
+        r"the splits train, val; choose one with --split train .*, or give its folder, such as .*leftImg8bit/train"
+    )
     with pytest.raises(InputError, match=message):
         open_dataset(tmp_path)
-    with pytest.raises(InputError, match=r"or give its folder, as .*gtFine/train"):
+    with pytest.raises(InputError, match=r"or give its folder, such as .*gtFine/train"):
         open_dataset(tmp_path / "gtFine")
 
 
@@ -198,7 +200,7 @@ def test_files_without_a_partner_are_named_and_left_out_of_what_is_salvaged(tmp_
     ("numbers", "message"),
     [
         (NUMBERS[:2], r"_instanceIds.png: has 2 x 6 pixels, but its image ulm_.*_leftImg8bit.png has 3 x 6"),
-        ((NUMBERS % 34).astype(np.uint8), "has 8 bits a pixel, in which no object's number fits"),
+        ((NUMBERS % 34).astype(np.uint8), "has 8 bits a pixel, too few for an object's number"),
         (
             np.full((3, 6), 255, np.uint16),
             "the number 255 does not occur in Cityscapes; numbers are labels from 0 to 33",

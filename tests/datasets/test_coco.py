@@ -446,7 +446,7 @@ def test_a_json_by_any_name_is_found_if_it_is_the_only_one(tmp_path):
 def test_json_files_beside_each_other_are_splits(tmp_path):
     (write(tmp_path, []) / "annotations.json").rename(tmp_path / "train.json")
     (write(tmp_path, [annotation()]) / "annotations.json").rename(tmp_path / "val.json")
-    with pytest.raises(InputError, match="holds the splits train, val; choose one by --split train"):
+    with pytest.raises(InputError, match="holds the splits train, val; choose one with --split train"):
         open_dataset(tmp_path)
     assert [len(open_dataset(tmp_path, split=split)[0].classes) for split in ("train", "val")] == [0, 1]
 
@@ -477,7 +477,7 @@ def test_of_several_parts_one_has_to_be_chosen(tmp_path):
     for name in ("captions_train2017", "person_keypoints_train2017", "captions_val2017", "person_keypoints_val2017"):
         (tmp_path / "annotations" / f"{name}.json").write_text("{}")
     for path in (tmp_path, tmp_path / "annotations"):
-        with pytest.raises(InputError, match="holds the splits train2017, val2017; choose one by --split train2017"):
+        with pytest.raises(InputError, match="holds the splits train2017, val2017; choose one with --split train2017"):
             open_dataset(path)
         assert open_dataset(path, split="val2017")[0].labels.any()
         with pytest.raises(InputError, match='has no split "val"; there are: train2017, val2017'):
@@ -782,7 +782,7 @@ def test_fifty_thousand_annotations_fit_into_memory(tmp_path):
 
 
 def test_two_classes_of_one_name_are_not_written(tmp_path):
-    with pytest.raises(InputError, match="two of the classes car, car have one name; rename one"):
+    with pytest.raises(InputError, match="two of the classes car, car have the same name; rename one"):
         write_coco(tmp_path, [], ("car", "car"))
 
 

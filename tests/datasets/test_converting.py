@@ -114,7 +114,7 @@ def test_objects_that_overlap_stay_whole(layout, tmp_path):
 @pytest.mark.parametrize("layout", [name for name, layout in DATASETS.items() if not layout.holds.overlaps])
 def test_overlaps_that_are_lost_are_said(layout, tmp_path):
     overlapping(tmp_path / "coco")
-    said = "1 image with pixels of two objects, which became nobody's; 1 object without a pixel of their own left out."
+    said = "1 image with pixels of two objects, which became neither's; 1 object without a pixel of their own left out."
     assert said in convert(open_dataset(tmp_path / "coco"), tmp_path / "out", layout)
 
 
@@ -186,7 +186,7 @@ def test_what_would_be_taken_for_another_layout_is_not_written(street, tmp_path)
     named = [dataclasses.replace(street[0], name=name) for name in ("a_rgb", "a_label")]
     write_coco(tmp_path / "named", named, ["car", "bus"])
     with pytest.raises(
-        InputError, match=rf"^{tmp_path / 'out'}: would be taken for a data set in the layout cvppp, as"
+        InputError, match=rf"^{tmp_path / 'out'}: would be taken for a data set in the layout cvppp, because"
     ):
         convert(Coco(tmp_path / "named"), tmp_path / "out", "geojson")
     assert not (tmp_path / "out").exists()

@@ -90,7 +90,7 @@ def test_empty_and_repeated_masks_leave_no_object_and_check_says_so(tmp_path):
     assert [dataset.object_count(k) for k in range(2)] == [2, 3]
     report = check(tmp_path)
     assert report.errors == ()
-    assert any("3 annotated objects left out, having no pixel that no other claims: b (2), a (1)" in warning
+    assert any("3 annotated objects left out, as others claim all of their pixels: b (2), a (1)" in warning
                for warning in report.warnings)  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def test_images_without_masks_or_table_are_named_up_to_three(solved):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a,1 2 3,3,4", "image a: its EncodedPixels '1 2 3' are 3 numbers; they are pairs"),
+        ("a,1 2 3,3,4", "image a: its EncodedPixels '1 2 3' are 3 numbers; they must be pairs"),
         ("a,1 x,3,4", "its EncodedPixels '1 x' are not whole numbers"),
         ("a,1.5 2,3,4", "are not whole numbers"),
         ("a,1 99999999999999999999,3,4", "are not whole numbers"),

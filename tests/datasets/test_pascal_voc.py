@@ -130,7 +130,9 @@ def test_other_folders_are_not_taken_for_voc(tmp_path):
     (tmp_path / "list.txt").touch()
     for path in (tmp_path, tmp_path / "annotations.json", tmp_path / "list.txt"):
         assert not PascalVoc.recognises(path)
-    with pytest.raises(InputError, match=r"is not what it should be. Accepted is Pascal VOC: a list such as"):
+    with pytest.raises(
+        InputError, match=r"is not laid out like Pascal VOC or SBD. Accepted is Pascal VOC: a list such as"
+    ):
         PascalVoc(tmp_path / "list.txt")
 
 
@@ -419,7 +421,7 @@ def test_an_entry_longer_than_a_file_name_is_refused_in_few_words(voc):
 
 @pytest.mark.parametrize("entry", ["../2007_a", "..", "/etc/passwd", "C:2007_a", "..\\2007_a", "x/2007_a", "a\0b"])
 def test_an_entry_that_leads_out_of_the_folder_is_refused(voc, entry):
-    with pytest.raises(InputError, match=r"val\.txt: its entry .* leads out of the folder; a list has stems alone"):
+    with pytest.raises(InputError, match=r"val\.txt: its entry .* leads out of the folder; a list has only stems"):
         PascalVoc(add_list(voc, "val", entry))
 
 

@@ -178,7 +178,7 @@ def split(dataset: Dataset, share: float, seed: int, by: str | None = None) -> t
     n_validation = min(max(round(share * len(order)), 1), len(order) - 1)
     spaced = ((np.arange(n_validation) + 0.5) * len(order) / n_validation).astype(
         int
-    )  # even steps: each value its part
+    )  # evenly spaced, so that each value gets its part
     validation = {order[position] for position in spaced}
     training = [index for index in range(len(dataset)) if index not in validation]
     return Subset(dataset, training), Subset(dataset, sorted(validation))

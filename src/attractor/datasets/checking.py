@@ -38,18 +38,18 @@ class Report:
     warnings: tuple[str, ...]
     facts: tuple[str, ...]
     suggestions: tuple[str, ...]
-    counts: dict[str, int]  # of all errors and warnings, also those not listed; of images and objects
+    counts: dict[str, int]  # of errors and warnings, listed or not, and of images and objects
     statistics: ObjectStatistics
     class_names: tuple[str, ...]
     class_counts: dict[str, int]  # class to its number of objects
     object_counts: dict[str, int]  # image to its number of objects
 
     def for_model(self, class_names: tuple[str, ...], max_instances: int | None) -> Report:
-        """The report with what a model cannot handle in these data.
+        """The report, with what a model cannot handle in these data added.
 
         Args:
-            class_names: the model's; with one class on either side, names do not matter.
-            max_instances: the most objects of an image that the model can find; None for any number.
+            class_names: the model's; where it or the data have only one class, names do not matter.
+            max_instances: the most objects that the model can find in an image; None for any number.
         """
         errors = list(_lacking(self.class_names, self.class_counts, class_names))
         warnings = list(_too_many(self.object_counts, max_instances))
@@ -198,11 +198,11 @@ class _Findings:
         """What training would learn wrongly or never find."""
         if len({channels for channels, _ in self.kinds}) > 1:
             yield (
-                f"Images differ in channels: {self._kinds()}. A model takes one number; grey and RGB are turned into "
-                "each other."
+                f"Images differ in channels: {self._kinds()}. A model takes only one number of them; grey and RGB are "
+                "turned into each other."
             )
         elif len(self.kinds) > 1:
-            yield f"Images differ in the type of their pixels: {self._kinds()}. Their intensities may not compare."
+            yield f"Images differ in the type of their pixels: {self._kinds()}. Intensities may not be comparable."
         if self.empty:
             found = f"{counted(len(self.empty), 'image')} without an object: {_listed(self.empty)}"
             yield f"{found}. This is right if there is no object to see."
@@ -210,7 +210,7 @@ class _Findings:
             worst = [f"{place} ({n} pieces)" for n, place in sorted(self.in_pieces, key=lambda found: -found[0])]
             yield (
                 f"{counted(len(self.in_pieces), 'object')} in several pieces: {_listed(worst, 3)}. "
-                "This is right if something lies across them; else two objects share a label, or pixels are stray."
+                "This is right if something lies across them; else two objects share a label, or some pixels are stray."
             )
         if self.tiny:
             where = [f"{name} ({n})" for name, n in self.tiny.most_common()]
@@ -225,7 +225,7 @@ class _Findings:
         if self.lost:
             where = [f"{name} ({n})" for name, n in self.lost.most_common()]
             yield (
-                f"{counted(self.lost.total(), 'annotated object')} left out, having no pixel that no other claims: "
+                f"{counted(self.lost.total(), 'annotated object')} left out, as others claim all of their pixels: "
                 f"{_listed(where, 5)}."
             )
         without = [name for number, name in enumerate(class_names, 1) if not self.classes[number]]
@@ -242,7 +242,7 @@ class _Findings:
         per_image = sorted(image.count for image in self.measured)
         yield (
             f"objects: {statistics.count}, {per_image[0]} to {per_image[-1]} in an image, "
-            f"{np.median(per_image):g} in the median one"
+            f"{np.median(per_image):g} in the median image"
         )
         if len(class_names) > 1:
             yield from self._by_class(statistics, class_names)
@@ -309,7 +309,7 @@ def _too_many(counts: dict[str, int], most: int | None) -> Iterator[str]:
         yield (
             f"{counted(len(crowded), 'image')} with more than the {most:,} objects that the model can find, up to "
             f"{max(crowded.values()):,}: {_listed(where, 5)}; such images lose their smallest objects in training, and "
-            f"{most:,} at most are found."
+            f"at most {most:,} are found."
         )
 
 

@@ -1,15 +1,15 @@
 """Cityscapes: street scenes of 1024 x 2048 pixels with eight classes of objects, as downloaded.
 
 ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png are the pictures (leftImg8bit_trainvaltest.zip), and
-ROOT/gtFine/SPLIT/CITY/…_gtFine_instanceIds.png what is on them (gtFine_trainvaltest.zip), 16 bits a pixel. A number
+ROOT/gtFine/SPLIT/CITY/…_gtFine_instanceIds.png say what is on them (gtFine_trainvaltest.zip), 16 bits a pixel. A number
 from 1000 on is an object of label number // 1000; a smaller one is a label. The label of an object's class marks a
 group, in which objects were not told apart: a crowd. The other labels are background, or void: what the benchmark
 leaves out.
 
 For training, `Sample.ignore` holds whatever is neither a known object nor certainly background: void, groups, and the
 caravans and trailers, which resemble trucks but are void to the benchmark. `annotate` gives what the official script
-counts instead: groups as crowds, and as void only those numbers that are themselves void labels, so that finding a
-truck in a single caravan (29000) is wrong. It also gives each object's distance, the median over its pixels, if
+counts instead: groups as crowds, and as void only those numbers that are themselves void labels, so that a truck
+found in a single caravan (29000) is wrong. It also gives each object's distance, the median over its pixels, if
 ROOT/disparity and ROOT/camera exist and at least half of the pixels have a disparity; NaN otherwise.
 
 ROOT/gtCoarse is read in the same way: rough outlines well inside objects, and most pixels unlabelled, hence ignored.
@@ -70,7 +70,7 @@ _MOST_PIXELS = 1 << 26  # of a mask that is read the fast way
 
 @dataclass(frozen=True)
 class _Place:
-    """What a path says of where to look."""
+    """What a path says about where to look."""
 
     root: Path
     folder: str | None = None  # leftImg8bit, gtFine or gtCoarse, where the path leads into one
@@ -174,7 +174,7 @@ class Cityscapes:
         """Read one image and its objects, numbered 1 to k.
 
         Raises:
-            InputError: if a file cannot be read, the two differ in size, or a number is no label.
+            InputError: if a file cannot be read, the two differ in size, or a number is not a label's.
         """
         files = self._files[index]
         image, (places, numbers) = read_image(files.picture), _read_numbers(files.numbers)
@@ -210,7 +210,7 @@ class Cityscapes:
         """The objects of one image, then its groups, as the official script counts them.
 
         Raises:
-            InputError: if a file cannot be read, a number is no label, or there are distances, but not of this image.
+            InputError: if a file cannot be read, a number is not a label's, or distances lack this image.
         """
         return _annotations(self._files[index])
 
@@ -218,7 +218,7 @@ class Cityscapes:
         """Rows and columns of an image, without reading it whole.
 
         Raises:
-            InputError: if its instanceIds file is missing or no PNG.
+            InputError: if its instanceIds file is missing or not a PNG.
         """
         height, width, _ = _png_header(self._files[index].numbers)
         return height, width
@@ -227,12 +227,12 @@ class Cityscapes:
 def write_cityscapes(path: str | Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
     """Write samples as the split train of a folder in this layout, each named CITY_SEQUENCE_FRAME.
 
-    Ignored pixels become unlabelled, which is void, and background road: which label it has is not known. A name in
-    another form becomes the CITY, with 000000 twice, and its image goes to a city's folder "images".
+    Ignored pixels become unlabelled, which is void; background becomes road, as its true label is not known. A name in
+    another form becomes the CITY, followed by 000000 twice, and its image goes to the folder of a city "images".
 
     Raises:
-        InputError: if Cityscapes lacks a class, two samples have one name, an image has more than MOST_OF_A_CLASS
-            objects of a class or is no image for PNG, or a file cannot be written.
+        InputError: if Cityscapes lacks a class, two samples have the same name, an image has more than MOST_OF_A_CLASS
+            objects of a class or cannot be a PNG, or a file cannot be written.
     """
     path, labels = Path(path), _label_numbers(class_names, str(path))
     written: set[str] = set()
@@ -248,7 +248,7 @@ def write_cityscapes(path: str | Path, samples: Iterable[Sample], class_names: S
         if image_suffix(sample.image) != ".png":
             raise InputError(
                 f"{path}: {sample.name} has {sample.image.shape[2]} channels of {sample.image.dtype}, but pictures of "
-                "Cityscapes are PNG: grey or RGB of 8 bits, or grey of 16; turn it into one of these."
+                "Cityscapes are PNG: 8-bit grey or RGB, or 16-bit grey; turn it into one of these."
             )
         numbers = _numbers_of(sample, labels, path)
         write_image(made(path / _PICTURES / "train" / city) / (stem + _PICTURE_ENDING), sample.image)
@@ -260,7 +260,7 @@ def write_cityscapes(path: str | Path, samples: Iterable[Sample], class_names: S
 
 def _placed(path: Path) -> _Place:
     """Root, split and city from the last three folders of a path."""
-    path = Path(os.path.abspath(path))  # "val" alone is looked up in the folder that one is in
+    path = Path(os.path.abspath(path))  # "val" alone is looked up in the current folder
     for above in (path, *path.parents[:2]):
         if above.name in (_PICTURES, *_TRUTHS):
             return _Place(above.parent, above.name, *path.relative_to(above).parts)
@@ -273,7 +273,7 @@ def _chosen(place: _Place) -> tuple[str, str]:
     public = _public(place)
     if annotated and not public:
         raise InputError(
-            f"{place.root / annotated[0][0] / annotated[0][1]}: the test split has no public truth, all its pixels are "
+            f"{place.root / annotated[0][0] / annotated[0][1]}: the test split has no public truth: all its pixels are "
             "void; use val, or have results scored on https://www.cityscapes-dataset.com."
         )
     if not public:
@@ -286,7 +286,7 @@ def _chosen(place: _Place) -> tuple[str, str]:
     splits = [split for truth, split in public if truth == public[0][0]]  # gtFine wins
     if len(splits) > 1:
         folders = {split: place.root / (place.folder or _PICTURES) / split for split in splits}
-        raise InputError(f"{place.root}: {several_splits(folders)}, or give its folder, as {folders[splits[0]]}.")
+        raise InputError(f"{place.root}: {several_splits(folders)}, or give its folder, such as {folders[splits[0]]}.")
     return public[0]
 
 
@@ -335,7 +335,7 @@ def _unpaired(
     if not files:
         return [f"{folder}: no such folder, or no picture or annotation of this split in it; unpack all of the data."]
     alone = [files[key].name for key in sorted(files.keys() - partners.keys())]
-    if not alone or not partners:  # without any partner, that is said of the other folder
+    if not alone or not partners:  # without any partner, the other folder's sentence says so
         return []
     more = f" and {len(alone) - shown} more" if len(alone) > shown else ""
     have = "1 file has" if len(alone) == 1 else f"{len(alone)} files have"
@@ -351,8 +351,8 @@ def _read_numbers(file: Path) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray,
     _, _, depth = _png_header(file)
     if depth != 16:
         raise InputError(
-            f"{file}: has {depth} bits a pixel, in which no object's number fits (24000 and more); it may be a "
-            "*_labelIds.png by another name: give the 16-bit *_instanceIds.png."
+            f"{file}: has {depth} bits a pixel, too few for an object's number (24000 and more); it may be a "
+            "*_labelIds.png under another name: give the 16-bit *_instanceIds.png."
         )
     numbers = np.concatenate([[0], numbers])
     unknown = numbers[_labels(numbers) > LAST_LABEL]
@@ -365,7 +365,7 @@ def _read_numbers(file: Path) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray,
 
 
 def _annotations(files: _Files) -> Annotations:
-    """The objects of one image, then its groups; no method, so that samples are cheap to send to other processes."""
+    """The objects of one image, then its groups; not a method, so that samples are cheap to send to other processes."""
     places, numbers = _read_numbers(files.numbers)
     classes, is_crowd = _class_numbers(numbers), numbers < 1000
     order = np.argsort(is_crowd, kind="stable")
@@ -403,7 +403,7 @@ def _labels(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 def _class_numbers(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """The class of each number, from 1; 0 for those that are of none."""
+    """The class of each number, from 1; 0 for those of no class."""
     table = np.zeros(LAST_LABEL + 1, np.int32)
     table[list(LABELS.values())] = np.arange(1, len(LABELS) + 1)
     return table[_labels(numbers)]
@@ -422,7 +422,7 @@ def _distances(regions: Int32[np.ndarray, "h w"], n: int, files: _Files) -> Floa
         )
     for k, box in enumerate(ndimage.find_objects(regions, n)):
         own = disparity[box][regions[box] == k + 1]
-        known = own[own > 0]  # 0 means that it is not known; 1 is a disparity of 0 pixels, and infinitely far
+        known = own[own > 0]  # 0 is an unknown disparity; 1 is a disparity of 0 pixels, infinitely far away
         if 2 * len(known) >= len(own):
             with np.errstate(divide="ignore"):
                 distances[k] = np.median(reach / ((known - 1) / 256))
@@ -453,7 +453,7 @@ def _read_camera(file: Path) -> float:
 
 
 def _label_numbers(class_names: Sequence[str], where: str) -> Int[np.ndarray, " n"]:
-    """The label of each class, in place 1 and on; in place 0 that of background."""
+    """The label of each class, from place 1 on; place 0 has that of background."""
     unknown = [name for name in class_names if name not in LABELS]
     if unknown:
         raise InputError(
@@ -464,7 +464,7 @@ def _label_numbers(class_names: Sequence[str], where: str) -> Int[np.ndarray, " 
 
 
 def _official_name(name: str) -> tuple[str, str]:
-    """A city's folder and CITY_SEQUENCE_FRAME, as the official script takes names apart."""
+    """A city's folder and CITY_SEQUENCE_FRAME, as the official script splits names."""
     stem = name.removesuffix(Path(_PICTURE_ENDING).stem)
     city, *numbers = stem.split("_")
     if city and len(numbers) == 2 and all(number.isdigit() for number in numbers):
@@ -495,7 +495,7 @@ def _numbers_of(sample: Sample, labels: Int[np.ndarray, " n"], path: Path) -> In
 
 
 def write_cityscapes_results(folder: str | Path, name: str, found: Instances, class_names: Sequence[str]) -> None:
-    """Write what was found in one image as the official script reads it: NAME_pred.txt, and masks/NAME_0.png and on.
+    """Write what was found in one image as the official script reads it: NAME_pred.txt, masks/NAME_0.png and so on.
 
     The script finds the file by itself if the name begins with CITY_SEQUENCE_FRAME, as those of its pictures do. Each
     object has a mask of its own, so their number has no limit, and scores keep all their digits.
@@ -524,7 +524,7 @@ def write_cityscapes_results(folder: str | Path, name: str, found: Instances, cl
 
 
 def _write_mask(file: Path, mask: Bool[np.ndarray, "h w"]) -> None:
-    """A mask as 0 and 255. There are only long runs to compress: looking for nothing else takes half the time."""
+    """A mask as 0 and 255. It has only long runs to compress: looking for nothing else halves the time."""
     with atomic(file) as temporary:
         Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", compress_type=zlib.Z_RLE)
 
@@ -537,7 +537,7 @@ def read_cityscapes_results(folder: str | Path, dataset: Cityscapes) -> Iterator
     classes are ignored. Masks may overlap.
 
     Raises:
-        InputError: if an image has no text file or two, at once; for each image in its turn, if a line cannot be used.
+        InputError: at once if an image has no text file or several; at each image if a line cannot be used.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -551,7 +551,7 @@ def read_cityscapes_results(folder: str | Path, dataset: Cityscapes) -> Iterator
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(
             f"{folder}: {len(missing)} of {len(found)} images have no results: {', '.join(missing[:3])}{more}. There "
-            "must be a text file for each whose name begins so, empty if nothing was found."
+            "must be a text file for each, its name beginning so, empty if nothing was found."
         )
     for own in found:
         if len(own) > 1:
@@ -578,7 +578,7 @@ def _read_results(text: Path, folder: Path, shape: tuple[int, int]) -> Instances
 
 
 def _read_lines(text: Path, folder: Path) -> dict[Path, tuple[int, float]]:
-    """Class and score of each mask; class 0 is one to pass over."""
+    """Class and score of each mask; class 0 marks one to pass over."""
     try:
         lines = text.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -589,8 +589,8 @@ def _read_lines(text: Path, folder: Path) -> dict[Path, tuple[int, float]]:
             file, class_number, score = _read_line(line, text, f"{text}, line {number}")
             if os.path.isabs(line.split()[0]) or not file.is_relative_to(os.path.abspath(folder)):
                 raise InputError(
-                    f"{text}, line {number}: the mask {line.split()[0]} leads out of {folder}; give a path in it, from "
-                    "the text file on."
+                    f"{text}, line {number}: the mask {line.split()[0]} leads out of {folder}; give a path in it, "
+                    "relative to the text file."
                 )
             objects[file] = class_number, score
     return objects
@@ -621,8 +621,8 @@ def _read_line(line: str, text: Path, where: str) -> tuple[Path, int, float]:
 def _read_mask(file: Path, shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "r c"], Box]:
     """The object in a mask file, and the box of its pixels.
 
-    Nearly all of a mask is empty, and a benchmark has thousands of them. So a PNG in the usual form is unpacked where
-    it has pixels alone, in a tenth of the time; any other, and one with a fault, goes to `read_image`.
+    Nearly all of a mask is empty, and a benchmark has thousands of them. So a PNG in the usual form is unpacked only
+    where it has pixels, in a tenth of the time; any other, or one with a fault, goes to `read_image`.
     """
     packed = _packed_rows(file)
     if packed is not None and packed[:, 0].max() <= 2:
@@ -640,9 +640,9 @@ def _read_mask(file: Path, shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "r 
 
 
 def _packed_rows(file: Path) -> UInt8[np.ndarray, "h _"] | None:
-    """The rows of a grey 8-bit PNG as stored, a byte for the kind of packing first; None if that is not what it is."""
+    """The rows of an 8-bit grey PNG as stored, each after a byte for its kind of packing; None for any other file."""
     try:
-        import imagecodecs  # not everywhere, and slow to import
+        import imagecodecs  # not installed everywhere, and slow to import
 
         content = file.read_bytes()
         signature, width, height, *form = struct.unpack_from(">8s8xIIBBBBB", content)
@@ -668,7 +668,7 @@ def _pixel_chunks(content: bytes) -> Iterator[bytes]:
 def _unpacked(packed: UInt8[np.ndarray, "h _"]) -> tuple[Bool[np.ndarray, "r c"], Box]:
     """Where there are pixels, and the rows and columns that can have some.
 
-    A row is stored as it is (0), as differences to the pixel on the left (1), or to the row above (2), modulo 256.
+    A row is stored as it is (0), as differences from the pixel on the left (1), or from the row above (2), modulo 256.
     Source: https://www.w3.org/TR/png-3/#9Filters.
     """
     kinds, used = packed[:, 0], np.flatnonzero(packed[:, 1:].any(1))

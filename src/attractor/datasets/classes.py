@@ -44,7 +44,7 @@ class WithClasses:
         """Read one sample."""
         sample = self.whole[index]
         if sample.annotate is not None and sample.ignore.any() and 0 in self.numbers:
-            return self._redrawn(sample)  # what a class that is left out claimed may be another object's alone now
+            return self._redrawn(sample)  # pixels that a dropped class claimed, too, may now be one object's alone
         classes = self._numbers[sample.classes]
         kept = classes > 0
         table = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
@@ -56,7 +56,7 @@ class WithClasses:
         )
 
     def _redrawn(self, sample: Sample) -> Sample:
-        """The sample with its pixels given out again among the objects that are kept."""
+        """The sample with its pixels shared out anew among the objects that are kept."""
         annotations = self._annotations(sample)
         drawn, claims = np.zeros(sample.labels.shape, np.int32), np.zeros(sample.labels.shape, np.uint16)
         crowd = np.zeros(sample.labels.shape, bool)
@@ -76,7 +76,7 @@ class WithClasses:
 
     def _annotations(self, sample: Sample) -> Annotations:
         """What was annotated of the classes that are kept."""
-        assert sample.annotate is not None  # else nobody is given this
+        assert sample.annotate is not None  # this is given out only then
         return renumbered_annotations(sample.annotate(), self._numbers)
 
 
@@ -95,13 +95,13 @@ def renumbered_annotations(annotations: Annotations, numbers: Int[np.ndarray, " 
 
 
 def renumbered_objects(found: Instances, numbers: Sequence[int]) -> Instances:
-    """What was found with class c as number c of these, counted from 1; a class with number 0 is left out."""
+    """What was found, its classes renumbered: `numbers` gives class 1, 2, … their numbers, and 0 leaves a class out."""
     classes = np.array([0, *numbers], np.int32)[found.classes]
     kept = classes > 0
     table = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
     if found.masks is None or kept.all():
         return Instances(table[found.labels], classes[kept], found.scores[kept], found.masks)
-    shape = found.labels.shape  # what an object that is left out hid comes to light
+    shape = found.labels.shape  # what dropped objects hid comes to light
     masks = [decode_mask(mask, shape) for mask, keep in zip(found.masks, kept, strict=True) if keep]
     return Instances.from_masks(masks, classes[kept], found.scores[kept], (shape[0], shape[1]))
 

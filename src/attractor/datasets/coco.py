@@ -4,7 +4,7 @@ Images lie beside the JSON, in `images/` there or one folder up, or, as COCO is 
 is named after: `annotations/instances_val2017.json` beside `val2017/`. They come in the order of their ids, as
 pycocotools takes them (in the order of the file where only some ids are numbers), and categories become class 1, 2, …
 in the order of theirs. If a folder holds several JSON files, such as `instances_train2017.json` and
-`instances_val2017.json`, they are its splits, `train2017` and `val2017`; captions and keypoints beside them are none.
+`instances_val2017.json`, they are its splits, `train2017` and `val2017`; captions and keypoints beside them are not.
 
 In a label image a pixel belongs to a polygon if its centre lies inside by the even-odd rule, a centre on an edge
 counting for one side only, so that polygons that share an edge share no pixel. Several polygons of one object are
@@ -12,9 +12,9 @@ united. Coordinates are x, y in pixels, whole numbers being pixel edges. Label i
 pixels that two objects claim become `ignore`, as do crowd regions (`iscrowd`) outside of objects; an object that has no
 pixel of its own left is dropped from its sample. `overlap_share` says how much that is.
 
-What COCO's scores are counted on, a sample's `annotate`, is another drawing: every annotation whole, also crowds and
-those without a pixel in the image, and polygons as pycocotools draws them, on a grid of five by five points a pixel,
-which differs by a pixel along the outline.
+COCO's scores are counted on another drawing, a sample's `annotate`: every annotation whole, including crowds and those
+without a pixel in the image, and polygons as pycocotools draws them, on a grid of five by five points a pixel, which
+can differ by a pixel along the outline.
 
 What the JSON says is read in `coco_entries`, masks are drawn in `coco_masks`, results are in `coco_results`.
 
@@ -90,7 +90,7 @@ class Coco:
 
     @staticmethod
     def splits(path: str | Path) -> dict[str, Path]:
-        """The JSON files of a folder, by their names without what all of COCO's begin with."""
+        """The JSON files of a folder, by their names without the `instances_` that COCO's begin with."""
         files = [] if Path(path).is_file() else _json_files(Path(path))
         return {file.stem.removeprefix(_INSTANCES): file for file in files if file.name != "annotations.json"}
 
@@ -155,7 +155,7 @@ class Coco:
         return float((claims > 1).sum() / max((claims > 0).sum(), 1))
 
     def object_count(self, index: int) -> int:
-        """Objects that an image's annotations name, whether or not they keep a pixel; crowds are none."""
+        """Objects that an image's annotations name, whether or not they keep a pixel; crowds do not count."""
         return sum(not annotation.is_crowd for annotation in self._pictures[index].annotations)
 
     def _draw(
@@ -184,13 +184,13 @@ def write_coco(path: str | Path, samples: Iterable[Sample], class_names: Sequenc
     Objects that overlap are whole, and crowds keep their class; other ignored pixels become a crowd of each class.
 
     Raises:
-        InputError: if a file cannot be written, two samples have one name, or two classes have.
+        InputError: if a file cannot be written, or two samples or two classes have the same name.
     """
     path = Path(path)
     file = path if path.suffix.lower() == ".json" else path / "annotations.json"
     if len(set(class_names)) < len(class_names):
         names = ", ".join(name[:60] for name in class_names[:9])
-        raise InputError(f"{file}: two of the classes {names} have one name; rename one.")
+        raise InputError(f"{file}: two of the classes {names} have the same name; rename one.")
     made(file.parent)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
@@ -234,13 +234,13 @@ def _json_file(path: Path) -> Path:
 
 
 def _image_folders(file: Path) -> tuple[Path, ...]:
-    """Where file names may start from: beside the JSON, or in the folder that it is named after, as `val2017`."""
+    """Where file names may start from: beside the JSON, or in the folder that it is named after, such as `val2017`."""
     folder, part = file.parent, file.stem.rpartition("_")[2]
     return folder, folder / "images", folder / part, folder.parent / part, folder.parent / "images"
 
 
 def _names(files: list[Path], folder: Path) -> tuple[str, ...]:
-    """Stems; where images in subfolders share them, the folders' names with them."""
+    """Stems; where images in subfolders share one, with the folders' names."""
     stems = tuple(file.stem for file in files)
     if len(set(stems)) == len(stems):
         return stems
@@ -275,7 +275,7 @@ def _runs(annotation: Annotation, shape: tuple[int, int], file: Path) -> Int[np.
 
 
 def _entries_of(sample: Sample, n_classes: int) -> Iterator[dict[str, object]]:
-    """The annotations of one sample, whole where they overlap, and what is ignored besides as crowds."""
+    """The annotations of one sample, whole where they overlap, and what else is ignored, as crowds."""
     shape = sample.labels.shape[0], sample.labels.shape[1]
     for class_number, is_crowd, area, runs in _regions(sample, n_classes):
         own_area = int(area) if float(area).is_integer() else float(area)

@@ -1,7 +1,7 @@
 """What a COCO JSON says: categories, images and annotations, each looked at before it is used.
 
-What cannot be used is noted as a problem and left out. Nothing is guessed: of a size that is text, an `iscrowd` of 2 or
-two categories of one name nobody can tell what was meant.
+What cannot be used is noted as a problem and left out. Nothing is guessed: nobody can tell what was meant
+by a size that is text, an `iscrowd` of 2 or two categories of the same name.
 
 Shapes: `n` points, `r` runs.
 """
@@ -28,7 +28,7 @@ from attractor.images.damage import MOST_PIXELS
 _KEYS = ("images", "annotations", "categories")
 _SNIFFED = 4096  # bytes of a JSON that tell whether it is COCO's
 _BEGINNING = re.compile(rb'"(images|annotations|categories|licenses|info)"\s*:')
-_LARGEST = 1e300  # a number that is used; JSON can have larger ones, which are no float
+_LARGEST = 1e300  # of the numbers that are accepted; JSON can hold larger ones, which no float can
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Picture:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the image, from its entry where that says them, else from its file."""
+        """Rows and columns of the image, from its entry where that gives them, else from its file."""
         if self.size is not None:
             return self.size
         height, width, _ = read_image(self.file).shape
@@ -74,7 +74,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class Document:
-    """What of a file can be used, and what is wrong with the rest."""
+    """What can be used of a file, and what is wrong with the rest."""
 
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]  # of class 1, 2, …
@@ -136,7 +136,7 @@ def parsed(file: Path, wanted: str) -> object:
 
 
 def is_id(value: object) -> TypeGuard[int | str]:
-    """Whether a value can be an id: a whole number or a text, and no truth value, which Python takes for a number."""
+    """Whether a value can be an id: a whole number or text, but not a truth value, which Python takes for a number."""
     return is_whole(value) or isinstance(value, str)
 
 
@@ -187,7 +187,9 @@ def _read_categories(entries: object, problems: Problems) -> dict[int, str]:
         elif "name" in entry and (not isinstance(name, str) or not name):
             problems.add("categories", f"the name of {shown(number)} is {shown(name)} where a text should be")
         elif (own := name if isinstance(name, str) else shown(number)) in names.values():
-            problems.add("categories", f"two have the name {shown(own)}, and classes are told by name; rename one")
+            problems.add(
+                "categories", f"two have the name {shown(own)}, and classes are told apart by name; rename one"
+            )
         else:
             names[number] = own
     if not names:
@@ -236,7 +238,7 @@ def _leaves_folder(name: str) -> bool:
 
 
 def _size(entry: dict[str, object]) -> tuple[int, int] | None:
-    """Rows and columns of an image, where its entry says them."""
+    """Rows and columns of an image, where its entry gives them."""
     given = entry.get("height"), entry.get("width")
     if given == (None, None):
         return None
@@ -264,7 +266,7 @@ def _by_id(pictures: list[Picture]) -> list[Picture]:
 def _place_all(
     entries: object, pictures: dict[int | str, Picture | None], class_numbers: dict[int, int], problems: Problems
 ) -> None:
-    """Add the annotations to their pictures; an id that comes again is one of which results cannot be told apart."""
+    """Add the annotations to their pictures; a repeated id is a problem, as its results could not be told apart."""
     seen: set[int | str] = set()
     for entry in _entries(entries, "annotations", problems):
         number = entry.get("id")
@@ -286,7 +288,7 @@ def _place_all(
 def _read_annotation(
     entry: dict[str, object], pictures: dict[int | str, Picture | None], class_numbers: dict[int, int]
 ) -> tuple[Picture | None, Annotation]:
-    """One annotation, and the picture that it is on if that can be used."""
+    """One annotation, and its picture, if that can be used."""
     image, category, crowd = entry.get("image_id"), entry.get("category_id"), entry.get("iscrowd")
     if not is_id(image) or image not in pictures:
         raise InputError(f"its image_id {shown(image)} does not exist")
@@ -345,7 +347,7 @@ def _read_polygon(polygon: object) -> Float[np.ndarray, "n 2"]:
     try:
         points = np.array(polygon, np.float64).reshape(-1, 2)
     except OverflowError as error:
-        raise InputError("it has a polygon with coordinates that are no numbers within reason") from error
+        raise InputError("it has a polygon with coordinates that are no numbers of reasonable size") from error
     if not (np.abs(points) < FARTHEST).all():
         raise InputError("it has a polygon with coordinates that are no numbers or far outside of any image")
     return points

@@ -1,11 +1,11 @@
 """Masks as COCO's files have them: polygons, and run lengths, also as compressed text.
 
-Run lengths count zeros and ones in turn down the columns; compressed, each number is the difference to the one two
-before it, in groups of five bits from the lowest, each group plus 48 as a character, bit 32 telling that more follow.
+Run lengths count zeros and ones in turn down the columns; compressed, each number is the difference from the one
+two before it, in groups of five bits from the lowest, each group plus 48 as a character, bit 32 if more follow.
 
 COCO's own library, pycocotools, is what tests compare with, not what files are read by: it trusts what it is given. A
 corner at x = 1,000,000,000 or NaN ends the process, a triangle that is 10,000,000 pixels wide takes 1.2 GB, and text
-that is no run lengths keeps it busy for minutes. What guards against these would be most of the code that is here, and
+that holds no run lengths keeps it busy for minutes. Guarding against these would take most of this code anyway, and
 it decodes whole images only: 2,000 objects of 480 x 640 pixels in 3.2 s, where the columns that they lie in take 0.7 s.
 
 Shapes: `h` rows, `w` columns, `r` runs, `n` points, `m` crossings; a part of the image has `r` rows and `c` columns.
@@ -26,7 +26,7 @@ from attractor.instances import Instances, decode_mask, encode_masks
 
 @dataclass(frozen=True)
 class Outline:
-    """Which pixels an object has, as a file says it: polygons, or runs and the size that they fill."""
+    """Which pixels an object has, as a file gives them: polygons, or runs and the size that they fill."""
 
     polygons: tuple[Float[np.ndarray, "_ 2"], ...] = ()  # points as x, y; none if there are runs
     runs: Int[np.ndarray, " r"] | str | None = None  # uncompressed or compressed
@@ -60,7 +60,7 @@ class Outline:
             size = "{} x {}".format(*self.size or (0, 0))
             raise InputError(f"its runs fill {size} pixels, but its image has {shape[0]} x {shape[1]}.")
         n_pixels = shape[0] * shape[1]
-        if ((runs < 0) | (runs > n_pixels)).any() or runs.sum() != n_pixels:  # each for itself: sums can overflow
+        if ((runs < 0) | (runs > n_pixels)).any() or runs.sum() != n_pixels:  # each on its own, as sums can overflow
             raise InputError(f"its runs cover {runs.sum()} pixels, but its image has {shape[0]} x {shape[1]}.")
         return runs
 
@@ -76,7 +76,7 @@ def segmentation(runs: Int[np.ndarray, " r"], shape: tuple[int, int]) -> dict[st
 
 
 def entry(runs: Int[np.ndarray, " r"], shape: tuple[int, int]) -> dict[str, object]:
-    """What an annotation says of the pixels that an object has: `segmentation`, `area` and `bbox`."""
+    """What an annotation says about the pixels that an object has: `segmentation`, `area` and `bbox`."""
     return {"segmentation": segmentation(runs, shape), "area": int(runs[1::2].sum()), "bbox": bounding_box(runs, shape)}
 
 
@@ -90,13 +90,13 @@ def bounding_box(runs: Int[np.ndarray, " r"], shape: tuple[int, int]) -> list[in
     height = shape[0]
     left, right = int(starts[0]) // height, int(last[-1]) // height
     top, bottom = int((starts % height).min()), int((last % height).max())
-    if (starts // height < last // height).any():  # over the edge of a column: from the last row to the first
+    if (starts // height < last // height).any():  # past a column's end: from last row to first
         top, bottom = 0, height - 1
     return [left, top, right - left + 1, bottom - top + 1]
 
 
 def decode_columns(runs: Int[np.ndarray, " r"], shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "h c"], Box]:
-    """The columns that a mask needs: an object is small, the image is not."""
+    """A mask in only those columns that it needs, as an object is much smaller than its image."""
     height, width = shape
     if len(runs) < 2:
         return np.zeros((height, 0), bool), (slice(0, height), slice(0, 0))
@@ -122,7 +122,7 @@ def polygon_runs_as_coco(points: Float[np.ndarray, "n 2"], shape: tuple[int, int
     points flips all pixels of the column whose third row of points is not above it.
 
     Args:
-        points: may lie anywhere; a column outside of the image is left out, and rows above and below count as its edge.
+        points: may lie anywhere; columns outside of the image are left out, and rows above and below count as its edge.
         shape: rows and columns of the image.
 
     Source: `rleFrPoly` of pycocotools, whose rounding towards zero and order of operations are kept.
@@ -214,7 +214,7 @@ def expand_runs(text: str) -> Int[np.ndarray, " r"]:
     numbers = np.add.reduceat((groups & 31) << (5 * place), starts)
     is_negative = (groups[ends] & 16) > 0
     numbers -= is_negative.astype(np.int64) << (5 * (place[ends] + 1))
-    for parity in (1, 2):  # from the fourth number on, each is the difference to the one two before
+    for parity in (1, 2):  # from the fourth number on, each is the difference from the one two before
         numbers[parity::2] = np.cumsum(numbers[parity::2])
     return numbers
 

@@ -1,6 +1,6 @@
 """COCO's results files: what was found in the images of a COCO data set, as its official tool reads it.
 
-A list of objects of `image_id`, `category_id`, `segmentation` and `score`, one for each object found.
+A list of entries with `image_id`, `category_id`, `segmentation` and `score`, one for each object found.
 
 Source: https://cocodataset.org/#format-results.
 """
@@ -68,7 +68,7 @@ def read_coco_results(
         category_ids: of class 1, 2, …
 
     Raises:
-        InputError: if the file cannot be read, or names an image or category that the data set has not, or an object
+        InputError: if the file cannot be read, or names an image or category that the data set lacks, or an object
             has no mask of its image's size or no score; runs are looked at when their image's turn comes.
     """
     file = Path(path)
@@ -107,7 +107,7 @@ def _entries_of(image_id: int | str, found: Instances, category_ids: Sequence[in
 
 
 def _place_of(entry: object, places: dict[int | str, int]) -> int:
-    """Index of the image that a result is of."""
+    """Index of the image that a result belongs to."""
     if not isinstance(entry, dict):
         raise InputError("must be an object of image_id, category_id, segmentation and score")
     number = entry.get("image_id")

@@ -1,6 +1,6 @@
-"""Any data set as any other: what is read in one layout is written in another, and what is lost is said.
+"""Any data set in any other layout, with a list of what was lost on the way.
 
-Nothing is there under its name before all of it is written.
+The folder appears under its name only when all of it is written.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from attractor.wording import counted
 def convert(
     dataset: Dataset, out: str | Path, layout: str, *, report: Callable[[], None] = lambda: None
 ) -> tuple[str, ...]:
-    """Write a data set in another layout; what could not be kept comes back, in sentences.
+    """Write a data set in another layout, and return what could not be kept, in sentences.
 
     Args:
         dataset: what to read; one image at a time is in memory.
-        out: folder to write, which must not be there yet or be empty.
+        out: folder to write, which must be new or empty.
         layout: a name in DATASETS.
         report: called after each image.
 
@@ -51,7 +51,7 @@ def convert(
             try:
                 target.write(part, lost.watched(dataset, report), dataset)
                 _check(part, layout, len(dataset))
-            except InputError as error:  # the user knows nothing of the folder in between
+            except InputError as error:  # the user knows nothing of the temporary folder
                 raise InputError(str(error).replace(str(part), str(out))) from error
             if out.is_dir():
                 out.rmdir()
@@ -63,21 +63,21 @@ def convert(
 
 
 def _check(folder: Path, layout: str, n_images: int) -> None:
-    """Refuse what would not be read as what it was written as, because of the names that images have."""
+    """Refuse what would not be read back as it was written, because of the images' names."""
     if (found := layout_of(folder)) != layout:
         raise InputError(
-            f"{folder}: would be taken for a data set in the layout {found}, as its images are named; rename them, or "
-            "choose another layout."
+            f"{folder}: would be taken for a data set in the layout {found}, because of its images' names; rename "
+            "them, or choose another layout."
         )
     if (n_found := len(open_dataset(folder))) != n_images:
         raise InputError(
-            f"{folder}: only {n_found} of {counted(n_images, 'image')} could be read again, as they are named; rename "
-            "them, or choose another layout."
+            f"{folder}: only {n_found} of {counted(n_images, 'image')} could be read again, because of their names; "
+            "rename them, or choose another layout."
         )
 
 
 def _umask() -> int:
-    """The permissions that new files lack; it can only be read by setting it."""
+    """The permissions that new files lack; they can only be read by setting them."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -85,7 +85,7 @@ def _umask() -> int:
 
 @dataclass
 class _Lost:
-    """What went by that the layout cannot hold."""
+    """What the samples have that the layout cannot hold."""
 
     holds: Holds
     ignored: int = 0  # images
@@ -94,7 +94,7 @@ class _Lost:
     crowded: int = 0  # images
 
     def watched(self, dataset: Dataset, report: Callable[[], None]) -> Iterator[Sample]:
-        """The samples as they are, looked at."""
+        """The samples unchanged, each looked at as it goes by."""
         for index in range(len(dataset)):
             sample = dataset[index]
             self._look_at(sample)
@@ -122,7 +122,7 @@ class _Lost:
             left_out = (
                 f"; {counted(self.covered, 'object')} without a pixel of their own left out" if self.covered else ""
             )
-            yield f"{counted(self.overlapping, 'image')} with pixels of two objects, which became nobody's{left_out}."
+            yield f"{counted(self.overlapping, 'image')} with pixels of two objects, which became neither's{left_out}."
         if self.crowded:
             became = "ignored pixels without a class" if self.holds.ignore else "background"
             yield f"{counted(self.crowded, 'image')} with crowds, which became {became}."

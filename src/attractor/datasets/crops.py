@@ -1,4 +1,4 @@
-"""Square pieces of a data set's images, as a data set: for methods that are limited in objects, or in pixels.
+"""Square pieces of a data set's images, as a data set: for methods that can take only so many objects, or pixels.
 
 Each image is cut along a grid from its top left corner, without overlap; what is left at the right and the bottom is
 not used. Crops of one image resemble each other, so intervals over crops are narrower than intervals over images.

@@ -28,7 +28,7 @@ from attractor.errors import InputError
 from attractor.images import atomic, image_suffix, made, read_image, read_labels, write_image, write_labels
 from attractor.instances import relabel
 
-_SUFFIXES = (".png", ".tif")  # the challenge has PNG alone; TIFF holds images that PNG cannot
+_SUFFIXES = (".png", ".tif")  # the challenge has only PNG; TIFF holds images that PNG cannot
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Cvppp:
 
     @staticmethod
     def splits(path: str | Path) -> dict[str, Path]:
-        """The sets in a folder, A1 and on."""
+        """The sets in a folder: A1, A2 and so on."""
         return {} if _stems(Path(path), "rgb") else {folder.name: folder for folder in _sets_in(Path(path))}
 
     @staticmethod
@@ -132,10 +132,10 @@ class Cvppp:
 def write_cvppp(folder: str | Path, samples: Iterable[Sample], class_names: Sequence[str] = ("leaf",)) -> None:
     """Write samples as one set: image, labels, and as foreground what is object or ignored.
 
-    All objects become leaves, whatever `class_names` says. Labels are 8 bit, or 16 where there are more than 255.
+    All objects become leaves, whatever `class_names` says. Labels have 8 bits, or 16 where there are more than 255.
 
     Raises:
-        InputError: if a file cannot be written, two samples have one name, or an image has more than 65,535 objects.
+        InputError: if a file cannot be written, two samples share a name, or an image has more than 65,535 objects.
     """
     folder = made(folder)
     for sample in distinct(samples, folder):
@@ -151,7 +151,7 @@ def _sets_in(folder: Path) -> list[Path]:
 
 
 def _stems(folder: Path, kind: str) -> dict[str, Path]:
-    """The files of a kind in a folder, by what their names have before it."""
+    """The files of a kind in a folder, by the part of their names before the kind."""
     files = sorted(file for suffix in _SUFFIXES for file in folder.glob(f"*_{kind}{suffix}"))
     return {file.stem.removesuffix(f"_{kind}"): file for file in files if not file.name.startswith(".")}
 
@@ -163,7 +163,7 @@ def _stems_file(folder: Path, stem: str, kind: str) -> Path | None:
 
 
 def _read_foreground(plant: _Plant, shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
-    """The pixels that the foreground says are plant; none without one."""
+    """The pixels that the foreground says are plant; none without such a file."""
     if plant.foreground is None:
         return np.zeros(shape[:2], bool)
     foreground = read_image(plant.foreground)

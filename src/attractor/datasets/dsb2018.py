@@ -1,8 +1,8 @@
 """Data Science Bowl 2018 (BBBC038): a folder for each image, and in it one mask for each nucleus.
 
 The image ID is `ID/images/ID.png`, and its nuclei are `ID/masks/*.png`, not black where the nucleus is. Images without
-masks, as those of stage1_test, have their nuclei in a table beside the folder, `stage1_solution.csv`: a row of ImageId
-and EncodedPixels for each nucleus, mostly with Height and Width. Rows whose Usage is Ignored were never scored and hold
+masks, such as stage1_test's, have their nuclei in a table beside the folder, `stage1_solution.csv`: for each nucleus a
+row of ImageId and EncodedPixels, usually with Height and Width. Rows whose Usage is Ignored were never scored and hold
 no truth: their images are left out. Submissions are such tables, too.
 
 EncodedPixels are pairs of a start and a length, down the columns, the first pixel being 1.
@@ -41,7 +41,7 @@ _LONGEST_FIELD = 2**31 - 1  # the csv module's own limit, 128 KiB, is less than 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a table says of one image."""
+    """What a table says about one image."""
 
     table: Path
     name: str
@@ -122,7 +122,7 @@ class Dsb2018:
 
     @staticmethod
     def recognises(path: str | Path) -> Evidence:
-        """Whether the path is a folder of such folders; also a zip file, as opening it says what to do."""
+        """Whether the path is a folder of such folders, or a zip file, as opening that says what to do."""
         is_such = Path(path).suffix.lower() == ".zip" or any(map(_looks_right, _folders(Path(path))))
         return Evidence.STRUCTURE if is_such else Evidence.NONE
 
@@ -184,7 +184,7 @@ class Dsb2018:
         return (found[name] for name in self.names)
 
     def write_results(self, path: Path, found: Iterable[tuple[str, Instances]]) -> None:
-        """Write what was found as `write_dsb_submission` does, and nothing of images that never counted."""
+        """Write what was found as `write_dsb_submission` does, but nothing for images that never counted."""
         nothing = Instances.from_labels(np.zeros((1, 1), np.int32))
         write_dsb_submission(path, chain(found, ((name, nothing) for name in self.unscored)))
 
@@ -201,12 +201,12 @@ class Dsb2018:
 
 
 def write_dsb2018(folder: str | Path, samples: Iterable[Sample], class_names: Sequence[str] = ("nucleus",)) -> None:
-    """Write samples as one folder for each, with a mask for each object, the whole one where objects overlap.
+    """Write a folder for each sample, in it a mask for each object, whole where objects overlap.
 
     All objects become nuclei, whatever `class_names` says; ignored pixels that no two objects claim are not kept.
 
     Raises:
-        InputError: if a file cannot be written, two samples have one name, or a folder holds images already.
+        InputError: if a file cannot be written, two samples have the same name, or a folder holds images already.
     """
     folder = Path(folder)
     for sample in distinct(samples, folder):
@@ -228,7 +228,7 @@ def write_dsb_submission(path: str | Path, results: Iterable[tuple[str, Instance
         results: each image's ID and objects.
 
     Raises:
-        InputError: if the file cannot be written, or two results have one name.
+        InputError: if the file cannot be written, or two results have the same name.
     """
     path, written = Path(path), set[str]()
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -354,7 +354,7 @@ def _draw(truth: _Files | _Rows, shape: tuple[int, int]) -> tuple[Int32[np.ndarr
 
 
 def _annotations(truth: _Files | _Rows, shape: tuple[int, int]) -> Annotations:
-    """The whole masks but empty ones; there are no crowds and no void."""
+    """The whole masks, without empty ones; there are no crowds and no void."""
     masks = tuple(encode_mask(mask) for mask in truth.masks(shape) if mask.any())
     n = len(masks)
     return Annotations(
@@ -368,7 +368,7 @@ def _annotations(truth: _Files | _Rows, shape: tuple[int, int]) -> Annotations:
 
 
 def _masks_of(sample: Sample) -> Iterator[Bool[np.ndarray, "h w"]]:
-    """The masks of a sample's objects, whole ones where it has them; crowds are no objects."""
+    """The masks of a sample's objects, whole where it has them so; crowds are not objects."""
     if sample.annotate is None:
         yield from (sample.labels == k for k in range(1, len(sample.classes) + 1))
         return
@@ -398,7 +398,7 @@ def _decode(text: str, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     except (ValueError, OverflowError) as error:
         raise InputError(f"its EncodedPixels {text[:30]!r} are not whole numbers.") from error
     if len(numbers) % 2:
-        raise InputError(f"its EncodedPixels {text[:30]!r} are {len(numbers)} numbers; they are pairs.")
+        raise InputError(f"its EncodedPixels {text[:30]!r} are {len(numbers)} numbers; they must be pairs.")
     starts, lengths = numbers[::2] - 1, numbers[1::2]
     n_pixels = shape[0] * shape[1]
     if (starts < 0).any() or (lengths < 1).any() or (lengths > n_pixels - starts).any():

@@ -84,7 +84,7 @@ def write_geojson(folder: str | Path, samples: Iterable[Sample], class_names: Se
     """Write samples as images and, beside each, NAME.geojson, every object whole; ignored pixels become "Ignore*".
 
     Raises:
-        InputError: if a file cannot be written, two samples have one name, or a class has none.
+        InputError: if a file cannot be written, two samples have the same name, or a class has none.
     """
     check_class_names(class_names, folder, reserved=(IGNORED,))
 
@@ -186,7 +186,7 @@ def _read_geometry(geometry: object) -> Iterator[Polygon]:
 
 
 def _without_regions(found: list[tuple[bool, Outline]]) -> list[Outline]:
-    """The outlines but for drawn ones whose box holds the box of one that QuPath found."""
+    """The outlines except drawn ones whose box holds the box of one that QuPath found."""
     boxes = np.array([_box(outline) for is_found, outline in found if is_found]).reshape(-1, 4)
     if len(boxes) in (0, len(found)):
         return [outline for _, outline in found]
@@ -204,7 +204,7 @@ def _box(outline: Outline) -> Float[np.ndarray, "4"]:
 
 
 def _holds_any(box: Float[np.ndarray, "4"], boxes: Float[np.ndarray, "k 4"]) -> bool:
-    """Whether one of the boxes lies in a box."""
+    """Whether a box holds any of the boxes."""
     is_within: Bool[np.ndarray, "k 2"] = (boxes[:, :2] >= box[:2]) & (boxes[:, 2:] <= box[2:])
     return bool(is_within.all(axis=1).any())
 
@@ -218,7 +218,7 @@ def _collection(features: list[dict[str, object]]) -> bytes:
 
 
 def _features(found: Instances, class_names: Sequence[str]) -> Iterator[dict[str, object]]:
-    """One feature an object."""
+    """One feature for each object."""
     for label, name, score, parts in objects_of(found, class_names):
         names = name.split(": ")  # QuPath's classes within classes
         yield {

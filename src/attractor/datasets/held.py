@@ -26,7 +26,7 @@ class Held:
         Args:
             dataset: where the images are from.
             measured: the objects of each image.
-            channels: of each image.
+            channels: how many each image has.
             samples: the images themselves; None if there are too many to hold.
         """
         self.source, self.measured, self.channels, self.samples = dataset, tuple(measured), tuple(channels), samples

@@ -6,10 +6,9 @@ have holes and several parts; a line or point has no pixels inside and is named 
 all objects are of class "object".
 
 Pixels are those that ImageJ fills. Coordinates are x, y in pixels, whole numbers being pixel edges. A pixel belongs to
-an outline if its centre lies inside by the even-odd rule; of centres on an edge those on the right of the outline do,
-those on its left do not. One belongs to an oval if its centre lies inside the ellipse or on it. Rectangles and ovals
-count with their bounds in whole pixels. Curves of composite ROIs are followed in short lines. Nothing is ever
-unpacked to disk.
+an outline if its centre lies inside by the even-odd rule; a centre on an edge counts on the outline's right, not on its
+left. A pixel belongs to an oval if its centre lies inside the ellipse or on it. Rectangles and ovals count with their
+bounds in whole pixels. Curves of composite ROIs are followed in short lines. Nothing is ever unpacked to disk.
 
 Source: ImageJ's RoiDecoder, PolygonFiller and OvalRoi, https://github.com/imagej/ImageJ.
 """
@@ -51,7 +50,7 @@ from attractor.wording import install
 ENDINGS = (".roi", ".zip", "_rois.zip", "_RoiSet.zip")
 MOST_BYTES = 1 << 28  # of a zip's entries together; 50,000 cells are some 13 MB
 MOST_ENTRIES = 1_000_000
-MOST_RATIO = 50  # how many bytes one of a zip may become; ROIs become 2 to 7
+MOST_RATIO = 50  # how many bytes one byte of a zip may become; those of ROIs become 2 to 7
 SMALL, SMALL_ZIP = 1 << 20, 1 << 24  # bytes of an entry, and of all together, that do no harm at any ratio
 LONGEST_NAME = 100  # letters of a class in the name of a ROI, which becomes a file's when a zip is unpacked
 RECTANGLE, OVAL = 1, 2
@@ -72,7 +71,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError, 
 
 @runtime_checkable
 class Roi(Protocol):
-    """What is read and written of roifile's `ImagejRoi`; roifile comes with an extra only."""
+    """What is read and written of roifile's `ImagejRoi`; roifile comes only with an extra."""
 
     roitype: int
     subtype: int
@@ -111,7 +110,7 @@ class ImageJ(OutlinedImages):
 
     @staticmethod
     def recognises(path: str | Path) -> Evidence:
-        """Whether the path is a folder in which an image has ROIs: any other archive may lie there, too."""
+        """Whether the path is a folder in which an image has ROIs, as any other archive may lie there, too."""
         places = [place for place in (Path(path), Path(path) / "images", Path(path) / "rois") if place.is_dir()]
         files = [file for place in places for file in visible(place)]
         images = {name for file in files if file.suffix.lower() in IMAGE_SUFFIXES for name in (file.stem, file.name)}
@@ -144,7 +143,7 @@ def write_rois(folder: str | Path, samples: Iterable[Sample], class_names: Seque
     """Write samples as images and, beside each, NAME_rois.zip; ignored pixels are not kept, classes only as names.
 
     Raises:
-        InputError: if a file cannot be written, two samples have one name, a class has none, or roifile is missing.
+        InputError: if a file cannot be written, two samples share a name, a class has none, or roifile is missing.
     """
     _roifile()
     write_outlined(folder, samples, "_rois.zip", lambda sample, _: encode_rois(whole(sample)[0], class_names))
@@ -177,7 +176,7 @@ def encode_rois(found: Instances, class_names: Sequence[str]) -> bytes:
 def _roifile() -> ModuleType:
     """The library that reads and writes the format."""
     try:
-        import roifile  # comes with an extra only
+        import roifile  # comes only with an extra
     except ImportError as error:
         raise InputError(f"ImageJ's ROIs need roifile, which is not installed. {install('formats')}") from error
     return roifile
@@ -187,7 +186,7 @@ def _roifile() -> ModuleType:
 
 
 def _holds_rois(file: Path) -> bool:
-    """Whether a file is a ROI or a zip with any, judged by names; a zip that cannot be opened might."""
+    """Whether a file is a ROI or a zip with any, judged by names; a zip that cannot be opened might be."""
     if file.name.endswith(".roi"):
         return True
     try:
@@ -237,7 +236,7 @@ def _checked(file: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
                 f"{file}: {entry.filename}: grows from {entry.compress_size:,} to {entry.file_size:,} bytes, as no "
                 "ROI does; do not trust this file."
             )
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others know no small pieces
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others cannot unpack in pieces
             raise InputError(
                 f"{file}: {entry.filename}: is packed by a method that ImageJ does not know; save the ROIs in ImageJ."
             )
@@ -326,7 +325,7 @@ def _nudged(points: list[list[int]] | list[list[float]]) -> Float[np.ndarray, "n
 
 
 def _follow(path: Float[np.ndarray, " n"]) -> Iterator[list[list[float]]]:
-    """The rings of a path of steps, each its kind and its points; those that enclose nothing are left out."""
+    """The rings of a path of steps, each step a kind and its points; those that enclose nothing are left out."""
     if not np.isfinite(path).all():
         raise InputError("it is damaged: its outline has coordinates that are no numbers; save it again")
     values, ring, place = path.tolist(), list[list[float]](), 0

@@ -1,8 +1,8 @@
 """Images beside label images: `images/` and `labels/` with equal stems, as most microscopy data sets come.
 
 A label image is a PNG or TIFF whose numbers say which object a pixel belongs to, 0 being background. An optional
-`images.csv` beside the two folders tells more of each image, by stem in its first column `image`: its modality, say,
-by which scores can then be split. All objects are of one class, and no pixel is ignored.
+`images.csv` beside the two folders tells more about each image, by stem in its first column, `image`: its modality,
+for example, by which scores can then be split. All objects are of one class, and no pixel is ignored.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LabelImages:
     def __init__(
         self, folder: str | Path | None = None, *, images: str | Path | None = None, labels: str | Path | None = None
     ) -> None:
-        """Pair the files of both folders; `images` and `labels` win over what `folder` would say.
+        """Pair the files of both folders; `images` and `labels` take precedence over `folder`.
 
         Raises:
             InputError: if a folder is missing, holds no image, or files have no partner.
@@ -112,7 +112,7 @@ def write_label_images(
     """Write samples as `images/`, `labels/` and, given columns, `images.csv`; classes and ignored pixels are not kept.
 
     Raises:
-        InputError: if a file cannot be written, or two samples have one name.
+        InputError: if a file cannot be written, or two samples have the same name.
     """
     folder, names = Path(folder), []
     for part in ("images", "labels"):
@@ -174,7 +174,7 @@ def _unpaired(
 
 
 def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """The columns of `images.csv` but the first, for the images that there are."""
+    """The columns of `images.csv` except the first, for the images that there are."""
     if not path.exists():
         return {}
     try:

@@ -2,8 +2,8 @@
 
 `NAME.json` lies beside its image or in `annotations/`. Polygons, rectangles, circles and masks are objects; shapes of
 one label and one `group_id` are one object, as in Labelme's own conversions, and each shape without one is an object of
-its own. A line or point has no pixels inside and is named as a problem. Labels are the classes, in the order of the
-alphabet; `__ignore__` marks what is neither object nor background.
+its own. A line or point has no pixels inside and is named as a problem. Labels are the classes, in alphabetical
+order; `__ignore__` marks what is neither object nor background.
 
 A pixel belongs to a shape if its centre lies inside, coordinates being x, y with whole numbers at pixel edges. (Labelme
 itself draws with Pillow, which also takes the pixels under the outline.)
@@ -76,7 +76,7 @@ class _Mask:
 
     def draw(self, shape: tuple[int, int]) -> tuple[Bool[np.ndarray, "r c"], Box]:
         """Its pixels, and the box in the image that they lie in."""
-        if self.height > shape[0] + 1 or self.width > shape[1] + 1:  # by one, where its corners were rounded
+        if self.height > shape[0] + 1 or self.width > shape[1] + 1:  # one more is possible, as corners are rounded
             raise InputError(f"its mask has {self.height} x {self.width} pixels, more than the image")
         top, bottom = np.clip([self.row, self.row + self.height], 0, shape[0]).tolist()
         left, right = np.clip([self.column, self.column + self.width], 0, shape[1]).tolist()
@@ -88,7 +88,7 @@ class _Mask:
         try:
             with Image.open(io.BytesIO(self.png), formats=("PNG",)) as image:
                 if image.size != (self.width, self.height):
-                    raise InputError("its mask says twice what size it has; draw it again")
+                    raise InputError("its mask gives its size twice; draw it again")
                 mask = np.asarray(image) != 0
         except InputError:
             raise
@@ -108,7 +108,7 @@ class Labelme(OutlinedImages):
 
     @staticmethod
     def recognises(path: str | Path) -> Evidence:
-        """Whether the path is a folder with a JSON that begins like Labelme's; an annotations.json must, too."""
+        """Whether the path is a folder with a JSON that begins like Labelme's; so must any annotations.json in it."""
         files = _json_files(Path(path))
         if any(file.name == "annotations.json" and not _begins_like_ours(file) for file in files):
             return Evidence.NONE
@@ -150,7 +150,7 @@ class Labelme(OutlinedImages):
         )
         images = [image for place in (folder, folder / "images") for image in _images(place)]
         alone = [image for image in images if image.resolve() not in used and image.stem not in unread]
-        problems.add_alone(folder, alone, "image", "no JSON. Save one in Labelme, also without shapes, or move it.")
+        problems.add_alone(folder, alone, "image", "no JSON. Save one in Labelme, even without shapes, or move it.")
         return list(found.values())
 
     def _image(self, picture: Picture) -> Shaped[np.ndarray, "h w c"]:
@@ -162,7 +162,7 @@ def write_labelme(folder: str | Path, samples: Iterable[Sample], class_names: Se
     """Write samples as images and, beside each, NAME.json; what is ignored has the label `__ignore__`.
 
     Raises:
-        InputError: if a file cannot be written, two samples have one name, or a class has none.
+        InputError: if a file cannot be written, two samples have the same name, or a class has none.
     """
     check_class_names(class_names, folder, reserved=(IGNORED,))
 

@@ -22,16 +22,16 @@ class Evidence(IntEnum):
     """How sure a layout is that a path is in this layout; if several recognise a path, the surest opens it."""
 
     NONE = 0  # it is something else
-    ANY_FILE = 1  # a file of a kind that much else uses, too: a single JSON
-    CONTENT = 2  # a file whose content begins like its own
-    FILE_NAME = 3  # a file named as its own are: NAME.geojson, annotations.json
+    ANY_FILE = 1  # a file of a kind that other programs use, too: a single JSON
+    CONTENT = 2  # a file that begins as this layout's do
+    FILE_NAME = 3  # a file named as this layout's are: NAME.geojson, annotations.json
     FOLDERS = 4  # folders with everyday names: images/ and labels/
     STRUCTURE = 5  # folders or files named as in no other layout: JPEGImages/ and SegmentationObject/
 
 
 @dataclass(frozen=True)
 class Holds:
-    """What files of a layout can hold; `attractor convert` says what they cannot keep."""
+    """What files of a layout can hold; `attractor convert` says what is lost."""
 
     classes: bool = True
     ignore: bool = False  # pixels that are neither object nor background
@@ -61,7 +61,7 @@ class Layout(Protocol):
         """How sure it is that the path is laid out like this, from names and the first bytes of files alone."""
 
     def write(self, folder: Path, samples: Iterable[Sample], described: Dataset, /) -> None:
-        """Write samples to an empty folder, one after another; `described` says their class names and columns.
+        """Write samples to an empty folder, one after another; `described` gives their class names and columns.
 
         Raises:
             InputError: if the layout cannot hold what must be kept, such as a class that it has no number for.
@@ -81,7 +81,7 @@ class Divided(Protocol):
 
 def several_splits(splits: Mapping[str, Path]) -> str:
     """What to say, after a folder's name, if it holds several splits and one must be chosen."""
-    return f"holds the splits {', '.join(splits)}; choose one by --split {next(iter(splits))} (in Python, split=)"
+    return f"holds the splits {', '.join(splits)}; choose one with --split {next(iter(splits))} (in Python, split=)"
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""What images and classes may be named, so that what is written under a name reads the same again, on any system."""
+"""Which names images and classes may have, so that what is written under a name reads back the same on any system."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check_class_names(class_names: Sequence[str], where: str | Path, *, reserved
         reserved: names that mean something else in the layout.
 
     Raises:
-        InputError: if a name is empty, reserved, there twice or not to be written as UTF-8.
+        InputError: if a name is empty, reserved or there twice, or cannot be written as UTF-8.
     """
     for number, name in enumerate(class_names, 1):
         if not name:

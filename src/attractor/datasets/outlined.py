@@ -1,4 +1,4 @@
-"""What the layouts share in which each image has a file of outlines: pairing, drawing and writing.
+"""What layouts with a file of outlines for each image share: pairing, drawing and writing.
 
 A pixel belongs to an object if its centre lies inside one of the object's parts: see `polygons`. What lies beyond the
 image is cut off, and an object that lies wholly beyond it is left out. Label images cannot hold one pixel twice, so
@@ -34,7 +34,7 @@ from attractor.images import (
 from attractor.instances import Annotations, Instances, relabel
 
 CLASS = "object"  # of objects whose file names none
-MOST_PIXELS = 1 << 26  # in the boxes of all outlines of an image; of a larger one, that many times its own
+MOST_PIXELS = 1 << 26  # in all boxes of an image's outlines, or MOST_COVERS times the image if that is more
 MOST_COVERS = 100
 
 
@@ -207,7 +207,7 @@ def _draw(
         if n_pixels > max(MOST_PIXELS, MOST_COVERS * drawn.size):
             raise InputError(
                 f"{file}: its {len(objects):,} outlines cover the image {n_pixels // drawn.size:,} times and more; "
-                "remove those that are there again and again."
+                "remove the repeated ones."
             )
         is_twice[box] |= mask & (drawn[box] > 0)
         drawn[box][mask] = number
@@ -226,7 +226,7 @@ def _united(file: Path, outlines: list[Outline], shape: tuple[int, int]) -> Bool
 def _annotations(
     file: Path, objects: list[Outline], classes: list[int], ignored: list[Outline], shape: tuple[int, int]
 ) -> Annotations:
-    """Every object whole, also where another one claims the same pixels, but for those that have no pixel."""
+    """Every object that has a pixel, whole even where another one claims the same pixels."""
     void, found = _united(file, ignored, shape), []
     for outline, number in zip(objects, classes, strict=True):
         mask, box = _drawn(file, outline, shape)
@@ -358,7 +358,7 @@ def write_outlined(
     """Write each image and, beside it, its file of outlines, which `encode` gives for a sample and its image's name.
 
     Raises:
-        InputError: if a file cannot be written, or two samples have one name.
+        InputError: if a file cannot be written, or two samples have the same name.
     """
     folder = made(folder)
     for sample in distinct(samples, folder):

@@ -45,21 +45,21 @@ VOID = 255
 
 _NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
 _LONGEST_NAME = 255  # bytes of a file's name, on any system
-_MOST_BYTES = 1 << 24  # of what is compressed in a MATLAB file; images of SBD have 500 x 500 pixels
-_COMPRESSED = 15  # the type of an element of a MATLAB file; above are those of numbers
+_MOST_BYTES = 1 << 24  # that the compressed data of a MATLAB file may become; images of SBD have 500 x 500 pixels
+_COMPRESSED = 15  # the type of an element of a MATLAB file; _NUMBERS has those of numbers
 _STRUCT, _NUMERIC = 2, range(6, 16)  # the classes of an array of a MATLAB file
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a data set keeps what, from its folder on."""
+    """Where a data set keeps its files, relative to its folder."""
 
     images: str
     truth: tuple[tuple[str, str], ...]  # folder and suffix of each file of an image's annotations
     lists: str
 
     def fits(self, root: Path) -> bool:
-        """Whether a folder is laid out like this, as far as its first look tells."""
+        """Whether a folder is laid out like this, as far as a first look tells."""
         return (root / self.images).is_dir() and (root / self.truth[0][0]).is_dir()
 
     def image(self, root: Path, stem: str) -> Path | None:
@@ -168,7 +168,7 @@ def write_pascal_voc(
     TIFF; programs that look for .jpg alone need them converted.
 
     Raises:
-        InputError: if a file cannot be written, two samples have one name, or there are more than 254 classes, or
+        InputError: if a file cannot be written, two samples have the same name, or there are more than 254 classes, or
             objects in an image: indices end at 254, as 255 is void.
     """
     folder, written = Path(folder), list[str]()
@@ -217,7 +217,7 @@ def _place(path: Path) -> tuple[_Layout, Path]:
     """The one layout and folder that a path means."""
     found = _places(path)
     if not found:
-        raise InputError(f"{path}: is not what it should be. Accepted is {PascalVoc.layout}.")
+        raise InputError(f"{path}: is not laid out like Pascal VOC or SBD. Accepted is {PascalVoc.layout}.")
     if len(found) > 1:
         raise InputError(f"{path}: holds {' and '.join(root.name for _, root in found)}; give one of them.")
     return found[0]
@@ -247,7 +247,7 @@ def _read_list(file: Path, problems: list[str]) -> list[str]:
         elif _is_too_long(stem):
             problems.append(f"{file}: its entry {reprlib.repr(stem)} is longer than a file's name can be.")
         elif _leaves_folder(stem):
-            problems.append(f"{file}: its entry {reprlib.repr(stem)} leads out of the folder; a list has stems alone.")
+            problems.append(f"{file}: its entry {reprlib.repr(stem)} leads out of the folder; a list has only stems.")
         else:
             stems[stem] = None
     return list(stems)
@@ -324,7 +324,7 @@ def _read_voc(
     if not numbers.all():
         raise InputError(
             f"{object_file}: object {ids[numbers.argmin()]} has no class: most of it is background or void in "
-            f"{class_file}; both images must be of one annotation."
+            f"{class_file}; both images must come from the same annotation."
         )
     return labels, numbers, (labels == 0) & (is_void | (classes > 0))
 
@@ -376,8 +376,8 @@ def _sizes_differ(file: Path, size: tuple[int, ...], other: str, other_size: tup
 
 # --- MATLAB files -----------------------------------------------------------------------------------------------------
 #
-# Version 5, little-endian, as far as SBD needs it. scipy.io.loadmat reads more, but there (1.17) a damaged file can end
-# the process, if it is not compressed; here it is an error like any other.
+# Version 5, little-endian, as far as SBD needs it. scipy.io.loadmat reads more, but there (1.17) a damaged file that is
+# not compressed can end the process; here it is an error like any other.
 
 
 def _variable(content: bytes, name: bytes) -> dict[bytes, bytes]:
@@ -395,7 +395,7 @@ def _variable(content: bytes, name: bytes) -> dict[bytes, bytes]:
 
 
 def _decompressed(data: bytes) -> bytes:
-    """What is compressed, if it is of a size that an annotation has."""
+    """Data unpacked, if they are of a size that an annotation can have."""
     stream = zlib.decompressobj()
     content = stream.decompress(data, _MOST_BYTES)
     if not stream.eof:
@@ -417,7 +417,7 @@ def _array(data: bytes) -> Shaped[np.ndarray, "..."]:
 
 
 def _elements(content: bytes) -> list[tuple[int, bytes]]:
-    """Type and data of the elements that follow one another, each from a multiple of 8 bytes on but compressed ones."""
+    """Type and data of successive elements; all but compressed ones begin at multiples of 8 bytes."""
     elements, position = [], 0
     while position + 8 <= len(content):
         kind, size = struct.unpack_from("<II", content, position)
@@ -428,7 +428,7 @@ def _elements(content: bytes) -> list[tuple[int, bytes]]:
         else:
             position += size + (0 if kind == _COMPRESSED else -size % 8)
         if start + size > len(content):
-            raise ValueError("data lie behind its end")
+            raise ValueError("data lie beyond its end")
         elements.append((kind, content[start : start + size]))
     return elements
 

@@ -7,8 +7,8 @@ Filled by the even-odd rule at pixel centres, rings give exactly the pixels that
 itself, and a hole touches its outline in one corner at most, so that each part is a valid polygon by the rules of
 OGC's Simple Features: where two pixels of one part meet in a corner only, the hole on one side is a ring of its own.
 
-An outline is followed side by side, the pixel on the right hand: to the left where the pixel ahead on the left belongs
-to the part, else straight on where the one ahead on the right does, else to the right.
+An outline is followed one pixel side at a time, with the pixel on the right hand. It turns left where the pixel ahead
+on the left belongs to the part, else goes straight on where the one ahead on the right does, else turns right.
 
 Shapes: `h` rows, `w` columns, `n` corners, `r` and `c` rows and columns of a box, `m` run lengths.
 """
@@ -95,7 +95,7 @@ def label_rings(labels: Int32[np.ndarray, "h w"], n: int) -> list[list[Part]]:
     following = _following(parts, sides)
     order, starts = _cycles(following.tolist())
     corners, bounds = _corners(sides, following, order, starts, parts.shape[1])
-    first = sides[order[starts]]  # of each ring: its smallest, so that an outline comes before its part's holes
+    first = sides[order[starts]]  # the smallest of each ring, so that an outline comes before its part's holes
     row, column = np.divmod(first >> 2, parts.shape[1])
     objects, owners = labels[row - 1, column - 1].tolist(), parts[row, column].tolist()
     is_outline = (first & 3 == 0).tolist()  # the smallest side of a hole is the lower one of the pixel above it
@@ -195,7 +195,7 @@ def joined(
     mask, box = next(remaining, (np.zeros((0, 0), bool), (slice(0, 0), slice(0, 0))))
     whole: Bool[np.ndarray, "h w"] | None = None
     for other, place in remaining:
-        if whole is None:  # of the image's size, of which the system only holds what is written to
+        if whole is None:  # as large as the image, but the system holds only what is written to
             whole = np.zeros(shape, bool)
             whole[box] = mask
         how(whole[place], other, out=whole[place])
@@ -220,9 +220,9 @@ def fill_polygon(
     top, bottom = (int(np.clip(np.ceil(value), 0, height)) for value in (y.min(), y.max()))
     left, right = (int(np.clip(np.ceil(value), 0, width)) for value in (x.min(), x.max()))
     place = slice(top, bottom), slice(left, right)
-    flips = np.zeros((bottom - top, right - left + 1), np.uint8)  # only whether they are odd counts
+    flips = np.zeros((bottom - top, right - left + 1), np.uint8)  # counts, of which only odd or even matters
     start, end = np.arange(len(x)), np.roll(np.arange(len(x)), -1)
-    upper, lower = np.where(y <= y[end], (start, end), (end, start))  # both neighbours along an edge round alike
+    upper, lower = np.where(y <= y[end], (start, end), (end, start))  # so that both its neighbours round alike
     low, high = y[upper], y[lower]
     first = np.clip(np.ceil(low), top, bottom).astype(int)  # rows with low <= row < high: a corner counts once
     edge, row = ranges(first, np.clip(np.ceil(high), top, bottom).astype(int))
@@ -294,7 +294,7 @@ def as_coordinates(values: object) -> Float[np.ndarray, "n 2"]:
         points = np.array([point[:2] for point in values], np.float64).reshape(-1, 2)
     except OverflowError:  # a whole number beyond all floats
         points = np.full((1, 2), np.inf)
-    if not (np.abs(points) < FARTHEST).all():  # neither is NaN
+    if not (np.abs(points) < FARTHEST).all():  # false for NaN, too
         raise InputError("it has an outline with coordinates that are no numbers or far outside of any image")
     return points
 

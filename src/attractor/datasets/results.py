@@ -57,8 +57,7 @@ def check_results(path: str | Path, dataset: Dataset) -> None:
     """Refuse to write results that the official tool of the data set's layout could not read.
 
     Raises:
-        InputError: if the layout has no form for results, the path cannot be written, or classes were left out of
-            account.
+        InputError: if the layout has no form for results, the path cannot be written, or classes were ignored.
     """
     path, whole = Path(path), _whole(dataset)
     if not isinstance(whole, Benchmark):

@@ -63,7 +63,7 @@ def distinct(samples: Iterable[Sample], where: Path) -> Iterator[Sample]:
     """The samples, one after another, for a writer that cannot keep two of the same name.
 
     Raises:
-        InputError: at the second of a name, and at one that no file can have; the message begins with `where`.
+        InputError: at a name that comes again, and at one that no file can have; the message begins with `where`.
     """
     seen: set[str] = set()
     for sample in samples:
@@ -87,7 +87,7 @@ def repeated(names: Iterable[str]) -> str | None:
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raise the first three of what is wrong with a data set, if anything is."""
+    """Raise an error with the first three things that are wrong with a data set, if there are any."""
     if problems:
         more = f"\nand {len(problems) - 3} more like these" if len(problems) > 3 else ""
         raise InputError("\n".join(problems[:3]) + more)
