@@ -1,4 +1,4 @@
-"""What a model file says of itself: one schema, which every file must meet before anything is made from it.
+"""What a model file says about itself: one schema, which every file must meet before anything is made from it.
 
 The file is safetensors: weights, and a JSON header with everything that is needed to use them. It holds no code, and
 none is run.
@@ -30,7 +30,7 @@ Values = dict[str, pydantic.JsonValue]
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a model file says of itself."""
+    """What a model file says about itself."""
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = {"extra": "forbid", "strict": True}
 
@@ -77,7 +77,7 @@ def find_model(name_or_path: str | Path) -> Path:
 
 
 def read_description(path: str | Path) -> Description:
-    """What a model file says of itself, without loading its weights.
+    """What a model file says about itself, without loading its weights.
 
     Raises:
         InputError: if the file is not a model, is cut short, has a newer format, or has an impossible key.
@@ -86,7 +86,7 @@ def read_description(path: str | Path) -> Description:
 
 
 def read_header(path: str | Path) -> tuple[int, Description]:
-    """Format of a model file, and what it says of itself, up to date; see `read_description`."""
+    """Format of a model file, and what it says about itself, up to date; see `read_description`."""
     header = _header(path)
     version = header.pop("format")
     if type(version) is not int or not 1 <= version <= FORMAT:

@@ -65,7 +65,7 @@ class Exportable(nn.Module):
 
 
 class Padded(nn.Module):
-    """A network whose images are padded as by `attractor.networks.padding`, but for sides that are not yet known.
+    """A network whose images are padded as by `attractor.networks.padding`, though their sides are not yet known.
 
     The network inside then finds nothing left to pad.
     """
@@ -231,7 +231,7 @@ EXPORTS: dict[str, Export] = {
 
 
 def export(model: Model, path: str | Path, *, target: str = "onnx") -> list[str]:
-    """Write a model in another format; gives the names of its maps.
+    """Write a model in another format, and return the names of its maps.
 
     Args:
         model: made or loaded.
@@ -267,7 +267,7 @@ def check_export(path: Path, *, target: str) -> None:
     """Raise what `export` would raise before it computes.
 
     Raises:
-        InputError: if there is no such format, a package it needs is not installed, or the file cannot be there.
+        InputError: if there is no such format, a package it needs is not installed, or the file cannot be written.
     """
     suffix, wanted = suffix_of(target), EXPORTS[target]
     if missing := [name for name in wanted.packages if importlib.util.find_spec(name) is None]:

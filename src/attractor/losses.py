@@ -38,7 +38,7 @@ def _jaccard_growth(inside: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
 def cross_entropy(
     logits: Float[Tensor, "b c h w"], classes: Int[Tensor, "b h w"], weights: Float[Tensor, " c"]
 ) -> Float[Tensor, ""]:
-    """Weighted cross entropy of each pixel, mean over the pixels of each image that count, then over images.
+    """Weighted cross entropy of each pixel, averaged over the pixels of each image that count, then over images.
 
     Args:
         logits: of each class, background first.
@@ -54,7 +54,7 @@ def soft_iou_cost(probability: Float[Tensor, "t n"], inside: Float[Tensor, "k n"
     """One minus the soft IoU of each probable mask with each true one; 1 if the true one is empty.
 
     Args:
-        probability: of each pixel's being in the mask, 0 to 1.
+        probability: that each pixel is in the mask, 0 to 1.
         inside: 1 for the object's pixels, 0 for others.
     Source: Krähenbühl and Koltun 2013; Salvador et al. 2017, section 3.3.
     """

@@ -16,7 +16,7 @@ Group = Callable[[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]], Int32[np
 
 
 def likeliest_classes(probability: Float32[np.ndarray, "_ h w"], foreground_threshold: float) -> Int[np.ndarray, "h w"]:
-    """The likeliest class of each pixel that is background with less than 1 - `foreground_threshold`; 0 elsewhere."""
+    """The likeliest class where background has a probability below 1 - `foreground_threshold`; 0 elsewhere."""
     foreground = 1 - probability[0] > foreground_threshold
     return np.where(foreground, 1 + probability[1:].argmax(0), 0)
 
@@ -29,7 +29,7 @@ def group_by_class(
     Args:
         probability: of background and each class.
         classes: of each pixel.
-        group: label image from the probability of a class and the mask of its pixels.
+        group: gives a label image from the probability of a class and the mask of its pixels.
     """
     labels = np.zeros(classes.shape, np.int32)
     for c in range(1, len(probability)):
@@ -47,7 +47,7 @@ def group_then_classify(
     Args:
         probability: of background and each class.
         classes: of each pixel; 0 is background.
-        group: label image from the probability of being foreground and its mask.
+        group: gives a label image from the probability of being foreground and its mask.
     """
     mask = classes > 0
     if not mask.any():

@@ -38,7 +38,7 @@ for command in COMMANDS:
 
 
 def run() -> int:
-    """Run the command line as the whole process; gives the exit code.
+    """Run the command line as the whole process, and return the exit code.
 
     Python's garbage collector would go through the libraries again and again while they are loaded, and once more at
     the end: nearly half the time of a short call.
@@ -61,9 +61,9 @@ def run() -> int:
 
 
 def _code_of(asked: Sequence[int]) -> int:
-    """The exit code; that of the first signal where a command was asked to stop and has not done all.
+    """The exit code; the first signal's, if a command was asked to stop and had not done everything.
 
-    The exception that a signal raises may come while a library runs, which then makes one of its own of it.
+    The exception that a signal raises may come while a library runs, which then turns it into one of its own.
     """
     try:
         code = main()
@@ -75,13 +75,13 @@ def _code_of(asked: Sequence[int]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, by default the one this process was given; gives the exit code."""
+    """Run the command line, by default the one this process was given, and return the exit code."""
     try:
         app(arguments, prog_name="attractor")
     except InputError as error:
         complain(str(error))
         return 2
-    except Exception as error:  # a shortage shows as anything, such as an ImportError; all else is raised again
+    except Exception as error:  # a shortage can show as any error, such as an ImportError; all else is raised again
         if (shortage := shortage_behind(error)) is None:
             raise
         reason = f"{type(shortage).__name__}: {shortage}".removesuffix(": ")

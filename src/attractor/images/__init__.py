@@ -2,7 +2,7 @@
 
 A file's content decides how it is read, not its suffix; each format is one function. PNG, WebP, BMP and GIF go to
 Pillow, JPEG to simplejpeg, TIFF to tifffile, PGM and PPM to netpbmfile. Pixels keep the values that are stored: they
-are never rescaled or cut to 8 bit. A file that promises more pixels than it can hold is refused by its header, and
+are never rescaled or cut to 8 bits. A file that promises more pixels than it can hold is refused by its header, and
 one whose data end early is never filled up. Only the file that was given is opened. Whatever a decoder throws becomes
 an `InputError` that names the file.
 

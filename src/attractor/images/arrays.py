@@ -17,7 +17,7 @@ def as_image(array: Shaped[np.ndarray, "..."], *, name: str = "The image") -> Sh
     """An array of shape (h, w) or (h, w, c) by the rules of `read_image`; four channels stay four.
 
     Raises:
-        InputError: if the shape or type is another, or a pixel is NaN or infinite; the message begins with `name`.
+        InputError: if it has another shape or type, or a pixel is NaN or infinite; the message begins with `name`.
     """
     array = np.asarray(array)
     if array.ndim not in (2, 3):

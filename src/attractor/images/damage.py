@@ -17,9 +17,11 @@ MOST_PIXELS = (1 << 31) - 1  # places in an image are 32-bit numbers
 FREE = (
     10_000 * 10_000 * 10
 )  # bytes of memory that the smallest file may ask for: ten for each of 10,000 x 10,000 pixels
-BYTES_PER_BYTE = 5_000  # that each byte of a file beyond the first million may ask for; deflate makes a thousand of one
+BYTES_PER_BYTE = (
+    5_000  # that each byte of a file beyond the first million may ask for; deflate can make a thousand of one
+)
 
-# What the decoders were seen to throw at damaged files (tifffile TypeErrors, too); imagecodecs' own are RuntimeErrors.
+# What the decoders were seen to throw on damaged files (tifffile TypeErrors, too); imagecodecs' own are RuntimeErrors.
 DECODER_ERRORS = (
     OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, SyntaxError, ArithmeticError,
     AssertionError, EOFError, struct.error, zlib.error,
@@ -35,7 +37,7 @@ def decoding(path: Path) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; change its permissions.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # by Pillow, of WebP alone
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # by Pillow, only for WebP
         raise InputError(f"{path}: is suspiciously large for its format; convert it to TIFF.") from error
     except MemoryError as error:
         raise InputError(f"{path}: needs more memory than there is; cut it into parts.") from error
@@ -46,7 +48,7 @@ def decoding(path: Path) -> Iterator[None]:
 
 
 def damaged(path: Path, reason: str) -> InputError:
-    """The error for a file that was whole once."""
+    """The error for a file that once was whole."""
     words = "".join(letter if letter.isprintable() else " " for letter in reason).split()
     return InputError(f"{path}: is damaged or cut short ({' '.join(words)[:120]}); copy or export it again.")
 

@@ -31,7 +31,7 @@ def made(folder: str | Path) -> Path:
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder and with the same suffix, which becomes `path` when the block ends well.
+    """A temporary path in the same folder, with the same suffix, which becomes `path` if the block ends without error.
 
     Raises:
         InputError: if the system refuses to write (no such folder, no permission, disk full).

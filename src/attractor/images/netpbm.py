@@ -20,7 +20,7 @@ def read_netpbm(path: Path) -> Shaped[np.ndarray, "h w *c"]:
     """Grey, RGB, or bits; a stored bit of 1 is black."""
     with NetpbmFile(
         io.BytesIO(path.read_bytes())
-    ) as file:  # given a path, it would leave a file open that it cannot read
+    ) as file:  # given a path, it would leave open a file that it cannot read
         refuse_too_large(path, file.height, file.width, 4 + 4 * file.depth * file.dtype.itemsize)
         if file.frames > 1:
             raise InputError(f"{path}: holds {file.frames} images; give one.")

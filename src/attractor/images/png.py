@@ -93,9 +93,9 @@ def _pixel_chunks(file: bytes) -> Iterator[bytes]:
 
 
 def _sixteen_bit_colour(file: bytes, path: Path) -> Shaped[np.ndarray, "h w c"]:
-    """Grey or colour of a file with alpha or colours of 16 bits."""
+    """Grey or colour from a file with 16-bit colours, or 16-bit grey and alpha."""
     try:
-        import imagecodecs  # not everywhere, and slow to import
+        import imagecodecs  # not installed everywhere, and slow to import
     except ImportError as error:
         raise InputError(
             f"{path}: reading a PNG with 16-bit colours needs imagecodecs: pip install imagecodecs."
@@ -104,4 +104,4 @@ def _sixteen_bit_colour(file: bytes, path: Path) -> Shaped[np.ndarray, "h w c"]:
     n_colours = 1 if file[25] == 4 else 3
     return array.reshape(*array.shape[:2], -1)[
         ..., :n_colours
-    ]  # what follows is alpha, or made of a transparent colour
+    ]  # what follows is alpha, or made from a transparent colour

@@ -76,6 +76,6 @@ def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
 
 
 def _chosen(readers: dict[bytes, Reader], path: Path) -> Reader | None:
-    """The reader of the format that the file begins like, if there is one."""
+    """The reader for files that begin like this one, if there is one."""
     start = first_bytes(path)
     return next((read for signature, read in readers.items() if start.startswith(signature)), None)

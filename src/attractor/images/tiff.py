@@ -44,7 +44,7 @@ EMBEDDED: dict[int, type[ImageFile]] = {
 } | dict.fromkeys((33003, 33004, 33005, 34712), Jpeg2KImageFile)
 RGB_WHEN_DECODED = (7, 33003, 33005, 34712, 34927, 50001)  # which become RGB whatever they store
 
-# What tifffile logs of a damaged file, bytes of it among it, would be printed beside our own sentence.
+# What tifffile logs about a damaged file, some of its bytes included, would be printed beside our own sentence.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -122,7 +122,7 @@ def _refuse_cut_chain(file: tifffile.FileHandle, layout: tifffile.TiffFormat, pa
         if offset[0] in seen:
             raise damaged(path, "its pages follow each other in a circle")
         if offset[0] + layout.tagnosize > file.size:
-            raise damaged(path, "a page lies behind its end")
+            raise damaged(path, "a page lies beyond its end")
         seen.add(offset[0])
         if len(seen) > MOST_PAGES:
             raise InputError(f"{path}: is a stack of more than {MOST_PAGES:,} pages, not one image; give one plane.")
@@ -139,7 +139,7 @@ def _refuse_missing_parts(series: tifffile.TiffPageSeries, size: int, path: Path
                 f"{path}: a part of the image is missing or lies in another file; export it into one file."
             )
         if any(offset + count > size for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
-            raise damaged(path, "pixels lie behind its end")
+            raise damaged(path, "pixels lie beyond its end")
 
 
 def _refuse_too_large(series: tifffile.TiffPageSeries, path: Path) -> None:
@@ -147,7 +147,7 @@ def _refuse_too_large(series: tifffile.TiffPageSeries, path: Path) -> None:
     n_values, page = int(np.prod(series.shape, dtype=object)), series.keyframe
     height, width = (dict(zip(series.axes, series.shape, strict=True)).get(axis, 1) for axis in "YX")
     n_bytes = series.dtype.itemsize * (-(-n_values // max(1, height * width)))
-    # values are there twice while a strip is decoded, and then beside themselves as 32-bit numbers
+    # values are in memory twice while a strip is decoded, and then beside a copy as 32-bit numbers
     refuse_too_large(path, height, width, max(2 * n_bytes, n_bytes + 4))
     n_in_part = int(np.prod(page.chunks, dtype=object))
     if n_in_part > max(LARGEST_PART, page.size):

@@ -1,1 +1,1 @@
-"""Fast twins of the plain forms, named by operation; tests hold each equal to its definition."""
+"""Fast twins of the plain forms, named after what they do; tests hold each equal to its definition."""

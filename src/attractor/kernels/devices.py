@@ -1,4 +1,4 @@
-"""What the devices are: which kernels run there, in which dtype they are fast, and what they are called."""
+"""What is known about devices: which kernels run there, in which dtype they are fast, and what they are called."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _cpu_detail(name: str) -> str | None:
-    """What Linux says of the first core under this name."""
+    """What Linux says about the first core under this name."""
     if not CPU_DETAILS.is_file():
         return None
     rows = (line.partition(":") for line in CPU_DETAILS.read_text().splitlines())
@@ -59,7 +59,7 @@ def _cpu_detail(name: str) -> str | None:
 
 @cache
 def runs_triton(device_type: str) -> bool:
-    """Whether objects can be grouped where the maps are, beside the CPU: with CUDA and Triton, if that can compile."""
+    """Whether objects can be grouped on such a device, beside the CPU: with CUDA and Triton, if that can compile."""
     if device_type != "cuda" or find_spec("triton") is None or torch.cuda.get_device_capability() < OLDEST:
         return False
     compiler = os.environ.get("CC") or which("gcc") or which("clang")

@@ -144,8 +144,8 @@ def _by_numba(embedding, owner, centre, concentration, image, weight):
 def _one_image(embedding, owner, centre, concentration, weight, by_pixel, by_centre, by_concentration):
     """Add one image's gradients to the last three arrays, and return its weighted sum of losses.
 
-    The pairs of a few objects are gathered, and their exponential is torch's, as in the plain form: a last bit
-    that differs would order near ties differently, and with them the gradient.
+    The pairs of a few objects are gathered, and their exponential is torch's, as in the plain form: a
+    different last bit would order near ties differently, and so change the gradient.
     """
     n, n_objects = owner.size, len(centre)
     if not n_objects:

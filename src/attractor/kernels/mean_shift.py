@@ -1,4 +1,4 @@
-"""Mean shift on a CPU: the sequential grouping of the discriminative loss, with pixels taken by the run.
+"""Mean shift on a CPU: the sequential grouping of the discriminative loss, with pixels taken in runs.
 
 The plain form measures every pixel for every step of every mean. Here consecutive pixels with similar embeddings form a
 run, whose middle, radius and sum are known, and runs are sorted by where they are along the two channels that spread
@@ -9,7 +9,7 @@ pixels leave the index.
 Labels equal the plain form's pixel for pixel. Which pixels are in a ball is decided by the same operations in the same
 order and precision, or by a distance so far from the edge that rounding cannot matter. Means are summed in double
 precision, run by run: an order that is the same every time, but not the plain form's. Once rounded to single precision
-they agree, unless the exact mean lies within about 1e-14 of itself from the middle between two floats.
+they agree, unless the exact mean lies within a relative 1e-14 or so of the middle between two floats.
 
 Shapes: `d` channels, `n` pixels, `r` runs.
 Source: De Brabandere et al. 2017.
@@ -58,7 +58,7 @@ def mean_shift(embedding, priority, region, *, bandwidth, min_size):
     `attractor.methods.discriminative_loss.group_plain` has them.
 
     Returns:
-        labels: (n) int32, 0 for dropped pixels, or the object's number, from 1 in the order of being found.
+        labels: (n) int32, 0 for dropped pixels, or the object's number, from 1 in the order in which they are found.
     """
     labels = np.full(priority.size, FREE, np.int32)
     if labels.size > 0:
@@ -98,7 +98,7 @@ def _group(embedding, points, pixel, seeds, starts, ball, min_size, labels):
 
 @njit(cache=True, nogil=True)
 def _group_region(embedding, points, pixel, seeds, ball, min_size, found, claimed, labels):
-    """Write the labels of one region's pixels, and return how many objects there are with them.
+    """Write the labels of one region's pixels, and return how many objects there are with these.
 
     `points` (n, d) and `pixel` (n) are the embeddings and numbers of its pixels, and lose their order; `seeds` (n) are
     its pixels by falling priority.
@@ -244,7 +244,7 @@ def _binned(points, begin, end):
 
 @njit(cache=True, nogil=True)
 def _some(which, runs):
-    """These of the runs."""
+    """Some of the runs."""
     begin, end = np.empty(which.size, np.int32), np.empty(which.size, np.int32)
     radius = np.empty(which.size)
     middle = np.empty((which.size, runs.middle.shape[1]), runs.middle.dtype)
@@ -309,7 +309,7 @@ def _widest_channels(points):
 
 @njit(cache=True, nogil=True)
 def _bins(points, axes):
-    """Sort points into bins along two channels, as `bin_points` does; few are all in one bin."""
+    """Sort points into bins along two channels, as `bin_points` does; if they are few, all go into one bin."""
     n = points.shape[0]
     if n < MIN_BINNED:
         return np.array([0, n]), np.arange(n, dtype=np.int32), np.zeros(3), np.ones(2, np.int64)

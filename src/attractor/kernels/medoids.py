@@ -20,7 +20,7 @@ def medoids(owner: Tensor, n_objects: int, *, approximate: bool = False) -> Tens
     Args:
         owner: (b, h, w) int, 1 + object that owns the pixel, 0 or less for none.
         n_objects: k.
-        approximate: the object's pixel nearest to its median row and median column instead.
+        approximate: take the object's pixel nearest to its median row and median column instead.
     Ties go to the first pixel in row-major order. Above `SAMPLE` pixels, an evenly spread sample represents the
     object.
     """

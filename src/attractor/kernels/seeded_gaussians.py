@@ -69,7 +69,7 @@ def seeded_points(
     """Group the foreground of one image and class.
 
     `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (2, n)
-    and `concentration` (2, n) are theirs; with `where` (n,) given, `concentration` is (2, m), and theirs stands there.
+    and `concentration` (2, n) are theirs; with `where` (n,) given, `concentration` is (2, m), and theirs is at `where`.
     Options and result are those of `seeded_gaussians`.
     """
     labels = np.zeros(shape, np.int32)
@@ -162,7 +162,7 @@ def _above(seed, threshold):
             n += block.size
         elif hits:
             for j in range(block.size):
-                # written whether it counts or not: a branch would be guessed wrong at every edge
+                # written whether it counts or not: a branch would be mispredicted at every edge
                 pixel[n], score[n] = start + j, block[j]
                 n += block[j] > threshold
     return pixel[:n], score[:n]
@@ -269,7 +269,7 @@ def _claim(gaussian, near, begin, end, x, y, owner, label, below):
 
 @njit(cache=True, nogil=True)
 def _by_falling_score(score, threshold):
-    """Places with a score from the threshold on, roughly sorted by falling score into buckets, in order in each.
+    """Places whose score reaches the threshold, sorted into buckets by falling score, in their own order in each.
 
     Most are claimed by an earlier object before their turn comes, so a full sort of all would be wasted.
     """

@@ -40,7 +40,7 @@ CELLS = 1024  # cells looked at together
 PARTS = 8  # programs that share the claim of one seed, if there are that many blocks
 ROUNDS = 4  # rounds between two looks at whether seeds are left
 NONE = tl.constexpr(2**31 - 1)  # rank of a cell without a free seed; owner of a pixel without an object
-ENDLESS = tl.constexpr(1e-30)  # a concentration from which down a margin is taken to have no end
+ENDLESS = tl.constexpr(1e-30)  # at this concentration or below, a margin is taken to have no end
 
 
 class Pixels(NamedTuple):
@@ -101,7 +101,7 @@ def seeded_gaussians_cuda(
 
 
 def _prepared(features: Tensor, is_seed: Tensor, h: int, w: int) -> tuple[Pixels, Progress]:
-    """Pixels sorted into cells, and what stands before the first round; `features` and `is_seed` (n) are by rank."""
+    """Pixels sorted into cells, and the progress before the first round; `features` and `is_seed` (n) are by rank."""
     n, device = len(is_seed), features.device
     rows, columns = _grid_shape(n, h, w)
     n_cells = rows * columns
@@ -203,7 +203,7 @@ def _sort_key(features, is_seed, grid, key, n, rows, columns, block: tl.constexp
 
 @triton.jit(do_not_specialize=["n", "n_cells"])
 def _best(features, bounds, grid, rank, free, best, box, n, n_cells, block: tl.constexpr):
-    """One program a cell; it begins at the last best seed, as those before it are not free."""
+    """One program for each cell; it begins at the last best seed, as those before it are not free."""
     n = n.to(tl.int64)
     cell = tl.program_id(0)
     if tl.load(best + n_cells + cell) != NONE:
@@ -250,7 +250,7 @@ def _claim(
     block: tl.constexpr,
     cells: tl.constexpr,
 ):
-    """Some programs a cell, each for a part of the claim of the cell's best seed.
+    """Several programs for each cell, each for a part of the claim of the cell's best seed.
 
     Claims of one round do not meet: no program sees what another changes in `free`, but for the seed itself.
     """
@@ -299,7 +299,7 @@ def _paint(
     overwrite: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Some programs an object, each for a part of its claim: the last object takes a pixel, or the first keeps it."""
+    """Several programs for each object and its claim: the last object takes a pixel, or the first keeps it."""
     n = n.to(tl.int64)
     part, parts = tl.program_id(1), tl.num_programs(1)
     number = tl.program_id(0)

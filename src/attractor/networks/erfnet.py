@@ -1,6 +1,6 @@
 """ERFNet with one encoder and one decoder for each group of output channels.
 
-Factorised residual blocks at an eighth of the image's resolution see about 600 pixels far, and three
+Factorised residual blocks at an eighth of the image's resolution see up to about 600 pixels away, and three
 transposed convolutions bring their answer back to every pixel.
 
 Source: Romera et al. 2018 (ERFNet); Neven et al. 2019, section 3.5, for the branches.

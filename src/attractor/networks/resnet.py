@@ -1,8 +1,9 @@
 """ResNet 18, 34, 50 and 101 as a pyramid of features, from half the image's resolution down.
 
-Each block adds a correction to its input, so that a hundred layers can be trained. Where features are wanted finer
-than the last layers give them, these keep the resolution and spread their kernels instead (dilation): they then see
-as far as before and compute the same at the pixels that the strides would have kept. The classifier is left out.
+Each block adds a correction to its input, so that a hundred layers can be trained. Where finer features are
+wanted than the last layers give, these layers keep the resolution and spread their kernels instead (dilation): they
+then see as far as before and compute the same at the pixels that the strides would have kept. The classifier is left
+out.
 
 Parameters have the names that torchvision gives them, so that weights trained on ImageNet fit.
 
@@ -112,7 +113,7 @@ class ResNet(nn.Module):
 
         Args:
             channels_in: channels of the image.
-            depth: 18, 34, 50 or 101 layers, counted with the classifier.
+            depth: 18, 34, 50 or 101 layers, counting the classifier.
             stride: of the coarsest features, in pixels: 32, the paper's, or 16 or 8, where the last layers are dilated.
             width: channels of the first layer; all others have multiples of it. The paper's is 64.
 
@@ -186,7 +187,7 @@ def load_weights(encoder: ResNet, path: str | Path, image_channels: int) -> None
             f"{path}: the weights do not fit this ResNet-{encoder.depth} of width {encoder.channels[0]}: "
             f"{'; '.join(misfits)}. {_advice(encoder, found)}"
         )
-    encoder.load_state_dict(own | found)  # batches that were counted are missing from old files, and have no effect
+    encoder.load_state_dict(own | found)  # old files lack the number of batches seen, which has no effect
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import torch
 
-ROOM = 1 << 23  # pixels of all images in work at once
-STAGES = 3  # images in work at once if they share a device: one is read, one computed, one written
+ROOM = 1 << 23  # pixels of all images worked on at once
+STAGES = 3  # images worked on at once if they share a device: one is read, one computed, one written
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Crew:
         self.room = Room(min(ROOM, most_pixels))
 
     def each(self, function: Callable[[S], T], items: Iterable[S]) -> Iterator[Future[T]]:
-        """The function's result for each item, in order; items are drawn shortly before they are needed."""
+        """The function's result for each item, in order; items are taken shortly before they are needed."""
         try:
             with ThreadPoolExecutor(self.n_workers) as pool:
                 yield from _ahead(pool, function, items, self.n_workers)
@@ -52,7 +52,7 @@ class Crew:
 
 
 class Room:
-    """A limit on the pixels in work at once; an image with more than that is worked on alone."""
+    """A limit on the pixels worked on at once; an image with more than that is worked on alone."""
 
     def __init__(self, most: int) -> None:
         self.most, self.used, self.changed = most, 0, Condition()

@@ -48,7 +48,7 @@ def encode_coco(found: Instances, class_names: Sequence[str], name: str) -> byte
 
     Masks that overlap are written whole. An object without pixels is left out.
     """
-    from attractor.datasets.coco_masks import entry, runs_of  # with which all layouts are imported
+    from attractor.datasets.coco_masks import entry, runs_of  # which imports all layouts
 
     height, width = found.labels.shape
     shape = height, width

@@ -1,7 +1,7 @@
 """A folder of images in, files out: for each image its label image, a picture with outlines, and a table of objects.
 
 Other formats may be asked for. The files of an image appear all together, each whole, or not at all. An image that
-cannot be used does not stop the others. Several images are in work at once.
+cannot be used does not stop the others. Several images are worked on at once.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """

@@ -217,7 +217,7 @@ class Segmenter:
     ) -> Iterator[Instances]:
         """The objects of each image, in order; several images are computed at once.
 
-        On a CPU each image has a core of its own, which is faster than `segment` in a loop. Images are drawn shortly
+        On a CPU each image has a core of its own, which is faster than `segment` in a loop. Images are taken shortly
         before they are needed, so `images` may be a generator of more images than fit into memory.
 
         >>> import attractor, numpy as np
@@ -233,7 +233,7 @@ class Segmenter:
             tile: side in pixels of the tiles to compute one after another.
 
         Raises:
-            InputError: at once if an option is impossible; and as `segment` does, when an image has its turn.
+            InputError: at once if an option is impossible; and as `segment` does, when an image's turn comes.
         """
         self.check_options(tta=tta, object_size=object_size, tile=tile)
         crew = Crew(
@@ -281,7 +281,7 @@ class Segmenter:
         return Instances.from_labels(np.zeros(shape, np.int32))
 
     def _mapped(self, source: Parts, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
-        """Compute the maps of a normalised image; gives the function that groups them into objects."""
+        """Compute the maps of a normalised image, and return the function that groups them into objects."""
         method = self.model.method
         shape = source.shape[-2], source.shape[-1]
         if tile is not None and isinstance(method, Gathers):  # keep only what grouping needs of each strip
@@ -406,7 +406,7 @@ class Segmenter:
         tile: int | None = None,
         n_proposals: int = 0,
     ) -> None:
-        """Raise what `segment`, or `propose` if proposals are wanted, would raise about these options of any image."""
+        """Raise what `segment`, or `propose` if proposals are wanted, would raise about these options for any image."""
         self._magnification(object_size)
         if tile is not None:
             self._check_tile(tile)

@@ -16,7 +16,7 @@ from attractor.prediction.tiles import HALO
 TILES = (2048, 1024, 512, 256)  # sides to choose from; multiples of every network's stride
 MAPS = 200  # bytes per pixel for the image, the normalised image, the maps and what is gathered from them
 LAYERS = 6  # layers per resolution whose features are held at once: at most 5 (ERFNet) and 5.4 (U-Net) were measured
-MOST_BYTES = 8 << 30  # that one pass may need by `bytes_per_pixel`, which overestimates it
+MOST_BYTES = 8 << 30  # that one pass may need according to `bytes_per_pixel`, which overestimates it
 
 CGROUPS = (  # a container's limit, use, and what the use is made of
     tuple(Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current", "memory.stat")),

@@ -33,7 +33,7 @@ class _Record(BaseModel):
 
 
 class Versions(_Record):
-    """What computed."""
+    """What computed the results."""
 
     attractor: str
     torch: str
@@ -60,7 +60,7 @@ class ModelFile(_Record):
 
     @classmethod
     def of(cls, name: str, file: Path) -> ModelFile:
-        """The model of a name, whose file this is."""
+        """The model of this name and file."""
         with file.open("rb") as content:
             checksum = hashlib.file_digest(content, "sha256").hexdigest()
         return cls(name=name, file=str(file.absolute()), sha256=checksum)
@@ -184,7 +184,7 @@ class Run(_Record):
 
 @contextmanager
 def recorded(run: Run, outcomes: Iterable[Outcome], out: Path) -> Iterator[Iterator[Outcome]]:
-    """The outcomes as they come; in the end `run.json` in the folder holds them, even if the block is left early.
+    """The outcomes as they come; at the end `run.json` in the folder holds them, even if the block is left early.
 
     From the start the file says that the run is not complete, so a run that is killed leaves no older file behind.
     """
@@ -215,7 +215,7 @@ def write_run(path: Path, run: Run) -> None:
 
 
 def read_run(path: str | Path) -> Run:
-    """The run of a file.
+    """The run that a file records.
 
     Raises:
         InputError: if the file cannot be read, is not such a record, or was written by another version of attractor.

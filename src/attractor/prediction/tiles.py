@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attractor.errors import InputError
 
-HALO = 384  # pixels; ERFNet sees about 600 pixels far, but hardly uses what is further away than this
+HALO = 384  # pixels; ERFNet sees up to about 600 pixels away, but hardly uses what is beyond this
 
 
 M = TypeVar("M")  # a method's maps: a dataclass of tensors
