@@ -114,3 +114,21 @@ def test_one_pixel_can_be_cropped():
     assert image.shape == (3, 16, 16)
     assert np.unique(labels).tolist() == [1]
     assert valid.sum() <= 4
+
+
+def test_stains_change_each_by_itself():
+    from skimage.color import hed2rgb, rgb2hed
+
+    amount = np.random.default_rng(0).uniform(0, 0.2, (5, 6, 3))
+    image = torch.from_numpy(hed2rgb(amount)).permute(2, 0, 1)
+    stained = dataclasses.replace(STILL, stain=0.5)
+    changed = stained.intensity(image, generator()).permute(1, 2, 0).numpy()
+    ratio = rgb2hed(changed) / rgb2hed(image.permute(1, 2, 0).numpy())
+    assert np.allclose(ratio, ratio[0, 0], atol=1e-3)  # the same factor everywhere, and one for each stain
+    assert np.ptp(ratio[0, 0]) > 0.1
+    assert np.all((ratio[0, 0] > 0.5) & (ratio[0, 0] < 1.5))
+
+
+def test_grey_images_have_no_stains():
+    image = torch.rand(1, 5, 6, generator=generator())
+    assert torch.equal(dataclasses.replace(STILL, stain=0.5).intensity(image, generator()), image)

@@ -48,6 +48,7 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
     "noise": (0, 10),
     "blur": (0, 100),
     "invert": (0, 1),
+    "stain": (0, 10),
 }
 UPRIGHT_ANGLE = math.radians(5)  # how far off the horizontal a photograph may be
 
@@ -68,6 +69,9 @@ class Augmentation:
     noise: float = 0.05  # largest standard deviation of Gaussian noise
     blur: float = 1.0  # largest standard deviation of Gaussian blur in pixels, in half of the crops
     invert: float = 0.0  # share of the crops whose intensities are inverted
+    stain: float = (
+        0.0  # of colour images: factor of each stain, haematoxylin, eosin, rest, between 1 - this and 1 + this
+    )
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming the setting."""
@@ -120,6 +124,8 @@ class Augmentation:
         def draw(n: int, reach: float) -> Float[Tensor, "n 1 1"]:
             return ((2 * torch.rand(n, 1, 1, generator=generator) - 1) * reach).to(image.device)
 
+        if self.stain and c == 3:
+            image = _restained(image, draw(3, self.stain))
         gamma = (1 + self.gamma) ** draw(1, 1.0)
         image = torch.where(image > 0, image.clamp(min=1e-6) ** gamma, image)
         contrast = (1 + draw(1, self.contrast)) * (1 + draw(c, self.colour))
@@ -178,6 +184,20 @@ def _blurred(image: Float[Tensor, "c h w"], sigma: float) -> Float[Tensor, "c h 
     weights = weights / weights.sum()
     padded = F.pad(image[:, None], (reach, reach, reach, reach), mode="reflect")
     return F.conv2d(F.conv2d(padded, weights[None, None, None]), weights[None, None, :, None])[:, 0]
+
+
+def _restained(image: Float[Tensor, "3 h w"], change: Float[Tensor, "3 1 1"]) -> Float[Tensor, "3 h w"]:
+    """The image with more or less of each stain; the light that passes falls exponentially with the amount of stain.
+
+    Source: Ruifrok & Johnston 2001, by scikit-image's matrix; Tellez et al. 2018 for the augmentation.
+    """
+    from skimage.color import rgb_from_hed
+
+    stains = torch.tensor(rgb_from_hed, dtype=image.dtype, device=image.device)  # a row for each stain
+    density = -image.clamp(min=1e-3).log()
+    amount = torch.einsum("chw,cs->shw", density, torch.linalg.inv(stains))
+    changed = torch.einsum("shw,sc->chw", amount * change, stains)
+    return torch.exp(-changed) * image  # the density is the former one and the change
 
 
 def _uniform(generator: torch.Generator) -> float:

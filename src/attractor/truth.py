@@ -83,6 +83,11 @@ class Objects:
         total = values.new_zeros(len(self.image), *values.shape[1:]).index_add(0, self.of_pixel, values)
         return total / self.area.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
 
+    @property
+    def alike(self) -> Float[Tensor, " n"]:
+        """Weights of the pixels by which all objects count alike, each as much as one of mean area does without."""
+        return (self.area.mean() / self.area)[self.of_pixel]
+
     def mean_over_images(self, values: Float[Tensor, " k"]) -> Float[Tensor, ""]:
         """Mean over the objects of each image, then over images; an image without objects counts as 0."""
         return (values * self.weight.to(values.dtype)).sum()

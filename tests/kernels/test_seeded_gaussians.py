@@ -106,18 +106,36 @@ def test_random_maps(dtype, data):
         min_free=data.draw(st.sampled_from([0, 5, 128])),
         count_seed=data.draw(st.booleans()),
         overwrite=data.draw(st.booleans()),
+        recentre=data.draw(st.sampled_from([0, 0, 1, 2])),
     )
 
 
 @both_precisions
 @pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("count_seed", [True, False])
-def test_discs(dtype, count_seed, overwrite):
+@pytest.mark.parametrize("recentre", [0, 2])
+def test_discs(dtype, count_seed, overwrite, recentre):
+    options = {"count_seed": count_seed, "overwrite": overwrite, "recentre": recentre, "min_size": 8}
     for random in map(np.random.default_rng, range(4)):
-        labels, _ = assert_equal_to_plain(
-            *disc_maps(random, dtype), count_seed=count_seed, overwrite=overwrite, min_size=8
-        )
+        labels, _ = assert_equal_to_plain(*disc_maps(random, dtype), **options)
         assert labels.max() >= 3
+
+
+@both_precisions
+def test_a_claim_around_a_seed_beside_the_centre_becomes_whole_once_it_is_centred(dtype):
+    size, radius = 40, 10
+    centre = np.full((2, 1, 1), 20.0)
+    away = np.mgrid[:size, :size] - centre
+    inside = np.hypot(*away) < radius
+    embedding, margin = (centre + 0.4 * away) * STEP, np.full((size, size), radius * STEP)
+    seed = np.where(inside, 0.8, 0.1)
+    embedding[1, 20, 20], margin[20, 20], seed[20, 20] = 26 * STEP, 6 * STEP, 0.95  # the best seed is wrong about both
+    maps = [x.astype(dtype) for x in (embedding, np.stack([math.log(2) / margin**2] * 2), seed)]
+    labels, _ = assert_equal_to_plain(*maps, count_seed=True)
+    assert not np.array_equal(labels == 1, inside)
+    labels, scores = assert_equal_to_plain(*maps, count_seed=True, recentre=1)
+    assert np.array_equal(labels == 1, inside)
+    assert len(scores) == 1
 
 
 @both_precisions

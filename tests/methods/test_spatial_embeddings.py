@@ -207,6 +207,20 @@ def test_grouping(vector):
     assert found.labels.tolist() == vector["expected"]["label_map"]
 
 
+def test_in_the_seed_loss_objects_count_alike_if_asked_for():
+    labels = np.zeros((1, 8, 8), np.int32)
+    labels[0, :4, :6], labels[0, 6:, 6:] = 1, 2  # 24 and 4 pixels
+    offset = torch.zeros(1, 2, 8, 8)
+    maps = Maps(offset, offset, torch.zeros(1, 1, 8, 8, requires_grad=True))
+    gradients = {}
+    for mean in ("pixels", "objects"):
+        (gradients[mean],) = torch.autograd.grad(method(seed_mean=mean).loss(maps, truth_of(labels))["seed"], maps.seed)
+    ratio = (gradients["objects"] / gradients["pixels"])[0, 0]
+    expected = torch.ones(8, 8)
+    expected[:4, :6], expected[6:, 6:] = 14 / 24, 14 / 4  # the mean area, over its own
+    torch.testing.assert_close(ratio, expected)
+
+
 def test_seeded_grouping():
     vector = VECTORS["SE-CLUST8-gtseeded"]
     se = method(grid_step=(1 / 1023, 1 / 1023))

@@ -65,6 +65,7 @@ def seeded_points(
     min_free,
     count_seed,
     overwrite,
+    recentre=0,
 ):
     """Group the foreground of one image and class.
 
@@ -86,6 +87,7 @@ def seeded_points(
         min_free,
         count_seed,
         overwrite,
+        recentre,
         labels.ravel(),
     )
     return labels, score[found]
@@ -106,6 +108,7 @@ def _group(
     min_free,
     count_seed,
     overwrite,
+    recentre,
     labels,
 ):
     """Write labels, and return the foreground pixel that each object grew from, by its place in `pixel`."""
@@ -129,6 +132,9 @@ def _group(
                 n_free -= 1
             gaussian = x[p], y[p], concentration[1, where[p]], concentration[0, where[p]], limit
             near = all_near[: _near(gaussian, runs, width, all_near)]
+            for _ in range(recentre):
+                gaussian = _recentred(gaussian, near, begin, end, x, y, concentration, where, score)
+                near = all_near[: _near(gaussian, runs, width, all_near)]
             size, new = _count(gaussian, near, begin, end, x, y, owner)
             emitted = size >= min_size and 2 * new > size
             if emitted:
@@ -254,6 +260,29 @@ def _count(gaussian, near, begin, end, x, y, owner):
             size += inside
             new += inside & (owner_there[j] == FREE)
     return size, new
+
+
+@njit(cache=True, nogil=True)
+def _recentred(gaussian, near, begin, end, x, y, concentration, where, score):
+    """The Gaussian whose centre and raw sigma are means over the pixels inside the margin, weighted by their scores.
+
+    Sums are in double precision, so that their order cannot be seen in the result.
+    """
+    total = sum_x = sum_y = sum_tx = sum_ty = 0.0
+    for run in near:
+        for p in range(begin[run], end[run]):
+            if _is_inside(x[p], y[p], gaussian):
+                weight = np.float64(score[p])
+                total += weight
+                sum_x += weight * x[p]
+                sum_y += weight * y[p]
+                sum_tx += weight * math.log(concentration[1, where[p]])
+                sum_ty += weight * math.log(concentration[0, where[p]])
+    if not total > 0:
+        return gaussian
+    kind = x.dtype.type
+    tx, ty = kind(math.exp(sum_tx / total)), kind(math.exp(sum_ty / total))
+    return kind(sum_x / total), kind(sum_y / total), tx, ty, gaussian[4]
 
 
 @njit(cache=True, nogil=True)

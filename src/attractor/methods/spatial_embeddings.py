@@ -40,6 +40,7 @@ from attractor.truth import Objects, Truth
 N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
 OBJECTIVES = ("gaussian", "hinge", "regression")
+SEED_MEANS = ("pixels", "objects")
 MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
 
 
@@ -117,6 +118,8 @@ class SpatialEmbeddings(nn.Module):
         min_free: int = 0,
         count_seed: bool = False,
         overwrite: bool = True,
+        recentre: int = 0,
+        seed_mean: str = "pixels",
     ) -> None:
         """Build the network and keep the numbers of the paper.
 
@@ -145,6 +148,10 @@ class SpatialEmbeddings(nn.Module):
             count_seed: whether the seed counts as new in its own claim. In the published code it does not, so an
                 object of one or two pixels is never found.
             overwrite: whether a later object takes pixels that an earlier one has, as in the published code.
+            recentre: how often a claim is made anew around the mean embedding and raw sigma of what it has claimed,
+                weighted by seed score; not at all in the published code. Two are enough.
+            seed_mean: what counts alike in the seed loss: "pixels", as in the published code, or "objects", each of
+                which then weighs as much as one of mean size in the batch, so that small ones count, too.
 
         Raises:
             InputError: if a name or a combination of names is not one of these.
@@ -153,6 +160,8 @@ class SpatialEmbeddings(nn.Module):
         check_choice("margin", margin, tuple(N_SIGMA))
         check_choice("centre", centre, CENTRES)
         check_choice("objective", objective, OBJECTIVES)
+        check_choice("seed_mean", seed_mean, SEED_MEANS)
+        check_number("recentre", recentre, 0, 10)
         if objective != "gaussian" and (margin != "fixed" or centre == "learnable"):
             raise InputError(
                 f'objective = "{objective}" learns no bandwidth and no centre: use it with margin = "fixed" and '
@@ -181,6 +190,7 @@ class SpatialEmbeddings(nn.Module):
             "count_seed": count_seed,
             "overwrite": overwrite,
         }
+        self.recentre, self.seed_mean = recentre, seed_mean
         self.network = make_network([2 + N_SIGMA[margin], n_classes])
         self._start_at(initial_margin)
 
@@ -349,7 +359,8 @@ class SpatialEmbeddings(nn.Module):
         factor = torch.tensor(self.foreground_weight, dtype=seed.dtype, device=seed.device)[pixel_class]
         # The background of a class is all that is not of that class: the sum over everything, minus those pixels.
         square = (seed.square().sum(1) * (objects.owner >= 0)).flatten(1).sum(1)
-        correction = factor * (inside - phi).square() - inside.square()
+        weight = factor if self.seed_mean == "pixels" else factor * objects.alike
+        correction = weight * (inside - phi).square() - inside.square()
         total = square + seed.new_zeros(b).index_add(0, pixel_image, correction)
         return (total / objects.n_valid.clamp(min=1)).mean()
 
@@ -362,7 +373,8 @@ class SpatialEmbeddings(nn.Module):
         If two classes claim a pixel, the higher seed score wins; what is left of an object that loses pixels must also
         have `min_size` pixels.
         """
-        if self.objective != "regression" and runs_triton(maps.offset.device.type):
+        on_device = self.objective != "regression" and not self.recentre
+        if on_device and runs_triton(maps.offset.device.type):
             precise = Maps(*(x if x.dtype == torch.float64 else x.float() for x in vars(maps).values()))
             return [self._group_on_device(*image) for image in zip(*self.decode(precise), strict=True)]
         height, width = maps.offset.shape[-2:]
@@ -413,7 +425,14 @@ class SpatialEmbeddings(nn.Module):
         """Labels of one class, and the score of each."""
         rules = {name: value for name, value in self.thresholds.items() if name != "foreground_threshold"}
         labels, scores = seeded_points(
-            points.pixel, points.score, points.embedding, points.concentration, shape, **rules, **self.grouping
+            points.pixel,
+            points.score,
+            points.embedding,
+            points.concentration,
+            shape,
+            recentre=self.recentre,
+            **rules,
+            **self.grouping,
         )
         if self.objective == "regression":
             owner = labels.ravel()[points.pixel]
@@ -534,6 +553,7 @@ def group_plain(
     min_free: int,
     count_seed: bool,
     overwrite: bool,
+    recentre: int = 0,
 ) -> tuple[Int32[Tensor, "h w"], Float[Tensor, " k"]]:
     """The sequential clustering of the paper for one image and class: the definition that the fast form equals.
 
@@ -555,6 +575,9 @@ def group_plain(
         if not count_seed:
             free[best] = False
         claim = squared_distance(e, e[:, best], p[:, best]) < _limit(e.dtype)
+        for _ in range(recentre if claim.any() else 0):
+            centre, concentration = _mean_gaussian(e[:, claim], p[:, claim], q[claim])
+            claim = squared_distance(e, centre, concentration) < _limit(e.dtype)
         if claim.sum() >= min_size and 2 * (claim & free).sum() > claim.sum():
             scores.append(q[best])
             owner[claim if overwrite else claim & (owner == 0)] = len(scores)
@@ -562,6 +585,16 @@ def group_plain(
         free[best] = False  # even if its bandwidth is not a number: the loop must end
     labels[foreground] = owner
     return labels, torch.stack(scores) if scores else q[:0]
+
+
+def _mean_gaussian(
+    embedding: Float[Tensor, "2 n"], concentration: Float[Tensor, "2 n"], score: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, "2"], Float[Tensor, "2"]]:
+    """Centre and concentration of the mean embedding and raw sigma of some pixels, weighted by their scores."""
+    weight = score.double() / score.double().sum()
+    centre = (embedding.double() * weight).sum(1)
+    log_concentration = (concentration.double().log() * weight).sum(1)
+    return centre.to(embedding.dtype), log_concentration.exp().to(embedding.dtype)
 
 
 def instance_loss_plain(
