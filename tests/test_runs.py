@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.test_training import sample
+from tests.test_training import new_model, sample
 
 import attractor
 from attractor import runs
 from attractor.datasets.label_images import LabelImages, write_label_images
 from attractor.errors import InputError
-from attractor.recipe import read_images, recipe_of, write_recipe
+from attractor.recipe import read_images, recipe_for, recipe_of, write_recipe
 from attractor.training import _Clock, _Run
 
 QUICK = [
@@ -123,7 +123,7 @@ def test_a_training_ends_when_its_time_is_over(tmp_path, monkeypatch):
         return step(self, batch, index)
 
     monkeypatch.setattr(_Run, "training_step", training_step)
-    monkeypatch.setattr(_Clock, "share", lambda self: len(steps) / 4)  # a step is a quarter of the time
+    monkeypatch.setattr(_Clock, "_used", lambda self: len(steps) / 4)  # a step is a quarter of the time
     long = ["training.epochs=900", "training.crops_per_epoch=600", "training.warmup=0.0"]
     segmenter = attractor.train(data, minutes=1, out=tmp_path / "out", device="cpu", changes=[*QUICK, *long])
     assert len(steps) == 4
@@ -137,6 +137,7 @@ def test_a_clock_sets_time_aside_for_validation(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     clock = _Clock(60.0)
+    clock.rules = True
     clock.start()
     now[0] += 10
     with clock.validating():
@@ -144,7 +145,41 @@ def test_a_clock_sets_time_aside_for_validation(monkeypatch):
     assert clock.share() == pytest.approx(15 / 45)
     now[0] += 30
     assert clock.is_up()
+    assert not clock.allows_validation()  # another one would make it 10 of 45 seconds
     assert not _Clock(0.0).is_up()  # no limit
+
+
+def test_while_the_epochs_fit_into_the_time_the_clock_does_not_change_the_schedule(monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    clock = _Clock(60.0)
+    clock.before = 30.0
+    assert clock.share() == 0
+    assert clock.allows_validation()
+    clock.rules = True
+    assert clock.share() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([], (2.0, 0, 0)),
+        (["training.epochs=7"], (2.0, 7, 0)),
+        (["training.patience=3"], (2.0, 0, 3)),
+    ],
+)
+def test_minutes_replace_the_number_of_epochs_unless_it_is_given(tmp_path, monkeypatch, changes, expected):
+    data, wanted = write_images(tmp_path / "data", [3, 3]), []
+    monkeypatch.setattr("attractor.runs.run", lambda recipe, *_, **__: wanted.append(recipe) or new_model())
+    attractor.train(data, minutes=2, out=tmp_path / "out", device="cpu", changes=changes)
+    training = wanted[0].training
+    assert (training.minutes, training.epochs, training.patience) == expected
+
+
+def test_a_training_that_was_given_no_time_asks_for_two_hours_at_most(tmp_path):
+    data = write_images(tmp_path / "data", [3, 3])
+    assert recipe_for(data).training.minutes == 120
+    assert recipe_for(data, ["training.epochs=3"]).training.minutes == 0
+    assert recipe_for(data, ["training.epochs=3", "training.minutes=5"]).training.minutes == 5
 
 
 @pytest.mark.parametrize(
@@ -152,6 +187,8 @@ def test_a_clock_sets_time_aside_for_validation(monkeypatch):
     [
         ({}, "Give the images to learn from, or a recipe that names them"),
         ({"data": "x", "minutes": 0}, "minutes is 0; it must be above 0"),
+        ({"data": "x", "minutes": -3}, "minutes is -3; it must be above 0"),
+        ({"data": "x", "minutes": 1e9}, r"minutes is 1e\+09; it must be above 0 and at most 1,000,000"),
         ({"data": "x", "minutes": np.nan}, "minutes is nan; it must be above 0"),
         ({"data": "nowhere"}, "nowhere: there is no such data set"),
         ({"data": "x", "start": "nothing"}, "nothing: there is no such model"),

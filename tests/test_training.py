@@ -184,6 +184,93 @@ def test_frozen_normalisation_keeps_its_statistics_and_goes_on_learning(folder, 
     assert not torch.equal(before[learned], after[learned])
 
 
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_the_model_kept_is_the_average_if_one_is_asked_for(folder, tmp_path, monkeypatch, average):
+    monkeypatch.setattr(training, "_scores", lambda *_: {"mean": 0.0})  # the last is kept
+    run(folder, tmp_path / "out", average=average)
+    state = training.read_checkpoint(tmp_path / "out" / "last.ckpt")["state_dict"]
+    kept = Model.load(tmp_path / "out" / "best.safetensors").state_dict()
+    last = {name: state[f"model.{name}"] for name in kept}
+    assert same(kept, last) == (average == 0.0)
+    if average:
+        assert same(kept, {name: state[f"average.module.{name}"] for name in kept})
+
+
+def test_an_average_forgets_where_training_began():
+    average, weight = [torch.zeros(1)], [torch.ones(1)]
+    update = training._drawn_to(0.999)
+    for n in range(50):
+        update(average, weight, n)
+    assert average[0].item() > 0.99
+
+
+def test_a_run_with_an_average_resumes_exactly(folder, tmp_path):
+    options = {"average": 0.9, "optimizer": "adamw", "schedule": "cosine"}
+    whole = run(folder, tmp_path / "whole", epochs=2, **options)
+    kept = Model.load(tmp_path / "whole" / "model.safetensors").state_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Run, "_out_of_patience", lambda run, epoch: epoch == 0)
+        run(folder, tmp_path / "halves", epochs=2, **options)
+    resumed = run(folder, tmp_path / "halves", epochs=2, resume=True, **options)
+    assert same(whole, resumed)
+    assert same(kept, Model.load(tmp_path / "halves" / "model.safetensors").state_dict())
+
+
+def test_where_time_decides_the_run_is_planned_and_ends_with_a_model_that_works(folder, tmp_path, caplog):
+    run(folder, tmp_path / "out", epochs=0, minutes=0.02)
+    assert "Training ends after 1 second: some" in caplog.text
+    assert "it is hardly trained. Give it more time." in caplog.text
+    assert Model.load(tmp_path / "out").description.scores["validation"]
+    progress = training.read_checkpoint(tmp_path / "out" / "last.ckpt")["attractor"]
+    assert progress["timed"]
+    assert progress["validated"] == 1
+    steps = training.read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"]
+    run(folder, tmp_path / "out", epochs=0, minutes=0.02, resume=True)  # nothing is left of the time
+    assert training.read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == steps
+
+
+def test_epochs_that_take_too_long_are_cut_to_fit(folder, tmp_path, caplog):
+    run(folder, tmp_path / "out", epochs=100_000, minutes=0.02)
+    assert "100,000 epochs would take about" in caplog.text
+    assert "Training ends after 1 second, its schedule cut to fit; --minutes N gives it another time." in caplog.text
+
+
+def test_how_long_a_run_takes_is_said_before_its_first_step(folder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(training, "SHORT", 0)
+    before = run(folder, tmp_path / "a")
+    assert "Training takes about" in caplog.text
+    monkeypatch.undo()
+    assert same(before, run(folder, tmp_path / "b"))  # measuring it has changed nothing
+
+
+def test_validation_images_are_spread_over_all_of_them(folder):
+    images = open_dataset(folder)
+    assert training._some(images, 4) is images
+    assert training._some(images, 1).names == ("image_2",)
+    assert training._some(images, 2).names == ("image_1", "image_2")
+
+
+def test_where_memory_runs_out_the_batch_is_halved(folder, tmp_path, caplog, monkeypatch):
+    forward = Model.forward
+
+    def too_much(model, images):
+        if model.training and len(images) > 2:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes.")
+        return forward(model, images)
+
+    monkeypatch.setattr(Model, "forward", too_much)
+    run(folder, tmp_path / "out", epochs=1, crops_per_epoch=8, batch_size=8)
+    assert "batches of 8 crops; training goes on with batches of 4" in caplog.text
+    assert "batches of 4 crops; training goes on with batches of 2" in caplog.text
+    assert training.read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == 4
+
+
+def test_where_even_one_crop_is_too_much_the_cure_is_said(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Model, "forward", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(InputError, match=r"lower training.batch_size \(now 1\) or training.crop_size \(now 32\)"):
+        run(folder, tmp_path / "out")
+
+
 def test_nothing_to_resume(folder, tmp_path):
     with pytest.raises(
         InputError, match=r"last\.ckpt: there is nothing to resume; start the training without --resume"
@@ -214,12 +301,16 @@ def test_class_that_the_model_lacks(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "training.epochs is 0; it must be between 1 and 1,000,000"),
+        ({"epochs": -1}, "training.epochs is -1; it must be between 0 and 1,000,000"),
+        ({"epochs": 0}, "training.epochs is 0; it must be at least 1, or training.minutes must say how long to train"),
         ({"batch_size": 0}, "training.batch_size is 0"),
         ({"crop_size": 100}, "training.crop_size is 100; it must be a multiple of 8"),
         ({"around_objects": 1.5}, "training.around_objects is 1.5; it must be between 0 and 1"),
         ({"dtype": "fp8"}, 'training.dtype = "fp8" is not known; it can be auto, float32, bfloat16'),
         ({"crops_per_epoch": 4}, "training.batch_size is 8, more than the 4 crops of an epoch"),
+        ({"schedule": "linear"}, 'training.schedule = "linear" is not known; it can be polynomial, cosine'),
+        ({"optimizer": "sgd"}, 'training.optimizer = "sgd" is not known; it can be adam, adamw'),
+        ({"average": 1.0}, "training.average is 1.0; it must be between 0 and 0.99999"),
         ({"metric": "foo"}, 'training.metric: There is no metric "foo"; there are: average_precision'),
         (
             {"metric": "average_recall"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attractor.wording import counted, install, share
+from attractor.wording import counted, duration, install, share
 
 PROJECT = Path(__file__).parents[1]
 
@@ -15,6 +15,21 @@ PROJECT = Path(__file__).parents[1]
 def test_numbers_have_their_noun(n, words):
     assert counted(n, "nucleus", "nuclei") == words
     assert counted(2, "image") == "2 images"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 second"),
+        (40, "40 seconds"),
+        (100, "2 minutes"),
+        (1500, "25 minutes"),
+        (7200, "2 h"),
+        (12_060, "3 h 21 min"),
+    ],
+)
+def test_times_are_said_as_people_say_them(seconds, words):
+    assert duration(seconds) == words
 
 
 def test_shares_have_four_characters():

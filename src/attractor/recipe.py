@@ -37,6 +37,7 @@ from attractor.settings import Settings
 MOST_BYTES = 1 << 20  # of a recipe's file
 DEEPEST = 8  # levels of tables and lists inside each other
 LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # characters
+LONGEST_UNASKED = 120.0  # minutes; a training that was not given a time or a number of epochs ends by then
 LARGEST_INTEGER = 2**63 - 1  # the largest that TOML promises
 
 Read = Callable[[str, tuple[str, ...] | None], Held]  # a data set by its path and the classes to keep
@@ -272,6 +273,8 @@ def recipe_for(
             options = suggested.get("model", {}).get("options")
             sizes = {name: options[name] for name in ("min_size",) if isinstance(options, dict) and name in options}
             suggested["model"] = {"options": sizes}
+    if isinstance(given := chosen.get("training"), dict) and "epochs" in given:
+        chosen["training"] = {"minutes": 0.0, **given}
     return recipe_of(_merged(_merged(content, suggested), chosen), f"The recipe for {dataset}")
 
 
@@ -309,6 +312,7 @@ def _by_size(dataset: str, images: Held, suggested: Suggestions) -> Suggestions:
             "around_objects": 0.8 if coverage > 0.05 else 0.95,
             "balance": _groups(images),
             "patience": max(5, epochs // 3),
+            "minutes": LONGEST_UNASKED,
         },
     }
 

@@ -29,8 +29,10 @@ from attractor.networks import TakesPretrainedEncoder
 from attractor.normalisation import Normalisation
 from attractor.prediction.image import Segmenter
 from attractor.recipe import Data, Read, Recipe, read_images, read_recipe, recipe_for, write_recipe
-from attractor.settings import Settings
+from attractor.settings import RANGES, Settings
 from attractor.wording import install
+
+MOST_MINUTES = int(RANGES["minutes"][1])
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +54,8 @@ def train(
         data: a data set, in any layout that `attractor.read` knows.
         recipe: file of a recipe to train by; by default one is made to suit the data. If `data` is given, too, it
             replaces the recipe's own images.
-        minutes: when to stop, if the epochs of the recipe are not done earlier; the learning rate falls to zero by
-            then. Time spent reading the images beforehand does not count.
+        minutes: how long to train, whatever the epochs of the recipe: the schedule is fitted to it, and validation and
+            the tuning of the result are included. Time spent reading the images beforehand does not count.
         start: name or file of a model whose weights to start from.
         out: folder for everything that is written; by default `runs/NAME`, named after the data or the recipe.
         changes: keys of the recipe to change, as in "training.epochs=2".
@@ -89,10 +91,8 @@ def train(
     source = recipe if recipe is not None else data
     if source is None:
         raise InputError("Give the images to learn from, or a recipe that names them.")
-    if minutes is not None and not minutes > 0:
-        raise InputError(f"minutes is {minutes}; it must be above 0.")
+    own = [] if minutes is None else _timed(minutes, changes)
     read = functools.cache(read_images)
-    own = [] if minutes is None else [f"training.minutes={float(minutes)}"]
     if recipe is None:
         wanted = recipe_for(source, [*changes, *own], start=start, read=read)
     else:
@@ -103,6 +103,15 @@ def train(
         raise InputError(f"{source}: has stages, each with its own time limit: set training.minutes in each of them.")
     folder = default_folder(source) if out is None else out
     return Segmenter(run(wanted, folder, resume=resume, device=device, read=read), device=device)
+
+
+def _timed(minutes: float, changes: Sequence[str]) -> list[str]:
+    """Keys of a recipe by which time alone decides, except for those that are changed by hand."""
+    if not 0 < minutes <= MOST_MINUTES:
+        raise InputError(f"minutes is {minutes:g}; it must be above 0 and at most {MOST_MINUTES:,}.")
+    changed = {change.partition("=")[0].strip() for change in changes}
+    keys = {"training.minutes": float(minutes), "training.epochs": 0, "training.patience": 0}
+    return [f"{key}={value}" for key, value in keys.items() if key not in changed]
 
 
 def _check_installed() -> None:

@@ -6,6 +6,7 @@ that was not. Lightning drives the loop; it is imported here and nowhere else.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import math
@@ -16,7 +17,7 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
@@ -30,12 +31,16 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int32
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from attractor.augmentation import Augmentation
-from attractor.datasets import Dataset, Sample
+from attractor.datasets import Dataset, Sample, Subset
 from attractor.datasets.held import Held
 from attractor.description import Description
 from attractor.errors import InputError
@@ -51,10 +56,15 @@ from attractor.settings import Settings
 from attractor.shortage import is_for_memory
 from attractor.truth import Objects, Truth
 from attractor.tuning import headline_of, tune
+from attractor.wording import counted, duration
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M")  # a method's maps
+Weights: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+VALIDATION_SHARE = 0.1  # of a run that has a time limit
+SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
+HARDLY = 100  # steps; a model that has seen fewer is hardly trained
 # pixels, labels, where labels are valid, and the sample that all of it is from
 Crop: TypeAlias = tuple[Tensor, Int32[Tensor, "s s"], Bool[Tensor, "s s"], Sample]
 
@@ -229,49 +239,114 @@ def train(
     out = Path(out)
     chosen = choose_device(device)
     crops = RandomCrops(model, training, settings, augmentation, chosen if chosen.type == "cuda" else None)
-    places = _Places(settings.crops_per_epoch)
-    steps = settings.steps_per_epoch
-    run = _Run(model, settings, places, validation, out)
+    run = _Run(model, settings, _Places(settings.crops_per_epoch), validation, out)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    run.clock.start()
+    if not resume:
+        _with_less_memory(run, lambda: _plan(run, crops, chosen))
+    _with_less_memory(run, lambda: _fit(run, crops, chosen, _checkpoint(out) if resume else None))
+    if run.clock.rules and run.steps < HARDLY:
+        logger.warning("The model saw only %s: it is hardly trained. Give it more time.", counted(run.steps, "step"))
+    best = Model.load(out / "best.safetensors")
+    segmenter = Segmenter(best, device=device, dtype="float32", record=False)
+    best.method.thresholds.update(tune(segmenter, run.validation, metric=settings.metric))
+    scores = _scores(segmenter, run.validation, settings.metric)
+    best.description = best.described(scores=best.description.scores | {"validation": scores})
+    best.save(out / "model.safetensors")
+    return best
+
+
+def _with_less_memory(run: _Run, do: Callable[[], None]) -> None:
+    """Halve the batch as long as memory runs out before an epoch is done.
+
+    Raises:
+        InputError: if the batch cannot be halved any more.
+    """
+    while True:
+        try:
+            return do()
+        except InputError:
+            raise
+        except Exception as error:
+            if not is_for_memory(error):
+                raise
+            settings = run.settings
+            if settings.batch_size == 1 or run.has_saved:
+                raise InputError(
+                    "Training needs more memory than there is; lower training.batch_size (now "
+                    f"{settings.batch_size}) or training.crop_size (now {settings.crop_size})."
+                ) from error
+        run.settings = dataclasses.replace(settings, batch_size=settings.batch_size // 2)
+        logger.warning(
+            "There is too little memory for batches of %d crops; training goes on with batches of %d.",
+            *(settings.batch_size, run.settings.batch_size),
+        )
+
+
+def _plan(run: _Run, crops: RandomCrops, device: torch.device) -> None:
+    """Fit the run to its time, and say before the first step how long it takes on this machine, and how to change that.
+
+    If the epochs fit into the time, the run is the same on every machine; else time decides.
+    """
+    settings, limit = run.settings, run.clock.limit
+    if not limit and settings.epochs * settings.crops_per_epoch * settings.crop_size**2 < SHORT:
+        return
+    step = run.seconds_of_a_step(crops, device, dtype_of(settings.dtype, device))
+    validation = run.seconds_of_a_validation()
+    seconds = settings.epochs * settings.steps_per_epoch * step
+    seconds += (settings.epochs // settings.validate_every + 2) * validation * len(run.validation)
+    run.clock.rules = bool(limit) and (not settings.epochs or seconds > limit)
+    if run.clock.rules:
+        run.validate_on(max(1, int(VALIDATION_SHARE * limit / 12 / validation)))  # a dozen times
+    epochs = counted(settings.epochs, "epoch")
+    if not settings.epochs:
+        steps = counted(max(1, round((1 - VALIDATION_SHARE) * limit / step)), "step")
+        logger.warning("Training ends after %s: some %s.", duration(limit), steps)
+    elif run.clock.rules:
+        logger.warning(
+            "%s would take about %s on this machine. Training ends after %s, its schedule cut to fit; --minutes N "
+            "gives it another time.",
+            *(epochs, duration(seconds), duration(limit)),
+        )
+    else:
+        logger.warning(
+            "Training takes about %s on this machine (%s); --minutes N makes it shorter.", duration(seconds), epochs
+        )
+
+
+def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path | None) -> None:
+    """Go through the epochs, starting from a checkpoint if one is given.
+
+    Raises:
+        InputError: if the checkpoint cannot be used.
+    """
+    settings, out = run.settings, run.out
     trainer = lightning.Trainer(
-        accelerator=chosen.type,
+        accelerator=device.type,
         devices=1,
-        precision=_precision(settings, chosen),
-        max_epochs=settings.epochs,
+        precision=_precision(settings, device),
+        max_epochs=settings.epochs or -1,  # -1: until time is up
         num_sanity_val_steps=0,
-        log_every_n_steps=min(10, steps),
+        log_every_n_steps=min(10, settings.steps_per_epoch),
         logger=[CSVLogger(out / "logs", name="csv"), TensorBoardLogger(out / "logs", name="tensorboard")],
         plugins=[_WholeCheckpoints()],
-        callbacks=[ModelCheckpoint(out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)],
+        callbacks=[
+            ModelCheckpoint(out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
+            *([_Countdown()] if sys.stderr.isatty() else []),
+        ],
         enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
+        enable_progress_bar=sys.stderr.isatty(),
     )
     loader = torch.utils.data.DataLoader(
         crops,
         settings.batch_size,
-        sampler=places,
+        sampler=run.places,
         collate_fn=collate,
         drop_last=True,
         num_workers=crops.workers,
         persistent_workers=crops.workers > 0,
         multiprocessing_context="spawn" if crops.workers else None,  # numba and forked processes do not mix
     )
-    _fit(trainer, run, loader, _checkpoint(out) if resume else None)
-    best = Model.load(out / "best.safetensors")
-    segmenter = Segmenter(best, device=device, dtype="float32", record=False)
-    best.method.thresholds.update(tune(segmenter, validation, metric=settings.metric))
-    scores = _scores(segmenter, validation, settings.metric)
-    best.description = best.described(scores=best.description.scores | {"validation": scores})
-    best.save(out / "model.safetensors")
-    return best
-
-
-def _fit(trainer: lightning.Trainer, run: _Run, loader: Iterable[Batch], checkpoint: Path | None) -> None:
-    """Go through the epochs, starting from a checkpoint if one is given.
-
-    Raises:
-        InputError: if the checkpoint cannot be used, or memory runs out.
-    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
@@ -284,13 +359,7 @@ def _fit(trainer: lightning.Trainer, run: _Run, loader: Iterable[Batch], checkpo
         except _DAMAGE as error:
             if checkpoint is not None and not run.has_begun:
                 raise _unusable(checkpoint, error) from error
-            if not is_for_memory(error):
-                raise
-            settings = run.settings
-            raise InputError(
-                "Training needs more memory than there is; lower training.batch_size (now "
-                f"{settings.batch_size}) or training.crop_size (now {settings.crop_size})."
-            ) from error
+            raise
 
 
 # What reading a damaged checkpoint raises, in zipfile, pickle, torch or Lightning.
@@ -342,6 +411,8 @@ class _Progress(pydantic.BaseModel):
     best_epoch: int
     next_epoch: int = pydantic.Field(ge=1)
     seconds: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    timed: bool = False  # whether time decides
+    validated: int = pydantic.Field(default=0, ge=0)  # images; 0 for all
     thresholds: dict[str, int | float]
 
 
@@ -350,29 +421,40 @@ class _Clock:
 
     def __init__(self, limit: float) -> None:
         self.limit, self.before = limit, 0.0  # seconds: of the run, 0 for no limit; spent before an interruption
+        self.rules = False  # whether all epochs would take longer than that, so that time decides
         self.started: float | None = None
-        self.validation = 0.0  # the longest so far
+        self.longest = self.validations = 0.0  # seconds: the longest validation so far, and all of them
 
     def start(self) -> None:
-        self.started = time.monotonic()
+        if self.started is None:
+            self.started = time.monotonic()
 
     def spent(self) -> float:
         return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
 
-    def share(self) -> float:
-        """The share of the time for steps that is over; 0 if there is no limit."""
-        aside = min(3 * self.validation, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
+    def _used(self) -> float:
+        """The share of the time for steps that is over."""
+        aside = min(3 * self.longest, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
         return min(self.spent() / (self.limit - aside), 1.0) if self.limit else 0.0
 
+    def share(self) -> float:
+        """The share of the time for steps that is over, if time decides; else 0."""
+        return self._used() if self.rules else 0.0
+
     def is_up(self) -> bool:
-        return self.share() >= 1
+        return self._used() >= 1
+
+    def allows_validation(self) -> bool:
+        """Whether another validation keeps all of them together within their share of the time, if time decides."""
+        return not self.rules or self.validations + self.longest <= VALIDATION_SHARE * self.spent()
 
     @contextmanager
     def validating(self) -> Iterator[None]:
         """Measure a validation."""
         begun = time.monotonic()
         yield
-        self.validation = max(self.validation, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        self.longest, self.validations = max(self.longest, seconds), self.validations + seconds
 
 
 class _Run(lightning.LightningModule):
@@ -383,8 +465,19 @@ class _Run(lightning.LightningModule):
         self.model, self.settings, self.places, self.validation, self.out = model, settings, places, validation, out
         self.best, self.best_epoch = -1.0, 0
         self.crowded = 0  # crops of this epoch with more objects than the method can find
-        self.has_begun = False
+        self.has_begun = self.has_saved = False
+        self.steps = 0  # that were taken
+        self.average = None
+        if settings.average:
+            self.average = AveragedModel(model, multi_avg_fn=_drawn_to(settings.average), use_buffers=True)
         self.clock = _Clock(60 * settings.minutes)
+
+    @property
+    def kept(self) -> Model:
+        """The model that is validated and saved."""
+        kept = self.model if self.average is None else self.average.module
+        assert isinstance(kept, Model)
+        return kept
 
     def on_fit_start(self) -> None:
         self.model.to(memory_format=self._layout())  # type: ignore[call-overload]
@@ -396,9 +489,35 @@ class _Run(lightning.LightningModule):
     def on_train_start(self) -> None:
         self._check_parts()
         self.has_begun = True
-        self.clock.start()
-        ended = self._out_of_patience(self.current_epoch - 1) or self.clock.is_up()  # a resumed run may have ended here
-        self.trainer.should_stop = ended
+        ended = self._out_of_patience(self.current_epoch - 1) or self.clock.is_up()
+        self.trainer.should_stop = self.has_saved and ended  # a resumed run may have ended here
+
+    def validate_on(self, n: int) -> None:
+        """Validate on so many of the images only."""
+        self.validation = _some(self.validation, n)
+
+    def seconds_of_a_validation(self) -> float:
+        """How long it takes on a single image, with the present weights."""
+        thresholds, begun = dict(self.kept.method.thresholds), time.monotonic()
+        self._validated_on(_some(self.validation, 1))
+        self.kept.method.thresholds.update(thresholds)
+        return time.monotonic() - begun
+
+    def seconds_of_a_step(self, crops: RandomCrops, device: torch.device, dtype: torch.dtype) -> float:
+        """How long a step takes, from one on a copy of the model after another one has warmed up."""
+        model = copy.deepcopy(self.model).to(device).train()
+        begun = time.monotonic()
+        batch = collate([crops[0, index] for index in range(self.settings.batch_size)]).to(device)
+        making = time.monotonic() - begun
+        for _ in range(2):
+            begun = time.monotonic()
+            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                maps = model(batch.images.contiguous(memory_format=torch.channels_last))
+            total = torch.stack(list(model.method.loss(maps, batch.truth).values())).sum()
+            total.backward()
+            total.item()  # waits for a device that computes by itself
+        learning = time.monotonic() - begun
+        return max(learning, making) if crops.workers else learning + making
 
     def _check_parts(self) -> None:
         """Refuse a checkpoint whose parts are from different runs; torch would notice late, or never."""
@@ -437,6 +556,9 @@ class _Run(lightning.LightningModule):
         return total
 
     def on_train_batch_end(self, *_: object) -> None:
+        self.steps = self.global_step
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         if self.clock.is_up():
             self.trainer.should_stop = True
 
@@ -455,17 +577,20 @@ class _Run(lightning.LightningModule):
             f"training.learning_rate (now {self.settings.learning_rate})."
         )
 
+    def done(self, step: int) -> float:
+        """The share of the run that is over after so many steps."""
+        steps = self.settings.epochs * self.settings.steps_per_epoch  # 0 where time alone decides
+        return max(step / steps if steps else 0.0, self.clock.share())
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.settings
-        optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        steps = settings.epochs * settings.steps_per_epoch
-        warmup = max(1, round(settings.warmup * steps))
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
         def factor(step: int) -> float:
-            done = max(step / steps, self.clock.share())
-            return min((step + 1) / warmup, math.pow(max(0.0, 1 - done), settings.power))
+            left = max(0.0, 1 - self.done(step))
+            fallen = (1 - math.cos(math.pi * left)) / 2 if settings.schedule == "cosine" else left**settings.power
+            return min(self.done(step + 1) / max(settings.warmup, 1e-9), fallen)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -477,8 +602,7 @@ class _Run(lightning.LightningModule):
                 "were taught. A smaller training.crop_size avoids it.",
                 *(self.current_epoch + 1, self.crowded, self.settings.crops_per_epoch, self.model.method.max_instances),
             )
-        epoch = self.current_epoch + 1
-        if epoch % self.settings.validate_every and epoch < self.settings.epochs and not self.clock.is_up():
+        if not self._is_time_to_validate(self.current_epoch + 1):
             return
         with self.clock.validating():
             scores = self._validated()
@@ -487,23 +611,35 @@ class _Run(lightning.LightningModule):
         self.log("score", score, prog_bar=True, logger=False)
         if score > self.best or not self.best:  # as long as nothing is found, the latest is as good as any
             self.best, self.best_epoch = score, self.current_epoch
-            self.model.save(self.out / "best.safetensors")
+            self.kept.save(self.out / "best.safetensors")
         if self._out_of_patience(self.current_epoch):
             self.trainer.should_stop = True
 
+    def _is_time_to_validate(self, epoch: int) -> bool:
+        """Whether this many epochs call for it: the last one always does."""
+        if epoch == self.settings.epochs or self.clock.is_up():
+            return True
+        return epoch % self.settings.validate_every == 0 and self.clock.allows_validation()
+
     def _validated(self) -> dict[str, float]:
         """The scores after tuning the thresholds."""
-        segmenter = Segmenter(self.model, device=self.device.type, dtype="float32", record=False)
-        self.model.method.thresholds.update(tune(segmenter, self.validation, rounds=1, metric=self.settings.metric))
-        return _scores(segmenter, self.validation, self.settings.metric)
+        return self._validated_on(self.validation)
+
+    def _validated_on(self, images: Dataset) -> dict[str, float]:
+        segmenter = Segmenter(self.kept, device=self.device.type, dtype="float32", record=False)
+        self.kept.method.thresholds.update(tune(segmenter, images, rounds=1, metric=self.settings.metric))
+        return _scores(segmenter, images, self.settings.metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        self.has_saved = True
         progress = _Progress(
             best=self.best,
             best_epoch=self.best_epoch,
             next_epoch=self.current_epoch + 1,
             seconds=self.clock.spent(),
-            thresholds=dict(self.model.method.thresholds),
+            timed=self.clock.rules,
+            validated=len(self.validation),
+            thresholds=dict(self.kept.method.thresholds),
         )
         checkpoint["attractor"] = progress.model_dump()
 
@@ -511,9 +647,40 @@ class _Run(lightning.LightningModule):
         progress = _Progress.model_validate(checkpoint["attractor"])
         if progress.thresholds.keys() != self.model.method.thresholds.keys():
             raise ValueError("its thresholds belong to another method")
+        self.has_saved = True
         self.best, self.best_epoch, self.clock.before = progress.best, progress.best_epoch, progress.seconds
-        self.model.method.thresholds.update(progress.thresholds)
+        self.clock.rules = progress.timed
+        self.validate_on(progress.validated or len(self.validation))
+        self.kept.method.thresholds.update(progress.thresholds)
         self.places.epoch = progress.next_epoch  # the first crops are fetched before the epoch is announced
+
+
+class _Countdown(ProgressBar):
+    """A bar on stderr for the whole run, with the time that is left of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=600)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, _Run)
+        self.bar.start()
+        self.task = self.bar.add_task("training", total=1.0)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object) -> None:
+        assert isinstance(pl_module, _Run)
+        shown = {"loss": trainer.callback_metrics.get("loss"), "score": trainer.callback_metrics.get("score")}
+        words = [f"epoch {trainer.current_epoch + 1}"]
+        words += [f"{name} {float(value):.3f}" for name, value in shown.items() if value is not None]
+        done = pl_module.done(trainer.global_step)
+        self.bar.update(self.task, completed=done, description=", ".join(words))
+
+    def on_train_end(self, *_: object) -> None:
+        self.bar.stop()
+
+    def on_exception(self, *_: object) -> None:
+        self.bar.stop()
 
 
 class _WholeCheckpoints(TorchCheckpointIO):
@@ -525,6 +692,15 @@ class _WholeCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *_: object, **__: object) -> dict[str, object]:
         return read_checkpoint(Path(path))
+
+
+def _drawn_to(decay: float) -> Callable[[Weights, Weights, Tensor | int], None]:
+    """The function that draws averages to the present weights: sooner at first, so that they forget the start."""
+
+    def update(averages: Weights, weights: Weights, n: Tensor | int) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(n)) / (10 + int(n))))(averages, weights, n)
+
+    return update
 
 
 def _scores(segmenter: Segmenter, validation: Dataset, metric: str) -> dict[str, float]:
@@ -540,6 +716,13 @@ def _scores(segmenter: Segmenter, validation: Dataset, metric: str) -> dict[str,
     by_image = np.mean([image.average_precision for image in images], 0)
     shown = {f"ap{100 * t:.0f}": float(by_image[THRESHOLDS.index(t)]) for t in SHOWN}
     return {"mean": float(by_image.mean())} | shown | ({metric: headline_of(metric)(others)} if others else {})
+
+
+def _some(dataset: Dataset, n: int) -> Dataset:
+    """This many images, spread evenly over the data set; all of them if there are no more."""
+    if n >= len(dataset):
+        return dataset
+    return Subset(dataset, np.linspace(0, len(dataset) - 1, n + 2)[1:-1].round().astype(int).tolist())
 
 
 def _crowded(truth: Truth, most: int | None) -> int:

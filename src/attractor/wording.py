@@ -15,6 +15,16 @@ def install(extra: str) -> str:
     return f'To install what is missing, run pip install ".[{extra}]" in a clone of attractor.'
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it, such as "40 seconds", "25 minutes" or "3 h 20 min"."""
+    if seconds < 99.5:
+        return counted(max(1, round(seconds)), "second")
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return counted(minutes, "minute")
+    return f"{minutes // 60:,} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
 def share(value: float) -> str:
     """A share in four characters, such as .812 and 1.00; a dash for NaN."""
     if math.isnan(value):

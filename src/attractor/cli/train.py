@@ -24,7 +24,7 @@ def train(
         Path | None, typer.Option(help="Folder for everything that is written.", show_default="runs/<name>")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="N", help="Stop after N minutes, or earlier if all epochs are done.")
+        float | None, typer.Option(metavar="N", help="Train for N minutes, whatever the epochs of the recipe.")
     ] = None,
     split: Split = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the --out folder.")] = False,
