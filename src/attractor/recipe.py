@@ -13,7 +13,7 @@ import reprlib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pydantic
@@ -25,6 +25,7 @@ from attractor.augmentation import Augmentation
 from attractor.datasets import Dataset, open_dataset
 from attractor.datasets.classes import with_classes
 from attractor.datasets.held import Held, hold
+from attractor.datasets.in_front import drawn_by, suggested_rule
 from attractor.description import MOST_CHANNELS, Description, Values, find_model, read_description
 from attractor.errors import InputError
 from attractor.images import atomic
@@ -40,7 +41,8 @@ LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # characters
 LONGEST_UNASKED = 120.0  # minutes; a training that was not given a time or a number of epochs ends by then
 LARGEST_INTEGER = 2**63 - 1  # the largest that TOML promises
 
-Read = Callable[[str, tuple[str, ...] | None], Held]  # a data set by its path and the classes to keep
+# a data set by its path, the classes to keep, and who is in front where objects overlap
+Read = Callable[[str, tuple[str, ...] | None, str], Held]
 
 Content: TypeAlias = dict[str, object]  # of a recipe or a part of it, as TOML has it, before it is checked
 
@@ -71,6 +73,7 @@ class Data(BaseModel):
     train: str  # a data set
     classes: list[str] | None = None  # the only ones to learn, in this order; objects of others are background
     validation: float | str = 0.1  # a share of the training images, or another data set
+    overlap: Literal["ignore", "smaller in front", "later in front"] = "ignore"  # see `datasets.in_front`
     split_by: str | None = None  # a column of images.csv; each group of its values is split in that share
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     crop: int | None = Field(
@@ -228,14 +231,19 @@ def _is_broken(text: str) -> bool:
     return False
 
 
-def read_images(path: str, classes: tuple[str, ...] | None) -> Held:
+def read_images(path: str, classes: tuple[str, ...] | None, overlap: str = "ignore") -> Held:
     """Read a data set, or the objects of some of its classes.
 
+    Args:
+        path: of the data set.
+        classes: the only ones to keep, in this order; None for all.
+        overlap: who is in front where objects overlap, a rule of `attractor.datasets.in_front`.
+
     Raises:
-        InputError: if the data set or one of its images cannot be read, or it has no such class.
+        InputError: if the data set or one of its images cannot be read, or it has no such class or rule.
     """
     dataset: Dataset = open_dataset(path)
-    return hold(dataset if classes is None else with_classes(dataset, classes))
+    return hold(drawn_by(dataset if classes is None else with_classes(dataset, classes), overlap))
 
 
 def recipe_for(
@@ -257,7 +265,8 @@ def recipe_for(
         _set(chosen, change)
     begun = None if start is None else read_description(find_model(start))
     method, classes = _method_and_classes(chosen, begun.method if begun else ModelSection().method)
-    images = read(str(dataset), classes)
+    overlap = _overlap(chosen, str(dataset))
+    images = read(str(dataset), classes, overlap)
     statistics = images.statistics
     if not statistics.count:
         raise InputError(
@@ -265,6 +274,7 @@ def recipe_for(
         )
     suggested = METHODS[method].suggestions(statistics)
     sections = _by_size(str(dataset), images, suggested)
+    sections["data"]["overlap"] = overlap
     sections["model"] |= {"method": method, "network_options": _network_options(chosen)}
     content: Mapping[str, object] = sections
     if begun is not None:
@@ -288,6 +298,14 @@ def _method_and_classes(chosen: Content, method: str) -> tuple[str, tuple[str, .
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise InputError(f"data.classes is {reprlib.repr(classes)}; it is a list of names.")
     return name, None if classes is None else tuple(classes)
+
+
+def _overlap(chosen: Content, dataset: str) -> str:
+    """Who is in front where objects overlap: as the changes ask for, or as suits the data."""
+    data = chosen.get("data")
+    if isinstance(data, dict) and "overlap" in data:
+        return str(data["overlap"])
+    return suggested_rule(open_dataset(dataset))
 
 
 def _by_size(dataset: str, images: Held, suggested: Suggestions) -> Suggestions:

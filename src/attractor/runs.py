@@ -22,6 +22,7 @@ from attractor.augmentation import Augmentation
 from attractor.datasets import Crops, Dataset, open_dataset, split
 from attractor.datasets.classes import WithClasses
 from attractor.datasets.held import Held, hold
+from attractor.datasets.in_front import drawn_by
 from attractor.description import Description, find_model
 from attractor.errors import InputError
 from attractor.model import Model
@@ -225,7 +226,7 @@ def _new_model(recipe: Recipe, training: Held) -> Model:
 def _parts(recipe: Recipe, read: Read) -> tuple[Held, Held]:
     """The images to learn from and the images to validate on; both have objects."""
     data = recipe.data
-    images = read(data.train, None if data.classes is None else tuple(data.classes))
+    images = read(data.train, None if data.classes is None else tuple(data.classes), data.overlap)
     if not images.statistics.count:
         raise InputError(f"{data.train}: none of the {len(images)} images has an object to learn from.")
     if not isinstance(data.validation, str):
@@ -234,7 +235,8 @@ def _parts(recipe: Recipe, read: Read) -> tuple[Held, Held]:
         raise InputError(
             "data.split_by says how to split data.train, but data.validation names images of its own; leave one out."
         )
-    validation = _matched(open_dataset(data.validation), images.class_names, data.classes)
+    own = drawn_by(open_dataset(data.validation), data.overlap)
+    validation = _matched(own, images.class_names, data.classes)
     held = images if data.validation == data.train and data.classes is None else hold(validation)
     if not held.statistics.count:
         raise InputError(

@@ -149,7 +149,8 @@ def test_truth_claimed_twice_and_lost_is_warned_of(tmp_path):
     report = check(tmp_path)
     assert report.errors == ()
     assert report.warnings[0].startswith(
-        "1 image with pixels that two objects claim; they are ignored in training: b (3%)"
+        "1 image with pixels that two objects claim; they are ignored in training, unless data.overlap says who is in "
+        "front: b (3%)"
     )
     assert report.warnings[1].startswith("1 annotated object left out, as others claim all of their pixels: b (1)")
     assert report.warnings[2] == "2 classes without an object: vessel, leaf."

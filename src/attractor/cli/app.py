@@ -42,6 +42,12 @@ Metric = Annotated[str, typer.Option(metavar="NAME", help="How to score. {metric
 Crop = Annotated[
     int | None, typer.Option(metavar="PX", help="Score square crops with sides of PX pixels instead of whole images.")
 ]
+Overlap = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE", help='Who is in front where objects overlap: "ignore", "smaller in front" or "later in front".'
+    ),
+]
 Split = Annotated[
     str | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Split
+from attractor.cli.app import Overlap, Split
 from attractor.cli.printing import progress, say
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -28,6 +28,7 @@ def check(
             show_default=False,
         ),
     ] = None,
+    overlap: Overlap = "ignore",
     split: Split = None,
 ) -> None:
     """Say what is wrong with a data set, what is in it, and which settings suit it."""
@@ -36,7 +37,7 @@ def check(
     if not dataset.exists():
         raise InputError(f"{dataset}: there is no such data set; check the name and the folder you are in.")
     description = _described(model) if model is not None else None
-    report = checking.check(split_path(dataset, split))
+    report = checking.check(split_path(dataset, split), overlap=overlap)
     if description is not None and report.class_names:
         report = report.for_model(*_holds(description, report.class_names))
     for line in report.lines():
@@ -87,12 +88,14 @@ def convert(
     classes: Annotated[
         str | None, typer.Option(metavar="LIST", help="Keep only these classes, separated by commas.")
     ] = None,
+    overlap: Overlap = "ignore",
     split: Split = None,
 ) -> None:
     """Write a data set in another layout, and say what that layout cannot keep."""
     from attractor.datasets import converting, split_path
+    from attractor.datasets.in_front import drawn_by
 
-    images = annotated_images(split_path(dataset, split), None, None, classes)
+    images = drawn_by(annotated_images(split_path(dataset, split), None, None, classes), overlap)
     with progress("converting", len(images)) as (advance, _):
         lost = converting.convert(images, out, to, report=advance)
     say(f"{counted(len(images), 'image')} written to {out} as {to}.")

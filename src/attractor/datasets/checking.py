@@ -20,6 +20,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_parts
 
 from attractor.datasets import DATASETS, layout_of
+from attractor.datasets.in_front import drawn_by
 from attractor.datasets.layout import Overlapping
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
@@ -76,15 +77,18 @@ class Report:
         return [*text, "", f"{verdict} {counted(n_errors, 'error')}, {counted(n_warnings, 'warning')}."]
 
 
-def check(path: str | Path) -> Report:
+def check(path: str | Path, *, overlap: str = "ignore") -> Report:
     """Read a whole data set and say what is wrong with it, what is in it, and which settings suit it.
+
+    With `overlap`, a rule of `attractor.datasets.in_front`, objects are drawn as they are in a training by that rule.
 
     Nothing is raised for what is wrong with the data: it is listed in `errors`.
     """
     findings = _Findings()
     try:
         layout = layout_of(path)
-        dataset, problems = DATASETS[layout].salvage(Path(path))
+        whole, problems = DATASETS[layout].salvage(Path(path))
+        dataset = drawn_by(whole, overlap)
     except InputError as error:
         findings.errors.append(str(error))
         return findings.report([], [])
@@ -220,7 +224,7 @@ class _Findings:
             where = [f"{name} ({share:.0%})" for share, name in sorted(self.claimed_twice, key=lambda found: -found[0])]
             yield (
                 f"{counted(len(self.claimed_twice), 'image')} with pixels that two objects claim; they are ignored in "
-                f"training: {_listed(where, 5)}."
+                f"training, unless data.overlap says who is in front: {_listed(where, 5)}."
             )
         if self.lost:
             where = [f"{name} ({n})" for name, n in self.lost.most_common()]
