@@ -9,6 +9,7 @@ from tests.test_training import new_model, sample
 import attractor
 from attractor import runs
 from attractor.datasets.label_images import LabelImages, write_label_images
+from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.recipe import read_images, recipe_for, recipe_of, write_recipe
 from attractor.training import _Clock, _Run
@@ -218,3 +219,18 @@ def test_a_recipe_can_be_used_on_other_images(tmp_path, monkeypatch):
     with pytest.raises(FirstStepError):
         attractor.train('my "own" images', recipe=tmp_path / "r.toml", changes=["training.epochs=3"])
     assert given == [('my "own" images', 3, "runs/r")]
+
+
+def test_a_recipe_for_large_objects_works_at_a_coarser_scale(tmp_path):
+    labels = np.zeros((240, 240), np.int32)
+    labels[20:100, 20:100], labels[130:220, 130:220] = 1, 2
+    image, void = (labels > 0).astype(np.uint8)[..., None] * 200, np.zeros(labels.shape, bool)
+    write_label_images(tmp_path / "data", [Sample(name, image, labels, np.array([1, 1]), void) for name in "abc"])
+    recipe = recipe_for(tmp_path / "data")
+    assert recipe.model.scale == 0.31
+    assert recipe.training.crop_size == 72  # the image is that small now
+    assert recipe_for(tmp_path / "data", ["model.scale=1.0"]).model.scale == 1
+    assert recipe_for(tmp_path / "data", start="nuclei").model.scale == 1  # a model keeps its own
+    model = runs.run(recipe_for(tmp_path / "data", QUICK), tmp_path / "out", device="cpu")
+    assert model.description.scale == 0.31
+    assert model.description.object_size == pytest.approx(96, abs=1)  # in pixels of the images

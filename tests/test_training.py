@@ -271,6 +271,30 @@ def test_where_even_one_crop_is_too_much_the_cure_is_said(folder, tmp_path, monk
         run(folder, tmp_path / "out")
 
 
+def test_crops_are_made_at_the_scale_of_the_model(folder):
+    images = hold(open_dataset(folder))
+    whole = RandomCrops(new_model(), images, Settings(**SETTINGS), Augmentation())
+    model = new_model()
+    model.description = dataclasses.replace(model.description, scale=0.5)
+    half = RandomCrops(model, images, Settings(**SETTINGS), Augmentation())
+    for (image, sample), (small, other) in zip(whole.held, half.held, strict=True):
+        assert image.shape == (1, 40, 40)
+        assert small.shape == (1, 20, 20)
+        assert other.labels.shape == other.ignore.shape == (20, 20)
+        assert np.array_equal(other.labels, sample.labels[1::2, 1::2])
+        assert np.abs(small - image.reshape(1, 20, 2, 20, 2).mean((2, 4))).max() < 0.3
+
+
+def test_a_model_of_another_scale_is_validated_at_full_resolution(folder, tmp_path):
+    images, model = hold(open_dataset(folder)), new_model()
+    model.description = dataclasses.replace(model.description, scale=0.5)
+    settings = Settings(**SETTINGS | {"epochs": 1})
+    best = train(model, images, images, out=tmp_path, settings=settings, augmentation=Augmentation(), device="cpu")
+    assert best.description.scale == 0.5
+    assert best.description.scores["validation"]["mean"] >= 0
+    assert Model.load(tmp_path).description.scale == 0.5
+
+
 def test_nothing_to_resume(folder, tmp_path):
     with pytest.raises(
         InputError, match=r"last\.ckpt: there is nothing to resume; start the training without --resume"

@@ -128,6 +128,7 @@ def described(model: Model) -> dict[str, object]:
         "channels": description.channels,
         "class_names": list(description.class_names),
         "object_size": description.object_size,
+        "scale": description.scale,
         "normalisation": dataclasses.asdict(description.normalisation),
         "thresholds": method.thresholds,
         "options": defaults | description.options | learned,

@@ -34,6 +34,7 @@ from attractor.methods.contract import Suggestions
 from attractor.networks import NETWORKS, SuggestsOptions
 from attractor.normalisation import Normalisation
 from attractor.settings import Settings
+from attractor.statistics import ObjectStatistics
 
 MOST_BYTES = 1 << 20  # of a recipe's file
 DEEPEST = 8  # levels of tables and lists inside each other
@@ -92,6 +93,7 @@ class ModelSection(BaseModel):
     method: str = "spatial-embeddings"
     network: str = "erfnet"
     channels: int = Field(default=3, ge=1, le=MOST_CHANNELS)
+    scale: float = Field(default=1.0, ge=0.01, le=100)  # images are magnified by this before the network sees them
     classes: list[str] | None = None  # names, in the order of the data's classes; by default those of the data
     start: str | None = None  # name or file of a model whose weights to start from
     encoder_weights: str | None = None  # file of ImageNet weights, as torchvision names them, for a ResNet encoder
@@ -272,10 +274,12 @@ def recipe_for(
         raise InputError(
             f"{dataset}: none of the {statistics.images} images has an object, so there is nothing to learn."
         )
+    scale = _chosen_scale(chosen, begun.scale if begun else statistics.scale)
+    statistics = statistics.scaled(scale)
     suggested = METHODS[method].suggestions(statistics)
-    sections = _by_size(str(dataset), images, suggested)
+    sections = _by_size(str(dataset), images, statistics, suggested)
     sections["data"]["overlap"] = overlap
-    sections["model"] |= {"method": method, "network_options": _network_options(chosen)}
+    sections["model"] |= {"method": method, "scale": scale, "network_options": _network_options(chosen)}
     content: Mapping[str, object] = sections
     if begun is not None:
         content = _merged(content, _like(begun, str(start), method))
@@ -308,9 +312,15 @@ def _overlap(chosen: Content, dataset: str) -> str:
     return suggested_rule(open_dataset(dataset))
 
 
-def _by_size(dataset: str, images: Held, suggested: Suggestions) -> Suggestions:
-    """Keys of a recipe that depend on the size and number of images and objects."""
-    statistics = images.statistics
+def _chosen_scale(chosen: Content, suggested: float) -> float:
+    """The scale that the changes ask for, if it is a number, else this one."""
+    model = chosen.get("model")
+    scale = model.get("scale", suggested) if isinstance(model, dict) else suggested
+    return float(scale) if isinstance(scale, int | float) and 0.01 <= scale <= 100 else suggested
+
+
+def _by_size(dataset: str, images: Held, statistics: ObjectStatistics, suggested: Suggestions) -> Suggestions:
+    """Keys of a recipe that depend on the size and number of images and objects, at the scale of the model."""
     crop = suggested.get("training", {}).get("crop_size")
     crop = crop if isinstance(crop, int) else statistics.crop_size
     batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
@@ -349,6 +359,7 @@ def _like(begun: Description, start: str, method: str) -> Content:
         "start": start,
         "network": begun.network,
         "channels": begun.channels,
+        "scale": begun.scale,
         "normalisation": dataclasses.asdict(begun.normalisation),
         "network_options": begun.network_options,
     }

@@ -207,6 +207,7 @@ def _new_model(recipe: Recipe, training: Held) -> Model:
         options=section.options,
         network_options=section.network_options,
         object_size=round(training.statistics.typical_size, 1),
+        scale=section.scale,
         upright=recipe.augmentation.upright,
         recipe=recipe.model_dump(mode="json"),
         about=section.about,

@@ -6,12 +6,14 @@ Shapes: `k` objects, `m` images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 TINY = 2  # pixels; an object of this size has no centre to be drawn to
+LARGE = 45  # pixels; objects of a typical size above this are shown to the network smaller
+COARSE = 30  # the typical size that they then have
 PERCENTILES = (0.5, 5, 50, 95, 99.5)
 
 
@@ -52,6 +54,17 @@ class ObjectStatistics:
     def typical_size(self) -> float:
         """Median diameter of circles with the objects' areas; NaN without objects."""
         return float(np.median(2 * np.sqrt(self.areas / np.pi))) if self.count else float("nan")
+
+    @property
+    def scale(self) -> float:
+        """The magnification at which a network sees large objects whole within its crops; 1 for all others."""
+        return round(COARSE / self.typical_size, 2) if self.typical_size > LARGE else 1.0
+
+    def scaled(self, factor: float) -> ObjectStatistics:
+        """The sizes of the same objects and images magnified by a factor."""
+        areas = np.maximum(1, np.round(self.areas * factor**2)).astype(np.int64)
+        extents, sizes = (np.maximum(1, np.round(n * factor)).astype(int) for n in (self.extents, self.image_sizes))
+        return self if factor == 1 else replace(self, areas=areas, extents=extents, image_sizes=sizes)
 
     @property
     def crop_size(self) -> int:

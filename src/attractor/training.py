@@ -50,7 +50,7 @@ from attractor.methods.contract import HasCurriculum, each_changed
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Model
 from attractor.prediction.engines import dtype_of
-from attractor.prediction.image import Segmenter, choose_device
+from attractor.prediction.image import Segmenter, choose_device, nearest, rescaled
 from attractor.prediction.memory import free_memory
 from attractor.settings import Settings
 from attractor.shortage import is_for_memory
@@ -100,7 +100,8 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         """
         self.settings, self.augmentation = settings, augmentation
         self.source, self.description = images.source, model.description
-        sizes = images.statistics.image_sizes.prod(axis=1).tolist()
+        scale = model.description.scale
+        sizes = [max(1, round(size * scale**2)) for size in images.statistics.image_sizes.prod(axis=1).tolist()]
         self.weights = torch.from_numpy(image_weights(images, sizes, settings))
         if not images.statistics.count:
             raise InputError("None of the training images has an object, so there is nothing to learn from.")
@@ -134,8 +135,10 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         """The image as the network will see it, and its sample without pixels, so that they are not held twice."""
         # arrays, since each tensor would cost the worker process a file descriptor
         image = _normalised(self.description, sample).numpy()
-        nothing = np.empty((*sample.labels.shape, 0), np.uint8)
-        return image, dataclasses.replace(sample, image=nothing, annotate=None)
+        shape = image.shape[1], image.shape[2]
+        labels, ignore = (nearest(array, shape) for array in (sample.labels, sample.ignore))
+        nothing = np.empty((*shape, 0), np.uint8)
+        return image, dataclasses.replace(sample, image=nothing, labels=labels, ignore=ignore, annotate=None)
 
     def __len__(self) -> int:
         """Number of crops in an epoch."""
@@ -744,10 +747,11 @@ def _precision(settings: Settings, device: torch.device) -> Literal["bf16-mixed"
     return "bf16-mixed" if dtype_of(settings.dtype, device) is torch.bfloat16 else "32-true"
 
 
-def _normalised(description: Description, sample: Sample) -> Float[Tensor, "c h w"]:
-    """The image as the network will see it, in half precision to save memory."""
+def _normalised(description: Description, sample: Sample) -> Float[Tensor, "c i j"]:
+    """The image as the network will see it, at the model's scale, in half precision to save memory."""
     pixels = as_channels(sample.image, description.channels, sample.name)
-    return torch.from_numpy(description.normalisation(pixels)).permute(2, 0, 1).clamp(-6e4, 6e4).half()
+    image = torch.from_numpy(description.normalisation(pixels)).permute(2, 0, 1)[None]
+    return rescaled(image, description.scale)[0].clamp(-6e4, 6e4).half()
 
 
 def _check_classes(images: Held, description: Description) -> None:

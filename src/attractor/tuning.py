@@ -17,7 +17,7 @@ from attractor.evaluation import metric_named, score_pair
 from attractor.methods.contract import each_changed
 from attractor.metrics import METRICS
 from attractor.metrics.metric import Scores
-from attractor.prediction.image import Segmenter
+from attractor.prediction.image import Segmenter, resized
 
 TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their maps take some 700 MB
 
@@ -68,7 +68,8 @@ def tune(
     ]
 
     def mean_score() -> float:
-        pairs = zip(samples, itertools.chain.from_iterable(map(method.group, maps)), strict=True)
+        found = itertools.chain.from_iterable(map(method.group, maps))
+        pairs = ((sample, resized(one, sample.labels.shape)) for sample, one in zip(samples, found, strict=True))
         scores = (score_pair(*pair, metric=metric) for pair in pairs)
         return headline([image for image in scores if image is not None])
 

@@ -200,6 +200,19 @@ def test_the_crop_covers_large_objects_twice_within_limits_and_the_image(extent,
     assert statistics.crop_size == crop
 
 
+def test_large_objects_are_shown_to_the_network_smaller():
+    areas, extents, sizes = np.array([10_000] * 3), np.array([[100, 120]] * 3), np.array([[1000, 800]])
+    large = ObjectStatistics(areas, extents, sizes)
+    assert large.typical_size == pytest.approx(112.8, abs=0.1)
+    assert large.scale == 0.27
+    small = large.scaled(large.scale)
+    assert small.typical_size == pytest.approx(30, abs=0.6)
+    assert small.extents.tolist() == [[27, 32]] * 3
+    assert small.image_sizes.tolist() == [[270, 216]]
+    assert small.scale == 1
+    assert ObjectStatistics(areas // 10, extents // 3, sizes).scale == 1
+
+
 def test_statistics_without_objects_or_images_are_defined():
     nothing = ObjectStatistics(np.zeros(0, int), np.zeros((0, 2), int), np.zeros((0, 2), int))
     assert (nothing.count, nothing.images, nothing.crop_size, nothing.min_object) == (0, 0, 256, 3)

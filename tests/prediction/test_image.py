@@ -1,15 +1,18 @@
 """From the array to its objects: devices, views, tiles and sizes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from attractor.description import Description
 from attractor.errors import InputError
+from attractor.instances import Instances
 from attractor.methods import METHODS
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings
 from attractor.model import Model
-from attractor.prediction.image import Segmenter, choose_device
+from attractor.prediction.image import Segmenter, choose_device, resized
 from attractor.prediction.tiles import tiled_maps
 
 
@@ -245,6 +248,27 @@ def test_objects_of_another_size_are_rescaled(segmenter, squares):
     assert found.labels.shape == double.shape
     assert len(found) == 6
     assert ((found.labels > 0) == (double > 0)).mean() > 0.98
+
+
+def test_a_model_of_another_scale_finds_the_same_objects_at_full_resolution(segmenter, squares):
+    half = dataclasses.replace(segmenter.model.description, scale=0.5)
+    segmenter.model.description = dataclasses.replace(half, object_size=16.0)
+    double = squares.repeat(2, 0).repeat(2, 1)
+    assert segmenter.prepared(double).shape == (1, 1, *squares.shape)
+    found = segmenter.segment(double)
+    assert (len(found), found.labels.shape) == (6, double.shape)
+    assert ((found.labels > 0) == (double > 0)).mean() > 0.98
+    smaller = segmenter.segment(squares, object_size=8.0)  # objects half as large as those of training
+    assert (len(smaller), smaller.labels.shape) == (6, squares.shape)
+
+
+def test_masks_that_overlap_are_resized_whole():
+    masks = [np.zeros((4, 4), bool), np.zeros((4, 4), bool)]
+    masks[0][:3, :3] = masks[1][1:, 1:] = True
+    found = Instances.from_masks(masks, np.ones(2, np.int32), np.array([0.9, 0.8], np.float32), (4, 4))
+    double = resized(found, (8, 8))
+    for label in (1, 2):
+        assert np.array_equal(double.mask(label), found.mask(label).repeat(2, 0).repeat(2, 1))
 
 
 def test_labels_of_an_image_do_not_depend_on_others(segmenter, squares):

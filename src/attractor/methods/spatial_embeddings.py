@@ -203,7 +203,9 @@ class SpatialEmbeddings(nn.Module):
             "initial_margin": round(0.29 * statistics.typical_size, 1),
             "min_size": statistics.min_object // 4,
         }
-        if len(statistics.class_shares) > 1:
+        if len(statistics.class_shares) == 1:
+            options["recentre"] = 2  # photographs with several classes want the grouping that GPUs have
+        else:
             options["foreground_weight"] = class_weights(statistics.class_shares)
         return {"model": {"options": options}}
 

@@ -268,12 +268,11 @@ class Segmenter:
             return Prediction(self._nothing(shape), None, clock(self.device) - start)
         source: Parts = Source(pixels, self.model.description.normalisation, self.device)
         if (factor := self._magnification(object_size)) != 1:
-            source = _rescaled(source[..., :, :], factor)
+            source = rescaled(source[..., :, :], factor)
         compute = partial(self._mapped, source, tta, name)
         group, tile = self._within_memory(compute, (source.shape[-2], source.shape[-1]), tile, name)
         between = clock(self.device)
-        found = group()
-        found = found if found.labels.shape == shape else _resized(found, shape)
+        found = resized(group(), shape)
         return Prediction(found, tile, between - start, clock(self.device) - between)
 
     def _nothing(self, shape: tuple[int, int]) -> Instances:
@@ -339,13 +338,13 @@ class Segmenter:
         pixels = self._pixels(image, name)
         if _is_constant(pixels):
             return self._nothing(pixels.shape[:2])
-        source = Source(pixels, self.model.description.normalisation, self.device)
-        (found,) = method.propose(self.maps(source, tta=tta), n)
-        return found
+        (found,) = method.propose(self.maps(self.prepared(pixels, name=name), tta=tta), n)
+        return resized(found, pixels.shape[:2])
 
-    def prepared(self, image: ArrayLike, *, name: str = "The image") -> Float[Tensor, "1 c h w"]:
-        """The image as the network wants it: normalised, a batch of one, on the device."""
-        return Source(self._pixels(image, name), self.model.description.normalisation, self.device)[..., :, :]
+    def prepared(self, image: ArrayLike, *, name: str = "The image") -> Float[Tensor, "1 c i j"]:
+        """The image as the network wants it: normalised, at the model's scale, a batch of one, on the device."""
+        source = Source(self._pixels(image, name), self.model.description.normalisation, self.device)
+        return rescaled(source[..., :, :], self.model.description.scale)
 
     def _pixels(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "h w c"]:
         try:
@@ -433,14 +432,15 @@ class Segmenter:
         return InputError(f"{self.model.description.method} has no test-time augmentation; leave --tta out.")
 
     def _magnification(self, object_size: float | None) -> float:
+        scale = self.model.description.scale
         if object_size is None:
-            return 1.0
+            return scale
         if not object_size > 0:
             raise InputError(f"The object size is {object_size}; it is a diameter in pixels, above 0.")
         trained = self.model.description.object_size
         if trained is None:
             raise InputError("This model does not say what object size it was trained on; leave the object size out.")
-        return trained / object_size
+        return scale * trained / object_size
 
 
 def clock(device: torch.device) -> float:
@@ -469,7 +469,8 @@ def _is_constant(pixels: Shaped[np.ndarray, "h w c"]) -> bool:
     return all((row == pixels[0, 0]).all() for row in pixels)
 
 
-def _rescaled(image: Float[Tensor, "1 c h w"], factor: float) -> Float[Tensor, "1 c i j"]:
+def rescaled(image: Float[Tensor, "1 c h w"], factor: float) -> Float[Tensor, "1 c i j"]:
+    """The image magnified by a factor; smoothed before it is made smaller."""
     h, w = image.shape[-2:]
     size = max(1, round(h * factor)), max(1, round(w * factor))
     if size == (h, w):
@@ -477,11 +478,20 @@ def _rescaled(image: Float[Tensor, "1 c h w"], factor: float) -> Float[Tensor, "
     return F.interpolate(image, size, mode="bilinear", antialias=factor < 1, align_corners=False)
 
 
-def _resized(found: Instances, shape: tuple[int, int]) -> Instances:
-    """The same objects on a finer or coarser grid; an object too small to keep a pixel is left out."""
+def nearest(labels: Shaped[np.ndarray, "h w"], shape: tuple[int, int]) -> Shaped[np.ndarray, "i j"]:
+    """A label image or mask on a finer or coarser grid: each pixel gets the value at its centre."""
     rows, columns = (
-        np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1)
-        for n, m in zip(shape, found.labels.shape, strict=True)
+        np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in zip(shape, labels.shape, strict=True)
     )
-    labels, kept = relabel(found.labels[np.ix_(rows, columns)])
+    return labels[np.ix_(rows, columns)]
+
+
+def resized(found: Instances, shape: tuple[int, int]) -> Instances:
+    """The same objects on a finer or coarser grid; an object too small to keep a pixel is left out."""
+    if found.labels.shape == shape:
+        return found
+    if found.masks is not None:
+        masks = [nearest(found.mask(label), shape) for label in range(1, len(found) + 1)]
+        return Instances.from_masks(masks, found.classes, found.scores, shape)
+    labels, kept = relabel(nearest(found.labels, shape))
     return Instances(labels, found.classes[kept - 1], found.scores[kept - 1])
