@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +32,7 @@ def models() -> None:
     from attractor.tables import plain_table  # loads numpy
 
     table = plain_table()
-    for name in ("model", "method", "classes", "object size", "file"):
+    for name in ("model", "method", "classes", "object size", "score on test images", "file"):
         table.add_column(name, overflow="fold")  # a name that is cut off cannot be typed
     remarks = []
     for name, path in MODELS.items():
@@ -40,21 +40,28 @@ def models() -> None:
         size = f"{description.object_size:g} px" if description.object_size else "any"
         classes = ", ".join(description.class_names)
         file = f"{path.stat().st_size / 1e6:.1f} MB"
-        table.add_row(name, description.method, classes, size, file)
-        remarks.append(f"{name}: {description.about} {_scores_in_words(description.scores)}".strip())
+        table.add_row(name, description.method, classes, size, _test_score(description.scores), file)
+        remarks.append(f"{name}: {description.about}".strip())
     show(table)
+    say("Scores are with 95 % intervals, on images that training and tuning never saw.")
     for remark in remarks:
         Console().print(remark, markup=False, emoji=False, highlight=False)
 
 
-def _scores_in_words(scores: Mapping[str, object]) -> str:
-    """Scores of each set of images, as in "Scores on test images: mean .55, ap50 .80."."""
-    sets = [(name, values) for name, values in sorted(scores.items()) if isinstance(values, dict)]
-    return " ".join(
-        f"Scores on {name} images: {', '.join(f'{key} {share(value)}' for key, value in values.items())}."
-        for name, values in sets
-        if all(isinstance(value, int | float) for value in values.values())
-    )
+def _test_score(scores: Mapping[str, object]) -> str:
+    """A line for each score on test images, as in "AP .50 .814 (.782-.845)"; a dash if none is known."""
+    test = scores.get("test")
+    if not isinstance(test, dict):
+        return "-"
+    values = {name: numbers for name, numbers in test.items() if isinstance(numbers, list) and len(numbers) == 3}
+    lines = [f"{name} {value} ({low}-{high})" for name, (value, low, high) in _shares(values)]
+    return "\n".join(lines) or "-"
+
+
+def _shares(values: Mapping[str, list[float]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each score and its interval in four characters."""
+    for name, numbers in values.items():
+        yield name, tuple(share(number) for number in numbers)
 
 
 STRANGE = "immunohistochemistry"  # the picture of scikit-image in a stain that no training image has
