@@ -31,7 +31,12 @@ PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- scores: ([^>]+?) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
 # metric to its columns: name in the table, list in the summary, place in it
 COLUMNS = {
-    "average_precision": {"AP .50": ("by_image", 0), "AP .75": ("by_image", 5), "AP .90": ("by_image", 8)},
+    "average_precision": {
+        "AP .50": ("by_image", 0),
+        "AP .75": ("by_image", 5),
+        "AP .90": ("by_image", 8),
+        "mean AP": ("mean_average_precision", None),
+    },
     "coco": {"AP": ("AP", None), "AP50": ("AP50", None), "AP75": ("AP75", None)},
 }
 
@@ -79,7 +84,8 @@ def table(names: list[str]) -> str:
                 _cell(row[column], several and row[column][0] == top) for column, top in zip(columns, best, strict=True)
             ]
             label = f"{group} ({first['images']})" if name == names[0] else ""
-            lines.append([label, *([name] if several else []), *cells])
+            who = f"`{name}`" if name in MODELS else name
+            lines.append([label, *([who] if several else []), *cells])
     lines.insert(1, ["---"] * len(lines[0]))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -538,15 +538,18 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
         monkeypatch.delitem(MODELS, name)
     answer = attractor_command("models")
     assert (answer.code, "This installation comes without models" in answer.out) == (0, True)
-    scores = {"test": {"mean": 0.612, "ap50": 0.8}, "validation": {"mean": 0.5}}
+    test = {"metric": "average_precision", "images": 9, "AP .50": [0.8, 0.75, 0.84], "AP .90": [0.312, 0.3, 0.33]}
+    scores = {"test": test, "validation": {"mean": 0.5}}
     Model.load(tiny_model).save(tmp_path / "discs.safetensors", about="Discs of everything.", scores=scores)
     monkeypatch.setitem(MODELS, "discs", tmp_path / "discs.safetensors")
     answer = attractor_command("models")
     assert answer.code == 0
     megabytes = f"{(tmp_path / 'discs.safetensors').stat().st_size / 1e6:.1f}"
-    row = ["discs", "spatial-embeddings", "object", "10", "px", megabytes, "MB"]
-    assert row in [line.split() for line in answer.out.splitlines()]
-    assert "discs: Discs of everything. Scores on test images: mean .612, ap50 .800." in answer.out
+    row = ["discs", "spatial-embeddings", "object", "10", "px", "AP", ".50", ".800", "(.750-.840)", megabytes, "MB"]
+    lines = [line.split() for line in answer.out.splitlines()]
+    assert row in lines
+    assert ["AP", ".90", ".312", "(.300-.330)"] in lines
+    assert "\ndiscs: Discs of everything.\n" in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
 
 
