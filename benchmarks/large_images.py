@@ -87,13 +87,15 @@ def main():
     tiled = {side: in_a_fresh_process(measured, side, TILE) for side in sides}
     whole = {side: in_a_fresh_process(measured, side, None) for side in sides if TILE < side <= WHOLE_UP_TO}
     print_table(f"In tiles of {TILE}, {tiled[sides[0]]['dtype']}", [row_of(r, side) for side, r in tiled.items()])
+    if not whole:  # all fit into one tile
+        return keep(given.json, {"tiled": tiled}, [])
     print_table("Whole", [row_of(r, side) for side, r in whole.items()])
     side = max(whole)
     share, n_whole, n_tiled = agreement(side)
     print(f"\n{side}x{side}, whole and in tiles: {share:.3%} of pixels agree, {n_whole} and {n_tiled} objects.")
     what = f"{side}x{side} in tiles, against the whole"
     headlines = [Headline(what, whole[side]["seconds"], tiled[side]["seconds"], "")]
-    keep(given.json, {"tiled": tiled, "whole": whole, "agreement": share}, headlines)
+    return keep(given.json, {"tiled": tiled, "whole": whole, "agreement": share}, headlines)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from tests.test_training import new_model, sample
 
 import attractor
 from attractor import runs
+from attractor.datasets import folds as divided
 from attractor.datasets.label_images import LabelImages, write_label_images
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
+from attractor.model import Model
 from attractor.recipe import read_images, recipe_for, recipe_of, write_recipe
 from attractor.training import _Clock, _Run
 
@@ -234,3 +236,64 @@ def test_a_recipe_for_large_objects_works_at_a_coarser_scale(tmp_path):
     model = runs.run(recipe_for(tmp_path / "data", QUICK), tmp_path / "out", device="cpu")
     assert model.description.scale == 0.31
     assert model.description.object_size == pytest.approx(96, abs=1)  # in pixels of the images
+
+
+def test_folds_hold_every_image_once_and_share_those_with_objects():
+    parts = divided(3, [True, False, True, True, False, True, False], seed=0)
+    assert sorted(index for part in parts for index in part) == list(range(7))
+    assert [sum(index in (0, 2, 3, 5) for index in part) for part in parts] == [2, 1, 1]
+    assert parts == divided(3, [True, False, True, True, False, True, False], seed=0)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_folds_that_cannot_be(n):
+    with pytest.raises(InputError, match=rf"data\.folds is {n}; it must be at least 2, and at most the number of images"):
+        divided(n, [True, True, False], seed=0)
+
+
+def test_folds_give_one_score_with_its_spread_and_a_model_trained_on_everything(tmp_path, caplog):
+    data, seen = write_images(tmp_path / "data", [3, 3, 3]), []
+    with pytest.MonkeyPatch.context() as patch:
+        trained = runs._trained
+
+        def watched(recipe, out, training, validation, **options):
+            seen.append((out.name, training.names, validation.names))
+            return trained(recipe, out, training, validation, **options)
+
+        patch.setattr(runs, "_trained", watched)
+        segmenter = attractor.train(data, folds=3, out=tmp_path / "out", device="cpu", changes=QUICK)
+    assert [name for name, _, _ in seen] == ["fold_1", "fold_2", "fold_3", "all_images"]
+    assert sorted(name for _, _, validation in seen[:3] for name in validation) == sorted(seen[3][1])
+    assert all(not set(training) & set(validation) for _, training, validation in seen[:3])
+    scores = segmenter.model.description.scores["validation"]
+    folds = [Model.load(tmp_path / "out" / f"fold_{k}") for k in (1, 2, 3)]
+    assert scores["mean"] == pytest.approx(np.mean([fold.description.scores["validation"]["mean"] for fold in folds]))
+    assert scores["mean deviation"] >= 0
+    assert "Over 3 folds the mean AP is" in caplog.text
+    chosen = segmenter.model.method.thresholds
+    assert chosen == {name: np.median([fold.method.thresholds[name] for fold in folds]) for name in chosen}
+    assert (tmp_path / "out" / "recipe.toml").exists()
+
+
+def test_folds_are_resumed_where_they_were_left(tmp_path, monkeypatch):
+    data, done = write_images(tmp_path / "data", [3, 3, 3]), []
+    trained = runs._trained
+
+    def interrupted(recipe, out, *parts, **options):
+        done.append(out.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return trained(recipe, out, *parts, **options)
+
+    monkeypatch.setattr(runs, "_trained", interrupted)
+    call = {"folds": 2, "out": tmp_path / "out", "device": "cpu", "changes": QUICK}
+    with pytest.raises(KeyboardInterrupt):
+        attractor.train(data, **call)
+    attractor.train(data, **call, resume=True)
+    assert done == ["fold_1", "fold_2", "fold_2", "all_images"]
+
+
+def test_folds_divide_the_training_images_alone(tmp_path):
+    data = write_images(tmp_path / "data", [3, 3])
+    with pytest.raises(InputError, match=r"data\.folds divides data\.train"):
+        attractor.train(data, folds=2, out=tmp_path / "out", changes=[f'data.validation="{data}"'])

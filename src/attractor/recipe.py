@@ -77,6 +77,7 @@ class Data(BaseModel):
     overlap: Literal["ignore", "smaller in front", "later in front"] = "ignore"  # see `datasets.in_front`
     split_by: str | None = None  # a column of images.csv; each group of its values is split in that share
     split_seed: int = Field(default=0, ge=0, lt=2**32)
+    folds: int = Field(default=0, ge=0, le=100)  # parts that are validated on in turn; 0: only one part is
     crop: int | None = Field(
         default=None, ge=1, lt=2**31
     )  # validate on crops of this side, for methods that can find only a limited number of objects

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,11 @@ import torch
 
 from attractor.augmentation import Augmentation
 from attractor.datasets import Crops, Dataset, open_dataset, split
+from attractor.datasets import folds as divided
 from attractor.datasets.classes import WithClasses
 from attractor.datasets.held import Held, hold
 from attractor.datasets.in_front import drawn_by
-from attractor.description import Description, find_model
+from attractor.description import Description, Values, find_model
 from attractor.errors import InputError
 from attractor.model import Model
 from attractor.networks import TakesPretrainedEncoder
@@ -31,7 +33,7 @@ from attractor.normalisation import Normalisation
 from attractor.prediction.image import Segmenter
 from attractor.recipe import Data, Read, Recipe, read_images, read_recipe, recipe_for, write_recipe
 from attractor.settings import RANGES, Settings
-from attractor.wording import install
+from attractor.wording import install, share
 
 MOST_MINUTES = int(RANGES["minutes"][1])
 
@@ -44,6 +46,7 @@ def train(
     recipe: str | Path | None = None,
     minutes: float | None = None,
     start: str | None = None,
+    folds: int = 0,
     out: str | Path | None = None,
     changes: Sequence[str] = (),
     resume: bool = False,
@@ -58,6 +61,9 @@ def train(
         minutes: how long to train, whatever the epochs of the recipe: the schedule is fitted to it, and validation and
             the tuning of the result are included. Time spent reading the images beforehand does not count.
         start: name or file of a model whose weights to start from.
+        folds: parts of the images that are validated on in turn, each by a model that was trained on the others: the
+            score is then the mean over all images, and the model that comes back was trained on all of them. The time
+            is divided among these trainings. 0 for a single part to validate on.
         out: folder for everything that is written; by default `runs/NAME`, named after the data or the recipe.
         changes: keys of the recipe to change, as in "training.epochs=2".
         resume: continue the training in that folder.
@@ -93,6 +99,7 @@ def train(
     if source is None:
         raise InputError("Give the images to learn from, or a recipe that names them.")
     own = [] if minutes is None else _timed(minutes, changes)
+    own += [f"data.folds={folds}"] if folds else []
     read = functools.cache(read_images)
     if recipe is None:
         wanted = recipe_for(source, [*changes, *own], start=start, read=read)
@@ -147,6 +154,8 @@ def run(
     out = Path(out)
     _check_folder(out, recipe, resume)
     with _nothing_left_of_a_false_start(out):
+        if recipe.data.folds:
+            return _run_folds(recipe, out, resume=resume, device=device, read=read)
         if recipe.stages:
             return _run_stages(recipe, out, resume=resume, device=device, read=read)
         return _run_one(recipe, out, resume=resume, device=device, read=read)
@@ -154,11 +163,15 @@ def run(
 
 def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
     """Train by a recipe without stages; nothing is written until all data have been read."""
+    return _trained(recipe, out, *_parts(recipe, read), resume=resume, device=device)
+
+
+def _trained(recipe: Recipe, out: Path, training: Held, validation: Held, *, resume: bool, device: str) -> Model:
+    """Train on these images in a folder."""
     from attractor.training import (
         train as fit,
     )  # imports Lightning, which takes three seconds and is not always installed
 
-    training, validation = _parts(recipe, read)
     model = _new_model(recipe, training)
     _make_folder(out)
     write_recipe(out / "recipe.toml", recipe)
@@ -172,6 +185,54 @@ def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read
         resume=resume,
         device=device,
     )
+
+
+def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
+    """Train once without each part of the images, and once on all of them; each training has a folder below `out`.
+
+    The model that was trained on all images gets the thresholds that are the medians over the folds.
+    """
+    data = recipe.data
+    if isinstance(data.validation, str) or recipe.stages:
+        raise InputError(
+            "data.folds divides data.train; leave out stages, and a data set of its own in data.validation."
+        )
+    images = read(data.train, None if data.classes is None else tuple(data.classes), data.overlap)
+    parts = divided(data.folds, [bool(measured.count) for measured in images.measured], data.split_seed)
+    _make_folder(out)
+    write_recipe(out / "recipe.toml", recipe)
+    training = dataclasses.replace(recipe.training, minutes=recipe.training.minutes / (data.folds + 1))
+    own = recipe.model_copy(update={"training": training, "data": data.model_copy(update={"folds": 0})})
+
+    def trained(name: str, without: Sequence[int], validation: Sequence[int]) -> Model:
+        folder = out / name
+        if resume and (folder / "model.safetensors").exists():
+            return Model.load(folder)
+        logger.warning("%s: %s", name.replace("_", " ").capitalize(), folder)
+        left = images.part([index for index in range(len(images)) if index not in set(without)])
+        again = resume and (folder / "last.ckpt").exists()
+        return _trained(own, folder, left, images.part(validation), resume=again, device=device)
+
+    models = [trained(f"fold_{number}", part, part) for number, part in enumerate(parts, 1)]
+    final = trained("all_images", [], range(len(images)))
+    for name, value in final.method.thresholds.items():
+        median = statistics.median(model.method.thresholds[name] for model in models)
+        final.method.thresholds[name] = type(value)(median)
+    final.save(out / "model.safetensors", scores={"validation": _over_folds(models)})
+    return Model.load(out)
+
+
+def _over_folds(models: Sequence[Model]) -> Values:
+    """The mean of each score over the folds, and its standard deviation."""
+    scores = [model.description.scores["validation"] for model in models]
+    known = [score for score in scores if isinstance(score, dict)]
+    values = {name: [float(score[name]) for score in known] for name in known[0]}  # type: ignore[arg-type]
+    means: Values = {name: statistics.mean(each) for name, each in values.items()}
+    logger.warning(
+        "Over %d folds the mean AP is %s, with a standard deviation of %s.",
+        *(len(models), share(statistics.mean(values["mean"])), share(statistics.stdev(values["mean"]))),
+    )
+    return means | {f"{name} deviation": statistics.stdev(each) for name, each in values.items()}
 
 
 def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
@@ -311,7 +372,7 @@ def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) ->
 
 def _check_folder(out: Path, recipe: Recipe, resume: bool) -> None:
     """Refuse a folder that holds another training, or that does not hold the training to be resumed."""
-    begun = out / ("recipe.toml" if recipe.stages else "last.ckpt")
+    begun = out / ("recipe.toml" if recipe.stages or recipe.data.folds else "last.ckpt")
     if not resume and begun.exists():
         raise InputError(
             f"{out}: holds a training that was begun earlier; add --resume to continue it, or give another --out."
@@ -352,10 +413,8 @@ def _nothing_left_of_a_false_start(out: Path) -> Iterator[None]:
 
 
 def _weights_in(out: Path) -> bool:
-    """Whether there is a checkpoint or a model, in the folder or in that of a stage."""
-    return any(
-        path.suffix in (".ckpt", ".safetensors") for folder in (out, *out.glob("stage_*")) for path in folder.iterdir()
-    )
+    """Whether there is a checkpoint or a model, in the folder or in that of a stage or fold."""
+    return any(path.suffix in (".ckpt", ".safetensors") for path in (*out.glob("*"), *out.glob("*/*")))
 
 
 def _differences(old: Recipe, new: Recipe) -> list[str]:

@@ -26,6 +26,10 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(metavar="N", help="Train for N minutes, whatever the epochs of the recipe.")
     ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(metavar="N", help="Validate on N parts in turn, then train on all images."),
+    ] = 0,
     split: Split = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the --out folder.")] = False,
     device: Device = "auto",
@@ -47,6 +51,7 @@ def train(
         recipe=recipe,
         minutes=minutes,
         start=start,
+        folds=folds,
         out=folder,
         changes=changes or (),
         resume=resume,

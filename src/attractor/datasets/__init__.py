@@ -182,3 +182,23 @@ def split(dataset: Dataset, share: float, seed: int, by: str | None = None) -> t
     validation = {order[position] for position in spaced}
     training = [index for index in range(len(dataset)) if index not in validation]
     return Subset(dataset, training), Subset(dataset, sorted(validation))
+
+
+def folds(n: int, full: Sequence[bool], seed: int) -> list[list[int]]:
+    """The images in n parts of about equal size, each with its share of those that have objects.
+
+    Args:
+        n: parts, from 2 to the number of images with objects.
+        full: for each image, whether it has an object.
+        seed: another one gives other parts.
+
+    Raises:
+        InputError: if there are fewer images with objects than parts.
+    """
+    if not 2 <= n <= sum(full):
+        raise InputError(
+            f"data.folds is {n}; it must be at least 2, and at most the number of images with objects, {sum(full)}."
+        )
+    order = np.random.default_rng(seed).permutation(len(full))
+    order = order[np.argsort(~np.asarray(full)[order], kind="stable")]  # those with objects first
+    return [sorted(order[part::n].tolist()) for part in range(n)]
