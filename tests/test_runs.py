@@ -247,7 +247,7 @@ def test_folds_hold_every_image_once_and_share_those_with_objects():
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_folds_that_cannot_be(n):
-    with pytest.raises(InputError, match=rf"data\.folds is {n}; it must be at least 2, and at most the number of images"):
+    with pytest.raises(InputError, match=rf"data\.folds is {n}; it must be at least 2, and at most"):
         divided(n, [True, True, False], seed=0)
 
 
