@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +16,14 @@ from attractor.datasets import Dataset, Sample, open_dataset
 from attractor.datasets.classes import renumbered_objects
 from attractor.errors import InputError
 from attractor.instances import Instances
+from attractor.likeness import Strangers, traits
 from attractor.metrics import METRICS, Metric
 from attractor.metrics.metric import Overview, Pair, Row, Scores, Summary, Table
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
 from attractor.tables import as_text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,14 +134,22 @@ def evaluate_model(
         model = Segmenter(Model.load(model), dtype="float32")
     model.check_options(tta=tta, n_proposals=scoring.n_proposals)
 
+    description = model.model.description
+    strangers = Strangers(description.seen)
+
     def watched() -> Iterator[tuple[Sample, Instances]]:
-        for pair in scored_by(metric, model, dataset, tta=tta):
-            yield pair
+        for sample, found in scored_by(metric, model, dataset, tta=tta):
+            if description.seen:
+                strangers.look_at(traits(sample.image, sample.labels, description.normalisation))
+            yield sample, found
             report()
 
-    return evaluate(
+    scores = evaluate(
         watched(), by=groups, column=by or "", class_names=dataset.class_names, metric=metric, results=results
     )
+    if note := strangers.in_words():
+        logger.warning(note)
+    return scores
 
 
 def scored_by(

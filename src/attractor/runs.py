@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from attractor import likeness
 from attractor.augmentation import Augmentation
 from attractor.datasets import Crops, Dataset, open_dataset, split
 from attractor.datasets import folds as divided
@@ -35,6 +36,7 @@ from attractor.recipe import Data, Read, Recipe, read_images, read_recipe, recip
 from attractor.settings import RANGES, Settings
 from attractor.wording import install, share
 
+MOST_LOOKED_AT = 200  # images whose traits a model remembers
 MOST_MINUTES = int(RANGES["minutes"][1])
 
 logger = logging.getLogger(__name__)
@@ -259,16 +261,18 @@ def _new_model(recipe: Recipe, training: Held) -> Model:
     """The model that a recipe describes, with the weights it starts from."""
     section = recipe.model
     _check_names(section.classes, training.class_names, "model.classes")
+    normalisation = Normalisation(**dataclasses.asdict(section.normalisation))
     description = Description(
         method=section.method,
         network=section.network,
         channels=section.channels,
         class_names=tuple(section.classes or training.class_names),
-        normalisation=Normalisation(**dataclasses.asdict(section.normalisation)),
+        normalisation=normalisation,
         options=section.options,
         network_options=section.network_options,
         object_size=round(training.statistics.typical_size, 1),
         scale=section.scale,
+        seen=_seen(training, normalisation),
         upright=recipe.augmentation.upright,
         recipe=recipe.model_dump(mode="json"),
         about=section.about,
@@ -280,6 +284,12 @@ def _new_model(recipe: Recipe, training: Held) -> Model:
     if section.start is not None:
         _begin_with(model, Model.load(section.start))
     return model
+
+
+def _seen(training: Held, normalisation: Normalisation) -> likeness.Ranges:
+    """The ranges of the traits of the training images; of many, some that are spread evenly."""
+    some = (training[index] for index in range(0, len(training), -(-len(training) // MOST_LOOKED_AT)))
+    return likeness.ranges(likeness.traits(sample.image, sample.labels, normalisation) for sample in some)
 
 
 # ------------------------------------------------------------------------ data

@@ -1,0 +1,90 @@
+"""What images are like, to notice those that are unlike what a model has learned from.
+
+Traits do not depend on exposure or bit depth: the typical size of the objects in pixels, the mean brightness between
+the normalisation's two percentiles, and the contrast of neighbouring pixels in units of that of the whole image, which
+is low where an image is blurred and high where it is noisy.
+
+Shapes: `h` rows, `w` columns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from jaxtyping import Int32, Shaped
+
+from attractor.instances import areas
+from attractor.normalisation import Normalisation
+from attractor.wording import counted
+
+Traits = dict[str, float]
+Ranges = dict[str, tuple[float, float]]
+MARGINS = {"object size": 1.25, "brightness": 1.2, "sharpness": 1.2}  # factors by which an image may lie outside
+
+
+def traits(
+    image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "h w"], normalisation: Normalisation
+) -> Traits:
+    """The traits of an image; without objects, it has no object size."""
+    grey = normalisation(image).mean(axis=2).clip(0, 1)
+    spread = max(float(grey.std()), 1e-6)
+    steps = [float(np.diff(grey, axis=axis).std()) for axis in (0, 1) if grey.shape[axis] > 1]
+    found = {"brightness": float(grey.mean()), "sharpness": float(np.mean(steps or [0.0])) / spread}
+    size = areas(labels, int(labels.max(initial=0)))
+    size = size[size > 0]
+    return ({"object size": float(np.median(2 * np.sqrt(size / np.pi)))} if len(size) else {}) | found
+
+
+def ranges(images: Iterable[Traits]) -> Ranges:
+    """The lowest and the highest value of each trait."""
+    every = list(images)
+    known = {name: [one[name] for one in every if name in one] for name in MARGINS}
+    return {name: (min(values), max(values)) for name, values in known.items() if values}
+
+
+def outside(one: Traits, seen: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The traits of an image that lie clearly outside those of training."""
+    places = {name: (one[name], *seen[name]) for name in one.keys() & seen.keys()}
+    return [n for n, (value, low, high) in places.items() if not low / MARGINS[n] <= value <= high * MARGINS[n]]
+
+
+class Strangers:
+    """Counts images that are unlike those of training."""
+
+    def __init__(self, seen: Mapping[str, tuple[float, float]]) -> None:
+        """Begin to count.
+
+        Args:
+            seen: the ranges of the traits in training; nothing is strange if it is empty.
+        """
+        self.seen, self.n, self.strange = seen, 0, 0
+        self.reasons: Counter[str] = Counter()
+
+    def look_at(self, one: Traits) -> None:
+        """Count an image."""
+        reasons = outside(one, self.seen)
+        self.n += 1
+        self.strange += bool(reasons)
+        self.reasons.update(_reason(name, one[name], *self.seen[name]) for name in reasons)
+
+    def in_words(self) -> str:
+        """A sentence on the images that are strange, and what to do; empty if there are none."""
+        if not self.strange:
+            return ""
+        reasons = ", ".join(f"{reason} ({n})" for reason, n in self.reasons.most_common())
+        return (
+            f"{counted(self.strange, 'image')} of {self.n:,} unlike those that the model was trained on: {reasons}. "
+            "If the scores are low, give --object-size where sizes differ, or train on such images with --from."
+        )
+
+
+def _reason(name: str, value: float, low: float, high: float) -> str:
+    """How an image differs by a trait."""
+    words = {
+        "object size": (f"objects smaller than {low:.0f} pixels", f"objects larger than {high:.0f} pixels"),
+        "brightness": ("darker", "brighter"),
+        "sharpness": ("more blurred", "noisier or sharper"),
+    }
+    return words[name][value > high]
