@@ -18,6 +18,7 @@ from skimage.measure import regionprops_table
 
 from attractor.errors import InputError
 from attractor.instances import Instances
+from attractor.kernels.hulls import hull_areas
 
 Column: TypeAlias = list[int] | list[float] | list[str]
 Values: TypeAlias = Shaped[np.ndarray, " k"]
@@ -31,7 +32,6 @@ _NAMES = {  # from scikit-image's names to our columns
     "axis_major_length": "major_axis",
     "axis_minor_length": "minor_axis",
     "orientation": "orientation",
-    "solidity": "solidity",
     "centroid-0": "centroid_row",
     "centroid-1": "centroid_column",
     "bbox-0": "min_row",
@@ -39,8 +39,8 @@ _NAMES = {  # from scikit-image's names to our columns
     "bbox-2": "max_row",
     "bbox-3": "max_column",
 }
-_SHAPE = ("label", "area", "axis_major_length", "axis_minor_length", "orientation", "solidity", "centroid", "bbox")
-_INTENSITY = {"intensity_mean": "mean_intensity", "intensity_max": "max_intensity"}
+_COLUMNS = ("label", "area", "major_axis", "minor_axis", "orientation", "solidity", *list(_NAMES.values())[5:])
+_SHAPE = ("label", "area", "axis_major_length", "axis_minor_length", "orientation", "centroid", "bbox")
 
 
 def object_table(
@@ -78,13 +78,14 @@ def object_table(
     _check(image, labels, pixel_size)
     shape = {_NAMES[name]: values for name, values in regionprops_table(labels, properties=_SHAPE).items()}
     rows = shape["label"] - 1  # of the objects that have a pixel
+    shape["solidity"] = shape["area"] / hull_areas(labels, len(instances))[rows]
     columns: dict[str, Values] = {
         "label": shape["label"],
         "class": np.array([class_names[number - 1] for number in instances.classes[rows]], object),
         "score": instances.scores[rows],
         "area": shape["area"],
         "perimeter": perimeters(labels, len(instances))[rows],
-        **{name: shape[name] for name in _NAMES.values()},
+        **{name: shape[name] for name in _COLUMNS},
         **(_intensities(image, labels) if image is not None else {}),
     }
     if pixel_size is not None:
@@ -143,11 +144,19 @@ def check_pixel_size(pixel_size: tuple[float, ...]) -> None:
 
 
 def _intensities(image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "h w"]) -> dict[str, Values]:
-    """Mean and maximum of each channel."""
-    found = regionprops_table(labels, image, tuple(_INTENSITY))
-    if image.shape[2] == 1:
-        return {ours: found[f"{theirs}-0"] for theirs, ours in _INTENSITY.items()}
-    return {f"{ours}_{c}": found[f"{theirs}-{c}"] for theirs, ours in _INTENSITY.items() for c in range(image.shape[2])}
+    """Mean and maximum of each channel; much faster than scikit-image's, which looks at object after object."""
+    inside = np.flatnonzero(labels)
+    order = inside[np.argsort(labels.ravel()[inside], kind="stable")]
+    starts = np.flatnonzero(np.diff(labels.ravel()[order], prepend=0))
+    columns: dict[str, Values] = {}
+    for c, channel in enumerate(np.moveaxis(image, -1, 0)):
+        values, suffix = channel.ravel()[order], f"_{c}" if image.shape[2] > 1 else ""
+        if not len(values):
+            values, starts = np.zeros(0), np.zeros(0, int)
+        counts = np.diff(starts, append=len(values))
+        columns[f"mean_intensity{suffix}"] = np.add.reduceat(values, starts, dtype=np.float64) / counts
+        columns[f"max_intensity{suffix}"] = np.maximum.reduceat(values, starts)
+    return dict(sorted(columns.items(), key=lambda column: "max" in column[0]))
 
 
 def _in_micrometres(
