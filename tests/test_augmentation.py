@@ -132,3 +132,17 @@ def test_stains_change_each_by_itself():
 def test_grey_images_have_no_stains():
     image = torch.rand(1, 5, 6, generator=generator())
     assert torch.equal(dataclasses.replace(STILL, stain=0.5).intensity(image, generator()), image)
+
+
+def test_texture_makes_patches_lighter_and_darker_and_all_channels_alike():
+    image = torch.ones(2, 64, 64)
+    textured = dataclasses.replace(STILL, texture=0.5)
+    changed = [textured.intensity(image, generator(seed)) for seed in range(12)]
+    is_changed = [not torch.equal(crop, image) for crop in changed]
+    assert 2 <= sum(is_changed) <= 10  # about half of them
+    for crop in (crop for crop, is_other in zip(changed, is_changed, strict=True) if is_other):
+        assert torch.equal(crop[0], crop[1])
+        assert crop.min() > 0
+        assert crop.min() < 1 < crop.max()
+        steps = crop[0].diff(dim=0).abs().mean()
+        assert steps < crop[0].std()  # neighbours are more alike than pixels far apart

@@ -49,7 +49,9 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
     "blur": (0, 100),
     "invert": (0, 1),
     "stain": (0, 10),
+    "texture": (0, 10),
 }
+FINEST_PATCH, COARSEST_PATCH = 2.0, 16.0  # pixels: see `texture`
 UPRIGHT_ANGLE = math.radians(5)  # how far off the horizontal a photograph may be
 
 
@@ -69,9 +71,9 @@ class Augmentation:
     noise: float = 0.05  # largest standard deviation of Gaussian noise
     blur: float = 1.0  # largest standard deviation of Gaussian blur in pixels, in half of the crops
     invert: float = 0.0  # share of the crops whose intensities are inverted
-    stain: float = (
-        0.0  # of colour images: factor of each stain, haematoxylin, eosin, rest, between 1 - this and 1 + this
-    )
+    # in half of the crops, the intensity is multiplied by a patchy factor: largest deviation of its logarithm
+    texture: float = 0.0
+    stain: float = 0.0  # amount of haematoxylin, eosin and the rest in colour images: up to this share more or less
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming the setting."""
@@ -130,6 +132,8 @@ class Augmentation:
         image = torch.where(image > 0, image.clamp(min=1e-6) ** gamma, image)
         contrast = (1 + draw(1, self.contrast)) * (1 + draw(c, self.colour))
         image = (image - 0.5) * contrast + 0.5 + draw(1, self.brightness) + draw(c, self.colour)
+        if self.texture and _uniform(generator) < 0.5:
+            image = image * _patches(image, self.texture * _uniform(generator), generator)
         if _uniform(generator) < self.invert:
             image = 1 - image
         if self.blur and _uniform(generator) < 0.5:
@@ -184,6 +188,15 @@ def _blurred(image: Float[Tensor, "c h w"], sigma: float) -> Float[Tensor, "c h 
     weights = weights / weights.sum()
     padded = F.pad(image[:, None], (reach, reach, reach, reach), mode="reflect")
     return F.conv2d(F.conv2d(padded, weights[None, None, None]), weights[None, None, :, None])[:, 0]
+
+
+def _patches(image: Float[Tensor, "c h w"], deviation: float, generator: torch.Generator) -> Float[Tensor, "1 h w"]:
+    """A factor around 1 that is the same for all channels, in patches of some 2 to 16 pixels across."""
+    side = FINEST_PATCH * (COARSEST_PATCH / FINEST_PATCH) ** _uniform(generator)
+    shape = [max(2, round(n / side)) for n in image.shape[-2:]]
+    field = torch.randn(1, 1, *shape, generator=generator)
+    field = F.interpolate(field, image.shape[-2:], mode="bicubic", align_corners=True)[0]
+    return (deviation * field).exp().to(image.device)
 
 
 def _restained(image: Float[Tensor, "3 h w"], change: Float[Tensor, "3 1 1"]) -> Float[Tensor, "3 h w"]:
