@@ -243,6 +243,21 @@ def test_how_long_a_run_takes_is_said_before_its_first_step(folder, tmp_path, ca
     assert same(before, run(folder, tmp_path / "b"))  # measuring it has changed nothing
 
 
+def test_where_validation_is_faster_than_it_seemed_more_images_are_validated_on(folder, tmp_path):
+    images = open_dataset(folder)
+    wanted = training._Run(new_model(), Settings(**SETTINGS, minutes=2), training._Places(4), images, tmp_path)
+    wanted.clock.rules = True
+    wanted.validate_on(1)
+    wanted.best = 0.7
+    assert wanted.affordable(0.5) == 2  # a tenth of two minutes, twelve times
+    wanted._validate_on_more(0.9)
+    assert (len(wanted.validation), wanted.best) == (1, 0.7)
+    wanted._validate_on_more(0.3)
+    assert (len(wanted.validation), wanted.best) == (3, -1.0)
+    wanted._validate_on_more(0.001)
+    assert len(wanted.validation) == 3  # a third more is not worth another set of images
+
+
 def test_validation_images_are_spread_over_all_of_them(folder):
     images = open_dataset(folder)
     assert training._some(images, 4) is images

@@ -62,7 +62,10 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M")  # a method's maps
 Weights: TypeAlias = tuple[Tensor, ...] | list[Tensor]
-VALIDATION_SHARE = 0.1  # of a run that has a time limit
+VALIDATION_SHARE, VALIDATIONS = (
+    0.1,
+    12,
+)  # of the time of a run that time rules: the most, and into how many it is divided
 SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
 HARDLY = 100  # steps; a model that has seen fewer is hardly trained
 # pixels, labels, where labels are valid, and the sample that all of it is from
@@ -300,7 +303,7 @@ def _plan(run: _Run, crops: RandomCrops, device: torch.device) -> None:
     seconds += (settings.epochs // settings.validate_every + 2) * validation * len(run.validation)
     run.clock.rules = bool(limit) and (not settings.epochs or seconds > limit)
     if run.clock.rules:
-        run.validate_on(max(1, int(VALIDATION_SHARE * limit / 12 / validation)))  # a dozen times
+        run.validate_on(run.affordable(validation))
     epochs = counted(settings.epochs, "epoch")
     if not settings.epochs:
         steps = counted(max(1, round((1 - VALIDATION_SHARE) * limit / step)), "step")
@@ -426,7 +429,7 @@ class _Clock:
         self.limit, self.before = limit, 0.0  # seconds: of the run, 0 for no limit; spent before an interruption
         self.rules = False  # whether all epochs would take longer than that, so that time decides
         self.started: float | None = None
-        self.longest = self.validations = 0.0  # seconds: the longest validation so far, and all of them
+        self.last = self.longest = self.validations = 0.0  # seconds: the last validation, the longest, and all of them
 
     def start(self) -> None:
         if self.started is None:
@@ -456,8 +459,8 @@ class _Clock:
         """Measure a validation."""
         begun = time.monotonic()
         yield
-        seconds = time.monotonic() - begun
-        self.longest, self.validations = max(self.longest, seconds), self.validations + seconds
+        self.last = time.monotonic() - begun
+        self.longest, self.validations = max(self.longest, self.last), self.validations + self.last
 
 
 class _Run(lightning.LightningModule):
@@ -465,7 +468,8 @@ class _Run(lightning.LightningModule):
 
     def __init__(self, model: Model, settings: Settings, places: _Places, validation: Dataset, out: Path) -> None:
         super().__init__()
-        self.model, self.settings, self.places, self.validation, self.out = model, settings, places, validation, out
+        self.model, self.settings, self.places, self.out = model, settings, places, out
+        self.every = self.validation = validation  # all images, and those that are validated on
         self.best, self.best_epoch = -1.0, 0
         self.crowded = 0  # crops of this epoch with more objects than the method can find
         self.has_begun = self.has_saved = False
@@ -495,9 +499,20 @@ class _Run(lightning.LightningModule):
         ended = self._out_of_patience(self.current_epoch - 1) or self.clock.is_up()
         self.trainer.should_stop = self.has_saved and ended  # a resumed run may have ended here
 
+    def affordable(self, seconds: float) -> int:
+        """On how many images there is time to validate, if one takes so long."""
+        return max(1, int(VALIDATION_SHARE * self.clock.limit / VALIDATIONS / seconds))
+
     def validate_on(self, n: int) -> None:
         """Validate on so many of the images only."""
-        self.validation = _some(self.validation, n)
+        self.validation = _some(self.every, n)
+
+    def _validate_on_more(self, seconds: float) -> None:
+        """Validate on more images from now on where it took less time than it seemed with untrained weights."""
+        n = min(len(self.every), self.affordable(seconds / len(self.validation)))
+        if n >= 2 * len(self.validation) and self.clock.share() < 0.5:
+            self.validate_on(n)
+            self.best = -1.0  # scores on other images do not compare
 
     def seconds_of_a_validation(self) -> float:
         """How long it takes on a single image, with the present weights."""
@@ -615,6 +630,8 @@ class _Run(lightning.LightningModule):
         if score > self.best or not self.best:  # as long as nothing is found, the latest is as good as any
             self.best, self.best_epoch = score, self.current_epoch
             self.kept.save(self.out / "best.safetensors")
+        if self.clock.rules:
+            self._validate_on_more(self.clock.last)
         if self._out_of_patience(self.current_epoch):
             self.trainer.should_stop = True
 
@@ -653,7 +670,7 @@ class _Run(lightning.LightningModule):
         self.has_saved = True
         self.best, self.best_epoch, self.clock.before = progress.best, progress.best_epoch, progress.seconds
         self.clock.rules = progress.timed
-        self.validate_on(progress.validated or len(self.validation))
+        self.validate_on(progress.validated or len(self.every))
         self.kept.method.thresholds.update(progress.thresholds)
         self.places.epoch = progress.next_epoch  # the first crops are fetched before the epoch is announced
 
