@@ -8,13 +8,14 @@ from tests.test_training import new_model, sample
 
 import attractor
 from attractor import runs
+from attractor.clock import Clock
 from attractor.datasets import folds as divided
 from attractor.datasets.label_images import LabelImages, write_label_images
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.model import Model
 from attractor.recipe import read_images, recipe_for, recipe_of, write_recipe
-from attractor.training import _Clock, _Run
+from attractor.training import _Run
 
 QUICK = [
     "training.epochs=1",
@@ -126,7 +127,7 @@ def test_a_training_ends_when_its_time_is_over(tmp_path, monkeypatch):
         return step(self, batch, index)
 
     monkeypatch.setattr(_Run, "training_step", training_step)
-    monkeypatch.setattr(_Clock, "_used", lambda self: len(steps) / 4)  # a step is a quarter of the time
+    monkeypatch.setattr(Clock, "_used", lambda self: len(steps) / 4)  # a step is a quarter of the time
     long = ["training.epochs=900", "training.crops_per_epoch=600", "training.warmup=0.0"]
     segmenter = attractor.train(data, minutes=1, out=tmp_path / "out", device="cpu", changes=[*QUICK, *long])
     assert len(steps) == 4
@@ -139,7 +140,7 @@ def test_a_training_ends_when_its_time_is_over(tmp_path, monkeypatch):
 def test_a_clock_sets_time_aside_for_validation(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    clock = _Clock(60.0)
+    clock = Clock(60.0)
     clock.rules = True
     clock.start()
     now[0] += 10
@@ -149,12 +150,12 @@ def test_a_clock_sets_time_aside_for_validation(monkeypatch):
     now[0] += 30
     assert clock.is_up()
     assert not clock.allows_validation()  # another one would make it 10 of 45 seconds
-    assert not _Clock(0.0).is_up()  # no limit
+    assert not Clock(0.0).is_up()  # no limit
 
 
 def test_while_the_epochs_fit_into_the_time_the_clock_does_not_change_the_schedule(monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
-    clock = _Clock(60.0)
+    clock = Clock(60.0)
     clock.before = 30.0
     assert clock.share() == 0
     assert clock.allows_validation()

@@ -8,6 +8,8 @@ import torch
 
 from attractor import training
 from attractor.augmentation import Augmentation
+from attractor.batches import Places, RandomCrops, collate, image_weights, normalised
+from attractor.checkpoints import read_checkpoint
 from attractor.datasets import Subset, open_dataset, split
 from attractor.datasets.held import hold
 from attractor.datasets.label_images import write_label_images
@@ -15,7 +17,8 @@ from attractor.datasets.sample import Sample
 from attractor.description import Description
 from attractor.errors import InputError
 from attractor.model import Model
-from attractor.training import RandomCrops, Settings, collate, image_weights, train
+from attractor.settings import Settings
+from attractor.training import train
 
 SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "dtype": "float32"}
 
@@ -119,7 +122,7 @@ def test_a_hot_pixel_does_not_overflow():
     hot = dataclasses.replace(
         sample("hot"), image=image, labels=np.zeros((8, 8), np.int32), ignore=np.zeros((8, 8), bool)
     )
-    assert torch.isfinite(training._normalised(new_model().description, hot)).all()
+    assert torch.isfinite(normalised(new_model().description, hot)).all()
 
 
 def test_many_images_reach_the_worker(folder):
@@ -152,13 +155,13 @@ def test_images_that_are_too_many_to_hold_are_read_when_asked_for(folder, caplog
 
 
 def test_a_loss_that_is_not_finite_names_the_image(folder, tmp_path, monkeypatch):
-    given = training._normalised
+    given = normalised
 
     def with_one_broken(model, sample):
         image = given(model, sample)
         return image * torch.nan if sample.name == "image_2" else image
 
-    monkeypatch.setattr(training, "_normalised", with_one_broken)
+    monkeypatch.setattr("attractor.batches.normalised", with_one_broken)
     with pytest.raises(InputError, match=r"The loss stopped being finite in epoch 1 at image .*image_2"):
         run(folder, tmp_path / "out", crops_per_epoch=16)
     assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -188,7 +191,7 @@ def test_frozen_normalisation_keeps_its_statistics_and_goes_on_learning(folder, 
 def test_the_model_kept_is_the_average_if_one_is_asked_for(folder, tmp_path, monkeypatch, average):
     monkeypatch.setattr(training, "_scores", lambda *_: {"mean": 0.0})  # the last is kept
     run(folder, tmp_path / "out", average=average)
-    state = training.read_checkpoint(tmp_path / "out" / "last.ckpt")["state_dict"]
+    state = read_checkpoint(tmp_path / "out" / "last.ckpt")["state_dict"]
     kept = Model.load(tmp_path / "out" / "best.safetensors").state_dict()
     last = {name: state[f"model.{name}"] for name in kept}
     assert same(kept, last) == (average == 0.0)
@@ -221,12 +224,12 @@ def test_where_time_decides_the_run_is_planned_and_ends_with_a_model_that_works(
     assert "Training ends after 1 second: some" in caplog.text
     assert "it is hardly trained. Give it more time." in caplog.text
     assert Model.load(tmp_path / "out").description.scores["validation"]
-    progress = training.read_checkpoint(tmp_path / "out" / "last.ckpt")["attractor"]
+    progress = read_checkpoint(tmp_path / "out" / "last.ckpt")["attractor"]
     assert progress["timed"]
     assert progress["validated"] == 1
-    steps = training.read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"]
+    steps = read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"]
     run(folder, tmp_path / "out", epochs=0, minutes=0.02, resume=True)  # nothing is left of the time
-    assert training.read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == steps
+    assert read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == steps
 
 
 def test_epochs_that_take_too_long_are_cut_to_fit(folder, tmp_path, caplog):
@@ -245,7 +248,7 @@ def test_how_long_a_run_takes_is_said_before_its_first_step(folder, tmp_path, ca
 
 def test_where_validation_is_faster_than_it_seemed_more_images_are_validated_on(folder, tmp_path):
     images = open_dataset(folder)
-    wanted = training._Run(new_model(), Settings(**SETTINGS, minutes=2), training._Places(4), images, tmp_path)
+    wanted = training._Run(new_model(), Settings(**SETTINGS, minutes=2), Places(4), images, tmp_path)
     wanted.clock.rules = True
     wanted.validate_on(1)
     wanted.best = 0.7
@@ -277,7 +280,7 @@ def test_where_memory_runs_out_the_batch_is_halved(folder, tmp_path, caplog, mon
     run(folder, tmp_path / "out", epochs=1, crops_per_epoch=8, batch_size=8)
     assert "batches of 8 crops; training goes on with batches of 4" in caplog.text
     assert "batches of 4 crops; training goes on with batches of 2" in caplog.text
-    assert training.read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == 4
+    assert read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == 4
 
 
 def test_where_even_one_crop_is_too_much_the_cure_is_said(folder, tmp_path, monkeypatch):

@@ -10,16 +10,10 @@ import copy
 import dataclasses
 import logging
 import math
-import pickle
-import struct
 import sys
 import time
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
@@ -28,7 +22,6 @@ import lightning
 import numpy as np
 import pydantic
 import torch
-from jaxtyping import Bool, Float, Float16, Int32
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
@@ -40,18 +33,19 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from attractor.augmentation import Augmentation
-from attractor.datasets import Dataset, Sample, Subset
+from attractor.batches import Batch, Places, RandomCrops, collate, seed_of
+from attractor.checkpoints import DAMAGE, read_checkpoint, unusable
+from attractor.clock import VALIDATION_SHARE, Clock
+from attractor.datasets import Dataset, Subset
 from attractor.datasets.held import Held
-from attractor.description import Description
 from attractor.errors import InputError
 from attractor.evaluation import pair_of, predicted, score_pair
-from attractor.images import as_channels, atomic
+from attractor.images import atomic
 from attractor.methods.contract import HasCurriculum, each_changed
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
 from attractor.model import Model
 from attractor.prediction.engines import dtype_of
-from attractor.prediction.image import Segmenter, choose_device, nearest, rescaled
-from attractor.prediction.memory import free_memory
+from attractor.prediction.image import Segmenter, choose_device
 from attractor.settings import Settings
 from attractor.shortage import is_for_memory
 from attractor.truth import Objects, Truth
@@ -62,126 +56,9 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M")  # a method's maps
 Weights: TypeAlias = tuple[Tensor, ...] | list[Tensor]
-VALIDATION_SHARE, VALIDATIONS = (
-    0.1,
-    12,
-)  # of the time of a run that time rules: the most, and into how many it is divided
+VALIDATIONS = 12  # of a run that time rules, at least if each takes its share
 SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
 HARDLY = 100  # steps; a model that has seen fewer is hardly trained
-# pixels, labels, where labels are valid, and the sample that all of it is from
-Crop: TypeAlias = tuple[Tensor, Int32[Tensor, "s s"], Bool[Tensor, "s s"], Sample]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Crops to learn from."""
-
-    images: Float[Tensor, "b c h w"]
-    truth: Truth
-    names: tuple[str, ...]  # of the images the crops are from
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        truth = Truth(**{f.name: getattr(self.truth, f.name).to(device) for f in dataclasses.fields(Truth)})
-        return Batch(self.images.to(device), truth, self.names)
-
-
-class RandomCrops(torch.utils.data.Dataset[Crop]):
-    """Random crops of the training images; (seed, epoch, index) decides each."""
-
-    def __init__(
-        self,
-        model: Model,
-        images: Held,
-        settings: Settings,
-        augmentation: Augmentation,
-        device: torch.device | None = None,
-    ) -> None:
-        """Normalise the images that are held in memory; if there are too many, a crop reads its image when it is made.
-
-        If a device is given and has room for the images held, they lie there, and crops are made there.
-        """
-        self.settings, self.augmentation = settings, augmentation
-        self.source, self.description = images.source, model.description
-        scale = model.description.scale
-        sizes = [max(1, round(size * scale**2)) for size in images.statistics.image_sizes.prod(axis=1).tolist()]
-        self.weights = torch.from_numpy(image_weights(images, sizes, settings))
-        if not images.statistics.count:
-            raise InputError("None of the training images has an object, so there is nothing to learn from.")
-        _check_classes(images, self.description)
-        self.held = None if images.samples is None else [self._prepared(sample) for sample in images.samples]
-        if self.held is None:
-            logger.warning(
-                "The training images have %d million pixels, too many to hold: each crop reads its image again. More "
-                "training.workers may keep up with the network (now %d).",
-                *(sum(sizes) // 10**6, settings.workers),
-            )
-        n_bytes = sum(sizes) * (2 * model.description.channels + 5)
-        fits = device is not None and self.held is not None and 2 * n_bytes < free_memory(device)
-        self.there = [self._tensors(*held, device) for held in self.held or ()] if fits else None
-
-    @property
-    def workers(self) -> int:
-        """Processes that make crops; 0 if crops are made on a device."""
-        return 0 if self.there is not None else self.settings.workers
-
-    @staticmethod
-    def _tensors(
-        image: Float16[np.ndarray, "c h w"], sample: Sample, device: torch.device | None = None
-    ) -> tuple[Float16[Tensor, "c h w"], Int32[Tensor, "h w"], Bool[Tensor, "h w"]]:
-        """An image, its labels, and whether each pixel counts."""
-        arrays = image, sample.labels, ~sample.ignore
-        image_there, labels, valid = (torch.from_numpy(array).to(device or "cpu") for array in arrays)
-        return image_there, labels, valid
-
-    def _prepared(self, sample: Sample) -> tuple[Float16[np.ndarray, "c h w"], Sample]:
-        """The image as the network will see it, and its sample without pixels, so that they are not held twice."""
-        # arrays, since each tensor would cost the worker process a file descriptor
-        image = _normalised(self.description, sample).numpy()
-        shape = image.shape[1], image.shape[2]
-        labels, ignore = (nearest(array, shape) for array in (sample.labels, sample.ignore))
-        nothing = np.empty((*shape, 0), np.uint8)
-        return image, dataclasses.replace(sample, image=nothing, labels=labels, ignore=ignore, annotate=None)
-
-    def __len__(self) -> int:
-        """Number of crops in an epoch."""
-        return self.settings.crops_per_epoch
-
-    def __getitem__(self, place: tuple[int, int]) -> Crop:
-        """The crop of an (epoch, index)."""
-        generator = torch.Generator().manual_seed(_seed(self.settings.seed, *place))
-        i = int(torch.multinomial(self.weights, 1, generator=generator))
-        image, sample = self.held[i] if self.held is not None else self._prepared(self.source[i])
-        pixels, labels, valid = self._tensors(image, sample) if self.there is None else self.there[i]
-        centre = self._centre(sample, generator)
-        crop = self.augmentation.crop(pixels.float(), labels, valid, centre, self.settings.crop_size, generator)
-        return *crop, sample
-
-    def _centre(self, sample: Sample, generator: torch.Generator) -> tuple[float, float]:
-        """A place anywhere or, more often, one that puts an object in the middle half of the crop."""
-        by_object, row, column = torch.rand(3, generator=generator).tolist()
-        h, w = sample.labels.shape
-        if by_object >= self.settings.around_objects or not len(sample.classes):
-            return row * h, column * w
-        label = 1 + int(torch.randint(len(sample.classes), (), generator=generator))
-        rows, columns = np.nonzero(sample.labels == label)
-        if not len(rows):
-            return row * h, column * w
-        reach = self.settings.crop_size / 2
-        return rows.mean() + (row - 0.5) * reach, columns.mean() + (column - 0.5) * reach
-
-
-class _Places(torch.utils.data.Sampler[tuple[int, int]]):
-    """The (epoch, index) of each crop of the current epoch."""
-
-    def __init__(self, n: int) -> None:
-        self.n, self.epoch = n, 0
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in range(self.n))
 
 
 def _freeze_statistics(model: torch.nn.Module) -> None:
@@ -189,37 +66,6 @@ def _freeze_statistics(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) -> Float[np.ndarray, " m"]:
-    """How often each image is drawn: in proportion to the square root of the crops it holds, and of its group's rarity.
-
-    With `settings.balance`, a group of images that is n times as large as another is drawn sqrt(n) times as often.
-    """
-    crops = np.array([max(1.0, size / settings.crop_size**2) for size in sizes])
-    weights = np.sqrt(crops)
-    if settings.balance:
-        if settings.balance not in dataset.columns:
-            raise InputError(
-                f'training.balance is "{settings.balance}", but images.csv has '
-                f"{', '.join(dataset.columns) or 'no columns (is it there?)'}; name one of them, or leave it out."
-            )
-        groups = np.array([dataset.columns[settings.balance].get(name, "") for name in dataset.names])
-        for group in np.unique(groups):
-            weights[groups == group] /= np.sqrt(weights[groups == group].sum())
-    shares: Float[np.ndarray, " m"] = weights / weights.sum()
-    return shares
-
-
-def collate(crops: Sequence[Crop]) -> Batch:
-    """Crops as a batch; rows of classes are padded with 0."""
-    images, labels, valid, samples = zip(*crops, strict=True)
-    most = max(1, *(len(sample.classes) for sample in samples))
-    classes = torch.zeros(len(samples), most, dtype=torch.int64)
-    for row, sample in zip(classes, samples, strict=True):
-        row[: len(sample.classes)] = torch.from_numpy(np.asarray(sample.classes, np.int64))
-    truth = Truth(torch.stack(labels), classes, torch.stack(valid))
-    return Batch(torch.stack(images), truth, tuple(sample.name for sample in samples))
 
 
 def train(
@@ -245,7 +91,7 @@ def train(
     out = Path(out)
     chosen = choose_device(device)
     crops = RandomCrops(model, training, settings, augmentation, chosen if chosen.type == "cuda" else None)
-    run = _Run(model, settings, _Places(settings.crops_per_epoch), validation, out)
+    run = _Run(model, settings, Places(settings.crops_per_epoch), validation, out)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     run.clock.start()
     if not resume:
@@ -362,50 +208,10 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
             trainer.fit(run, loader, ckpt_path=checkpoint, weights_only=True)
         except InputError:
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             if checkpoint is not None and not run.has_begun:
-                raise _unusable(checkpoint, error) from error
+                raise unusable(checkpoint, error) from error
             raise
-
-
-# What reading a damaged checkpoint raises, in zipfile, pickle, torch or Lightning.
-_DAMAGE = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(TypeError, ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error),
-)
-
-
-def read_checkpoint(path: Path) -> dict[str, object]:
-    """What a checkpoint holds; reading it runs no code.
-
-    Raises:
-        InputError: if it is damaged; the message says what to do.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
-            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-                raise zipfile.BadZipFile("it is compressed, which torch never does")
-            if broken := archive.testzip():
-                raise zipfile.BadZipFile(f"{broken} is not what was written")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict):
-            raise TypeError("it holds no training")
-    except _DAMAGE as error:
-        raise _unusable(path, error) from error
-    return content
-
-
-def _unusable(path: Path, error: BaseException) -> InputError:
-    """The error for a checkpoint that training cannot continue from."""
-    reason = "".join(filter(str.isprintable, next(iter(str(error).splitlines()), ""))) or "it ends too early"
-    if isinstance(error, pickle.UnpicklingError):  # whose advice is to let it run code
-        reason = "it holds something other than numbers"
-    best = path.with_name("best.safetensors")
-    cure = f", or add --from {best} to start from the best weights so far" if best.exists() else ""
-    return InputError(
-        f"{path}: training cannot continue from this checkpoint, which is damaged or of another version "
-        f"({reason[:100]}). Remove it and start the training without --resume{cure}."
-    )
 
 
 class _Progress(pydantic.BaseModel):
@@ -422,51 +228,10 @@ class _Progress(pydantic.BaseModel):
     thresholds: dict[str, int | float]
 
 
-class _Clock:
-    """How much of a run's time is spent; part of it is set aside for the validations at its end."""
-
-    def __init__(self, limit: float) -> None:
-        self.limit, self.before = limit, 0.0  # seconds: of the run, 0 for no limit; spent before an interruption
-        self.rules = False  # whether all epochs would take longer than that, so that time decides
-        self.started: float | None = None
-        self.last = self.longest = self.validations = 0.0  # seconds: the last validation, the longest, and all of them
-
-    def start(self) -> None:
-        if self.started is None:
-            self.started = time.monotonic()
-
-    def spent(self) -> float:
-        return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
-
-    def _used(self) -> float:
-        """The share of the time for steps that is over."""
-        aside = min(3 * self.longest, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
-        return min(self.spent() / (self.limit - aside), 1.0) if self.limit else 0.0
-
-    def share(self) -> float:
-        """The share of the time for steps that is over, if time decides; else 0."""
-        return self._used() if self.rules else 0.0
-
-    def is_up(self) -> bool:
-        return self._used() >= 1
-
-    def allows_validation(self) -> bool:
-        """Whether another validation keeps all of them together within their share of the time, if time decides."""
-        return not self.rules or self.validations + self.longest <= VALIDATION_SHARE * self.spent()
-
-    @contextmanager
-    def validating(self) -> Iterator[None]:
-        """Measure a validation."""
-        begun = time.monotonic()
-        yield
-        self.last = time.monotonic() - begun
-        self.longest, self.validations = max(self.longest, self.last), self.validations + self.last
-
-
 class _Run(lightning.LightningModule):
     """The loop's steps: loss, optimiser, schedule, and validation after each epoch."""
 
-    def __init__(self, model: Model, settings: Settings, places: _Places, validation: Dataset, out: Path) -> None:
+    def __init__(self, model: Model, settings: Settings, places: Places, validation: Dataset, out: Path) -> None:
         super().__init__()
         self.model, self.settings, self.places, self.out = model, settings, places, out
         self.every = self.validation = validation  # all images, and those that are validated on
@@ -477,7 +242,7 @@ class _Run(lightning.LightningModule):
         self.average = None
         if settings.average:
             self.average = AveragedModel(model, multi_avg_fn=_drawn_to(settings.average), use_buffers=True)
-        self.clock = _Clock(60 * settings.minutes)
+        self.clock = Clock(60 * settings.minutes)
 
     @property
     def kept(self) -> Model:
@@ -562,7 +327,7 @@ class _Run(lightning.LightningModule):
         return batch.to(device)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        torch.manual_seed(_seed(self.settings.seed, self.current_epoch, index, -1))  # for dropout
+        torch.manual_seed(seed_of(self.settings.seed, self.current_epoch, index, -1))  # for dropout
         self.crowded += _crowded(batch.truth, self.model.method.max_instances)
         maps = self.model(batch.images.contiguous(memory_format=self._layout()))
         terms = self.model.method.loss(maps, batch.truth)
@@ -762,25 +527,3 @@ def _checkpoint(out: Path) -> Path:
 def _precision(settings: Settings, device: torch.device) -> Literal["bf16-mixed", "32-true"]:
     """Lightning's name for the dtype of the network."""
     return "bf16-mixed" if dtype_of(settings.dtype, device) is torch.bfloat16 else "32-true"
-
-
-def _normalised(description: Description, sample: Sample) -> Float[Tensor, "c i j"]:
-    """The image as the network will see it, at the model's scale, in half precision to save memory."""
-    pixels = as_channels(sample.image, description.channels, sample.name)
-    image = torch.from_numpy(description.normalisation(pixels)).permute(2, 0, 1)[None]
-    return rescaled(image, description.scale)[0].clamp(-6e4, 6e4).half()
-
-
-def _check_classes(images: Held, description: Description) -> None:
-    """Refuse objects of a class that the model lacks."""
-    for name, measured in zip(images.names, images.measured, strict=True):
-        if measured.classes.max(initial=0) > len(description.class_names):
-            raise InputError(
-                f"{name}: has class {images.class_names[measured.classes.max() - 1]}, but the model knows "
-                f"{', '.join(description.class_names)} only; train a model for all classes of the data."
-            )
-
-
-def _seed(*numbers: int) -> int:
-    """One well-mixed seed from several numbers."""
-    return int(np.random.SeedSequence([n & 0xFFFFFFFF for n in numbers]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,199 @@
+"""What a training step learns from: random crops of the annotated images, in batches.
+
+All randomness comes from (seed, epoch, index), whatever number of processes makes the crops.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float16, Int32
+from torch import Tensor
+
+from attractor.augmentation import Augmentation
+from attractor.datasets import Dataset, Sample
+from attractor.datasets.held import Held
+from attractor.description import Description
+from attractor.errors import InputError
+from attractor.images import as_channels
+from attractor.model import Model
+from attractor.prediction.image import nearest, rescaled
+from attractor.prediction.memory import free_memory
+from attractor.settings import Settings
+from attractor.truth import Truth
+
+logger = logging.getLogger(__name__)
+
+# pixels, labels, where labels are valid, and the sample that all of it is from
+Crop: TypeAlias = tuple[Tensor, Int32[Tensor, "s s"], Bool[Tensor, "s s"], Sample]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops to learn from."""
+
+    images: Float[Tensor, "b c h w"]
+    truth: Truth
+    names: tuple[str, ...]  # of the images the crops are from
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        truth = Truth(**{f.name: getattr(self.truth, f.name).to(device) for f in dataclasses.fields(Truth)})
+        return Batch(self.images.to(device), truth, self.names)
+
+
+class RandomCrops(torch.utils.data.Dataset[Crop]):
+    """Random crops of the training images; (seed, epoch, index) decides each."""
+
+    def __init__(
+        self,
+        model: Model,
+        images: Held,
+        settings: Settings,
+        augmentation: Augmentation,
+        device: torch.device | None = None,
+    ) -> None:
+        """Normalise the images that are held in memory; if there are too many, a crop reads its image when it is made.
+
+        If a device is given and has room for the images held, they lie there, and crops are made there.
+        """
+        self.settings, self.augmentation = settings, augmentation
+        self.source, self.description = images.source, model.description
+        scale = model.description.scale
+        sizes = [max(1, round(size * scale**2)) for size in images.statistics.image_sizes.prod(axis=1).tolist()]
+        self.weights = torch.from_numpy(image_weights(images, sizes, settings))
+        if not images.statistics.count:
+            raise InputError("None of the training images has an object, so there is nothing to learn from.")
+        _check_classes(images, self.description)
+        self.held = None if images.samples is None else [self._prepared(sample) for sample in images.samples]
+        if self.held is None:
+            logger.warning(
+                "The training images have %d million pixels, too many to hold: each crop reads its image again. More "
+                "training.workers may keep up with the network (now %d).",
+                *(sum(sizes) // 10**6, settings.workers),
+            )
+        n_bytes = sum(sizes) * (2 * model.description.channels + 5)
+        fits = device is not None and self.held is not None and 2 * n_bytes < free_memory(device)
+        self.there = [self._tensors(*held, device) for held in self.held or ()] if fits else None
+
+    @property
+    def workers(self) -> int:
+        """Processes that make crops; 0 if crops are made on a device."""
+        return 0 if self.there is not None else self.settings.workers
+
+    @staticmethod
+    def _tensors(
+        image: Float16[np.ndarray, "c h w"], sample: Sample, device: torch.device | None = None
+    ) -> tuple[Float16[Tensor, "c h w"], Int32[Tensor, "h w"], Bool[Tensor, "h w"]]:
+        """An image, its labels, and whether each pixel counts."""
+        arrays = image, sample.labels, ~sample.ignore
+        image_there, labels, valid = (torch.from_numpy(array).to(device or "cpu") for array in arrays)
+        return image_there, labels, valid
+
+    def _prepared(self, sample: Sample) -> tuple[Float16[np.ndarray, "c h w"], Sample]:
+        """The image as the network will see it, and its sample without pixels, so that they are not held twice."""
+        # arrays, since each tensor would cost the worker process a file descriptor
+        image = normalised(self.description, sample).numpy()
+        shape = image.shape[1], image.shape[2]
+        labels, ignore = (nearest(array, shape) for array in (sample.labels, sample.ignore))
+        nothing = np.empty((*shape, 0), np.uint8)
+        return image, dataclasses.replace(sample, image=nothing, labels=labels, ignore=ignore, annotate=None)
+
+    def __len__(self) -> int:
+        """Number of crops in an epoch."""
+        return self.settings.crops_per_epoch
+
+    def __getitem__(self, place: tuple[int, int]) -> Crop:
+        """The crop of an (epoch, index)."""
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, *place))
+        i = int(torch.multinomial(self.weights, 1, generator=generator))
+        image, sample = self.held[i] if self.held is not None else self._prepared(self.source[i])
+        pixels, labels, valid = self._tensors(image, sample) if self.there is None else self.there[i]
+        centre = self._centre(sample, generator)
+        crop = self.augmentation.crop(pixels.float(), labels, valid, centre, self.settings.crop_size, generator)
+        return *crop, sample
+
+    def _centre(self, sample: Sample, generator: torch.Generator) -> tuple[float, float]:
+        """A place anywhere or, more often, one that puts an object in the middle half of the crop."""
+        by_object, row, column = torch.rand(3, generator=generator).tolist()
+        h, w = sample.labels.shape
+        if by_object >= self.settings.around_objects or not len(sample.classes):
+            return row * h, column * w
+        label = 1 + int(torch.randint(len(sample.classes), (), generator=generator))
+        rows, columns = np.nonzero(sample.labels == label)
+        if not len(rows):
+            return row * h, column * w
+        reach = self.settings.crop_size / 2
+        return rows.mean() + (row - 0.5) * reach, columns.mean() + (column - 0.5) * reach
+
+
+class Places(torch.utils.data.Sampler[tuple[int, int]]):
+    """The (epoch, index) of each crop of the current epoch."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.epoch = n, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, index) for index in range(self.n))
+
+
+def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) -> Float[np.ndarray, " m"]:
+    """How often each image is drawn: in proportion to the square root of the crops it holds, and of its group's rarity.
+
+    With `settings.balance`, a group of images that is n times as large as another is drawn sqrt(n) times as often.
+    """
+    crops = np.array([max(1.0, size / settings.crop_size**2) for size in sizes])
+    weights = np.sqrt(crops)
+    if settings.balance:
+        if settings.balance not in dataset.columns:
+            raise InputError(
+                f'training.balance is "{settings.balance}", but images.csv has '
+                f"{', '.join(dataset.columns) or 'no columns (is it there?)'}; name one of them, or leave it out."
+            )
+        groups = np.array([dataset.columns[settings.balance].get(name, "") for name in dataset.names])
+        for group in np.unique(groups):
+            weights[groups == group] /= np.sqrt(weights[groups == group].sum())
+    shares: Float[np.ndarray, " m"] = weights / weights.sum()
+    return shares
+
+
+def collate(crops: Sequence[Crop]) -> Batch:
+    """Crops as a batch; rows of classes are padded with 0."""
+    images, labels, valid, samples = zip(*crops, strict=True)
+    most = max(1, *(len(sample.classes) for sample in samples))
+    classes = torch.zeros(len(samples), most, dtype=torch.int64)
+    for row, sample in zip(classes, samples, strict=True):
+        row[: len(sample.classes)] = torch.from_numpy(np.asarray(sample.classes, np.int64))
+    truth = Truth(torch.stack(labels), classes, torch.stack(valid))
+    return Batch(torch.stack(images), truth, tuple(sample.name for sample in samples))
+
+
+def normalised(description: Description, sample: Sample) -> Float[Tensor, "c i j"]:
+    """The image as the network will see it, at the model's scale, in half precision to save memory."""
+    pixels = as_channels(sample.image, description.channels, sample.name)
+    image = torch.from_numpy(description.normalisation(pixels)).permute(2, 0, 1)[None]
+    return rescaled(image, description.scale)[0].clamp(-6e4, 6e4).half()
+
+
+def _check_classes(images: Held, description: Description) -> None:
+    """Refuse objects of a class that the model lacks."""
+    for name, measured in zip(images.names, images.measured, strict=True):
+        if measured.classes.max(initial=0) > len(description.class_names):
+            raise InputError(
+                f"{name}: has class {images.class_names[measured.classes.max() - 1]}, but the model knows "
+                f"{', '.join(description.class_names)} only; train a model for all classes of the data."
+            )
+
+
+def seed_of(*numbers: int) -> int:
+    """One well-mixed seed from several numbers."""
+    return int(np.random.SeedSequence([n & 0xFFFFFFFF for n in numbers]).generate_state(1, np.uint64)[0] >> 1)
