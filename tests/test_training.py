@@ -140,7 +140,7 @@ def test_crops_made_on_a_device_are_the_same(folder, monkeypatch):
     for place in ((0, 0), (0, 1), (3, 2)):
         for a, b in zip(here[place][:3], there[place][:3], strict=True):
             assert torch.equal(a, b)
-    monkeypatch.setattr(training, "free_memory", lambda device: 0)
+    monkeypatch.setattr("attractor.batches.free_memory", lambda device: 0)
     assert RandomCrops(*given, torch.device("cpu")).there is None  # no room
 
 

@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 
 
 def annotated_images(
-    path: Path, crop: int | None, max_objects: int | None, classes: str | None = None, ignore_classes: bool = False
+    path: Path,
+    crop: int | None,
+    max_objects: int | None,
+    classes: str | None = None,
+    ignore_classes: bool = False,
+    overlap: str = "ignore",
 ) -> Dataset:
     """The data set at a path with the classes asked for, or crops of it; one line then says how many crops."""
     from attractor.datasets import Crops, cropped, open_dataset
     from attractor.datasets.classes import as_one_class, with_classes
+    from attractor.datasets.in_front import drawn_by
 
     if classes is not None and ignore_classes:
         raise InputError("--classes chooses classes, --ignore-classes disregards them; give one or the other.")
@@ -26,7 +32,7 @@ def annotated_images(
         dataset = with_classes(dataset, [name.strip() for name in classes.split(",") if name.strip()])
     elif ignore_classes:
         dataset = as_one_class(dataset)
-    images = cropped(dataset, crop, max_objects)
+    images = cropped(drawn_by(dataset, overlap), crop, max_objects)
     if isinstance(images, Crops):
         say(images.in_words())
     return images

@@ -32,7 +32,7 @@ def models() -> None:
     from attractor.tables import plain_table  # loads numpy
 
     table = plain_table()
-    for name in ("model", "method", "classes", "object size", "score on test images", "file"):
+    for name in ("model", "finds", "object size", "score on test images"):
         table.add_column(name, overflow="fold")  # a name that is cut off cannot be typed
     remarks = []
     for name, path in MODELS.items():
@@ -40,8 +40,8 @@ def models() -> None:
         size = f"{description.object_size:g} px" if description.object_size else "any"
         classes = ", ".join(description.class_names)
         file = f"{path.stat().st_size / 1e6:.1f} MB"
-        table.add_row(name, description.method, classes, size, _test_score(description.scores), file)
-        remarks.append(f"{name}: {description.about}".strip())
+        table.add_row(name, classes, size, _test_score(description.scores))
+        remarks.append(f"{name}: {description.method}, {file}. {description.about}".strip())
     show(table)
     say("Scores are with 95 % intervals, on images that training and tuning never saw.")
     for remark in remarks:
