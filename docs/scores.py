@@ -67,12 +67,12 @@ def _row(summary: dict, metric: str) -> dict:
 
 def _value(estimate: dict, place: int | None) -> list[float]:
     numbers = (estimate[name] for name in ("value", "low", "high"))
-    return [round(n if place is None else n[place], 4) for n in numbers]
+    return [round(n if place is None else n[place], 6) for n in numbers]
 
 
 def table(names: list[str]) -> str:
     """A table in Markdown, with a row for each group and name; the best value of a group is bold."""
-    digests = {name: json.loads((SCORES / f"{name}.json").read_text()) for name in names}
+    digests = {name: _kept(name) for name in names}
     columns = list(COLUMNS[digests[names[0]]["metric"]])
     several = len(names) > 1
     lines = [["images", *([""] if several else []), *columns]]
@@ -90,6 +90,15 @@ def table(names: list[str]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _kept(name: str) -> dict:
+    path = SCORES / f"{name}.json"
+    if not path.exists():
+        raise InputError(
+            f"{path}: is not there; evaluate it, and run python docs/scores.py take {name} evaluation.json."
+        )
+    return json.loads(path.read_text())
+
+
 def _cell(values: list[float], bold: bool) -> str:
     value, low, high = map(share, values)
     return f"{f'**{value}**' if bold else value} ({low}\N{EN DASH}{high})"
@@ -102,7 +111,7 @@ def written(page: str) -> str:
 
 def in_model(name: str) -> dict:
     """What the file of a model says of its scores on test images."""
-    known = json.loads((SCORES / f"{name}.json").read_text())
+    known = _kept(name)
     return {"metric": known["metric"], "with": known["with"], **known["rows"]["all"]}
 
 
@@ -115,7 +124,8 @@ def write() -> None:
     for name, path in MODELS.items():
         description = read_description(path)
         if (SCORES / f"{name}.json").exists() and description.scores.get("test") != in_model(name):
-            described = replace(description, scores=description.scores | {"test": in_model(name)})
+            others = {kind: values for kind, values in description.scores.items() if not kind.startswith("test")}
+            described = replace(description, scores=others | {"test": in_model(name)})
             path.write_bytes(
                 safetensors.torch.save(safetensors.torch.load_file(path), {"attractor": encoded(described)})
             )
@@ -130,10 +140,13 @@ def main() -> None:
     take.add_argument("evaluation", type=Path)
     actions.add_parser("write", help="write the pages' tables and the models' files")
     given = parser.parse_args()
-    if given.action == "write":
-        return write()
+    try:
+        if given.action == "write":
+            return write()
+        kept = digest(json.loads(given.evaluation.read_text()))
+    except InputError as error:
+        parser.error(str(error))
     SCORES.mkdir(exist_ok=True)
-    kept = digest(json.loads(given.evaluation.read_text()))
     (SCORES / f"{given.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,15 +53,16 @@ def _test_score(scores: Mapping[str, object]) -> str:
     test = scores.get("test")
     if not isinstance(test, dict):
         return "-"
-    values = {name: numbers for name, numbers in test.items() if isinstance(numbers, list) and len(numbers) == 3}
-    lines = [f"{name} {value} ({low}-{high})" for name, (value, low, high) in _shares(values)]
+    lines = [f"{name} {_interval(value)}" for name, value in test.items() if isinstance(value, float | list)]
     return "\n".join(lines) or "-"
 
 
-def _shares(values: Mapping[str, list[float]]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each score and its interval in four characters."""
-    for name, numbers in values.items():
-        yield name, tuple(share(number) for number in numbers)
+def _interval(value: float | list[float]) -> str:
+    """A score in three digits, with its interval where that is known."""
+    if isinstance(value, float):
+        return share(value)
+    middle, low, high = map(share, value)
+    return f"{middle} ({low}-{high})"
 
 
 STRANGE = "immunohistochemistry"  # the picture of scikit-image in a stain that no training image has
