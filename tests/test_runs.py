@@ -153,6 +153,18 @@ def test_a_clock_sets_time_aside_for_validation(monkeypatch):
     assert not Clock(0.0).is_up()  # no limit
 
 
+def test_a_validation_that_was_held_up_does_not_shorten_the_training(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = Clock(3600.0)
+    clock.rules = True
+    clock.start()
+    for seconds in (600, 10):
+        with clock.validating():
+            now[0] += seconds
+    assert clock.share() == pytest.approx(610 / 3570)
+
+
 def test_while_the_epochs_fit_into_the_time_the_clock_does_not_change_the_schedule(monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
     clock = Clock(60.0)

@@ -16,7 +16,7 @@ class Clock:
         self.limit, self.before = limit, 0.0  # seconds: of the run, 0 for no limit; spent before an interruption
         self.rules = False  # whether all epochs would take longer than that, so that time decides
         self.started: float | None = None
-        self.last = self.longest = self.validations = 0.0  # seconds: the last validation, the longest, and all of them
+        self.last = self.validations = 0.0  # seconds: the last validation, and all of them
 
     def start(self) -> None:
         """Begin to count, unless that has begun."""
@@ -29,7 +29,7 @@ class Clock:
 
     def _used(self) -> float:
         """The share of the time for steps that is over."""
-        aside = min(3 * self.longest, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
+        aside = min(3 * self.last, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
         return min(self.spent() / (self.limit - aside), 1.0) if self.limit else 0.0
 
     def share(self) -> float:
@@ -42,7 +42,7 @@ class Clock:
 
     def allows_validation(self) -> bool:
         """Whether another validation keeps all of them together within their share of the time, if time decides."""
-        return not self.rules or self.validations + self.longest <= VALIDATION_SHARE * self.spent()
+        return not self.rules or self.validations + self.last <= VALIDATION_SHARE * self.spent()
 
     @contextmanager
     def validating(self) -> Iterator[None]:
@@ -50,4 +50,4 @@ class Clock:
         begun = time.monotonic()
         yield
         self.last = time.monotonic() - begun
-        self.longest, self.validations = max(self.longest, self.last), self.validations + self.last
+        self.validations += self.last
