@@ -538,7 +538,13 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
         monkeypatch.delitem(MODELS, name)
     answer = attractor_command("models")
     assert (answer.code, "This installation comes without models" in answer.out) == (0, True)
-    test = {"metric": "average_precision", "images": 9, "AP .50": [0.8, 0.75, 0.84], "AP .90": [0.312, 0.3, 0.33]}
+    test = {
+        "metric": "average_precision",
+        "with": [],
+        "images": 9,
+        "AP .50": [0.8, 0.75, 0.84],
+        "AP .90": [0.312, 0.3, 0.33],
+    }
     scores = {"test": test, "validation": {"mean": 0.5}}
     Model.load(tiny_model).save(tmp_path / "discs.safetensors", about="Discs of everything.", scores=scores)
     monkeypatch.setitem(MODELS, "discs", tmp_path / "discs.safetensors")
@@ -550,6 +556,14 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
     assert row in lines
     assert ["AP", ".90", ".312", "(.300-.330)"] in lines
     assert f"\ndiscs: spatial-embeddings, {megabytes} MB. Discs of everything.\n" in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80
+
+
+def test_the_models_that_come_with_the_package_are_listed_with_their_scores(attractor_command):
+    answer = attractor_command("models")
+    assert (answer.code, answer.error) == (0, "")
+    rows = {line.split()[0] for line in answer.out.splitlines() if "AP" in line}
+    assert rows >= {"nuclei", "nuclei-discriminative", "fibroblasts", "street", "worms"}
     assert max(map(len, answer.out.splitlines())) <= 80
 
 

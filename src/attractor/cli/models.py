@@ -32,8 +32,8 @@ def models() -> None:
     from attractor.tables import plain_table  # loads numpy
 
     table = plain_table()
-    for name in ("model", "finds", "object size", "score on test images"):
-        table.add_column(name, overflow="fold")  # a name that is cut off cannot be typed
+    for name, folds in {"model": False, "finds": True, "object size": True, "score on test images": False}.items():
+        table.add_column(name, overflow="fold", no_wrap=not folds)  # a name that is cut off cannot be typed
     remarks = []
     for name, path in MODELS.items():
         description = read_description(path)
@@ -53,15 +53,15 @@ def _test_score(scores: Mapping[str, object]) -> str:
     test = scores.get("test")
     if not isinstance(test, dict):
         return "-"
-    lines = [f"{name} {_interval(value)}" for name, value in test.items() if isinstance(value, float | list)]
+    lines = [
+        f"{name} {_interval(value)}" for name, value in test.items() if isinstance(value, list) and len(value) == 3
+    ]
     return "\n".join(lines) or "-"
 
 
-def _interval(value: float | list[float]) -> str:
-    """A score in three digits, with its interval where that is known."""
-    if isinstance(value, float):
-        return share(value)
-    middle, low, high = map(share, value)
+def _interval(values: list[float]) -> str:
+    """A score in three digits, with its interval."""
+    middle, low, high = map(share, values)
     return f"{middle} ({low}-{high})"
 
 
