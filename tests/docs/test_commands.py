@@ -49,6 +49,7 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "pytest": "is a test itself",
     "scripts/check": "runs all tests",
 }
+FRAME = "data/films/test/sim/01/t000.png"
 SHELL, PYTHON = "bash", "python"
 
 
@@ -74,8 +75,8 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("mydata", "mine", "mytest", "data/nuclei/test", "data/fibroblasts/test", "data/street/test"):
         _annotate(tmp_path / name)
     picture = read_image(Path("mydata/images/i0.png"))
-    for name in ("cells.png", "plate1/b.png", "plate1/c.png", "plate2/a.tif", "new/a.png", "demo/stained.png"):
-        Path(name).parent.mkdir(exist_ok=True)
+    for name in ("cells.png", "plate1/b.png", "plate1/c.png", "plate2/a.tif", "new/a.png", "demo/stained.png", FRAME):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
         write_image(Path(name), picture)
     for name in ("mydata", "mine", "other", "street", "cityscapes", "fibroblasts-discriminative"):
         Path("runs", name).mkdir(parents=True)
