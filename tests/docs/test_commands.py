@@ -72,7 +72,15 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in MODELS:
         shutil.copy(tiny_model, f"models/{name}.safetensors")
         monkeypatch.setitem(MODELS, name, tmp_path / f"models/{name}.safetensors")
-    for name in ("mydata", "mine", "mytest", "data/nuclei/test", "data/fibroblasts/test", "data/street/test"):
+    for name in (
+        "mydata",
+        "mine",
+        "mytest",
+        "data/nuclei/test",
+        "data/fibroblasts/test",
+        "data/street/test",
+        "data/worms/test",
+    ):
         _annotate(tmp_path / name)
     picture = read_image(Path("mydata/images/i0.png"))
     for name in ("cells.png", "plate1/b.png", "plate1/c.png", "plate2/a.tif", "new/a.png", "demo/stained.png", FRAME):
