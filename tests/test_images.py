@@ -329,6 +329,14 @@ def test_a_png_of_fewer_rows_than_it_promises_is_refused(tmp_path, pixels, is_in
         read_image(path)
 
 
+@pytest.mark.parametrize("last", [0, 255])
+def test_a_png_is_whole_whatever_its_last_row_holds(tmp_path, last):
+    path, pixels = tmp_path / "a.png", GREY.copy()
+    pixels[-1] = last
+    path.write_bytes(png_of(pixels))
+    np.testing.assert_array_equal(read_image(path).squeeze(), pixels)
+
+
 def png_of(pixels: np.ndarray, *, is_interlaced: bool = False, n_rows: int = 40) -> bytes:
     """A PNG made by hand, which says that it has so many rows."""
     depth = 1 if pixels.dtype == bool else 8 * pixels.dtype.itemsize

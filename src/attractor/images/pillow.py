@@ -60,7 +60,8 @@ def pixels(image: Image) -> Shaped[np.ndarray, "h w *c"]:
     rows = max(1, STRIP // image.width)
     array = None
     for top in range(0, image.height, rows):
-        strip = np.asarray(_plain(image.crop((0, top, image.width, min(top + rows, image.height)))))
+        part = image if rows >= image.height else image.crop((0, top, image.width, min(top + rows, image.height)))
+        strip = np.asarray(_plain(part))
         if array is None:
             array = np.empty((image.height, *strip.shape[1:]), strip.dtype)
         array[top : top + rows] = strip

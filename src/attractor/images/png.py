@@ -1,6 +1,6 @@
 """PNG, with Pillow, or with imagecodecs if colours have 16 bits, which Pillow cuts to 8.
 
-Pillow fills missing rows with black, and draws black if the palette is missing, so both are checked first.
+Pillow fills missing rows with black, and draws black if the palette is missing, so both are looked for.
 
 Shapes: `h` rows, `w` columns, `c` channels.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
+from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from attractor.errors import InputError
@@ -23,6 +24,7 @@ from attractor.images.orientation import TAG, upright
 from attractor.images.pillow import pixels
 
 END = b"IEND\xaeB`\x82"  # the last chunk and its checksum
+LIGHTEST = 255  # value of a channel; any other number would do that few last rows consist of
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of the colour types: grey, RGB, palette, and the first two with alpha
 ADAM7 = (  # first row, first column, step of rows, step of columns of each pass
     (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1),
@@ -34,7 +36,12 @@ def read_png(path: Path) -> Shaped[np.ndarray, "h w *c"]:
     file = path.read_bytes()
     image = _checked(file, path)
     depth, colour = file[24], file[25]
-    array = _sixteen_bit_colour(file, path) if depth == 16 and colour != 0 else pixels(image)
+    if depth == 16 and colour != 0:
+        _refuse_missing_rows(image, file, path)
+        array = _sixteen_bit_colour(file, path)
+    else:
+        _decode(image, file, path)
+        array = pixels(image)
     return upright(array, image.getexif().get(TAG))
 
 
@@ -44,6 +51,7 @@ def read_png_values(path: Path) -> Shaped[np.ndarray, "h w *c"]:
     image = _checked(file, path)
     if image.mode != "P":
         return read_png(path)
+    _decode(image, file, path)
     return upright(np.asarray(image), image.getexif().get(TAG))
 
 
@@ -56,10 +64,31 @@ def _checked(file: bytes, path: Path) -> PngImageFile:
         raise damaged(path, "its end is missing")
     if image.mode == "P" and image.palette is None:
         raise InputError(f"{path}: is damaged (its palette is missing); copy or export it again.")
+    return image
+
+
+def _decode(image: PngImageFile, file: bytes, path: Path) -> None:
+    """Refuse a file in which rows are missing, having let Pillow decode its pixels.
+
+    Pillow leaves such rows as they were, and rows come one after another. So all begin as light as can be, and only if
+    the last one still is, are the pixels unpacked a second time, to count them.
+    """
+    if image.info.get("interlace"):  # whose last row is not the last to come
+        return _refuse_missing_rows(image, file, path)
+    n = len(image.getbands())
+    light = Image.new(image.mode, image.size, LIGHTEST if n == 1 else (LIGHTEST,) * n)
+    last_row = 0, image.height - 1, *image.size
+    before = np.array(light.crop(last_row))
+    image.im = light.im
+    image.load()
+    if np.array_equal(before, np.asarray(image.crop(last_row))):
+        _refuse_missing_rows(image, file, path)
+
+
+def _refuse_missing_rows(image: PngImageFile, file: bytes, path: Path) -> None:
     needed = _n_bytes(file, *image.size, is_interlaced=bool(image.info.get("interlace")))
     if not _holds(file, needed):
         raise damaged(path, "rows are missing")
-    return image
 
 
 def _n_bytes(file: bytes, width: int, height: int, *, is_interlaced: bool) -> int:
