@@ -16,6 +16,7 @@ import numpy as np
 
 from attractor.errors import InputError
 from attractor.images import read_labels
+from attractor.instances import overlap
 from benchmarks.harness import keep, options, print_table
 
 
@@ -24,17 +25,12 @@ def seg_of(truth, found):
 
     `truth` and `found` are (h, w) label images; 0 is background.
     """
-    true, area = np.unique(truth[truth > 0], return_counts=True)
-    return np.array([_iou(found[truth == number], found, n) for number, n in zip(true, area, strict=True)])
-
-
-def _iou(under, found, area):
-    """IoU of a true object of this area with the label that most of its pixels have, if that is more than half."""
-    labels, counts = np.unique(under, return_counts=True)
-    best = counts.argmax()
-    if labels[best] == 0 or 2 * counts[best] <= area:
-        return 0.0
-    return counts[best] / (area + (found == labels[best]).sum() - counts[best])
+    shared = overlap(truth, found)
+    area, size = shared.sum(1)[1:], shared.sum(0)[1:]
+    most = shared[1:, 1:].max(1, initial=0)
+    match = shared[1:, 1:].argmax(1) if len(size) else np.zeros(len(area), int)
+    union = area + np.append(size, 0)[match] - most
+    return np.where(2 * most > area, most / np.maximum(union, 1), 0.0)[area > 0]
 
 
 def seg(folder, truth):

@@ -14,7 +14,7 @@ from attractor.datasets.label_images import LabelImages, write_label_images
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.model import Model
-from attractor.recipe import read_images, recipe_for, recipe_of, write_recipe
+from attractor.recipe import Reader, recipe_for, recipe_of, write_recipe
 from attractor.training import _Run
 
 QUICK = [
@@ -68,7 +68,7 @@ def test_every_image_is_read_once_before_the_first_step(tmp_path, monkeypatch):
 
 def parts(data, **more):
     recipe = recipe_of({"data": {"train": str(data), **more}})
-    return [[*part.names] for part in runs._parts(recipe, read_images)]
+    return [[*part.names] for part in runs._parts(recipe, Reader())]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -137,12 +137,23 @@ def test_a_training_ends_when_its_time_is_over(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "last.ckpt").exists()
 
 
-def test_a_clock_sets_time_aside_for_validation(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    clock = Clock(60.0)
+@pytest.fixture
+def now(monkeypatch):
+    """The time in a list, for a test to change."""
+    time = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: time[0])
+    return time
+
+
+def ruling_clock(minutes):
+    clock = Clock(60.0 * minutes)
     clock.rules = True
     clock.start()
+    return clock
+
+
+def test_a_clock_sets_time_aside_for_validation(now):
+    clock = ruling_clock(1)
     now[0] += 10
     with clock.validating():
         now[0] += 5
@@ -153,12 +164,8 @@ def test_a_clock_sets_time_aside_for_validation(monkeypatch):
     assert not Clock(0.0).is_up()  # no limit
 
 
-def test_a_validation_that_was_held_up_does_not_shorten_the_training(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    clock = Clock(3600.0)
-    clock.rules = True
-    clock.start()
+def test_a_validation_that_was_held_up_does_not_shorten_the_training(now):
+    clock = ruling_clock(60)
     for seconds in (600, 10):
         with clock.validating():
             now[0] += seconds

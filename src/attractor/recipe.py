@@ -11,7 +11,7 @@ import difflib
 import math
 import reprlib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -41,9 +41,6 @@ DEEPEST = 8  # levels of tables and lists inside each other
 LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # characters
 LONGEST_UNASKED = 120.0  # minutes; a training that was not given a time or a number of epochs ends by then
 LARGEST_INTEGER = 2**63 - 1  # the largest that TOML promises
-
-# a data set by its path, the classes to keep, and who is in front where objects overlap
-Read = Callable[[str, tuple[str, ...] | None, str], Held]
 
 Content: TypeAlias = dict[str, object]  # of a recipe or a part of it, as TOML has it, before it is checked
 
@@ -234,23 +231,44 @@ def _is_broken(text: str) -> bool:
     return False
 
 
-def read_images(path: str, classes: tuple[str, ...] | None, overlap: str = "ignore") -> Held:
-    """Read a data set, or the objects of some of its classes.
+class Reader:
+    """Reads the data sets of a run, each of them once."""
 
-    Args:
-        path: of the data set.
-        classes: the only ones to keep, in this order; None for all.
-        overlap: who is in front where objects overlap, a rule of `attractor.datasets.in_front`.
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._opened: dict[str, Dataset] = {}
+        self._held: dict[tuple[str, tuple[str, ...] | None, str], Held] = {}
 
-    Raises:
-        InputError: if the data set or one of its images cannot be read, or it has no such class or rule.
-    """
-    dataset: Dataset = open_dataset(path)
-    return hold(drawn_by(dataset if classes is None else with_classes(dataset, classes), overlap))
+    def open(self, path: str) -> Dataset:
+        """A data set, of which no image is read yet.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        if path not in self._opened:
+            self._opened[path] = open_dataset(path)
+        return self._opened[path]
+
+    def __call__(self, path: str, classes: tuple[str, ...] | None, overlap: str = "ignore") -> Held:
+        """All images of a data set, or the objects of some of its classes.
+
+        Args:
+            path: of the data set.
+            classes: the only ones to keep, in this order; None for all.
+            overlap: who is in front where objects overlap, a rule of `attractor.datasets.in_front`.
+
+        Raises:
+            InputError: if the data set or one of its images cannot be read, or it has no such class or rule.
+        """
+        key = path, classes, overlap
+        if key not in self._held:
+            whole = self.open(path)
+            self._held[key] = hold(drawn_by(whole if classes is None else with_classes(whole, classes), overlap))
+        return self._held[key]
 
 
 def recipe_for(
-    dataset: str | Path, changes: Sequence[str] = (), *, start: str | None = None, read: Read = read_images
+    dataset: str | Path, changes: Sequence[str] = (), *, start: str | None = None, read: Reader | None = None
 ) -> Recipe:
     """A recipe made for a data set: its objects and images decide crop size, margin, sampling and length.
 
@@ -258,17 +276,18 @@ def recipe_for(
         dataset: folder or file of a data set.
         changes: keys to set, as in "training.epochs=2".
         start: name or file of a model to start from, whose method, channels and normalisation are kept.
-        read: the function that reads the data set.
+        read: what reads the data set, and keeps it for the run.
 
     Raises:
         InputError: if the data cannot be learned from, or a key, type or range is wrong.
     """
+    read = read or Reader()
     chosen: Content = {}
     for change in changes:
         _set(chosen, change)
     begun = None if start is None else read_description(find_model(start))
     method, classes = _method_and_classes(chosen, begun.method if begun else ModelSection().method)
-    overlap = _overlap(chosen, str(dataset))
+    overlap = str(_given(chosen, "data", "overlap") or suggested_rule(read.open(str(dataset))))
     images = read(str(dataset), classes, overlap)
     statistics = images.statistics
     if not statistics.count:
@@ -280,6 +299,8 @@ def recipe_for(
     suggested = METHODS[method].suggestions(statistics)
     sections = _by_size(str(dataset), images, statistics, suggested)
     sections["data"]["overlap"] = overlap
+    if _given(chosen, "training", "epochs") is None:
+        sections["training"]["minutes"] = LONGEST_UNASKED
     sections["model"] |= {"method": method, "scale": scale, "network_options": _network_options(chosen)}
     content: Mapping[str, object] = sections
     if begun is not None:
@@ -288,16 +309,14 @@ def recipe_for(
             options = suggested.get("model", {}).get("options")
             sizes = {name: options[name] for name in ("min_size",) if isinstance(options, dict) and name in options}
             suggested["model"] = {"options": sizes}
-    if isinstance(given := chosen.get("training"), dict) and "epochs" in given:
-        chosen["training"] = {"minutes": 0.0, **given}
     return recipe_of(_merged(_merged(content, suggested), chosen), f"The recipe for {dataset}")
 
 
 def _method_and_classes(chosen: Content, method: str) -> tuple[str, tuple[str, ...] | None]:
     """The method and the classes that the changes ask for; the rest of the recipe depends on them."""
     _refuse_extremes(chosen, "--set")
-    model, data = (section if isinstance(section := chosen.get(name), dict) else {} for name in ("model", "data"))
-    name, classes = model.get("method", method), data.get("classes")
+    name, classes = _given(chosen, "model", "method"), _given(chosen, "data", "classes")
+    name = method if name is None else name
     if not isinstance(name, str) or name not in METHODS:
         raise InputError(f'There is no method "{str(name)[:50]}"; there are: {", ".join(METHODS)}.')
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
@@ -305,19 +324,16 @@ def _method_and_classes(chosen: Content, method: str) -> tuple[str, tuple[str, .
     return name, None if classes is None else tuple(classes)
 
 
-def _overlap(chosen: Content, dataset: str) -> str:
-    """Who is in front where objects overlap: as the changes ask for, or as suits the data."""
-    data = chosen.get("data")
-    if isinstance(data, dict) and "overlap" in data:
-        return str(data["overlap"])
-    return suggested_rule(open_dataset(dataset))
-
-
 def _chosen_scale(chosen: Content, suggested: float) -> float:
-    """The scale that the changes ask for, if it is a number, else this one."""
-    model = chosen.get("model")
-    scale = model.get("scale", suggested) if isinstance(model, dict) else suggested
+    """The scale that the changes ask for, if it is possible, else this one."""
+    scale = _given(chosen, "model", "scale")
     return float(scale) if isinstance(scale, int | float) and 0.01 <= scale <= 100 else suggested
+
+
+def _given(chosen: Content, section: str, key: str) -> object:
+    """The value that the changes give a key; None if they do not."""
+    content = chosen.get(section)
+    return content.get(key) if isinstance(content, dict) else None
 
 
 def _by_size(dataset: str, images: Held, statistics: ObjectStatistics, suggested: Suggestions) -> Suggestions:
@@ -341,15 +357,13 @@ def _by_size(dataset: str, images: Held, statistics: ObjectStatistics, suggested
             "around_objects": 0.8 if coverage > 0.05 else 0.95,
             "balance": _groups(images),
             "patience": max(5, epochs // 3),
-            "minutes": LONGEST_UNASKED,
         },
     }
 
 
 def _network_options(chosen: Content) -> Content:
     """Options that suit the network that the changes ask for."""
-    model = chosen.get("model")
-    name = model.get("network") if isinstance(model, dict) else None
+    name = _given(chosen, "model", "network")
     network = NETWORKS.get(ModelSection().network if name is None else str(name))
     return dict(network.suggestions()) if isinstance(network, SuggestsOptions) else {}
 

@@ -7,7 +7,6 @@ leaves no folder behind.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.util
 import json
 import logging
@@ -21,7 +20,7 @@ import torch
 
 from attractor import likeness
 from attractor.augmentation import Augmentation
-from attractor.datasets import Crops, Dataset, open_dataset, split
+from attractor.datasets import Crops, Dataset, split
 from attractor.datasets import folds as divided
 from attractor.datasets.classes import WithClasses
 from attractor.datasets.held import Held, hold
@@ -32,7 +31,7 @@ from attractor.model import Model
 from attractor.networks import TakesPretrainedEncoder
 from attractor.normalisation import Normalisation
 from attractor.prediction.image import Segmenter
-from attractor.recipe import Data, Read, Recipe, read_images, read_recipe, recipe_for, write_recipe
+from attractor.recipe import Data, Reader, Recipe, read_recipe, recipe_for, write_recipe
 from attractor.settings import RANGES, Settings
 from attractor.wording import install, share
 
@@ -102,7 +101,7 @@ def train(
         raise InputError("Give the images to learn from, or a recipe that names them.")
     own = [] if minutes is None else _timed(minutes, changes)
     own += [f"data.folds={folds}"] if folds else []
-    read = functools.cache(read_images)
+    read = Reader()
     if recipe is None:
         wanted = recipe_for(source, [*changes, *own], start=start, read=read)
     else:
@@ -137,7 +136,7 @@ def default_folder(source: str | Path) -> Path:
 
 
 def run(
-    recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = "auto", read: Read = read_images
+    recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = "auto", read: Reader | None = None
 ) -> Model:
     """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
 
@@ -148,12 +147,12 @@ def run(
         out: folder for everything that is written.
         resume: continue from the last checkpoint in `out`; stages that were finished are kept.
         device: a name that `attractor.prediction.image.choose_device` takes.
-        read: the function that reads the data sets.
+        read: what reads the data sets.
 
     Raises:
         InputError: if the recipe, its data or the folder cannot be used, or there is nothing to resume.
     """
-    out = Path(out)
+    out, read = Path(out), read or Reader()
     _check_folder(out, recipe, resume)
     with _nothing_left_of_a_false_start(out):
         if recipe.data.folds:
@@ -163,7 +162,7 @@ def run(
         return _run_one(recipe, out, resume=resume, device=device, read=read)
 
 
-def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
+def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Reader) -> Model:
     """Train by a recipe without stages; nothing is written until all data have been read."""
     return _trained(recipe, out, *_parts(recipe, read), resume=resume, device=device)
 
@@ -189,7 +188,7 @@ def _trained(recipe: Recipe, out: Path, training: Held, validation: Held, *, res
     )
 
 
-def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
+def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Reader) -> Model:
     """Train once without each part of the images, and once on all of them; each training has a folder below `out`.
 
     The model that was trained on all images gets the thresholds that are the medians over the folds.
@@ -226,9 +225,9 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Re
 
 def _over_folds(models: Sequence[Model]) -> Values:
     """The mean of each score over the folds, and its standard deviation."""
-    scores = [model.description.scores["validation"] for model in models]
-    known = [score for score in scores if isinstance(score, dict)]
-    values = {name: [float(score[name]) for score in known] for name in known[0]}  # type: ignore[arg-type]
+    first = models[0].description.scores["validation"]
+    assert isinstance(first, dict)
+    values = {name: [model.description.score("validation", name) or 0.0 for model in models] for name in first}
     means: Values = {name: statistics.mean(each) for name, each in values.items()}
     logger.warning(
         "Over %d folds the mean AP is %s, with a standard deviation of %s.",
@@ -237,7 +236,7 @@ def _over_folds(models: Sequence[Model]) -> Values:
     return means | {f"{name} deviation": statistics.stdev(each) for name, each in values.items()}
 
 
-def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read) -> Model:
+def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Reader) -> Model:
     """Train one stage after another."""
     _parts(recipe, read)  # an error in the data leaves no trace
     _make_folder(out)
@@ -295,7 +294,7 @@ def _seen(training: Held, normalisation: Normalisation) -> likeness.Ranges:
 # ------------------------------------------------------------------------ data
 
 
-def _parts(recipe: Recipe, read: Read) -> tuple[Held, Held]:
+def _parts(recipe: Recipe, read: Reader) -> tuple[Held, Held]:
     """The images to learn from and the images to validate on; both have objects."""
     data = recipe.data
     images = read(data.train, None if data.classes is None else tuple(data.classes), data.overlap)
@@ -307,7 +306,7 @@ def _parts(recipe: Recipe, read: Read) -> tuple[Held, Held]:
         raise InputError(
             "data.split_by says how to split data.train, but data.validation names images of its own; leave one out."
         )
-    own = drawn_by(open_dataset(data.validation), data.overlap)
+    own = drawn_by(read.open(data.validation), data.overlap)
     validation = _matched(own, images.class_names, data.classes)
     held = images if data.validation == data.train and data.classes is None else hold(validation)
     if not held.statistics.count:

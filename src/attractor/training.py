@@ -117,9 +117,7 @@ def _with_less_memory(run: _Run, do: Callable[[], None]) -> None:
     while True:
         try:
             return do()
-        except InputError:
-            raise
-        except Exception as error:
+        except (MemoryError, RuntimeError) as error:  # torch has no class of its own for the CPU's memory
             if not is_for_memory(error):
                 raise
             settings = run.settings

@@ -11,7 +11,7 @@ from attractor.datasets.in_front import InFront, drawn_by, suggested_rule
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.instances import Annotations, Instances
-from attractor.recipe import recipe_for
+from attractor.recipe import Reader, recipe_for
 
 FACADE, WINDOW, SIGN = 1, 2, 3  # in the order of the file: the sign is last and larger than the window
 
@@ -81,7 +81,7 @@ def test_check_counts_what_is_lost_by_the_rule(street):
 def test_a_recipe_for_photographs_puts_the_smaller_one_in_front_and_others_ignore(street):
     recipe = recipe_for(street)
     assert recipe.data.overlap == "smaller in front"
-    training, _ = runs._parts(recipe, runs.read_images)
+    training, _ = runs._parts(recipe, Reader())
     assert training[0].labels.max() == 3
     assert recipe_for(street, ['data.overlap="ignore"']).data.overlap == "ignore"
 
