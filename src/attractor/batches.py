@@ -23,8 +23,8 @@ from attractor.description import Description
 from attractor.errors import InputError
 from attractor.images import as_channels
 from attractor.model import Model
-from attractor.prediction.image import nearest, rescaled
 from attractor.prediction.memory import free_memory
+from attractor.prediction.resampling import nearest, rescaled
 from attractor.settings import Settings
 from attractor.truth import Truth
 

@@ -26,7 +26,6 @@ MOST_CHANNELS = 1 << 12  # of an image
 Length = Annotated[float, pydantic.Field(gt=0, le=1e6, allow_inf_nan=False)]  # pixels
 Scale = Annotated[float, pydantic.Field(ge=0.01, le=100, allow_inf_nan=False)]
 Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
-Ranges = dict[str, tuple[Finite, Finite]]  # lowest and highest value by name
 Names = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 Values = dict[str, pydantic.JsonValue]
 
@@ -46,7 +45,9 @@ class Description:
     network_options: Values = field(default_factory=dict)  # arguments of the network
     object_size: Length | None = None  # typical diameter of the objects that it was trained on
     scale: Scale = 1.0  # images are magnified by this before the network sees them, and what is found is scaled back
-    seen: Ranges = field(default_factory=dict)  # the traits of the training images: see `attractor.likeness`
+    seen: dict[str, tuple[Finite, Finite]] = field(
+        default_factory=dict
+    )  # the traits of the training images: see `attractor.likeness`
     upright: bool = False  # trained on images that have an up and a down, such as photographs
     recipe: Values = field(default_factory=dict)  # that it was trained by
     scores: Values = field(default_factory=dict)

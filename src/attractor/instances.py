@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -261,6 +261,30 @@ class Annotations:
         masks = tuple(truth.masks if truth.masks is not None else encode_masks(truth.labels, len(truth)))
         areas = np.array([mask[1::2].sum() for mask in masks], float)
         return cls(masks, truth.classes, np.zeros(len(masks), bool), areas, np.full(len(masks), np.nan), void)
+
+
+def drawn_whole(
+    annotations: Annotations, order: Iterable[int]
+) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+    """Whole masks drawn one over the other.
+
+    Args:
+        annotations: the objects and crowds.
+        order: their places, those in front last.
+
+    Returns:
+        For each pixel 1 + the place of the last object that claims it, how many claim it, and whether a crowd does.
+    """
+    shape = annotations.void.shape
+    drawn, claims, crowd = np.zeros(shape, np.int32), np.zeros(shape, np.uint16), np.zeros(shape, bool)
+    for k in order:
+        mask = decode_mask(annotations.masks[k], shape)
+        if annotations.is_crowd[k]:
+            crowd |= mask
+        else:
+            drawn[mask] = k + 1
+            claims += mask
+    return drawn, claims, crowd
 
 
 def _refuse_mask(labels: object) -> None:

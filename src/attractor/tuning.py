@@ -17,7 +17,8 @@ from attractor.evaluation import metric_named, score_pair
 from attractor.methods.contract import each_changed
 from attractor.metrics import METRICS
 from attractor.metrics.metric import Scores
-from attractor.prediction.image import Segmenter, resized
+from attractor.prediction.image import Segmenter
+from attractor.prediction.resampling import resized
 
 TUNING_PIXELS = 1 << 25  # of the images that thresholds are tuned on: their maps take some 700 MB
 

@@ -12,7 +12,8 @@ from attractor.instances import Instances
 from attractor.methods import METHODS
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings
 from attractor.model import Model
-from attractor.prediction.image import Segmenter, choose_device, resized
+from attractor.prediction.image import Segmenter, choose_device
+from attractor.prediction.resampling import resized
 from attractor.prediction.tiles import tiled_maps
 
 

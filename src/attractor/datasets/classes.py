@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
-from attractor.instances import Annotations, Instances, decode_mask, relabel
+from attractor.instances import Annotations, Instances, decode_mask, drawn_whole, relabel
 
 
 class WithClasses:
@@ -58,15 +58,7 @@ class WithClasses:
     def _redrawn(self, sample: Sample) -> Sample:
         """The sample with its pixels shared out anew among the objects that are kept."""
         annotations = self._annotations(sample)
-        drawn, claims = np.zeros(sample.labels.shape, np.int32), np.zeros(sample.labels.shape, np.uint16)
-        crowd = np.zeros(sample.labels.shape, bool)
-        for k, runs in enumerate(annotations.masks):
-            mask = decode_mask(runs, sample.labels.shape)
-            if annotations.is_crowd[k]:
-                crowd |= mask
-            else:
-                drawn[mask] = k + 1
-                claims += mask
+        drawn, claims, crowd = drawn_whole(annotations, range(len(annotations.masks)))
         labels, ids = relabel(np.where(claims == 1, drawn, 0))
         ignore = (claims > 1) | ((crowd | annotations.void) & (claims == 0))
         annotate = partial(self._annotations, sample)

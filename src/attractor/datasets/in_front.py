@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from attractor.datasets.layout import Overlapping
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import check_choice
-from attractor.instances import decode_mask, relabel
+from attractor.instances import drawn_whole, relabel
 
 RULES = ("ignore", "smaller in front", "later in front")
 
@@ -44,16 +42,10 @@ class InFront:
         if sample.annotate is None or not sample.ignore.any():
             return sample
         annotations = sample.annotate()
-        drawn, crowd = np.zeros(sample.labels.shape, np.int32), np.zeros(sample.labels.shape, bool)
-        order = np.arange(len(annotations.masks))
+        order = list(range(len(annotations.masks)))
         if self.rule == "smaller in front":
-            order = np.argsort([-int(runs[1::2].sum()) for runs in annotations.masks], kind="stable")
-        for k in order:
-            mask = decode_mask(annotations.masks[k], sample.labels.shape)
-            if annotations.is_crowd[k]:
-                crowd |= mask
-            else:
-                drawn[mask] = k + 1
+            order.sort(key=lambda k: -int(annotations.masks[k][1::2].sum()))
+        drawn, _, crowd = drawn_whole(annotations, order)
         labels, ids = relabel(drawn)
         ignore = (crowd | annotations.void) & (labels == 0)
         return dataclasses.replace(sample, labels=labels, classes=annotations.classes[ids - 1], ignore=ignore)

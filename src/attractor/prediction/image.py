@@ -20,18 +20,18 @@ import torch
 from jaxtyping import Float, Shaped
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
 from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
-from attractor.instances import Instances, relabel
+from attractor.instances import Instances
 from attractor.methods.contract import Gathers, KnowsWhenFull, Method, Ordered, Proposes, Turns, with_network
 from attractor.model import Model
 from attractor.normalisation import Normalisation, Normalised
 from attractor.prediction.crew import Crew
 from attractor.prediction.engines import Graphed, check_engine, dtype_of, engine_of
 from attractor.prediction.memory import chosen_tile, most_pixels, smaller_tile
+from attractor.prediction.resampling import rescaled, resized
 from attractor.prediction.tiles import Part, Parts, check_tile, strips, tiled_maps
 from attractor.shortage import is_for_memory
 
@@ -467,31 +467,3 @@ def choose_device(name: str) -> torch.device:
 def _is_constant(pixels: Shaped[np.ndarray, "h w c"]) -> bool:
     """Whether all pixels are alike; checked row by row, since in most images the first row already differs."""
     return all((row == pixels[0, 0]).all() for row in pixels)
-
-
-def rescaled(image: Float[Tensor, "1 c h w"], factor: float) -> Float[Tensor, "1 c i j"]:
-    """The image magnified by a factor; smoothed before it is made smaller."""
-    h, w = image.shape[-2:]
-    size = max(1, round(h * factor)), max(1, round(w * factor))
-    if size == (h, w):
-        return image
-    return F.interpolate(image, size, mode="bilinear", antialias=factor < 1, align_corners=False)
-
-
-def nearest(labels: Shaped[np.ndarray, "h w"], shape: tuple[int, int]) -> Shaped[np.ndarray, "i j"]:
-    """A label image or mask on a finer or coarser grid: each pixel gets the value at its centre."""
-    rows, columns = (
-        np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1) for n, m in zip(shape, labels.shape, strict=True)
-    )
-    return labels[np.ix_(rows, columns)]
-
-
-def resized(found: Instances, shape: tuple[int, int]) -> Instances:
-    """The same objects on a finer or coarser grid; an object too small to keep a pixel is left out."""
-    if found.labels.shape == shape:
-        return found
-    if found.masks is not None:
-        masks = [nearest(found.mask(label), shape) for label in range(1, len(found) + 1)]
-        return Instances.from_masks(masks, found.classes, found.scores, shape)
-    labels, kept = relabel(nearest(found.labels, shape))
-    return Instances(labels, found.classes[kept - 1], found.scores[kept - 1])
