@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32, Shaped
+from jaxtyping import Bool, Float, Int, Int32, Shaped, UInt16
 from PIL import Image
 
 from attractor.errors import InputError
@@ -265,7 +265,7 @@ class Annotations:
 
 def drawn_whole(
     annotations: Annotations, order: Iterable[int]
-) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+) -> tuple[Int32[np.ndarray, "h w"], UInt16[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """Whole masks drawn one over the other.
 
     Args:

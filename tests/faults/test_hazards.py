@@ -60,7 +60,7 @@ def test_a_folder_that_vanishes_meanwhile_ends_in_a_sentence(name, warm, command
             for path in tmp_path.iterdir():  # of `convert` there is only what is unfinished
                 shutil.rmtree(path, ignore_errors=True)
                 return
-            time.sleep(0.001)
+            time.sleep(0.001)  # so that the command has a core to run on
 
     other = threading.Thread(target=remove)
     other.start()

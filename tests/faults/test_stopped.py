@@ -145,7 +145,7 @@ LIMITS = {
 @pytest.mark.parametrize("resource", LIMITS)
 def test_too_little_of_anything_is_said_in_one_line(name, resource, warm, commands, material, folders):
     if resource == "RLIMIT_AS" and not Path("/proc/self/statm").exists():
-        pytest.skip("what is in use is read from /proc")
+        pytest.skip("how much memory is in use is read from /proc, which only Linux has")
     rough = folders[1]
     for limit in LIMITS[resource][:: 2 if name == "train" else 1]:  # which takes longest
         ended = warm(rough, *again(name, commands[name], rough), limits={resource: limit})

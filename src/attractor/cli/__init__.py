@@ -67,7 +67,7 @@ def _code_of(asked: Sequence[int]) -> int:
     """
     try:
         code = main()
-    except Exception:
+    except Exception:  # whatever the library made of it
         if not asked:
             raise
         code = 1

@@ -41,6 +41,7 @@ N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
 OBJECTIVES = ("gaussian", "hinge", "regression")
 SEED_MEANS = ("pixels", "objects")
+MOST_RECENTRED = 10  # a claim no longer moves after a few
 MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
 
 
@@ -157,18 +158,12 @@ class SpatialEmbeddings(nn.Module):
             InputError: if a name or a combination of names is not one of these.
         """
         super().__init__()
-        check_choice("margin", margin, tuple(N_SIGMA))
-        check_choice("centre", centre, CENTRES)
-        check_choice("objective", objective, OBJECTIVES)
-        check_choice("seed_mean", seed_mean, SEED_MEANS)
-        check_number("recentre", recentre, 0, 10)
-        if objective != "gaussian" and (margin != "fixed" or centre == "learnable"):
-            raise InputError(
-                f'objective = "{objective}" learns no bandwidth and no centre: use it with margin = "fixed" and '
-                f'centre = "centroid" or "medoid" (found margin = "{margin}", centre = "{centre}").'
-            )
+        _check_choices(margin, centre, objective, seed_mean)
         for name, pixels in (("fixed_margin", fixed_margin), ("initial_margin", initial_margin)):
             check_number(name, pixels, 1e-3, MOST_PIXELS)
+        for name, pixels in (("min_foreground", min_foreground), ("min_free", min_free)):
+            check_number(name, pixels, 0, MOST_PIXELS)
+        check_number("recentre", recentre, 0, MOST_RECENTRED)
         _check_grid(grid_step)
         self.n_classes = n_classes
         self.margin, self.centre, self.objective = margin, centre, objective
@@ -182,8 +177,6 @@ class SpatialEmbeddings(nn.Module):
             "min_size": min_size,
         }
         check_thresholds(self.thresholds, self.threshold_ranges)
-        for name, pixels in (("min_foreground", min_foreground), ("min_free", min_free)):
-            check_number(name, pixels, 0, MOST_PIXELS)
         self.grouping: Rules = {
             "min_foreground": min_foreground,
             "min_free": min_free,
@@ -653,6 +646,18 @@ def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, 
     for each in weights:
         check_number("foreground_weight", each, 0)
     return weights
+
+
+def _check_choices(margin: str, centre: str, objective: str, seed_mean: str) -> None:
+    check_choice("margin", margin, tuple(N_SIGMA))
+    check_choice("centre", centre, CENTRES)
+    check_choice("objective", objective, OBJECTIVES)
+    check_choice("seed_mean", seed_mean, SEED_MEANS)
+    if objective != "gaussian" and (margin != "fixed" or centre == "learnable"):
+        raise InputError(
+            f'objective = "{objective}" learns no bandwidth and no centre: use it with margin = "fixed" and '
+            f'centre = "centroid" or "medoid" (found margin = "{margin}", centre = "{centre}").'
+        )
 
 
 def _check_grid(step: Sequence[float]) -> None:
