@@ -284,6 +284,7 @@ def test_folds_give_one_score_with_its_spread_and_a_model_trained_on_everything(
         segmenter = attractor.train(data, folds=3, out=tmp_path / "out", device="cpu", changes=QUICK)
     assert [name for name, _, _ in seen] == ["fold_1", "fold_2", "fold_3", "all_images"]
     assert sorted(name for _, _, validation in seen[:3] for name in validation) == sorted(seen[3][1])
+    assert seen[3][2] == seen[0][2]  # a part is enough to look at
     assert all(not set(training) & set(validation) for _, training, validation in seen[:3])
     scores = segmenter.model.description.scores["validation"]
     folds = [Model.load(tmp_path / "out" / f"fold_{k}") for k in (1, 2, 3)]
@@ -313,7 +314,8 @@ def test_folds_are_resumed_where_they_were_left(tmp_path, monkeypatch):
     assert done == ["fold_1", "fold_2", "fold_2", "all_images"]
 
 
-def test_folds_divide_the_training_images_alone(tmp_path):
+@pytest.mark.parametrize("change", ['data.validation="{data}"', 'data.split_by="kind"', "stages=[{{}}]"])
+def test_folds_divide_the_training_images_alone(tmp_path, change):
     data = write_images(tmp_path / "data", [3, 3])
     with pytest.raises(InputError, match=r"data\.folds divides data\.train"):
-        attractor.train(data, folds=2, out=tmp_path / "out", changes=[f'data.validation="{data}"'])
+        attractor.train(data, folds=2, out=tmp_path / "out", changes=[change.format(data=data)])

@@ -45,9 +45,8 @@ class Description:
     network_options: Values = field(default_factory=dict)  # arguments of the network
     object_size: Length | None = None  # typical diameter of the objects that it was trained on
     scale: Scale = 1.0  # images are magnified by this before the network sees them, and what is found is scaled back
-    seen: dict[str, tuple[Finite, Finite]] = field(
-        default_factory=dict
-    )  # the traits of the training images: see `attractor.likeness`
+    # lowest and highest value of each trait of the training images: see `attractor.likeness`
+    seen: dict[str, tuple[Finite, Finite]] = field(default_factory=dict)
     upright: bool = False  # trained on images that have an up and a down, such as photographs
     recipe: Values = field(default_factory=dict)  # that it was trained by
     scores: Values = field(default_factory=dict)

@@ -194,9 +194,9 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Re
     The model that was trained on all images gets the thresholds that are the medians over the folds.
     """
     data = recipe.data
-    if isinstance(data.validation, str) or recipe.stages:
+    if isinstance(data.validation, str) or data.split_by is not None or recipe.stages:
         raise InputError(
-            "data.folds divides data.train; leave out stages, and a data set of its own in data.validation."
+            "data.folds divides data.train; leave out stages, data.split_by, and a data set in data.validation."
         )
     images = read(data.train, None if data.classes is None else tuple(data.classes), data.overlap)
     parts = divided(data.folds, [bool(measured.count) for measured in images.measured], data.split_seed)
@@ -215,7 +215,7 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Re
         return _trained(own, folder, left, images.part(validation), resume=again, device=device)
 
     models = [trained(f"fold_{number}", part, part) for number, part in enumerate(parts, 1)]
-    final = trained("all_images", [], range(len(images)))
+    final = trained("all_images", [], parts[0])  # which only says that it has not gone wrong: it was trained on them
     for name, value in final.method.thresholds.items():
         median = statistics.median(model.method.thresholds[name] for model in models)
         final.method.thresholds[name] = type(value)(median)

@@ -142,7 +142,7 @@ def _plan(run: _Run, crops: RandomCrops, device: torch.device) -> None:
     if not limit and settings.epochs * settings.crops_per_epoch * settings.crop_size**2 < SHORT:
         return
     step = run.seconds_of_a_step(crops, device, dtype_of(settings.dtype, device))
-    validation = run.seconds_of_a_validation()
+    validation = run.seconds_of_a_validation(device)
     seconds = settings.epochs * settings.steps_per_epoch * step
     seconds += (settings.epochs // settings.validate_every + 2) * validation * len(run.validation)
     run.clock.rules = bool(limit) and (not settings.epochs or seconds > limit)
@@ -277,10 +277,10 @@ class _Run(lightning.LightningModule):
             self.validate_on(n)
             self.best = -1.0  # scores on other images do not compare
 
-    def seconds_of_a_validation(self) -> float:
+    def seconds_of_a_validation(self, device: torch.device) -> float:
         """How long it takes on a single image, with the present weights."""
         thresholds, begun = dict(self.kept.method.thresholds), time.monotonic()
-        self._validated_on(_some(self.validation, 1))
+        self._validated_on(_some(self.validation, 1), device)
         self.kept.method.thresholds.update(thresholds)
         return time.monotonic() - begun
 
@@ -406,10 +406,10 @@ class _Run(lightning.LightningModule):
 
     def _validated(self) -> dict[str, float]:
         """The scores after tuning the thresholds."""
-        return self._validated_on(self.validation)
+        return self._validated_on(self.validation, self.device)
 
-    def _validated_on(self, images: Dataset) -> dict[str, float]:
-        segmenter = Segmenter(self.kept, device=self.device.type, dtype="float32", record=False)
+    def _validated_on(self, images: Dataset, device: torch.device) -> dict[str, float]:
+        segmenter = Segmenter(self.kept, device=device.type, dtype="float32", record=False)
         self.kept.method.thresholds.update(tune(segmenter, images, rounds=1, metric=self.settings.metric))
         return _scores(segmenter, images, self.settings.metric)
 
