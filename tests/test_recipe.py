@@ -28,7 +28,7 @@ MINIMAL = {"data": {"train": "cells"}}
 @pytest.fixture(autouse=True)
 def _thresholds_as_they_are(monkeypatch):
     """Tuning them takes half of so small a run."""
-    monkeypatch.setattr("attractor.training.tune", lambda *_, **__: {})
+    monkeypatch.setattr("attractor.training.loop.tune", lambda *_, **__: {})
 
 
 def test_defaults():

@@ -8,14 +8,14 @@ from tests.test_training import new_model, sample
 
 import attractor
 from attractor import runs
-from attractor.clock import Clock
 from attractor.datasets import folds as divided
 from attractor.datasets.label_images import LabelImages, write_label_images
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.model import Model
 from attractor.recipe import Reader, recipe_for, recipe_of, write_recipe
-from attractor.training import _Run
+from attractor.training.clock import Clock
+from attractor.training.loop import _Run
 
 QUICK = [
     "training.epochs=1",
@@ -29,7 +29,7 @@ QUICK = [
 @pytest.fixture(autouse=True)
 def _thresholds_as_they_are(monkeypatch):
     """Tuning them takes half of so small a run."""
-    monkeypatch.setattr("attractor.training.tune", lambda *_, **__: {})
+    monkeypatch.setattr("attractor.training.loop.tune", lambda *_, **__: {})
 
 
 def write_images(folder, n_objects):

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attractor import training
 from attractor.augmentation import Augmentation
-from attractor.batches import Places, RandomCrops, collate, image_weights, normalised
-from attractor.checkpoints import read_checkpoint
 from attractor.datasets import Subset, open_dataset, split
 from attractor.datasets.held import hold
 from attractor.datasets.label_images import write_label_images
@@ -18,7 +15,10 @@ from attractor.description import Description
 from attractor.errors import InputError
 from attractor.model import Model
 from attractor.settings import Settings
-from attractor.training import train
+from attractor.training import loop as training
+from attractor.training.batches import Places, RandomCrops, collate, image_weights, normalised
+from attractor.training.checkpoints import read_checkpoint
+from attractor.training.loop import train
 
 SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "dtype": "float32"}
 
@@ -140,7 +140,7 @@ def test_crops_made_on_a_device_are_the_same(folder, monkeypatch):
     for place in ((0, 0), (0, 1), (3, 2)):
         for a, b in zip(here[place][:3], there[place][:3], strict=True):
             assert torch.equal(a, b)
-    monkeypatch.setattr("attractor.batches.free_memory", lambda device: 0)
+    monkeypatch.setattr("attractor.training.batches.free_memory", lambda device: 0)
     assert RandomCrops(*given, torch.device("cpu")).there is None  # no room
 
 
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_names_the_image(folder, tmp_path, monkeypatch
         image = given(model, sample)
         return image * torch.nan if sample.name == "image_2" else image
 
-    monkeypatch.setattr("attractor.batches.normalised", with_one_broken)
+    monkeypatch.setattr("attractor.training.batches.normalised", with_one_broken)
     with pytest.raises(InputError, match=r"The loss stopped being finite in epoch 1 at image .*image_2"):
         run(folder, tmp_path / "out", crops_per_epoch=16)
     assert not (tmp_path / "out" / "model.safetensors").exists()

@@ -169,7 +169,7 @@ def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Read
 
 def _trained(recipe: Recipe, out: Path, training: Held, validation: Held, *, resume: bool, device: str) -> Model:
     """Train on these images in a folder."""
-    from attractor.training import (
+    from attractor.training.loop import (
         train as fit,
     )  # imports Lightning, which takes three seconds and is not always installed
 

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from tests.faults.conftest import EFFORT
 
-from attractor.checkpoints import read_checkpoint
 from attractor.datasets import open_dataset
 from attractor.images import read_labels
 from attractor.model import Model
+from attractor.training.checkpoints import read_checkpoint
 
 KILLS = {"segment": 8, "convert": 9, "evaluate": 5, "train": 3}  # at an effort of 1
 MOST_TRIES = 30  # until one has stopped a command before it was done

@@ -13,12 +13,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from tests.fuzz.mutation import cases, edits, mutants
 
-from attractor.checkpoints import read_checkpoint
 from attractor.datasets import Sample
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
 from attractor.recipe import recipe_of, write_recipe
 from attractor.runs import run
+from attractor.training.checkpoints import read_checkpoint
 
 TRAINING = {"epochs": 1, "crops_per_epoch": 2, "batch_size": 2, "crop_size": 32, "workers": 0}
 MODEL = {"channels": 1, "network": "unet", "network_options": {"width": 4}}
@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     write_label_images(here / "data", [Sample(name, *drawn) for name in "ab"])
     recipe = recipe_of({"data": {"train": str(here / "data")}, "model": MODEL, "training": TRAINING})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("attractor.training.tune", lambda *_, **__: {})
+        patch.setattr("attractor.training.loop.tune", lambda *_, **__: {})
         run(recipe, here / "out", device="cpu")
     unfinished = recipe.model_copy(update={"training": dataclasses.replace(recipe.training, epochs=2)})
     write_recipe(here / "out" / "recipe.toml", unfinished)

@@ -33,9 +33,6 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from attractor.augmentation import Augmentation
-from attractor.batches import Batch, Places, RandomCrops, collate, seed_of
-from attractor.checkpoints import DAMAGE, read_checkpoint, unusable
-from attractor.clock import VALIDATION_SHARE, Clock
 from attractor.datasets import Dataset, Subset
 from attractor.datasets.held import Held
 from attractor.errors import InputError
@@ -48,6 +45,9 @@ from attractor.prediction.engines import dtype_of
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.settings import Settings
 from attractor.shortage import is_for_memory
+from attractor.training.batches import Batch, Places, RandomCrops, collate, seed_of
+from attractor.training.checkpoints import DAMAGE, read_checkpoint, unusable
+from attractor.training.clock import VALIDATION_SHARE, Clock
 from attractor.truth import Objects, Truth
 from attractor.tuning import headline_of, tune
 from attractor.wording import counted, duration
