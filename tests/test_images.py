@@ -30,12 +30,14 @@ from attractor.images import (
     pixel_size,
     read_image,
     read_labels,
+    temporary_folder,
     write_image,
     write_labels,
 )
 from attractor.images.damage import refuse_too_large
 from attractor.images.orientation import upright
 from attractor.images.png import ADAM7
+from attractor.images.unfinished import remove_own, unfinished
 
 ROWS, COLUMNS = np.mgrid[:40, :50]
 GREY = (ROWS * 4 + COLUMNS).astype(np.uint8)
@@ -860,3 +862,13 @@ def test_a_tiff_without_an_image_is_refused(tmp_path):
     (tmp_path / "a.tif").write_bytes(b"II*\0\0\0\0\0")
     with pytest.raises(InputError, match=r"a\.tif: is"):
         read_image(tmp_path / "a.tif")
+
+
+def test_what_a_signal_kept_from_clearing_up_is_removed_in_the_end(tmp_path):
+    folder = temporary_folder(tmp_path)
+    file = unfinished(tmp_path, ".tif")
+    (folder.__enter__() / "a.txt").touch()
+    file.__enter__().touch()
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_own()
+    assert not list(tmp_path.iterdir())

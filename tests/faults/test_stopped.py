@@ -134,6 +134,26 @@ def test_a_command_that_is_asked_to_stop_leaves_nothing_unfinished(name, number,
     assert code in codes
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["gc.freeze", "attractor.cli.main"])
+def test_a_signal_that_comes_when_all_is_done_prints_no_traceback(number, moment):
+    script = f"""
+import gc, os, sys
+import attractor.cli
+sys.argv[1:] = ["--help"]
+before = {moment}
+def then(*arguments):
+    done = before(*arguments)
+    os.kill(os.getpid(), {number})
+    return done
+{moment} = then
+sys.exit(attractor.cli.run())
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == (0 if moment == "gc.freeze" else 128 + number), ended.stderr
+    assert ended.stderr == ""
+
+
 LIMITS = {
     "RLIMIT_FSIZE": [0, 300, 3_000, 30_000],  # bytes of a file: what a full disk is to a program
     "RLIMIT_NOFILE": [0, 1, 2, 3, 5],  # beyond those that are open

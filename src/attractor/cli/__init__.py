@@ -33,6 +33,8 @@ COMMANDS = (  # in the order of `attractor --help`
     models.demo,
 )
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)  # signals that ask a command to stop
+
 for command in COMMANDS:
     app.command(cls=Command)(command)
 
@@ -53,9 +55,13 @@ def run() -> int:
             raise KeyboardInterrupt
         sys.exit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, stop)
     code = _code_of(asked)
+    if asked:
+        from attractor.images.unfinished import remove_own
+
+        remove_own()
     gc.freeze()
     return code
 
@@ -63,11 +69,14 @@ def run() -> int:
 def _code_of(asked: Sequence[int]) -> int:
     """The exit code; the first signal's, if a command was asked to stop and had not done everything.
 
-    The exception that a signal raises may come while a library runs, which then turns it into one of its own.
+    The exception that a signal raises may come while a library runs, which then turns it into one of its own, or when
+    the command has just ended. From then on signals are ignored: nothing is left to stop.
     """
     try:
         code = main()
-    except Exception:  # whatever the library made of it
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+    except BaseException:  # the signal's own, or whatever a library made of it
         if not asked:
             raise
         code = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         InputError: if the system refuses to write (no such folder, no permission, disk full).
     """
     path = Path(path)
-    temporary = unfinished(path.parent, path.suffix)
     try:
-        with locked(temporary):
+        with unfinished(path.parent, path.suffix) as temporary, locked(temporary):
             yield temporary
             os.replace(temporary, path)
     except OSError as error:
@@ -47,9 +46,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise InputError(
             f"{path}: cannot be written: {error.strerror or error}; {what_to_do}, or write to another folder."
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 @dataclass(frozen=True)

@@ -17,27 +17,47 @@ if sys.platform != "win32":
 
 UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.part(\..*)?")  # hidden: `find_images` passes over it
 
+_own: set[Path] = set()  # what this process writes now
 
-def unfinished(folder: Path, suffix: str = "") -> Path:
-    """A new name in a folder; files that killed runs left in the folder are removed."""
+
+@contextmanager
+def unfinished(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """A new name in a folder for a file or folder, which is removed after the block if it is still there.
+
+    Files that killed runs left in the folder are removed, too.
+    """
     _remove_unfinished(folder.resolve())
-    return folder / f".{secrets.token_hex(6)}.part{suffix}"
+    path = folder / f".{secrets.token_hex(6)}.part{suffix}"
+    _own.add(path)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        _own.discard(path)
+
+
+def remove_own() -> None:
+    """Remove all that this process has not finished: a signal may come between a block's end and its clearing up."""
+    for path in tuple(_own):
+        _remove(path)
 
 
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """A folder for files that are not yet complete; it is removed after the block."""
-    folder = unfinished(parent)
-    folder.mkdir(mode=0o700)
-    try:
+    with unfinished(parent) as folder:
+        folder.mkdir(mode=0o700)
         with locked(folder):
             yield folder
-    finally:
-        with suppress(OSError):
-            _remove(folder)
 
 
-def _remove(folder: Path) -> None:
+def _remove(path: Path) -> None:
+    """Remove a file or folder, as far as the system lets us."""
+    with suppress(OSError):
+        _remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _remove_folder(folder: Path) -> None:
     """Remove a folder with at most one open file at a time: there may be too few for `shutil.rmtree`."""
     for parent, folders, files in os.walk(folder, topdown=False):
         for name in files:
