@@ -154,6 +154,28 @@ sys.exit(attractor.cli.run())
     assert ended.stderr == ""
 
 
+def test_a_signal_whose_exception_is_lost_stops_the_command_all_the_same():
+    script = """
+import os, signal, sys, time
+import attractor.cli
+
+class Deaf:
+    def __del__(self):  # whatever is raised here is dropped
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass
+
+def main():
+    Deaf()
+    time.sleep(20)
+    return 0
+
+attractor.cli.main = main
+sys.exit(attractor.cli.run())
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (143, "")
+
+
 LIMITS = {
     "RLIMIT_FSIZE": [0, 300, 3_000, 30_000],  # bytes of a file: what a full disk is to a program
     "RLIMIT_NOFILE": [0, 1, 2, 3, 5],  # beyond those that are open

@@ -10,14 +10,12 @@ stops a command, every file it has written is whole. Code that computes is impor
 from __future__ import annotations
 
 import gc
-import signal
-import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from attractor.cli import compare, data, evaluate, export, models, segment, train
 from attractor.cli.app import Command, app
 from attractor.cli.printing import complain
+from attractor.cli.stopping import Stopping
 from attractor.errors import InputError
 from attractor.shortage import cure, shortage_behind
 
@@ -33,8 +31,6 @@ COMMANDS = (  # in the order of `attractor --help`
     models.demo,
 )
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)  # signals that ask a command to stop
-
 for command in COMMANDS:
     app.command(cls=Command)(command)
 
@@ -46,19 +42,10 @@ def run() -> int:
     the end: nearly half the time of a short call.
     """
     gc.set_threshold(100_000)
-    asked: list[int] = []  # numbers of the signals that have come
-
-    def stop(number: int, _: FrameType | None) -> None:
-        """End by an exception, so that unfinished files are removed."""
-        asked.append(number)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.exit(128 + number)
-
-    for number in STOPPING:
-        signal.signal(number, stop)
-    code = _code_of(asked)
-    if asked:
+    stopping = Stopping()
+    stopping.begin()
+    code = _code_of(stopping)
+    if stopping.asked:
         from attractor.images.unfinished import remove_own
 
         remove_own()
@@ -66,21 +53,20 @@ def run() -> int:
     return code
 
 
-def _code_of(asked: Sequence[int]) -> int:
+def _code_of(stopping: Stopping) -> int:
     """The exit code; the first signal's, if a command was asked to stop and had not done everything.
 
     The exception that a signal raises may come while a library runs, which then turns it into one of its own, or when
-    the command has just ended. From then on signals are ignored: nothing is left to stop.
+    the command has just ended.
     """
     try:
         code = main()
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)
+        stopping.end()
     except BaseException:  # the signal's own, or whatever a library made of it
-        if not asked:
+        if not stopping.asked:
             raise
         code = 1
-    return 128 + asked[0] if code and asked else code
+    return 128 + stopping.asked[0] if code and stopping.asked else code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
