@@ -10,7 +10,7 @@ import attractor
 from attractor.datasets.label_images import write_label_images
 from attractor.datasets.sample import Sample
 from attractor.description import Description
-from attractor.likeness import Strangers, outside, ranges, traits
+from attractor.likeness import Strangers, alike, outside, ranges, traits
 from attractor.model import Model
 from attractor.normalisation import Normalisation
 from attractor.prediction.image import Segmenter
@@ -87,3 +87,14 @@ def test_an_evaluation_says_so(tmp_path, caplog, seen, is_known):
     with caplog.at_level(logging.WARNING):
         attractor.evaluate(Segmenter(model, device="cpu", dtype="float32"), tmp_path)
     assert ("1 image of 1 unlike those" in caplog.text) == is_known
+
+
+def test_images_taken_alike_are_in_one_group():
+    def four(**how):
+        return [picture(noise=2, seed=seed, **how)[0] for seed in range(4)]
+
+    images = [*four(), *four(blur=4), *(image.astype(np.uint16) * 20 for image in four()), *(i[:60] for i in four())]
+    groups = alike(images, 4)
+    assert [len(set(groups[k : k + 4])) for k in range(0, 16, 4)] == [1, 1, 1, 1]
+    assert len(set(groups)) == 4
+    assert len(set(alike([images[0]] * 3, 2))) == 1

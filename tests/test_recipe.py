@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.test_training import sample
 
-from attractor import runs
+from attractor import division, runs
 from attractor.datasets import open_dataset
 from attractor.datasets.coco import write_coco
 from attractor.datasets.label_images import write_label_images
@@ -292,7 +292,7 @@ def test_classes_of_the_validation_images_are_matched_by_name(tmp_path):
         data = {"train": str(tmp_path / "train"), "validation": str(tmp_path / validation), **more}
         return recipe_of({"data": data, "model": {"channels": 1}, "training": training})
 
-    validated = runs._matched(open_dataset(tmp_path / "turned"), ("cell", "bubble"), None)
+    validated = division._matched(open_dataset(tmp_path / "turned"), ("cell", "bubble"), None)
     assert validated.class_names == ("cell", "bubble")
     assert validated[0].classes.tolist() == [2, 1, 1]
     run(content("turned"), tmp_path / "run", device="cpu")
@@ -313,9 +313,9 @@ def test_validation_images_without_any_of_the_classes_are_refused(tmp_path):
     write_coco(tmp_path / "train", [sample("a")], ["cell"])
     write_coco(tmp_path / "other", [dataclasses.replace(sample("a"), classes=np.array([1, 2, 2]))], ["x", "y"])
     with pytest.raises(InputError, match="has the classes x, y, and the training data cell, grain: they share none"):
-        runs._matched(open_dataset(tmp_path / "other"), ("cell", "grain"), ["cell", "grain"])
+        division._matched(open_dataset(tmp_path / "other"), ("cell", "grain"), ["cell", "grain"])
     one = open_dataset(tmp_path / "train")
-    assert runs._matched(one, ("nucleus",), ["nucleus"]) is one
+    assert division._matched(one, ("nucleus",), ["nucleus"]) is one
 
 
 def test_a_change_that_every_stage_overrides_is_refused(tmp_path):

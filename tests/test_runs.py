@@ -8,12 +8,11 @@ from tests.test_training import new_model, sample
 
 import attractor
 from attractor import runs
-from attractor.datasets import folds as divided
 from attractor.datasets.label_images import LabelImages, write_label_images
 from attractor.datasets.sample import Sample
 from attractor.errors import InputError
 from attractor.model import Model
-from attractor.recipe import Reader, recipe_for, recipe_of, write_recipe
+from attractor.recipe import recipe_for, recipe_of, write_recipe
 from attractor.training.clock import Clock
 from attractor.training.loop import _Run
 
@@ -64,32 +63,6 @@ def test_every_image_is_read_once_before_the_first_step(tmp_path, monkeypatch):
         attractor.train(data, out=tmp_path / "out", device="cpu", changes=QUICK)
     assert sorted(reads) == [f"image_{i}" for i in range(4)]
     assert not (tmp_path / "out").exists()  # neither a recipe nor logs, as nothing has been learned
-
-
-def parts(data, **more):
-    recipe = recipe_of({"data": {"train": str(data), **more}})
-    return [[*part.names] for part in runs._parts(recipe, Reader())]
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("n_objects", [[3, 0, 2], [0, 2, 3], [2, 3, 0]])
-def test_validation_images_have_objects(tmp_path, n_objects, seed):
-    training, validation = parts(write_images(tmp_path / "data", n_objects), split_seed=seed)
-    assert sorted(training + validation) == ["image_0", "image_1", "image_2"]
-    for part in (training, validation):
-        assert any(n_objects[int(name[-1])] for name in part)
-
-
-def test_one_image_with_objects_is_too_few(tmp_path):
-    data = write_images(tmp_path / "data", [3, 0])
-    with pytest.raises(InputError, match="only one of the 2 images, image_0, has an object; training needs two"):
-        parts(data)
-
-
-def test_images_to_validate_on_that_have_no_object_are_refused(tmp_path):
-    data, empty = write_images(tmp_path / "data", [3, 3]), write_images(tmp_path / "empty", [0, 0])
-    with pytest.raises(InputError, match="empty: none of the 2 images to validate on has an object"):
-        parts(data, validation=str(empty))
 
 
 @pytest.mark.parametrize(
@@ -258,19 +231,6 @@ def test_a_recipe_for_large_objects_works_at_a_coarser_scale(tmp_path):
     assert model.description.object_size == pytest.approx(96, abs=1)  # in pixels of the images
 
 
-def test_folds_hold_every_image_once_and_share_those_with_objects():
-    parts = divided(3, [True, False, True, True, False, True, False], seed=0)
-    assert sorted(index for part in parts for index in part) == list(range(7))
-    assert [sum(index in (0, 2, 3, 5) for index in part) for part in parts] == [2, 1, 1]
-    assert parts == divided(3, [True, False, True, True, False, True, False], seed=0)
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_folds_that_cannot_be(n):
-    with pytest.raises(InputError, match=rf"data\.folds is {n}; it must be at least 2, and at most"):
-        divided(n, [True, True, False], seed=0)
-
-
 def test_folds_give_one_score_with_its_spread_and_a_model_trained_on_everything(tmp_path, caplog):
     data, seen = write_images(tmp_path / "data", [3, 3, 3]), []
     with pytest.MonkeyPatch.context() as patch:
@@ -317,5 +277,5 @@ def test_folds_are_resumed_where_they_were_left(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change", ['data.validation="{data}"', 'data.split_by="kind"', "stages=[{{}}]"])
 def test_folds_divide_the_training_images_alone(tmp_path, change):
     data = write_images(tmp_path / "data", [3, 3])
-    with pytest.raises(InputError, match=r"data\.folds divides data\.train"):
+    with pytest.raises(InputError, match=r"data\.folds (divides data\.train|and stages)"):
         attractor.train(data, folds=2, out=tmp_path / "out", changes=[change.format(data=data)])

@@ -1,6 +1,7 @@
 """Training: the same seed gives the same run, a killed run resumes exactly, and what cannot be learned is refused."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -392,6 +393,35 @@ def test_crops_depend_on_seed_epoch_and_index_alone(folder):
     assert torch.equal(crop(0, 1, 2), crop(0, 1, 2))
     for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
         assert not torch.equal(crop(0, 1, 2), crop(*other))
+
+
+def test_crops_show_each_class_equally_often_if_asked(folder):
+    class Streets(Subset):
+        """One car in the last image, at a corner, and windows in all."""
+
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            labels = np.zeros_like(found.labels)
+            labels[3:5, 3:5], labels[20:24, 20:24] = 1, 2
+            return dataclasses.replace(found, labels=labels, classes=np.array([1 + (index == 3), 1], np.int32))
+
+    streets = Streets(open_dataset(folder), range(4))
+    streets.class_names = ("window", "car")
+    model = Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("window", "car")))
+
+    def shares(**changes):
+        settings = Settings(**SETTINGS | {"crop_size": 8, "around_objects": 1.0} | changes)
+        crops = RandomCrops(model, hold(streets), settings, Augmentation(rotate=False, flip=False, scale=(1.0, 1.0)))
+        counts = Counter()
+        for index in range(200):
+            _, labels, _, shown = crops[0, index]
+            counts.update(int(shown.classes[label - 1]) for label in labels.unique() if label)
+        return counts
+
+    plain, even = shares(), shares(even_classes=True)
+    assert plain[2] < 0.25 * plain[1]
+    assert 0.7 * even[1] < even[2] < 1.4 * even[1]
+    assert not shares(even_classes=True, around_objects=0.0)[2] > 40  # then any place
 
 
 def test_a_batch_fills_up_classes_with_zero(folder):

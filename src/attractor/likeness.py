@@ -9,11 +9,13 @@ Shapes: `h` rows, `w` columns.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Int32, Shaped
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from attractor.instances import areas
 from attractor.normalisation import Normalisation
@@ -35,6 +37,32 @@ def traits(
     size = areas(labels, int(labels.max(initial=0)))
     size = size[size > 0]
     return ({"object size": float(np.median(2 * np.sqrt(size / np.pi)))} if len(size) else {}) | found
+
+
+def alike(images: Iterable[Shaped[np.ndarray, "h w c"]], n: int) -> list[int]:
+    """The number of a group for each image, so that images of one group look alike: fields of one well, for example.
+
+    They are compared by their sides, their darkest, middle and brightest values as stored, which exposure and staining
+    decide, and their sharpness.
+
+    Args:
+        images: two at least.
+        n: the most groups to make.
+
+    Source: Ward 1963, as SciPy has it.
+    """
+    looks = np.array([_looks(image) for image in images])
+    spread = looks.std(axis=0)
+    tree = linkage((looks - looks.mean(axis=0)) / np.where(spread > 0, spread, 1), "ward")
+    return [int(group) for group in fcluster(tree, n, "maxclust")]
+
+
+def _looks(image: Shaped[np.ndarray, "h w c"]) -> list[float]:
+    """Numbers that are alike for images that were taken alike."""
+    height, width = image.shape[:2]
+    values = np.percentile(image.astype(np.float32), (1, 50, 99), axis=(0, 1)).mean(axis=1)
+    sharpness = traits(image, np.zeros((height, width), np.int32), Normalisation())["sharpness"]
+    return [math.log(height), math.log(width), *np.log1p(np.maximum(values, 0)).tolist(), math.log(sharpness + 1e-3)]
 
 
 def ranges(images: Iterable[Traits]) -> Ranges:

@@ -73,6 +73,8 @@ class Data(BaseModel):
     validation: float | str = 0.1  # a share of the training images, or another data set
     overlap: Literal["ignore", "smaller in front", "later in front"] = "ignore"  # see `datasets.in_front`
     split_by: str | None = None  # a column of images.csv; each group of its values is split in that share
+    # images of one group are never in both parts: a column of images.csv, or "alike" for groups that look alike
+    groups: str | None = None
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     folds: int = Field(default=0, ge=0, le=100)  # parts that are validated on in turn; 0: only one part is
     crop: int | None = Field(

@@ -20,18 +20,15 @@ import torch
 
 from attractor import likeness
 from attractor.augmentation import Augmentation
-from attractor.datasets import Crops, Dataset, split
-from attractor.datasets import folds as divided
-from attractor.datasets.classes import WithClasses
-from attractor.datasets.held import Held, hold
-from attractor.datasets.in_front import drawn_by
+from attractor.datasets.held import Held
 from attractor.description import Description, Values, find_model
+from attractor.division import crops_of, folds_of, parts_of
 from attractor.errors import InputError
 from attractor.model import Model
 from attractor.networks import TakesPretrainedEncoder
 from attractor.normalisation import Normalisation
 from attractor.prediction.image import Segmenter
-from attractor.recipe import Data, Reader, Recipe, read_recipe, recipe_for, write_recipe
+from attractor.recipe import Reader, Recipe, read_recipe, recipe_for, write_recipe
 from attractor.settings import RANGES, Settings
 from attractor.wording import install, share
 
@@ -164,7 +161,7 @@ def run(
 
 def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Reader) -> Model:
     """Train by a recipe without stages; nothing is written until all data have been read."""
-    return _trained(recipe, out, *_parts(recipe, read), resume=resume, device=device)
+    return _trained(recipe, out, *parts_of(recipe, read), resume=resume, device=device)
 
 
 def _trained(recipe: Recipe, out: Path, training: Held, validation: Held, *, resume: bool, device: str) -> Model:
@@ -179,7 +176,7 @@ def _trained(recipe: Recipe, out: Path, training: Held, validation: Held, *, res
     return fit(
         model,
         training,
-        _crops(validation, recipe.data, model.method.max_instances),
+        crops_of(validation, recipe.data, model.method.max_instances),
         out=out,
         settings=Settings(**dataclasses.asdict(recipe.training)),
         augmentation=Augmentation(**dataclasses.asdict(recipe.augmentation)),
@@ -194,12 +191,9 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Re
     The model that was trained on all images gets the thresholds that are the medians over the folds.
     """
     data = recipe.data
-    if isinstance(data.validation, str) or data.split_by is not None or recipe.stages:
-        raise InputError(
-            "data.folds divides data.train; leave out stages, data.split_by, and a data set in data.validation."
-        )
-    images = read(data.train, None if data.classes is None else tuple(data.classes), data.overlap)
-    parts = divided(data.folds, [bool(measured.count) for measured in images.measured], data.split_seed)
+    if recipe.stages:
+        raise InputError("data.folds and stages cannot be combined; leave out one of them.")
+    images, parts = folds_of(data, read)
     _make_folder(out)
     write_recipe(out / "recipe.toml", recipe)
     training = dataclasses.replace(recipe.training, minutes=recipe.training.minutes / (data.folds + 1))
@@ -238,7 +232,7 @@ def _over_folds(models: Sequence[Model]) -> Values:
 
 def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Reader) -> Model:
     """Train one stage after another."""
-    _parts(recipe, read)  # an error in the data leaves no trace
+    parts_of(recipe, read)  # an error in the data leaves no trace
     _make_folder(out)
     write_recipe(out / "recipe.toml", recipe)
     start = recipe.model.start
@@ -289,82 +283,6 @@ def _seen(training: Held, normalisation: Normalisation) -> likeness.Ranges:
     """The ranges of the traits of the training images; of many, some that are spread evenly."""
     some = (training[index] for index in range(0, len(training), -(-len(training) // MOST_LOOKED_AT)))
     return likeness.ranges(likeness.traits(sample.image, sample.labels, normalisation) for sample in some)
-
-
-# ------------------------------------------------------------------------ data
-
-
-def _parts(recipe: Recipe, read: Reader) -> tuple[Held, Held]:
-    """The images to learn from and the images to validate on; both have objects."""
-    data = recipe.data
-    images = read(data.train, None if data.classes is None else tuple(data.classes), data.overlap)
-    if not images.statistics.count:
-        raise InputError(f"{data.train}: none of the {len(images)} images has an object to learn from.")
-    if not isinstance(data.validation, str):
-        return _split(images, data, data.validation)
-    if data.split_by is not None:
-        raise InputError(
-            "data.split_by says how to split data.train, but data.validation names images of its own; leave one out."
-        )
-    own = drawn_by(read.open(data.validation), data.overlap)
-    validation = _matched(own, images.class_names, data.classes)
-    held = images if data.validation == data.train and data.classes is None else hold(validation)
-    if not held.statistics.count:
-        raise InputError(
-            f"{data.validation}: none of the {len(held)} images to validate on has an object, so they cannot tell a "
-            "good model from a bad one; give others by data.validation."
-        )
-    return images, held
-
-
-def _split(images: Held, data: Data, share: float) -> tuple[Held, Held]:
-    """The images in two parts, both with objects; if chance puts none in one part, empty images go to training.
-
-    Raises:
-        InputError: as `split`, or if a single image has objects.
-    """
-    parts = [images.part(part.indices) for part in split(images, share, data.split_seed, data.split_by)]
-    if all(part.statistics.count for part in parts):
-        return parts[0], parts[1]
-    full = [index for index, measured in enumerate(images.measured) if measured.count]
-    if len(full) < 2:
-        raise InputError(
-            f"{data.train}: only one of the {len(images)} images, {images.names[full[0]]}, has an object; training "
-            "needs two, one of them to validate on. Annotate another, or name other images by data.validation."
-        )
-    _, chosen = split(images.part(full), share, data.split_seed, data.split_by)
-    validation = [full[index] for index in chosen.indices]
-    return images.part([i for i in range(len(images)) if i not in set(validation)]), images.part(validation)
-
-
-def _matched(validation: Dataset, names: tuple[str, ...], chosen: list[str] | None) -> Dataset:
-    """The images to validate on with the training data's classes, matched by name; a single class matches any name."""
-    own = validation.class_names
-    if own == names or len(own) == len(names) == 1:
-        return validation
-    if not set(own) & set(names):
-        raise InputError(
-            f"data.validation has the classes {', '.join(own)}, and the training data {', '.join(names)}: they "
-            "share none; give both the same names."
-        )
-    unknown = [name for name in own if name not in names]
-    if unknown and chosen is None:
-        raise InputError(
-            f"data.validation has the classes {', '.join(unknown)}, which the training data lacks (it has "
-            f"{', '.join(names)}); give both the same names, or choose some by data.classes."
-        )
-    return WithClasses(validation, names, [names.index(name) + 1 if name in names else 0 for name in own])
-
-
-def _crops(validation: Dataset, data: Data, most: int | None) -> Dataset:
-    """The images to validate on, or crops of them; by default only crops whose objects the method can all find."""
-    if data.crop is None:
-        if data.max_objects is not None:
-            raise InputError("data.max_objects says which crops to leave out; also give their size, data.crop.")
-        return validation
-    crops = Crops(validation, data.crop, max_objects=data.max_objects or most)
-    logger.warning("Validating on crops: %s", crops.in_words())
-    return crops
 
 
 def _check_names(names: list[str] | None, of_data: tuple[str, ...], key: str) -> None:

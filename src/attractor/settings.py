@@ -46,6 +46,7 @@ class Settings:
     average: float = 0.0  # the model kept is an exponential moving average of the weights with this decay, 0.999 say
     dtype: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
     around_objects: float = 0.8  # share of the crops that have an object near their middle
+    even_classes: bool = False  # these objects are of each class equally often, however rare it is
     freeze_normalisation: bool = False  # keep the statistics of batch normalisation: for small batches of large crops
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
     metric: str = "average_precision"  # chooses the best epoch and the thresholds; coco or cityscapes, for instance

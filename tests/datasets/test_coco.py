@@ -799,3 +799,17 @@ def test_a_box_is_that_of_the_pixels(tmp_path):
             height,
         ]
     assert coco_masks.bounding_box(np.array([63]), (7, 9)) == [0, 0, 0, 0]
+
+
+def test_columns_beside_the_json_are_read_and_written(tmp_path):
+    labels, image = np.zeros((4, 4), np.int32), np.zeros((4, 4, 1), np.uint8)
+    one, two = (Sample(name, image, labels, np.zeros(0, np.int32), labels > 0) for name in ("a", "b.c"))
+    columns = {"stain": {"a": "HE", "b.c": "none"}}
+    write_coco(tmp_path / "data", [one, two], ["cell"], columns=columns)
+    assert Coco(tmp_path / "data").columns == columns
+    (tmp_path / "data" / "images.csv").write_text("name,stain\na,HE\n")
+    with pytest.raises(InputError, match=r"images\.csv: the first column is 'name'"):
+        Coco(tmp_path / "data")
+    dataset, problems = Coco.salvage(tmp_path / "data")
+    assert dataset.columns == {}
+    assert len(problems) == 1

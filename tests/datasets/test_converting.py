@@ -79,7 +79,7 @@ def test_ignored_pixels_and_columns_that_are_lost_are_said(tmp_path):
     lost = convert(open_dataset(tmp_path / "coco"), tmp_path / "out", "label-images")
     assert "1 image with ignored pixels, which became background." in lost
     write_label_images(tmp_path / "labels", [sample("a")], columns={"kind": {"a": "day"}})
-    lost = convert(open_dataset(tmp_path / "labels"), tmp_path / "coco out", "coco")
+    lost = convert(open_dataset(tmp_path / "labels"), tmp_path / "plants", "cvppp")
     assert lost == ("The columns kind of the images are not kept.",)
     assert convert(open_dataset(tmp_path / "labels"), tmp_path / "labels out", "label-images") == ()
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from attractor import runs
 from attractor.datasets import open_dataset
 from attractor.datasets.checking import check
 from attractor.datasets.coco import write_coco
 from attractor.datasets.in_front import InFront, drawn_by, suggested_rule
 from attractor.datasets.sample import Sample
+from attractor.division import parts_of
 from attractor.errors import InputError
 from attractor.instances import Annotations, Instances
 from attractor.recipe import Reader, recipe_for
@@ -81,7 +81,7 @@ def test_check_counts_what_is_lost_by_the_rule(street):
 def test_a_recipe_for_photographs_puts_the_smaller_one_in_front_and_others_ignore(street):
     recipe = recipe_for(street)
     assert recipe.data.overlap == "smaller in front"
-    training, _ = runs._parts(recipe, Reader())
+    training, _ = parts_of(recipe, Reader())
     assert training[0].labels.max() == 3
     assert recipe_for(street, ['data.overlap="ignore"']).data.overlap == "ignore"
 

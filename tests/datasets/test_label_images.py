@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attractor.datasets import DATASETS, Sample, Subset, open_dataset, split
+from attractor.datasets import DATASETS, Sample, Subset, open_dataset
 from attractor.datasets.label_images import LabelImages, write_label_images
 from attractor.errors import InputError
 from attractor.images import write_labels
@@ -174,58 +174,6 @@ def test_a_subset_keeps_names_columns_and_samples(folder):
     assert subset.columns == {"kind": {"c": "y", "a": "x"}}
     assert subset[0].name == "c"
     assert [one.name for one in subset] == ["c", "a"]
-
-
-class Names:
-    """A data set that is never read."""
-
-    class_names = ("object",)
-
-    def __init__(self, n: int, kinds: int = 1) -> None:
-        self.names = tuple(f"{k:03}" for k in range(n))
-        self.columns = {"kind": {name: str(int(name) % kinds) for name in self.names}}
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        raise NotImplementedError
-
-
-def test_a_split_takes_each_image_once_and_is_the_same_for_the_same_seed():
-    dataset = Names(40)
-    training, validation = split(dataset, 0.1, 3)
-    assert (len(training), len(validation)) == (36, 4)
-    assert sorted(training.names + validation.names) == list(dataset.names)
-    assert split(dataset, 0.1, 3)[1].names == validation.names
-    assert split(dataset, 0.1, 4)[1].names != validation.names
-
-
-@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
-def test_each_part_has_at_least_one_image(share):
-    for n in (2, 3, 7):
-        training, validation = split(Names(n), share, 0)
-        assert len(training) >= 1
-        assert len(validation) >= 1
-        assert len(training) + len(validation) == n
-
-
-def test_a_split_by_a_column_gives_each_value_its_share():
-    dataset = Names(60, kinds=3)
-    _, validation = split(dataset, 0.2, 0, by="kind")
-    kinds = [dataset.columns["kind"][name] for name in validation.names]
-    assert sorted(kinds) == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
-
-
-def test_a_split_that_cannot_be_is_refused():
-    for n, what in ((0, "0 images"), (1, "1 image;")):
-        with pytest.raises(InputError, match=f"has {what}"):
-            split(Names(n), 0.5, 0)
-    for share in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(InputError, match="above 0 and below 1"):
-            split(Names(5), share, 0)
-    with pytest.raises(InputError, match="no column 'stain' to split by; its columns: kind"):
-        split(Names(5), 0.5, 0, by="stain")
 
 
 def test_a_label_image_in_colours_is_refused_when_read(folder):

@@ -142,6 +142,34 @@ def test_what_is_computed_ahead_changes_nothing():
         torch.testing.assert_close(a, b)
 
 
+class Falling(torch.nn.Module):
+    """Instead of the head that says whether there is an object: less sure of it with every step."""
+
+    step = 0
+
+    def forward(self, sides):
+        self.step += 1
+        return sides.new_full((len(sides), 1), 3.0 - 2 * self.step)
+
+
+@pytest.mark.parametrize(("mode", "threshold", "steps"), [("break", 0.5, 3), ("break", 0.01, 4), ("skip", 0.5, 6)])
+def test_steps_that_cannot_count_are_left_out_where_nothing_is_learned(mode, threshold, steps):
+    torch.manual_seed(0)
+    own = RSIS(partial(NETWORKS["erfnet"], 1), hidden=16, steps=6, stop_mode=mode, stop_threshold=threshold).eval()
+    images, answers = torch.rand(2, 1, 24, 32), []
+    for learns in (True, False):
+        own.decoder.stop = Falling()
+        with torch.set_grad_enabled(learns):
+            answers.append(own(images))
+    whole, short = answers
+    assert (whole.stop.shape[1], short.stop.shape[1]) == (6, steps)
+    torch.testing.assert_close(short.mask, whole.mask[:, :steps])
+    assert own.is_full(short) == own.is_full(whole) == [False, False]
+    for one, other in zip(own.group(short), own.group(whole), strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.scores, other.scores)
+
+
 def truth_of(*labels):
     labels = torch.tensor(labels, dtype=torch.int32)
     classes = torch.ones(len(labels), max(1, int(labels.max())), dtype=torch.int64)

@@ -130,3 +130,16 @@ def test_the_pyramid_of_erfnet_ends_in_what_its_encoder_gives():
     *_, middle, coarsest = net.pyramid(images)
     assert torch.equal(coarsest, net.encoder(images))
     assert torch.equal(net.encoder[7](middle), net.encoder[:8](images))
+
+
+def test_skips_begin_as_nothing_and_then_show_the_decoders_what_the_coarse_features_lack():
+    torch.manual_seed(0)
+    plain, skips = (ERFNet(1, [2, 1], dropout=0.0, skips=skips).eval() for skips in (False, True))
+    missing, unexpected = skips.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected
+    assert {name.split(".")[0] for name in missing} == {"skips"}
+    images = torch.randn(2, 1, 21, 34)
+    torch.testing.assert_close(skips(images), plain(images))
+    skips(images)[:, :2].sum().backward()
+    assert all(part.weight.grad.any() for part in skips.skips[0].children())
+    assert not any(part.weight.grad.any() for part in skips.skips[1].children())

@@ -5,6 +5,7 @@ is named after: `annotations/instances_val2017.json` beside `val2017/`. They com
 pycocotools takes them (in the order of the file where only some ids are numbers), and categories become class 1, 2, …
 in the order of theirs. If a folder holds several JSON files, such as `instances_train2017.json` and
 `instances_val2017.json`, they are its splits, `train2017` and `val2017`; captions and keypoints beside them are not.
+`images.csv` beside the JSON may tell more about each image (see `columns`).
 
 In a label image a pixel belongs to a polygon if its centre lies inside by the even-odd rule, a centre on an edge
 counting for one side only, so that polygons that share an edge share no pixel. Several polygons of one object are
@@ -26,7 +27,7 @@ Shapes: `h` rows, `w` columns.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -37,6 +38,7 @@ from jaxtyping import Bool, Int, Int32, UInt16
 from attractor.datasets.coco_entries import Annotation, Picture, begins_like_coco, read_document
 from attractor.datasets.coco_masks import entry
 from attractor.datasets.coco_results import read_coco_results, write_coco_results
+from attractor.datasets.columns import read_columns, write_columns
 from attractor.datasets.layout import Evidence, Holds, ResultsForm, results_file, several_splits
 from attractor.datasets.sample import Dataset, Sample, distinct, refuse
 from attractor.errors import InputError
@@ -53,7 +55,7 @@ class Coco:
         "a COCO JSON, or a folder that holds annotations.json (or another JSON) and the images, or "
         "annotations/instances_*.json"
     )
-    holds: ClassVar[Holds] = Holds(ignore=True, overlaps=True, crowds=True)
+    holds: ClassVar[Holds] = Holds(ignore=True, overlaps=True, crowds=True, columns=True)
     results: ClassVar[ResultsForm] = results_file("a results JSON, FILE.json", ".json")
 
     def __init__(self, path: str | Path, *, images: str | Path | None = None) -> None:
@@ -97,7 +99,7 @@ class Coco:
     @staticmethod
     def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
         """Write samples as `write_coco` does."""
-        write_coco(folder, samples, described.class_names)
+        write_coco(folder, samples, described.class_names, columns=described.columns)
 
     def _open(self, path: Path, images: Path | None) -> list[str]:
         """Index the JSON; what is wrong with it is returned, and left out."""
@@ -110,7 +112,11 @@ class Coco:
         self.names = _names([picture.file for picture in self._pictures], folders[0])
         if len(set(self.names)) < len(self.names):
             problems.append(f"{self._file}: images: two have the same name but for folder or suffix; rename one.")
-        self.columns: dict[str, dict[str, str]] = {}
+        try:
+            self.columns = read_columns(self._file.parent, self.names)
+        except InputError as error:
+            self.columns = {}
+            problems.append(str(error))
         return problems
 
     def __len__(self) -> int:
@@ -178,10 +184,17 @@ class Coco:
         return drawn, claims, crowd
 
 
-def write_coco(path: str | Path, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
+def write_coco(
+    path: str | Path,
+    samples: Iterable[Sample],
+    class_names: Sequence[str],
+    *,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
     """Write samples to a folder, or beside a path that ends in .json: images, and their objects as compressed runs.
 
     Objects that overlap are whole, and crowds keep their class; other ignored pixels become a crowd of each class.
+    Columns, if there are any, go into `images.csv`.
 
     Raises:
         InputError: if a file cannot be written, or two samples or two classes have the same name.
@@ -205,6 +218,7 @@ def write_coco(path: str | Path, samples: Iterable[Sample], class_names: Sequenc
     document = {"images": images, "annotations": annotations, "categories": categories}
     with atomic(file) as temporary:
         temporary.write_text(json.dumps(document), encoding="utf-8")
+    write_columns(file.parent, columns or {}, [Path(str(image["file_name"])).stem for image in images])
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attractor.datasets import Dataset, Sample, Subset
 from attractor.datasets.checking import statistics_of
+from attractor.datasets.sample import Dataset, Sample
+from attractor.datasets.splitting import Subset
 from attractor.statistics import ObjectStatistics, joined
 
 MOST_PIXELS = 1 << 28  # 2 to 4 GB of images with their labels

@@ -1,25 +1,24 @@
 """Images beside label images: `images/` and `labels/` with equal stems, as most microscopy data sets come.
 
-A label image is a PNG or TIFF whose numbers say which object a pixel belongs to, 0 being background. An optional
-`images.csv` beside the two folders tells more about each image, by stem in its first column, `image`: its modality,
-for example, by which scores can then be split. All objects are of one class, and no pixel is ignored.
+A label image is a PNG or TIFF whose numbers say which object a pixel belongs to, 0 being background. `images.csv`
+beside the two folders may tell more about each image (see `columns`). All objects are of one class, and no pixel is
+ignored.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from attractor.datasets.columns import read_columns, write_columns
 from attractor.datasets.layout import Evidence, Holds
-from attractor.datasets.sample import Dataset, Sample, distinct, repeated
+from attractor.datasets.sample import Dataset, Sample, distinct
 from attractor.errors import InputError
 from attractor.images import (
     IMAGE_SUFFIXES,
-    atomic,
     image_suffix,
     made,
     read_image,
@@ -50,7 +49,7 @@ class LabelImages:
             raise InputError("\n".join(problems))
         if not self.names:
             raise InputError(f"{self._images}: holds no image; files must end in one of {', '.join(IMAGE_SUFFIXES)}.")
-        self.columns = _read_columns(self._images.parent / "images.csv", self.names) if folder is not None else {}
+        self.columns = read_columns(self._images.parent, self.names) if folder is not None else {}
 
     @classmethod
     def salvage(cls, path: str | Path) -> tuple[LabelImages, list[str]]:
@@ -58,7 +57,7 @@ class LabelImages:
         dataset = cls.__new__(cls)
         problems = dataset._pair(*_folders(path, None, None), shown=10)
         try:
-            dataset.columns = _read_columns(Path(path) / "images.csv", dataset.names)
+            dataset.columns = read_columns(Path(path), dataset.names)
         except InputError as error:
             dataset.columns = {}
             problems.append(str(error))
@@ -122,11 +121,7 @@ def write_label_images(
         write_image(folder / "images" / (sample.name + image_suffix(sample.image)), sample.image)
         suffix = ".png" if sample.labels.max(initial=0) <= 65535 else ".tif"
         write_labels(folder / "labels" / (sample.name + suffix), sample.labels)
-    if columns:
-        with atomic(folder / "images.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *columns])
-            writer.writerows([name, *(values.get(name, "") for values in columns.values())] for name in names)
+    write_columns(folder, columns or {}, names)
 
 
 def _folders(folder: str | Path | None, images: str | Path | None, labels: str | Path | None) -> tuple[Path, Path]:
@@ -171,33 +166,3 @@ def _unpaired(
     more = f" and {len(alone) - shown} more" if len(alone) > shown else ""
     have = f"1 {kind} has" if len(alone) == 1 else f"{len(alone)} {kind}s have"
     return [f"{folder}: {have} {lack} Alone: {', '.join(alone[:shown])}{more}."]
-
-
-def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """The columns of `images.csv` except the first, for the images that there are."""
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table ({error}); save it as CSV in UTF-8.") from error
-    if not header or header[0] != "image":
-        raise InputError(
-            f"{path}: the first column is {header[0] if header else ''!r}; it must be `image`, with each image's stem."
-        )
-    if again := repeated(header):
-        raise InputError(f"{path}: the column {again!r} is there twice; rename or remove one.")
-    wanted = set(names)
-    rows = [row for row in rows if row[0] in wanted]
-    if again := repeated([row[0] for row in rows]):
-        raise InputError(f"{path}: has two rows for the image {again!r}; keep the one that is right.")
-    by_name = {row[0]: row[1:] for row in rows}
-    if names and not by_name:
-        raise InputError(
-            f"{path}: no row names an image that is there; the first column must hold stems such as {names[0]!r}."
-        )
-    return {
-        column: {name: values[k] if k < len(values) else "" for name, values in by_name.items()}
-        for k, column in enumerate(header[1:])
-    }

@@ -459,14 +459,14 @@ def points_that_meet(x: Float[Tensor, "n d"], density: Float[Tensor, " n"], simi
         Number of each point's group, from 1; a group that loses all its points to others leaves a gap.
     """
     free = torch.ones(len(x), dtype=torch.bool)
+    order = torch.argsort(density, descending=True, stable=True)  # of the free points
     means = []
-    for start in torch.argsort(density, descending=True, stable=True).tolist():
-        if not free[start]:
-            continue
-        members = free & (x @ x[start] > similarity)
-        members[start] = True
+    while len(order):
+        members = free & (x @ x[order[0]] > similarity)
+        members[order[0]] = True
         means.append(x[members].mean(0))
         free &= ~members
+        order = order[free[order]]
     centres = torch.stack(means).T
     return torch.cat([(piece @ centres).argmax(1) for piece in x.split(CHUNK)]).to(torch.int32) + 1
 

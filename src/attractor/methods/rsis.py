@@ -162,9 +162,14 @@ class RSIS(nn.Module):
     # ---------------------------------------------------------------- the network's answer
 
     def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
-        """What all steps say of normalised images; in training, as many steps as the curriculum has reached."""
+        """What all steps say of normalised images; in training, as many steps as the curriculum has reached.
+
+        Where nothing is to be learned, steps are left out that no threshold which can be tuned would let count.
+        """
         steps = self.limit if self.training else self.steps
-        maps: Maps = self.decoder(self.network.pyramid(images), images.shape[-2:], steps)
+        ends = self.stop_mode == "break" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        least = min(self.thresholds["stop_threshold"], *self.threshold_candidates["stop_threshold"]) if ends else None
+        maps: Maps = self.decoder(self.network.pyramid(images), images.shape[-2:], steps, least)
         return maps
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b t h w"], Float[Tensor, "b t _"], Float[Tensor, "b t"]]:
@@ -284,23 +289,35 @@ class RecurrentDecoder(nn.Module):
         self.stop = nn.Linear(sum(sizes), 1)
 
     def forward(
-        self, pyramid: Sequence[Float[Tensor, "b _ _ _"]], size: Sequence[int | torch.SymInt], steps: int
+        self,
+        pyramid: Sequence[Float[Tensor, "b _ _ _"]],
+        size: Sequence[int | torch.SymInt],
+        steps: int,
+        least: float | None = None,
     ) -> Maps:
-        """What each of this many steps says, with masks of the image's size."""
+        """What each of this many steps says, with masks of the image's size; for `least` see `run`."""
+        if pyramid[0].device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # bfloat16 would slow down the gates
+            with torch.autocast("cpu", enabled=False):
+                maps: Maps = self([x.float() for x in pyramid], size, steps, least)
+            return maps
         finest_first = [torch.cat([x, positions(x)], 1) if self.coordinates else x for x in pyramid]
         skips = [tap(x) for tap, x in zip(self.taps, reversed(finest_first), strict=True)]
-        masks, classes, stops = self.run(skips, steps, ahead=self.skip == "concat")
+        masks, classes, stops = self.run(skips, steps, ahead=self.skip == "concat", least=least)
         stride = 2  # of the finest features
         padded = [stride * n for n in pyramid[0].shape[-2:]]
         masks = F.interpolate(masks[:, :, 0], padded, mode="bilinear", align_corners=True)
         return Maps(masks[..., : size[0], : size[1]], classes, stops)
 
     def run(
-        self, skips: list[Float[Tensor, "b _ _ _"]], steps: int, *, ahead: bool
+        self, skips: list[Float[Tensor, "b _ _ _"]], steps: int, *, ahead: bool, least: float | None = None
     ) -> tuple[Float[Tensor, "b t 1 _ _"], Float[Tensor, "b t _"], Float[Tensor, "b t"]]:
         """Masks at twice the size of the finest features, classes and stop of all steps.
 
-        With `ahead`, the gates' share from the skips, which is always the same, is computed once, not in every step.
+        Args:
+            skips: features of each level, coarse to fine.
+            steps: how many.
+            ahead: the gates' share from the skips, which is always the same, is computed once, not in every step.
+            least: the last step is the first in which no image has a higher probability of an object; None for all.
         """
         prepared: list[Prepared | None] = [None] * len(skips)
         if ahead:
@@ -309,7 +326,10 @@ class RecurrentDecoder(nn.Module):
         said = []
         for _ in range(steps):
             mask, sides, states = self._step(skips, states, prepared)
-            said.append((mask, self.classes(sides), self.stop(sides)[:, 0]))
+            stop = self.stop(sides)[:, 0]
+            said.append((mask, self.classes(sides), stop))
+            if least is not None and not bool((stop.sigmoid() > least).any()):
+                break
         masks, classes, stops = (torch.stack(x, 1) for x in zip(*said, strict=True))
         return masks, classes, stops
 

@@ -101,13 +101,39 @@ class ERFNetDecoder(nn.Sequential):
         return layer
 
 
+class Skips(nn.Module):
+    """What a decoder adds of the encoder's finer features, as soon as it is back at their resolution.
+
+    It begins as zero, so a network that starts from the weights of one without skips gives that one's maps at first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.from_4 = nn.Conv2d(64, 64, 1, bias=False)
+        self.from_2 = nn.Conv2d(16, 16, 1, bias=False)
+        for conv in (self.from_4, self.from_2):
+            nn.init.zeros_(conv.weight)
+
+    def forward(self, decoder: ERFNetDecoder, features: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b d h w"]:
+        """The decoder's maps from the encoder's features, fine to coarse."""
+        fine, middle, x = features
+        added = iter((self.from_4(middle), self.from_2(fine)))
+        for layer in decoder:
+            x = layer(x)
+            if isinstance(layer, Up):
+                x = x + next(added)
+        return x
+
+
 class ERFNet(nn.Module):
     """One encoder for `channels_in` image channels, one decoder for each entry of `channels_out`."""
 
     channels: tuple[int, ...] = (16, 64, 128)
     strides: tuple[int, ...] = (2, 4, 8)
 
-    def __init__(self, channels_in: int, channels_out: Sequence[int], *, dropout: float = 0.3) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: Sequence[int], *, dropout: float = 0.3, skips: bool = False
+    ) -> None:
         """Build the layers.
 
         Args:
@@ -115,6 +141,8 @@ class ERFNet(nn.Module):
             channels_out: output channels of each decoder; none for the encoder alone.
             dropout: share of the channels dropped in the deepest blocks; the paper's value is the default,
                 and a tenth of it is used in the shallower ones.
+            skips: whether the decoders also see the encoder's features at a half and a quarter of the resolution, which
+                the paper's do not: small objects and outlines gain.
 
         Raises:
             InputError: if the share is not at least 0 and below 1.
@@ -129,6 +157,7 @@ class ERFNet(nn.Module):
             *(NonBottleneck1D(128, dropout, d) for _ in range(2) for d in (2, 4, 8, 16)),
         )
         self.decoders = nn.ModuleList(ERFNetDecoder(n) for n in channels_out)
+        self.skips = nn.ModuleList(Skips() for _ in channels_out) if skips else None
 
     @staticmethod
     def suggestions() -> dict[str, float]:
@@ -155,6 +184,9 @@ class ERFNet(nn.Module):
         h, w = images.shape[-2:]
         if not self.decoders:
             return images[:, :0]
-        features = self.encoder(padded(images, self.strides[-1]))
-        maps = torch.cat([decoder(features) for decoder in self.decoders], 1)
-        return maps[..., :h, :w]
+        features = self.pyramid(images)
+        if self.skips is None:
+            maps = [decoder(features[-1]) for decoder in self.decoders]
+        else:
+            maps = [skip(decoder, features) for skip, decoder in zip(self.skips, self.decoders, strict=True)]
+        return torch.cat(maps, 1)[..., :h, :w]

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Int32
+from jaxtyping import Bool, Float, Float16, Int, Int32
 from torch import Tensor
 
 from attractor.augmentation import Augmentation
@@ -71,6 +71,7 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         if not images.statistics.count:
             raise InputError("None of the training images has an object, so there is nothing to learn from.")
         _check_classes(images, self.description)
+        self.by_class = _objects_by_class(images) if settings.even_classes else None
         self.held = None if images.samples is None else [self._prepared(sample) for sample in images.samples]
         if self.held is None:
             logger.warning(
@@ -112,25 +113,35 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
     def __getitem__(self, place: tuple[int, int]) -> Crop:
         """The crop of an (epoch, index)."""
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, *place))
-        i = int(torch.multinomial(self.weights, 1, generator=generator))
+        i, label = self._drawn(generator)
         image, sample = self.held[i] if self.held is not None else self._prepared(self.source[i])
         pixels, labels, valid = self._tensors(image, sample) if self.there is None else self.there[i]
-        centre = self._centre(sample, generator)
+        centre = self._centre(sample, label, generator)
         crop = self.augmentation.crop(pixels.float(), labels, valid, centre, self.settings.crop_size, generator)
         return *crop, sample
 
-    def _centre(self, sample: Sample, generator: torch.Generator) -> tuple[float, float]:
+    def _drawn(self, generator: torch.Generator) -> tuple[int, int | None]:
+        """An image, and the label of the object to show; 0 for a place anywhere, None to choose in the image."""
+        i = int(torch.multinomial(self.weights, 1, generator=generator))
+        if self.by_class is None:
+            return i, None
+        if float(torch.rand((), generator=generator)) >= self.settings.around_objects:
+            return i, 0
+        objects = self.by_class[int(torch.randint(len(self.by_class), (), generator=generator))]
+        i, label = objects[int(torch.randint(len(objects), (), generator=generator))].tolist()
+        return i, label
+
+    def _centre(self, sample: Sample, label: int | None, generator: torch.Generator) -> tuple[float, float]:
         """A place anywhere or, more often, one that puts an object in the middle half of the crop."""
         by_object, row, column = torch.rand(3, generator=generator).tolist()
         h, w = sample.labels.shape
-        if by_object >= self.settings.around_objects or not len(sample.classes):
-            return row * h, column * w
-        label = 1 + int(torch.randint(len(sample.classes), (), generator=generator))
-        rows, columns = np.nonzero(sample.labels == label)
+        if label is None and by_object < self.settings.around_objects and len(sample.classes):
+            label = 1 + int(torch.randint(len(sample.classes), (), generator=generator))
+        rows, columns = np.nonzero(sample.labels == label) if label else ((), ())
         if not len(rows):
             return row * h, column * w
         reach = self.settings.crop_size / 2
-        return rows.mean() + (row - 0.5) * reach, columns.mean() + (column - 0.5) * reach
+        return np.mean(rows) + (row - 0.5) * reach, np.mean(columns) + (column - 0.5) * reach
 
 
 class Places(torch.utils.data.Sampler[tuple[int, int]]):
@@ -164,6 +175,16 @@ def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) ->
             weights[groups == group] /= np.sqrt(weights[groups == group].sum())
     shares: Float[np.ndarray, " m"] = weights / weights.sum()
     return shares
+
+
+def _objects_by_class(images: Held) -> list[Int[np.ndarray, "k 2"]]:
+    """For each class that has objects, image and label of every one of them."""
+    places = [
+        np.stack([np.full_like(part.classes, i), 1 + np.arange(len(part.classes))], axis=1)
+        for i, part in enumerate(images.measured)
+    ]
+    objects, classes = np.concatenate(places), np.concatenate([part.classes for part in images.measured])
+    return [objects[classes == number] for number in np.unique(classes)]
 
 
 def collate(crops: Sequence[Crop]) -> Batch:
