@@ -19,6 +19,7 @@ from attractor.datasets.labelme import Labelme
 from attractor.datasets.layout import Divided, Evidence, Layout
 from attractor.datasets.pascal_voc import PascalVoc
 from attractor.datasets.sample import Dataset, Sample
+from attractor.datasets.session import SessionImages
 from attractor.datasets.splitting import Subset, split
 from attractor.errors import InputError
 
@@ -45,6 +46,7 @@ DATASETS: dict[str, Layout] = {
     "geojson": GeoJson,
     "labelme": Labelme,
     "imagej": ImageJ,
+    "session": SessionImages,
 }
 
 

@@ -12,7 +12,11 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-if sys.platform != "win32":
+from attractor.errors import InputError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
 
 UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.part(\..*)?")  # hidden: `find_images` passes over it
@@ -80,6 +84,35 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def hold(path: Path, busy: str) -> Iterator[None]:
+    """Hold a file that only one process can hold at a time; it is made if it does not exist.
+
+    Raises:
+        InputError: with the message `busy`, if another process, or this one, holds it; or if it cannot be made.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made: {error.strerror}; check the folder and its permissions.") from error
+    try:
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            raise InputError(busy) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open file, or raise an OSError if it is locked."""
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,380 @@
+"""What a person does to the objects of an image; each operation is data, and knows what it changes on a canvas.
+
+Points are (row, column) in pixels, whole numbers being pixel edges, as in all outlines here. Whatever an operation
+touches counts as reviewed afterwards, with a rim of RIM pixels around each object, where its outline is learned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeAlias, cast
+
+import numpy as np
+from jaxtyping import Bool, Float, Int32
+from scipy import ndimage
+
+from attractor.datasets.polygons import fill_polygon
+from attractor.errors import InputError
+from attractor.session.canvas import Box, Canvas, Change, Thing, Things
+
+RIM = 3  # pixels around an object that are reviewed with it
+CUT = 0.75  # pixels on both sides of a line that it takes away: enough to keep the two sides apart
+LARGEST_BRUSH = 1000.0  # pixels
+MOST_POINTS = 100_000  # of an outline or a stroke
+MOST_COVERED = 1 << 28  # pixels that a stroke goes over, counted as often as it does
+
+Point: TypeAlias = tuple[float, float]
+Points: TypeAlias = tuple[Point, ...]
+
+
+class Operation(Protocol):
+    """An operation on one image."""
+
+    kind: ClassVar[str]
+
+    @property
+    def image(self) -> str:
+        """The name of the image."""
+
+    def apply(self, canvas: Canvas) -> Change:
+        """Change the canvas, and give the change.
+
+        Raises:
+            InputError: if it cannot be done on this canvas; nothing is changed then.
+        """
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove objects."""
+
+    kind: ClassVar[str] = "delete"
+    image: str
+    labels: tuple[int, ...]
+
+    def apply(self, canvas: Canvas) -> Change:
+        """Their pixels become background."""
+        box, labels = _cut_out(canvas, _some(self.labels))
+        chosen = np.isin(labels, self.labels)
+        return _changed(canvas, box, np.where(chosen, 0, labels), chosen)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Make one object of several; it keeps the number and the class of the first."""
+
+    kind: ClassVar[str] = "merge"
+    image: str
+    labels: tuple[int, ...]
+
+    def apply(self, canvas: Canvas) -> Change:
+        """All of their pixels go to the first one."""
+        if len(set(self.labels)) < 2:
+            raise InputError("To merge, choose at least two objects.")
+        box, labels = _cut_out(canvas, self.labels)
+        chosen = np.isin(labels, self.labels)
+        return _changed(canvas, box, np.where(chosen, self.labels[0], labels), chosen)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Divide an object along a line; the largest piece keeps its number, and the others become objects of its class."""
+
+    kind: ClassVar[str] = "split"
+    image: str
+    label: int
+    line: Points
+
+    def apply(self, canvas: Canvas) -> Change:
+        """Pixels on the line go to the piece that is nearest."""
+        box, labels = _cut_out(canvas, (self.label,))
+        own = labels == self.label
+        pieces, n = ndimage.label(own & ~_stroke(_checked(self.line, 2), CUT, box))
+        if n < 2:
+            raise InputError("The line does not divide the object; draw it from one side of the object to the other.")
+        nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
+        pieces = np.where(own, pieces[tuple(nearest)], 0)
+        largest_first = np.argsort(-np.bincount(pieces.ravel())[1:], kind="stable") + 1
+        things: dict[int, Thing | None] = {}
+        numbers = np.zeros(n + 1, np.int32)
+        numbers[largest_first[0]] = self.label
+        for piece in largest_first[1:].tolist():
+            numbers[piece] = canvas.new_label()
+            things[int(numbers[piece])] = Thing(canvas.things[self.label].class_number)
+        return _changed(canvas, box, np.where(own, numbers[pieces], labels), own, things)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Add an object that lies inside of an outline; other objects keep their pixels."""
+
+    kind: ClassVar[str] = "draw"
+    image: str
+    outline: Points
+    class_number: int = 1
+
+    def apply(self, canvas: Canvas) -> Change:
+        """The pixels whose centres lie inside and that belong to no object."""
+        _check_class(self.class_number)
+        points = _checked(self.outline, 3)
+        box = canvas.within(_around(points, 0.0, RIM))
+        inside = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+        filled, place = fill_polygon(np.array(points)[:, ::-1] - (box[1], box[0]), inside.shape)
+        inside[place] = filled
+        return _added(canvas, box, inside, None, self.class_number)
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Add the pixels under a brush to an object, or, without a label, make an object of them."""
+
+    kind: ClassVar[str] = "paint"
+    image: str
+    stroke: Points
+    radius: float
+    label: int | None = None
+    class_number: int = 1
+    over: bool = False  # whether the brush also takes pixels of other objects
+
+    def apply(self, canvas: Canvas) -> Change:
+        """The pixels whose centres the brush covers and that belong to no object, or to any, as told."""
+        _check_class(self.class_number)
+        box, under = _brushed(canvas, self.stroke, self.radius, self.label)
+        number = self.class_number if self.label is None else canvas.things[self.label].class_number
+        return _added(canvas, box, under, self.label, number, over=self.over)
+
+
+@dataclass(frozen=True)
+class Erase:
+    """Take the pixels under a brush away from an object, or from any."""
+
+    kind: ClassVar[str] = "erase"
+    image: str
+    stroke: Points
+    radius: float
+    label: int | None = None
+
+    def apply(self, canvas: Canvas) -> Change:
+        """The pixels whose centres the brush covers become background."""
+        box, under = _brushed(canvas, self.stroke, self.radius, self.label)
+        labels = canvas.labels[_place(box)]
+        taken = under & ((labels > 0) if self.label is None else (labels == self.label))
+        if not taken.any():
+            raise InputError("There is no object under the brush.")
+        own = np.zeros_like(under) if self.label is None else labels == self.label
+        return _changed(canvas, box, np.where(taken, 0, labels), under | own)
+
+
+@dataclass(frozen=True)
+class SetClass:
+    """Give objects another class."""
+
+    kind: ClassVar[str] = "class"
+    image: str
+    labels: tuple[int, ...]
+    class_number: int
+
+    def apply(self, canvas: Canvas) -> Change:
+        """Their pixels stay as they are."""
+        _check_class(self.class_number)
+        box, labels = _cut_out(canvas, _some(self.labels))
+        things = {k: dataclasses.replace(canvas.things[k], class_number=self.class_number) for k in self.labels}
+        return _changed(canvas, box, labels.copy(), np.isin(labels, self.labels), things)
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Say that objects are right, or that all within a box is, or the whole image."""
+
+    kind: ClassVar[str] = "accept"
+    image: str
+    labels: tuple[int, ...] = ()
+    box: Box | None = None
+
+    def apply(self, canvas: Canvas) -> Change:
+        """Objects are reviewed with their rims; in a box or an image, every pixel is."""
+        if self.labels:
+            box, labels = _cut_out(canvas, self.labels)
+            return _changed(canvas, box, labels.copy(), np.isin(labels, self.labels))
+        box = canvas.within(self.box or (0, 0, *canvas.shape))
+        labels = canvas.labels[_place(box)]
+        return canvas.changed(box, labels.copy(), np.ones(labels.shape, bool))
+
+
+KINDS: dict[str, type[Any]] = {
+    operation.kind: operation for operation in (Delete, Merge, Split, Draw, Paint, Erase, SetClass, Accept)
+}
+
+
+def as_json(operation: Operation) -> dict[str, Any]:
+    """The operation as plain JSON."""
+    assert dataclasses.is_dataclass(operation)
+    return {"kind": operation.kind, **dataclasses.asdict(operation)}
+
+
+def from_json(content: object) -> Operation:
+    """The operation that JSON says, from a journal or a page.
+
+    Raises:
+        InputError: if there is no such operation, or a part of it is missing, unknown or of another kind.
+    """
+    if not isinstance(content, Mapping) or content.get("kind") not in KINDS:
+        raise InputError(f'There is no such operation; its "kind" is one of {", ".join(KINDS)}.')
+    kind = KINDS[content["kind"]]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    given = {name: value for name, value in content.items() if name != "kind"}
+    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    if unknown := sorted((given.keys() - fields.keys()) | (needed - given.keys())):
+        raise InputError(f"{kind.kind}: has {', '.join(fields)}; {', '.join(map(str, unknown))} is wrong or missing.")
+    try:
+        return cast(Operation, kind(**{name: _read(name, value) for name, value in given.items()}))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{kind.kind}: cannot be read ({error}).") from error
+
+
+def _read(name: str, value: Any) -> Any:
+    """A part of an operation, from plain JSON."""
+    if value is None and name in ("label", "box"):
+        return None
+    if name in ("line", "outline", "stroke"):
+        return tuple((float(row), float(column)) for row, column in value)
+    if name == "labels":
+        return tuple(_integer(label) for label in value)
+    if name == "box":
+        top, left, bottom, right = (_integer(n) for n in value)
+        return top, left, bottom, right
+    kinds: dict[str, Any] = {"image": _text, "radius": float, "over": _truth}
+    return kinds.get(name, _integer)(value)
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > 1 << 40:
+        raise TypeError(f"{str(value)[:30]} is not a whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("the name of the image is not text")
+    return value
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("over is true or false")
+    return value
+
+
+# --------------------------------------------------------------------- pixels
+
+
+def _place(box: Box) -> tuple[slice, slice]:
+    return slice(box[0], box[2]), slice(box[1], box[3])
+
+
+def _some(labels: Sequence[int]) -> Sequence[int]:
+    if not labels:
+        raise InputError("Choose at least one object.")
+    return labels
+
+
+def _check_class(number: int) -> None:
+    if number < 1:
+        raise InputError(f"The class is {number}; classes are counted from 1.")
+
+
+def _cut_out(canvas: Canvas, labels: Sequence[int]) -> tuple[Box, Int32[np.ndarray, "r c"]]:
+    """A box around objects and their rims, and the labels in it."""
+    box = canvas.box(labels, RIM)
+    return box, canvas.labels[_place(box)]
+
+
+def _changed(
+    canvas: Canvas,
+    box: Box,
+    labels: Int32[np.ndarray, "r c"],
+    touched: Bool[np.ndarray, "r c"],
+    things: Things | None = None,
+) -> Change:
+    """Put labels into a box, of which the touched pixels are reviewed, with a rim of background around them."""
+    rim = ndimage.binary_dilation(touched, iterations=RIM) & (labels == 0)
+    return canvas.changed(box, labels, canvas.reviewed[_place(box)] | touched | rim, things)
+
+
+def _added(
+    canvas: Canvas,
+    box: Box,
+    wanted: Bool[np.ndarray, "r c"],
+    label: int | None,
+    class_number: int,
+    *,
+    over: bool = False,
+) -> Change:
+    """Give pixels of a box to an object, or to a new one; other objects keep theirs, unless told otherwise."""
+    labels = canvas.labels[_place(box)]
+    taken = wanted if over else wanted & (labels == 0)
+    if not taken.any():
+        raise InputError("Nothing is left for the object: all the pixels there belong to other ones.")
+    things = {} if label is not None else {canvas.new_label(): Thing(class_number)}
+    number = next(iter(things)) if label is None else label
+    return _changed(canvas, box, np.where(taken, number, labels), taken | (labels == number), things)
+
+
+def _checked(points: Points, least: int) -> Points:
+    """The points of a line or outline, if there are enough and all can be placed."""
+    if not least <= len(points) <= MOST_POINTS:
+        raise InputError(f"{len(points)} points were given; it takes {least} at least and {MOST_POINTS:,} at most.")
+    if not np.isfinite(np.array(points)).all() or np.abs(np.array(points)).max() > 1e7:
+        raise InputError("A point lies far outside of any image; give rows and columns in pixels.")
+    return points
+
+
+def _around(points: Points, reach: float, rim: int) -> Box:
+    """The box of all pixels within reach of points, with a rim."""
+    low, high = np.floor(np.min(points, axis=0) - reach) - rim, np.ceil(np.max(points, axis=0) + reach) + rim
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _brushed(canvas: Canvas, stroke: Points, radius: float, label: int | None) -> tuple[Box, Bool[np.ndarray, "r c"]]:
+    """A box around a stroke, the object if there is one, and their rims; and which pixels in it the brush covers."""
+    if not 0 < radius <= LARGEST_BRUSH:
+        raise InputError(f"The radius of the brush is {radius}; it must be above 0 and at most {LARGEST_BRUSH:.0f}.")
+    box = canvas.within(_around(_checked(stroke, 1), radius, RIM))
+    if label is not None:
+        own = canvas.box((label,), RIM)
+        box = min(box[0], own[0]), min(box[1], own[1]), max(box[2], own[2]), max(box[3], own[3])
+    return box, _stroke(stroke, radius, box)
+
+
+def _stroke(points: Points, radius: float, box: Box) -> Bool[np.ndarray, "r c"]:
+    """The pixels of a box whose centres lie within a radius of a line through points, and those that points lie in."""
+    top, left, bottom, right = box
+    covered = np.zeros((bottom - top, right - left), bool)
+    n_covered = 0
+    for start, end in zip(points, points[1:] or points, strict=False):
+        low = np.floor(np.minimum(start, end) - radius - (top, left)).astype(int).clip(0)
+        high = np.ceil(np.maximum(start, end) + radius - (top, left)).astype(int).clip(0)
+        part = covered[low[0] : high[0], low[1] : high[1]]
+        n_covered += part.size
+        if n_covered > MOST_COVERED:
+            raise InputError("The stroke is too long for so large a brush; lift it in between.")
+        if part.size:
+            rows, columns = np.indices(part.shape) + (low + (top, left) + 0.5)[:, None, None]
+            part |= _distance(rows, columns, start, end) <= radius
+    row, column = np.floor(np.array(points) - (top, left)).astype(int).T
+    inside = (row >= 0) & (column >= 0) & (row < covered.shape[0]) & (column < covered.shape[1])
+    covered[row[inside], column[inside]] = True
+    return covered
+
+
+def _distance(
+    rows: Float[np.ndarray, "r c"], columns: Float[np.ndarray, "r c"], start: Point, end: Point
+) -> Float[np.ndarray, "r c"]:
+    """Of each pixel's centre from a line between two points."""
+    down, right = end[0] - start[0], end[1] - start[1]
+    length = down * down + right * right
+    along = ((rows - start[0]) * down + (columns - start[1]) * right) / length if length else np.zeros_like(rows)
+    along = along.clip(0, 1)
+    return np.asarray(np.hypot(rows - start[0] - along * down, columns - start[1] - along * right))

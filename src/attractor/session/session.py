@@ -1,0 +1,405 @@
+"""The session: images, their canvases, and every operation on them, first to last."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from attractor.datasets.names import check_stem
+from attractor.datasets.session import (
+    Known,
+    read_objects,
+    read_project,
+    read_reviewed,
+    write_project,
+    write_state,
+)
+from attractor.errors import InputError
+from attractor.images import IMAGE_SUFFIXES, atomic, find_images, made, read_image, read_labels
+from attractor.images.unfinished import hold
+from attractor.prediction.image import Segmenter
+from attractor.session.canvas import Box, Canvas, Change, Thing
+from attractor.session.journal import Entry, Journal, entries, now
+from attractor.session.operations import Operation, as_json
+from attractor.wording import counted
+
+EDITS = "edits.jsonl"
+LOCK = ".lock"
+MOST_CANVASES = 16  # images that are held at once
+TAKES_BACK = ("undo", "redo")
+IN_WORK, NEW, REVIEWED, SEGMENTED = "in work", "new", "reviewed", "segmented"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the correction of one image has come."""
+
+    image: str
+    state: str  # "new": not segmented yet; "segmented"; "in work"; "reviewed": every pixel is
+    objects: int
+    reviewed: float  # share of the pixels
+    edits: int  # operations that count, those taken back not being among them
+    least_score: float | None  # of the objects that nobody has reviewed; None without one
+
+
+class Session:
+    """A folder of images being corrected; one process at a time has it open, any number of its threads may use it."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open a session, and write again what its last operations say.
+
+        Raises:
+            InputError: if the folder is no session, is open elsewhere, or a file in it is damaged.
+        """
+        self.folder = Path(folder)
+        self._project = read_project(self.folder)
+        self._mutex = threading.RLock()
+        self._held: OrderedDict[str, Canvas] = OrderedDict()
+        self._open = ExitStack()
+        with ExitStack() as opening:
+            opening.enter_context(
+                hold(self.folder / LOCK, f"{self.folder}: is open in another program; close it there.")
+            )
+            self._journal = opening.enter_context(Journal(self.folder / EDITS))
+            self._history: dict[str, list[Entry]] = {}
+            self.revision = 0
+            for entry in entries(self.folder / EDITS):
+                self._history.setdefault(entry.image, []).append(entry)
+                self.revision = entry.revision
+            self._files = _image_files(self.folder / "images")
+            self._recover()
+            self._open = opening.pop_all()
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        images: Iterable[str | Path],
+        segmenter: Segmenter | None = None,
+        *,
+        model: str = "",
+        report: Callable[[str], None] = lambda name: None,
+    ) -> Session:
+        """Make a session of images, which are copied, and segment them.
+
+        Args:
+            folder: new or empty.
+            images: files, and folders whose images are taken.
+            segmenter: finds the objects; without one, there are none at first.
+            model: its name or file, for training to start from.
+            report: is called with the name of each image that is done.
+
+        Raises:
+            InputError: if the folder is in use, or an image cannot be read.
+        """
+        folder, found = Path(folder), find_images(images)
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder}: is in use; give a new folder, or open the session that it holds.")
+        made(folder)
+        names = segmenter.class_names if segmenter is not None else ("object",)
+        write_project(folder, {"classes": list(names), "model": model, "rounds": []})
+        session = cls(folder)
+        try:
+            for path in found.images:
+                session.add(path, segmenter)
+                report(path.stem)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def add(self, path: str | Path, segmenter: Segmenter | None = None) -> str:
+        """Copy an image into the session, segment it, and give its name.
+
+        Raises:
+            InputError: if it cannot be read, or there is an image of that name.
+        """
+        path = Path(path)
+        check_stem(path.stem, path)
+        with self._mutex:
+            if path.stem in self._files:
+                raise InputError(f"{path}: the session has an image {path.stem!r}; rename the new one.")
+            target = made(self.folder / "images") / path.name
+            read_image(path)
+            with atomic(target) as temporary:
+                shutil.copyfile(path, temporary)
+            self._files[path.stem] = target
+        self.segment(path.stem, segmenter)
+        return path.stem
+
+    def segment(self, name: str, segmenter: Segmenter | None) -> None:
+        """Find the objects of an image anew; what was found before is replaced, except where somebody has reviewed it.
+
+        Raises:
+            InputError: if there is no such image, or the model cannot be used on it.
+        """
+        image = read_image(self.path(name))
+        shape = image.shape[0], image.shape[1]
+        with self._mutex:
+            is_new = not self._label_file(name).exists()
+        labels, known = np.zeros(shape, np.int32), dict[int, Known]()
+        if segmenter is not None:
+            found = segmenter.segment(image, name=name)
+            labels = found.labels
+            known = {
+                k: (int(number), float(score))
+                for k, (number, score) in enumerate(zip(found.classes, found.scores, strict=True), 1)
+            }
+        with self._mutex:
+            if not is_new:
+                self._replace(name, labels, known)
+                return
+            write_state(self.folder, name, labels, np.zeros(shape, bool), known)
+
+    # ------------------------------------------------------------------ looking
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the images, sorted."""
+        return tuple(sorted(self._files))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1, 2 and so on."""
+        return tuple(self._project["classes"])
+
+    @property
+    def project(self) -> dict[str, Any]:
+        """What project.toml says."""
+        return dict(self._project)
+
+    def note(self, **values: Any) -> None:
+        """Write values into project.toml."""
+        with self._mutex:
+            self._project |= values
+            write_project(self.folder, {key: value for key, value in self._project.items() if key != "format"})
+
+    def path(self, name: str) -> Path:
+        """The file of an image.
+
+        Raises:
+            InputError: if there is no such image.
+        """
+        if name not in self._files:
+            raise InputError(f"There is no image {name[:100]!r} in this session.")
+        return self._files[name]
+
+    def canvas(self, name: str) -> Canvas:
+        """Labels, reviewed pixels, classes and scores of an image, as they are now; not to be changed from outside.
+
+        Raises:
+            InputError: if there is no such image, or a file cannot be read.
+        """
+        self.path(name)
+        with self._mutex:
+            if name not in self._held:
+                self._held[name] = self._read(name)
+                if len(self._held) > MOST_CANVASES:
+                    self._held.popitem(last=False)
+            self._held.move_to_end(name)
+            return self._held[name]
+
+    def history(self, name: str) -> tuple[Entry, ...]:
+        """Every operation on an image, first to last."""
+        return tuple(self._history.get(name, ()))
+
+    def progress(self, name: str) -> Progress:
+        """How far the correction of an image has come."""
+        with self._mutex:
+            if not self._label_file(name).exists():
+                return Progress(name, NEW, 0, 0.0, 0, None)
+            canvas = self.canvas(name)
+            share = float(canvas.reviewed.mean())
+            looked_at = set(np.unique(canvas.labels[canvas.reviewed]).tolist())
+            scores = [t.score for k, t in canvas.things.items() if k not in looked_at and t.score is not None]
+            state = REVIEWED if share == 1 else IN_WORK if share else SEGMENTED
+            edits = len(_standing(self.history(name)))
+            return Progress(name, state, len(canvas.things), share, edits, min(scores, default=None))
+
+    def next(self) -> str | None:
+        """The image with the least sure object that nobody has reviewed; None if all are reviewed.
+
+        That such images teach most is a rule of thumb.
+        """
+        open_ones = [own for own in map(self.progress, self.images) if own.state != REVIEWED]
+        if not open_ones:
+            return None
+        return min(open_ones, key=lambda own: (1.0 if own.least_score is None else own.least_score, own.image)).image
+
+    # ----------------------------------------------------------------- changing
+
+    def apply(self, operation: Operation, *, who: str = "") -> Entry:
+        """Do an operation; it is on disk when this returns.
+
+        Args:
+            operation: on one of the images.
+            who: does it.
+
+        Raises:
+            InputError: if it cannot be done, or not be written; nothing is changed then.
+        """
+        with self._mutex:
+            canvas = self.canvas(operation.image)
+            if (number := getattr(operation, "class_number", 1)) > len(self.class_names):
+                raise InputError(f"There is no class {number}; the classes are {', '.join(self.class_names)}.")
+            change = operation.apply(canvas)
+            return self._record(operation.image, as_json(operation), change, who)
+
+    def undo(self, name: str, *, who: str = "") -> Entry:
+        """Take back the last operation of a person on an image.
+
+        Raises:
+            InputError: if there is none, or somebody has changed the same place since.
+        """
+        return self._take_back(name, who, "undo")
+
+    def redo(self, name: str, *, who: str = "") -> Entry:
+        """Do again what the person's last undo took back, if they have done nothing else on the image since.
+
+        Raises:
+            InputError: if there is nothing, or somebody has changed the same place since.
+        """
+        return self._take_back(name, who, "redo")
+
+    def _take_back(self, name: str, who: str, kind: str) -> Entry:
+        with self._mutex:
+            canvas, history = self.canvas(name), self._history.get(name, [])
+            own = [entry for entry in history if entry.who == who]
+            entry = _undone_last(own) if kind == "redo" else _last_standing(own)
+            if entry is None:
+                raise InputError(f"There is nothing to {kind} in this image.")
+            since = _standing([later for later in history if later.revision > entry.revision and later.who != who])
+            if any(_meet(entry.change.box, later.change.box) for later in since):
+                raise InputError(f"Somebody else has changed this place since; {kind} is not possible any more.")
+            change = entry.change if kind == "redo" else entry.change.inverse()
+            canvas.write(change)
+            return self._record(name, {"kind": kind, "of": entry.revision}, change, who)
+
+    def _record(self, name: str, operation: dict[str, Any], change: Change, who: str) -> Entry:
+        """Write what was done to the canvas; if the journal cannot be written, the canvas is as before."""
+        entry = Entry(self.revision + 1, now(), who, name, operation, change)
+        try:
+            self._journal.append(entry)
+        except BaseException:
+            self._held.pop(name, None)
+            raise
+        self.revision += 1
+        self._history.setdefault(name, []).append(entry)
+        self._write(name)
+        return entry
+
+    def _replace(self, name: str, labels: np.ndarray, known: dict[int, Known]) -> None:
+        """Put found objects where nobody has reviewed anything; an object that a reviewed pixel cuts is left out."""
+        canvas = self.canvas(name)
+        touched = np.unique(labels[canvas.reviewed])
+        free = ~canvas.reviewed & ~np.isin(labels, touched[touched > 0])
+        kept = np.where(canvas.reviewed, canvas.labels, 0)
+        left = np.unique(kept)
+        after = np.where(np.isin(canvas.labels, left), canvas.labels, 0)
+        things: dict[int, Thing | None] = {}
+        for label in np.unique(labels[free & (after == 0)]).tolist():
+            if label:
+                number = canvas.new_label()
+                things[number] = Thing(*known[label])
+                after[(labels == label) & free & (after == 0)] = number
+        change = canvas.changed((0, 0, *canvas.shape), after, canvas.reviewed.copy(), things)
+        self._record(name, {"kind": "segment"}, change, "")
+
+    # -------------------------------------------------------------------- files
+
+    def _label_file(self, name: str) -> Path:
+        return self.folder / "labels" / f"{name}.tif"
+
+    def _read(self, name: str) -> Canvas:
+        path = self._label_file(name)
+        if not path.exists():
+            raise InputError(f"{name} has not been segmented yet.")
+        labels = read_labels(path)
+        known = read_objects(self.folder, name)
+        canvas = Canvas(
+            labels, read_reviewed(self.folder, name, labels.shape), {k: Thing(*v) for k, v in known.items()}
+        )
+        for entry in self._history.get(name, ()):  # numbers that were given once are not given again
+            canvas.last_label = max(canvas.last_label, *entry.change.things[0], *entry.change.things[1], 0)
+        return canvas
+
+    def _write(self, name: str) -> None:
+        canvas = self._held[name]
+        known = {label: (thing.class_number, thing.score) for label, thing in canvas.things.items()}
+        write_state(self.folder, name, canvas.labels, canvas.reviewed, known)
+
+    def _recover(self) -> None:
+        """Write again what the last operation on each image says: its files may be older, or newer in part."""
+        for name, history in self._history.items():
+            if name in self._files and self._label_file(name).exists():
+                self._held[name] = self._read(name)
+                self._held[name].write(history[-1].change)
+                self._write(name)
+                self._held.pop(name)
+
+    def close(self) -> None:
+        """Let other programs open the session."""
+        self._open.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Session({str(self.folder)!r}, {counted(len(self._files), 'image')}, revision {self.revision})"
+
+
+def _image_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder of images by their stems."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."}
+
+
+def _standing(history: Sequence[Entry]) -> list[Entry]:
+    """The operations that count: neither taken back, nor a taking back."""
+    standing: dict[int, Entry] = {}
+    taken: dict[int, Entry] = {}
+    for entry in history:
+        if entry.kind == "undo":
+            if (gone := standing.pop(entry.operation["of"], None)) is not None:
+                taken[gone.revision] = gone
+        elif entry.kind == "redo":
+            if (back := taken.pop(entry.operation["of"], None)) is not None:
+                standing[back.revision] = back
+        else:
+            standing[entry.revision] = entry
+    return list(standing.values())
+
+
+def _last_standing(own: Sequence[Entry]) -> Entry | None:
+    """The last operation of a person that counts."""
+    return max(_standing(own), key=lambda entry: entry.revision, default=None)
+
+
+def _undone_last(own: Sequence[Entry]) -> Entry | None:
+    """The operation that can be done again: the last one taken back, with only undo and redo after it."""
+    taken: list[int] = []
+    for entry in own:
+        if entry.kind == "undo":
+            taken.append(entry.operation["of"])
+        elif entry.kind == "redo":
+            taken.pop()
+        else:
+            taken.clear()
+    return next((entry for entry in own if taken and entry.revision == taken[-1]), None)
+
+
+def _meet(one: Box, other: Box) -> bool:
+    """Whether two boxes share a pixel."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,0 +1,315 @@
+"""Sessions: every operation survives, two people can work at once, and what nobody reviewed is ignored."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from attractor.datasets import layout_of, open_dataset
+from attractor.datasets.converting import convert
+from attractor.errors import InputError
+from attractor.images import read_labels, write_image
+from attractor.instances import Instances
+from attractor.session import Accept, Delete, Draw, Merge, Paint, Session, SetClass
+from attractor.session.journal import Journal, entries
+
+FOUND = np.zeros((40, 50), np.int32)
+FOUND[5:12, 5:15], FOUND[20:30, 8:20], FOUND[15:35, 30:45] = 1, 2, 3
+
+
+class Finder:
+    """In place of a model: finds three objects in every image."""
+
+    class_names = ("cell", "debris")
+
+    def segment(self, image, name):
+        assert image.shape[:2] == FOUND.shape
+        return Instances(FOUND.copy(), np.array([1, 1, 2], np.int32), np.array([0.9, 0.4, 0.7], np.float32))
+
+
+@pytest.fixture
+def project(tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for name in "abc":
+        write_image(tmp_path / "pictures" / f"{name}.png", random.integers(0, 255, (40, 50, 1), np.uint8))
+    Session.create(tmp_path / "project", [tmp_path / "pictures"], Finder(), model="nuclei").close()
+    return tmp_path / "project"
+
+
+def test_a_new_session_has_the_images_and_what_was_found(project):
+    with Session(project) as session:
+        assert session.images == ("a", "b", "c")
+        assert session.class_names == ("cell", "debris")
+        assert session.project["model"] == "nuclei"
+        own = session.progress("a")
+        assert (own.state, own.objects, own.reviewed, own.edits) == ("segmented", 3, 0.0, 0)
+        assert own.least_score == pytest.approx(0.4)
+        assert session.canvas("a").things[3].class_number == 2
+    assert layout_of(project) == "session"
+    with pytest.raises(InputError, match="nobody has reviewed anything yet"):
+        open_dataset(project)
+
+
+def test_operations_are_there_after_closing(project):
+    with Session(project) as session:
+        session.apply(Delete("a", (1,)))
+        session.apply(SetClass("a", (2,), 2), who="Ada")
+        session.apply(Draw("b", ((1.0, 1.0), (1.0, 4.0), (4.0, 4.0), (4.0, 1.0))))
+        assert session.revision == 3
+    with Session(project) as session:
+        assert session.revision == 3
+        assert set(session.canvas("a").things) == {2, 3}
+        assert session.canvas("a").things[2].class_number == 2
+        assert [entry.who for entry in session.history("a")] == ["", "Ada"]
+        assert session.canvas("b").things[4].score is None
+        session.undo("a")
+        assert set(session.canvas("a").things) == {1, 2, 3}
+        assert session.canvas("a").things[1].score == pytest.approx(0.9)
+
+
+def test_undo_and_redo_in_any_order(project):
+    with Session(project) as session:
+        states = [session.canvas("a").labels.copy()]
+        for operation in (Delete("a", (1,)), Merge("a", (2, 3)), Paint("a", ((2.0, 2.0),), 2.0)):
+            session.apply(operation)
+            states.append(session.canvas("a").labels.copy())
+        for k in (2, 1):
+            session.undo("a")
+            np.testing.assert_array_equal(session.canvas("a").labels, states[k])
+        session.redo("a")
+        np.testing.assert_array_equal(session.canvas("a").labels, states[2])
+        session.undo("a")
+        session.undo("a")
+        np.testing.assert_array_equal(session.canvas("a").labels, states[0])
+        with pytest.raises(InputError, match="nothing to undo"):
+            session.undo("a")
+        session.redo("a")
+        session.apply(Accept("a"))  # after which nothing can be done again
+        with pytest.raises(InputError, match="nothing to redo"):
+            session.redo("a")
+        assert session.progress("a").edits == 2
+
+
+def test_two_people_undo_their_own_unless_the_other_changed_the_same_place(project):
+    with Session(project) as session:
+        session.apply(Delete("a", (1,)), who="Ada")
+        session.apply(Delete("a", (3,)), who="Bob")
+        session.undo("a", who="Ada")
+        assert set(session.canvas("a").things) == {1, 2}
+        session.apply(Accept("a"), who="Bob")
+        with pytest.raises(InputError, match="Somebody else has changed this place since"):
+            session.redo("a", who="Ada")
+
+
+def test_a_number_is_never_given_twice(project):
+    with Session(project) as session:
+        session.apply(Delete("a", (3,)))
+    with Session(project) as session:
+        session.apply(Paint("a", ((2.0, 45.0),), 2.0))
+        assert set(session.canvas("a").things) == {1, 2, 4}
+        session.undo("a")
+        session.apply(Paint("a", ((2.0, 45.0),), 2.0))
+        assert set(session.canvas("a").things) == {1, 2, 5}
+
+
+def test_only_what_was_reviewed_counts(project):
+    with Session(project) as session:
+        session.apply(Accept("a", labels=(2,)))
+        session.apply(Accept("b"))
+    dataset = open_dataset(project)
+    assert dataset.names == ("a", "b")
+    assert dataset.class_names == ("cell", "debris")
+    one, other = dataset[0], dataset[1]
+    np.testing.assert_array_equal(one.labels > 0, FOUND == 2)
+    assert one.ignore[FOUND == 1].all()
+    assert not one.ignore[FOUND == 2].any()
+    assert other.classes.tolist() == [1, 1, 2]
+    assert not other.ignore.any()
+
+
+def test_any_data_set_becomes_a_session_and_back(project, tmp_path):
+    with Session(project) as session:
+        session.apply(Accept("a", labels=(2, 3)))
+    convert(open_dataset(project), tmp_path / "copy", "session")
+    convert(open_dataset(project), tmp_path / "coco", "coco")
+    convert(open_dataset(tmp_path / "coco"), tmp_path / "again", "session")
+    first = open_dataset(project)[0]
+    for folder in ("copy", "again"):
+        same = open_dataset(tmp_path / folder)[0]
+        np.testing.assert_array_equal(same.labels, first.labels)
+        np.testing.assert_array_equal(same.ignore, first.ignore)
+        np.testing.assert_array_equal(same.classes, first.classes)
+    with Session(tmp_path / "copy") as session:
+        assert session.progress("a").objects == 2
+
+
+def test_a_session_is_open_once(project):
+    with Session(project), pytest.raises(InputError, match="is open in another program"):
+        Session(project)
+    with Session(project):
+        pass
+
+
+def test_the_next_image_has_the_least_sure_object(project):
+    with Session(project) as session:
+        assert session.next() == "a"
+        session.apply(Accept("a", labels=(2,)))
+        assert session.next() == "b"
+        for name in "abc":
+            session.apply(Accept(name))
+        assert session.next() is None
+        assert session.progress("a").state == "reviewed"
+
+
+def test_segmenting_anew_leaves_alone_what_was_reviewed(project):
+    with Session(project) as session:
+        session.apply(Delete("a", (1,)))
+        session.apply(Accept("a", labels=(2,)))
+        session.segment("a", Finder())
+        things = session.canvas("a").things
+        assert set(things) == {2, 4}  # 1 would be where it was deleted, and 3 is found anew
+        np.testing.assert_array_equal(session.canvas("a").labels == 4, FOUND == 3)
+        assert things[4].class_number == 2
+        session.undo("a")
+        assert set(session.canvas("a").things) == {2, 3}
+
+
+def test_a_line_that_was_left_unfinished_is_cut_off(project):
+    with Session(project) as session:
+        session.apply(Delete("a", (1,)))
+    with (project / "edits.jsonl").open("ab") as file:
+        file.write(b'{"revision":2,"when":"20')
+    with Session(project) as session:
+        assert session.revision == 1
+        session.apply(Delete("a", (2,)))
+    assert [entry.revision for entry in entries(project / "edits.jsonl")] == [1, 2]
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b"\xff\n", b"[1]\n", b'{"revision":"1"}\n', b"null\n"])
+def test_a_damaged_line_is_named(project, line):
+    (project / "edits.jsonl").write_bytes(line)
+    with pytest.raises(InputError, match=r"edits\.jsonl: line 1 is damaged"):
+        Session(project)
+
+
+def test_damaged_pixels_in_a_line_are_refused(project):
+    with Session(project) as session:
+        session.apply(Delete("a", (1,)))
+    content = json.loads((project / "edits.jsonl").read_text())
+    bombs = [("labels", ["eJw=", "eJw="]), ("reviewed", ["!", "!"]), ("box", [0, 0, 0, 0]), ("things", [{"x": 1}, {}])]
+    for key, value in bombs:
+        changed = {**content, "change": {**content["change"], key: value}}
+        (project / "edits.jsonl").write_text(json.dumps(changed) + "\n")
+        with pytest.raises(InputError, match="line 1 is damaged"):
+            Session(project)
+
+
+def test_files_older_than_the_journal_are_brought_up_to_date(project):
+    before = {path: path.read_bytes() for part in ("labels", "objects") for path in (project / part).iterdir()}
+    with Session(project) as session:
+        session.apply(Merge("a", (1, 2)))
+        after = session.canvas("a").labels.copy()
+    for path, content in before.items():
+        path.write_bytes(content)
+    (project / "reviewed" / "a.png").unlink()
+    with Session(project) as session:
+        np.testing.assert_array_equal(session.canvas("a").labels, after)
+        assert set(session.canvas("a").things) == {1, 3}
+    np.testing.assert_array_equal(read_labels(project / "labels" / "a.tif"), after)
+    assert (project / "reviewed" / "a.png").exists()
+
+
+def test_an_operation_that_cannot_be_written_is_not_done(project, monkeypatch):
+    with Session(project) as session:
+
+        def full(self, entry):
+            raise InputError("the disk is full")
+
+        monkeypatch.setattr(Journal, "append", full)
+        with pytest.raises(InputError, match="disk is full"):
+            session.apply(Delete("a", (1,)))
+        assert set(session.canvas("a").things) == {1, 2, 3}
+        assert session.revision == 0
+
+
+def test_threads_take_turns(project):
+    with Session(project) as session:
+
+        def work(column):
+            for k in range(5):
+                session.apply(Paint("a", ((2.0 + k, column),), 0.6), who=str(column))
+
+        threads = [threading.Thread(target=work, args=(column,)) for column in (20.5, 22.5, 24.5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(session.canvas("a").things) == 3 + 15
+    assert [entry.revision for entry in entries(project / "edits.jsonl")] == list(range(1, 16))
+
+
+KILLED = """
+import sys
+from attractor.session import Session, Paint, Delete
+with Session(sys.argv[1]) as session:
+    print("open", flush=True)
+    for k in range(1000):
+        entry = session.apply(Paint("a", ((1.0 + k % 38, 48.0),), 0.6, over=True))
+        print(entry.revision, flush=True)
+"""
+
+
+@pytest.mark.parametrize("tried", range(4))
+def test_what_was_confirmed_is_there_after_a_kill(project, tried):
+    command = [sys.executable, "-c", KILLED, str(project)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with process:
+        said = [process.stdout.readline() for _ in range(3 + 5 * tried)]
+        os.kill(process.pid, signal.SIGKILL)
+        said += process.stdout.readlines()
+    confirmed = [int(line) for line in said[1:] if line.endswith("\n")]
+    with Session(project) as session:
+        assert session.revision >= confirmed[-1]
+        assert session.revision <= confirmed[-1] + 1
+        labels = session.canvas("a").labels
+        for entry in session.history("a")[-30:]:
+            top, left, bottom, right = entry.change.box
+            assert labels[top:bottom, left:right].shape == entry.change.labels[1].shape
+        last = session.history("a")[-1].change
+        np.testing.assert_array_equal(labels[last.box[0] : last.box[2], last.box[1] : last.box[3]], last.labels[1])
+
+
+def test_what_is_no_session_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"project\.toml: cannot be read"):
+        Session(tmp_path)
+    (tmp_path / "project.toml").write_text("format = 9")
+    with pytest.raises(InputError, match="has format 9; this version reads format 1"):
+        Session(tmp_path)
+    (tmp_path / "project.toml").write_text("format = 1\nclasses = []")
+    with pytest.raises(InputError, match="classes must be a list of names"):
+        Session(tmp_path)
+
+
+def test_operations_on_what_is_not_there(project):
+    with Session(project) as session:
+        for operation, message in (
+            (Delete("nowhere", (1,)), "There is no image 'nowhere'"),
+            (SetClass("a", (1,), 3), "There is no class 3; the classes are cell, debris"),
+        ):
+            with pytest.raises(InputError, match=message):
+                session.apply(operation)
+
+
+def test_a_folder_in_use_is_not_made_a_session(project, tmp_path):
+    with pytest.raises(InputError, match="is in use; give a new folder"):
+        Session.create(project, [tmp_path / "pictures"])
+    with Session(project) as session, pytest.raises(InputError, match="the session has an image 'a'"):
+        session.add(tmp_path / "pictures" / "a.png")
+    with Session.create(tmp_path / "empty", [tmp_path / "pictures"]) as session:
+        assert session.progress("a").objects == 0
