@@ -38,12 +38,18 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, such as training.epochs=2."),
     ] = None,
 ) -> None:
-    """Train a model by a recipe, or on a data set; a recipe is then written for it."""
+    """Train a model by a recipe, or on a data set; a recipe is then written for it.
+
+    For a session of `attractor correct`, without --out, this is a round: its model is replaced only by a better one.
+    """
     from attractor import runs
     from attractor.datasets import split_path
+    from attractor.datasets.session import SessionImages
 
     if split is not None and source.suffix == ".toml":
         raise InputError(f"{source}: a recipe names its own images, in data.train; leave out --split.")
+    if out is None and SessionImages.recognises(source):
+        return _round(source, start, minutes, device, changes or [], folds=folds, resume=resume)
     data, recipe = (None, source) if source.suffix == ".toml" else (split_path(source, split), None)
     folder = out if out is not None else runs.default_folder(source)
     segmenter = runs.train(
@@ -61,3 +67,23 @@ def train(
     measured = "" if score is None else f" On the validation images its mean AP is {score:.3f}."
     say(f"The model is {folder / 'model.safetensors'}.{measured}")
     say(f"Use it: attractor segment IMAGE --model {shlex.quote(str(folder))}")
+
+
+def _round(
+    folder: Path, start: str | None, minutes: float | None, device: str, changes: list[str], *, folds: int, resume: bool
+) -> None:
+    """A round of training in a session."""
+    from attractor.session import Session
+    from attractor.session.rounds import MINUTES, train_round
+
+    if folds or resume:
+        raise InputError(
+            f"{folder}: is a session; its rounds have neither --folds nor --resume. Give --out to train outside of it."
+        )
+    with Session(folder) as session:
+        result = train_round(
+            session, start=start, minutes=MINUTES if minutes is None else minutes, device=device, changes=changes
+        )
+    say(str(result))
+    model = folder / "models" / f"round-{result.number}.safetensors"
+    say(f"The new model is {model}.")

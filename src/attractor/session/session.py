@@ -64,6 +64,7 @@ class Session:
         self._project = read_project(self.folder)
         self._mutex = threading.RLock()
         self._held: OrderedDict[str, Canvas] = OrderedDict()
+        self._progress: dict[str, Progress] = {}
         self._open = ExitStack()
         with ExitStack() as opening:
             opening.enter_context(
@@ -159,6 +160,7 @@ class Session:
                 self._replace(name, labels, known)
                 return
             write_state(self.folder, name, labels, np.zeros(shape, bool), known)
+            self._progress.pop(name, None)
 
     # ------------------------------------------------------------------ looking
 
@@ -215,15 +217,21 @@ class Session:
     def progress(self, name: str) -> Progress:
         """How far the correction of an image has come."""
         with self._mutex:
-            if not self._label_file(name).exists():
-                return Progress(name, NEW, 0, 0.0, 0, None)
-            canvas = self.canvas(name)
-            share = float(canvas.reviewed.mean())
-            looked_at = set(np.unique(canvas.labels[canvas.reviewed]).tolist())
-            scores = [t.score for k, t in canvas.things.items() if k not in looked_at and t.score is not None]
-            state = REVIEWED if share == 1 else IN_WORK if share else SEGMENTED
-            edits = len(_standing(self.history(name)))
-            return Progress(name, state, len(canvas.things), share, edits, min(scores, default=None))
+            if name not in self._progress:
+                self._progress[name] = self._counted(name)
+            return self._progress[name]
+
+    def _counted(self, name: str) -> Progress:
+        self.path(name)
+        if not self._label_file(name).exists():
+            return Progress(name, NEW, 0, 0.0, 0, None)
+        canvas = self.canvas(name)
+        share = float(canvas.reviewed.mean())
+        looked_at = set(np.unique(canvas.labels[canvas.reviewed]).tolist())
+        scores = [t.score for k, t in canvas.things.items() if k not in looked_at and t.score is not None]
+        state = REVIEWED if share == 1 else IN_WORK if share else SEGMENTED
+        edits = len(_standing(self.history(name)))
+        return Progress(name, state, len(canvas.things), share, edits, min(scores, default=None))
 
     def next(self) -> str | None:
         """The image with the least sure object that nobody has reviewed; None if all are reviewed.
@@ -293,6 +301,7 @@ class Session:
             self._held.pop(name, None)
             raise
         self.revision += 1
+        self._progress.pop(name, None)
         self._history.setdefault(name, []).append(entry)
         self._write(name)
         return entry

@@ -1,0 +1,162 @@
+"""A round of training on what was corrected: a new model is kept only if it is better where nobody trained.
+
+Every round starts from the same model, on all that has been reviewed so far: a model that is trained from its own last
+version unlearns. Some of the reviewed images are held out of all rounds; the model that is in use and the new one are
+compared on those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attractor import runs
+from attractor.datasets.sample import Dataset
+from attractor.datasets.session import SessionImages
+from attractor.datasets.splitting import Subset
+from attractor.errors import InputError
+from attractor.evaluation import evaluate_model
+from attractor.images import atomic, made, temporary_folder
+from attractor.metrics.average_precision import ImageScores, paired_difference, summarise
+from attractor.metrics.bootstrap import Interval
+from attractor.model import Model
+from attractor.prediction.image import Segmenter
+from attractor.session.session import Session
+from attractor.wording import counted, share
+
+HELD_OUT = 0.2  # share of the reviewed images
+FEWEST = 3  # reviewed images: two to learn from, one of them to validate on, and one that is held out
+MINUTES = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round of training did. Scores are mean AP over IoU .50 to .95, by image, on the images held out."""
+
+    number: int
+    kept: bool  # whether the new model is in use now
+    before: Interval | None  # of the model that was in use; None if there was none
+    after: Interval
+    gain: Interval | None
+    learned_from: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Two sentences: the scores, and which model is in use."""
+        on = f"on {counted(len(self.held_out), 'reviewed image')} that no training has seen"
+        if self.before is None or self.gain is None:
+            return f"Round {self.number}: mean AP {_in_words(self.after)} {on}. The new model is in use."
+        difference = f"{self.gain.value:+.3f} ({self.gain.low:+.3f} to {self.gain.high:+.3f})"
+        return (
+            f"Round {self.number}: mean AP {_in_words(self.after)}, {_in_words(self.before)} before, {on}; the "
+            f"difference is {difference}. The {'new' if self.kept else 'old'} model is in use."
+        )
+
+
+def _in_words(value: Interval) -> str:
+    return f"{share(value.value)} ({share(value.low)} to {share(value.high)})"
+
+
+def train_round(
+    session: Session,
+    *,
+    start: str | None = None,
+    minutes: float = MINUTES,
+    device: str = "auto",
+    changes: Sequence[str] = (),
+) -> Round:
+    """Train a model on what was reviewed, compare it with the one in use, and keep the better one.
+
+    Args:
+        session: at least three images of which were reviewed, in whole or in part.
+        start: name or file of the model that this and later rounds start from; by default the one that the session was
+            made with, or none.
+        minutes: for the training; the comparison comes on top.
+        device: as for `attractor.train`.
+        changes: keys of the recipe to change.
+
+    Raises:
+        InputError: if too little was reviewed, or the model or a key cannot be used.
+    """
+    data, past = SessionImages(session.folder), list(session.project.get("rounds", []))
+    start = start if start is not None else session.project.get("model") or None
+    in_use = session.project.get("in_use") or start
+    held = held_out(data.names, past)
+    learned = tuple(name for name in data.names if name not in held)
+    number = len(past) + 1
+    with temporary_folder(session.folder) as work:
+        SessionImages.write(made(work / "learn"), map(data.__getitem__, _places(data, learned)), data)
+        runs.train(work / "learn", start=start, minutes=minutes, out=work / "run", changes=changes, device=device)
+        new = work / "run" / "model.safetensors"
+        images = Subset(data, _places(data, held))
+        after = _scores(new, images, device)
+        before = None if in_use is None else _scores(_file(session, in_use), images, device)
+        result = _judged(number, before, after, learned, held)
+        target = made(session.folder / "models") / f"round-{number}.safetensors"
+        with atomic(target) as temporary:
+            shutil.copyfile(new, temporary)
+    values = dataclasses.asdict(result)
+    past.append({key: value for key, value in values.items() if value is not None})
+    current = {"in_use": f"models/{target.name}"} if result.kept else {}
+    session.note(rounds=past, **({} if start is None else {"model": start}), **current)
+    return result
+
+
+def held_out(names: Sequence[str], past: Sequence[dict[str, object]]) -> tuple[str, ...]:
+    """The reviewed images that no round learns from: those of earlier rounds, and new ones up to a fifth of all.
+
+    Raises:
+        InputError: if there are too few to hold any out.
+    """
+    if len(names) < FEWEST:
+        raise InputError(
+            f"{counted(len(names), 'image')} reviewed so far; training needs {FEWEST}: two to learn from, and one that "
+            "shows whether the new model is better."
+        )
+    held = [name for name in names if any(name in _names(entry, "held_out") for entry in past)]
+    learned = {name for entry in past for name in _names(entry, "learned_from")}
+    order = sorted(set(names) - set(held), key=lambda name: (name in learned, hashlib.sha256(name.encode()).digest()))
+    missing = max(1, round(HELD_OUT * len(names))) - len(held)
+    return tuple(sorted([*held, *order[: max(0, missing)]]))
+
+
+def _names(entry: dict[str, object], key: str) -> Collection[str]:
+    names = entry.get(key, ())
+    return names if isinstance(names, list | tuple) else ()
+
+
+def _places(data: Dataset, names: Collection[str]) -> list[int]:
+    return [index for index, name in enumerate(data.names) if name in names]
+
+
+def _file(session: Session, model: str) -> str | Path:
+    """A model of the session's own, or another one by its name or file."""
+    own = session.folder / model
+    return own if own.exists() else model
+
+
+def _scores(model: str | Path, images: Dataset, device: str) -> list[ImageScores]:
+    found = evaluate_model(Segmenter(Model.load(model), device=device, copies=False), images).images
+    return [scores for scores in found if isinstance(scores, ImageScores)]
+
+
+def _judged(
+    number: int,
+    before: list[ImageScores] | None,
+    after: list[ImageScores],
+    learned: tuple[str, ...],
+    held: tuple[str, ...],
+) -> Round:
+    """The round, in which the new model is kept if its mean is higher."""
+    now = summarise(after).mean_average_precision
+    if before is None:
+        return Round(number, True, None, now, None, learned, held)
+    gain = paired_difference(after, before).mean_average_precision
+    return Round(number, gain.value > 0, summarise(before).mean_average_precision, now, gain, learned, held)

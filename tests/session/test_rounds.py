@@ -1,0 +1,118 @@
+"""Rounds of training: some images are held out for good, and only a better model replaces the one in use."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from attractor.cli import app
+from attractor.errors import InputError
+from attractor.images import write_image
+from attractor.instances import Instances
+from attractor.metrics.average_precision import score_image
+from attractor.metrics.metric import Pair
+from attractor.model import Model
+from attractor.session import Accept, Session, rounds
+from attractor.session.rounds import held_out, train_round
+
+QUICK = [
+    "training.epochs=1",
+    "training.crops_per_epoch=2",
+    "training.batch_size=2",
+    "training.crop_size=32",
+    "training.workers=0",
+]
+
+
+def test_a_fifth_is_held_out_and_stays_so():
+    names = [f"{k:02}" for k in range(10)]
+    first = held_out(names, [])
+    assert len(first) == 2
+    assert held_out(names, []) == first
+    learned = [name for name in names if name not in first]
+    past = [{"held_out": list(first), "learned_from": learned}]
+    more = [*names, *(f"new {k}" for k in range(10))]
+    second = held_out(more, past)
+    assert len(second) == 4
+    assert set(first) < set(second)
+    assert not set(second) & set(learned)  # no image that a model in use may have learned from
+    assert len(held_out(names[:3], [])) == 1
+    with pytest.raises(InputError, match="2 images reviewed so far; training needs 3"):
+        held_out(names[:2], [])
+
+
+@pytest.fixture
+def project(tmp_path):
+    labels = np.zeros((48, 48), np.int32)
+    labels[6:18, 6:20], labels[28:40, 24:40] = 1, 2
+    random = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for name in "abcd":
+        image = (160 * (labels > 0) + random.integers(0, 40, labels.shape)).astype(np.uint8)[..., None]
+        write_image(tmp_path / "pictures" / f"{name}.png", image)
+
+    class Finder:
+        class_names = ("cell",)
+
+        def segment(self, image, name):
+            return Instances(labels.copy(), np.ones(2, np.int32), np.ones(2, np.float32))
+
+    with Session.create(tmp_path / "project", [tmp_path / "pictures"], Finder()) as session:
+        for name in "abc":
+            session.apply(Accept(name))
+    return tmp_path / "project"
+
+
+def scores_of(*ious):
+    """Scores of images with one object each, found with such an IoU."""
+    results = []
+    for k, iou in enumerate(ious):
+        truth, found = np.zeros((1, 100), np.int32), np.zeros((1, 100), np.int32)
+        truth[0], found[0, : round(100 * iou)] = 1, 1
+        one, other = (Instances(x, np.ones(1, np.int32), np.ones(1, np.float32)) for x in (truth, found))
+        results.append(score_image(Pair(str(k), one, other, np.zeros((1, 100), bool))))
+    return results
+
+
+def test_a_better_model_is_kept_and_a_worse_one_is_not(project, monkeypatch):
+    monkeypatch.setattr("attractor.training.loop.tune", lambda *_, **__: {})
+    with Session(project) as session:
+        first = train_round(session, changes=QUICK, device="cpu")
+        assert (first.number, first.kept, first.before) == (1, True, None)
+        assert sorted(first.learned_from + first.held_out) == ["a", "b", "c"]
+        assert Model.load(project / "models" / "round-1.safetensors").description.class_names == ("cell",)
+        assert session.project["in_use"] == "models/round-1.safetensors"
+        qualities = {"round-1": 0.82, "new": 0.7}
+
+        def scores(model, *_):
+            return scores_of(qualities.get(getattr(model, "stem", model), qualities["new"]))
+
+        monkeypatch.setattr(rounds, "_scores", scores)
+        worse = train_round(session, changes=QUICK, device="cpu")
+        assert not worse.kept
+        assert worse.held_out == first.held_out
+        assert worse.gain.value == pytest.approx(worse.after.value - worse.before.value)
+        assert "The old model is in use." in str(worse)
+        assert session.project["in_use"] == "models/round-1.safetensors"
+        assert (project / "models" / "round-2.safetensors").exists()
+        qualities["new"] = 0.93
+        better = train_round(session, changes=QUICK, device="cpu")
+        assert better.kept
+        assert "The new model is in use." in str(better)
+        assert session.project["in_use"] == "models/round-3.safetensors"
+    with Session(project) as session:
+        assert [own["kept"] for own in session.project["rounds"]] == [True, False, True]
+
+
+def test_the_command_trains_a_round_and_says_both_scores(project, monkeypatch):
+    monkeypatch.setattr("attractor.training.loop.tune", lambda *_, **__: {})
+    changes = [part for change in QUICK for part in ("--set", change)]
+    ended = CliRunner().invoke(app, ["train", str(project), "--device", "cpu", *changes], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    assert "Round 1: mean AP" in ended.output
+    assert "round-1.safetensors" in ended.output
+
+
+@pytest.mark.parametrize("option", [["--folds", "2"], ["--resume"]])
+def test_options_that_rounds_lack(project, option):
+    with pytest.raises(InputError, match="is a session; its rounds have neither --folds nor --resume"):
+        CliRunner().invoke(app, ["train", str(project), *option], catch_exceptions=False)
