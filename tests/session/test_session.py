@@ -312,4 +312,6 @@ def test_a_folder_in_use_is_not_made_a_session(project, tmp_path):
     with Session(project) as session, pytest.raises(InputError, match="the session has an image 'a'"):
         session.add(tmp_path / "pictures" / "a.png")
     with Session.create(tmp_path / "empty", [tmp_path / "pictures"]) as session:
-        assert session.progress("a").objects == 0
+        assert session.progress("a").state == "new"
+        session.apply(Draw("a", ((1.0, 1.0), (1.0, 9.0), (9.0, 9.0))))
+        assert session.progress("a").objects == 1

@@ -11,9 +11,10 @@ import dataclasses
 import hashlib
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from attractor import runs
 from attractor.datasets.sample import Dataset
@@ -48,6 +49,10 @@ class Round:
     learned_from: tuple[str, ...]
     held_out: tuple[str, ...]
 
+    def as_json(self) -> dict[str, Any]:
+        """The round as plain JSON, without what there is not."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
     def __str__(self) -> str:
         """Two sentences: the scores, and which model is in use."""
         on = f"on {counted(len(self.held_out), 'reviewed image')} that no training has seen"
@@ -64,48 +69,56 @@ def _in_words(value: Interval) -> str:
     return f"{share(value.value)} ({share(value.low)} to {share(value.high)})"
 
 
-def train_round(
-    session: Session,
+def train_round(session: Session, **how: Any) -> Round:
+    """Train a model on what was reviewed, as `trained` does, and keep the better of the new one and the one in use."""
+    result = trained(session.folder, session.project, **how)
+    session.adopt(result.as_json(), start=how.get("start"))
+    return result
+
+
+def trained(
+    folder: Path,
+    project: Mapping[str, Any],
     *,
     start: str | None = None,
     minutes: float = MINUTES,
     device: str = "auto",
     changes: Sequence[str] = (),
+    begun: Callable[[Path], None] = lambda run: None,
 ) -> Round:
-    """Train a model on what was reviewed, compare it with the one in use, and keep the better one.
+    """Train a model in a session's folder, which another process may have open, and compare it with the one in use.
 
     Args:
-        session: at least three images of which were reviewed, in whole or in part.
+        folder: of a session, at least three images of which were reviewed, in whole or in part.
+        project: what its project.toml says.
         start: name or file of the model that this and later rounds start from; by default the one that the session was
             made with, or none.
         minutes: for the training; the comparison comes on top.
         device: as for `attractor.train`.
         changes: keys of the recipe to change.
+        begun: is called with the folder of the training, whose logs tell how far it is.
 
     Raises:
         InputError: if too little was reviewed, or the model or a key cannot be used.
     """
-    data, past = SessionImages(session.folder), list(session.project.get("rounds", []))
-    start = start if start is not None else session.project.get("model") or None
-    in_use = session.project.get("in_use") or start
+    data, past = SessionImages(folder), list(project.get("rounds", []))
+    start = start if start is not None else project.get("model") or None
+    in_use = project.get("in_use") or start
     held = held_out(data.names, past)
     learned = tuple(name for name in data.names if name not in held)
     number = len(past) + 1
-    with temporary_folder(session.folder) as work:
+    with temporary_folder(folder) as work:
         SessionImages.write(made(work / "learn"), map(data.__getitem__, _places(data, learned)), data)
+        begun(work / "run")
         runs.train(work / "learn", start=start, minutes=minutes, out=work / "run", changes=changes, device=device)
         new = work / "run" / "model.safetensors"
         images = Subset(data, _places(data, held))
         after = _scores(new, images, device)
-        before = None if in_use is None else _scores(_file(session, in_use), images, device)
+        before = None if in_use is None else _scores(_file(folder, in_use), images, device)
         result = _judged(number, before, after, learned, held)
-        target = made(session.folder / "models") / f"round-{number}.safetensors"
+        target = made(folder / "models") / f"round-{number}.safetensors"
         with atomic(target) as temporary:
             shutil.copyfile(new, temporary)
-    values = dataclasses.asdict(result)
-    past.append({key: value for key, value in values.items() if value is not None})
-    current = {"in_use": f"models/{target.name}"} if result.kept else {}
-    session.note(rounds=past, **({} if start is None else {"model": start}), **current)
     return result
 
 
@@ -136,9 +149,9 @@ def _places(data: Dataset, names: Collection[str]) -> list[int]:
     return [index for index, name in enumerate(data.names) if name in names]
 
 
-def _file(session: Session, model: str) -> str | Path:
+def _file(folder: Path, model: str) -> str | Path:
     """A model of the session's own, or another one by its name or file."""
-    own = session.folder / model
+    own = folder / model
     return own if own.exists() else model
 
 

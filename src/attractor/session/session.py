@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from jaxtyping import Int32, Shaped
 
 from attractor.datasets.names import check_stem
 from attractor.datasets.session import (
@@ -26,7 +27,7 @@ from attractor.datasets.session import (
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, atomic, find_images, made, read_image, read_labels
 from attractor.images.unfinished import hold
-from attractor.prediction.image import Segmenter
+from attractor.instances import Instances
 from attractor.session.canvas import Box, Canvas, Change, Thing
 from attractor.session.journal import Entry, Journal, entries, now
 from attractor.session.operations import Operation, as_json
@@ -49,6 +50,17 @@ class Progress:
     reviewed: float  # share of the pixels
     edits: int  # operations that count, those taken back not being among them
     least_score: float | None  # of the objects that nobody has reviewed; None without one
+
+
+class Finds(Protocol):
+    """What finds the objects of an image: a `Segmenter`, or a process that has one."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1, 2 and so on."""
+
+    def segment(self, image: Shaped[np.ndarray, "h w c"], *, name: str) -> Instances:
+        """Every object of an image."""
 
 
 class Session:
@@ -85,44 +97,60 @@ class Session:
         cls,
         folder: str | Path,
         images: Iterable[str | Path],
-        segmenter: Segmenter | None = None,
+        segmenter: Finds | None = None,
         *,
         model: str = "",
+        class_names: Sequence[str] = ("object",),
         report: Callable[[str], None] = lambda name: None,
     ) -> Session:
-        """Make a session of images, which are copied, and segment them.
+        """Make a session of images, which are copied; with a segmenter, their objects are found at once.
 
         Args:
             folder: new or empty.
             images: files, and folders whose images are taken.
-            segmenter: finds the objects; without one, there are none at first.
+            segmenter: finds the objects; without one, images are new, and have none.
             model: its name or file, for training to start from.
+            class_names: of the classes 1, 2 and so on, without a segmenter.
             report: is called with the name of each image that is done.
 
         Raises:
             InputError: if the folder is in use, or an image cannot be read.
         """
-        folder, found = Path(folder), find_images(images)
+        folder, paths = Path(folder), list(images)
+        found = find_images(paths).images if paths else ()
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder}: is in use; give a new folder, or open the session that it holds.")
         made(folder)
-        names = segmenter.class_names if segmenter is not None else ("object",)
+        names = segmenter.class_names if segmenter is not None else class_names
         write_project(folder, {"classes": list(names), "model": model, "rounds": []})
         session = cls(folder)
         try:
-            for path in found.images:
-                session.add(path, segmenter)
-                report(path.stem)
+            for path in found:
+                name = session.copy(path)
+                if segmenter is not None:
+                    session.segment(name, segmenter)
+                report(name)
         except BaseException:
             session.close()
             raise
         return session
 
-    def add(self, path: str | Path, segmenter: Segmenter | None = None) -> str:
+    def add(self, path: str | Path, segmenter: Finds | None = None) -> str:
         """Copy an image into the session, segment it, and give its name.
 
         Raises:
             InputError: if it cannot be read, or there is an image of that name.
+        """
+        read_image(path)
+        name = self.copy(path)
+        self.segment(name, segmenter)
+        return name
+
+    def copy(self, path: str | Path) -> str:
+        """Copy an image into the session as it is, and give its name; it has to be segmented next.
+
+        Raises:
+            InputError: if there is an image of that name, or it cannot be copied.
         """
         path = Path(path)
         check_stem(path.stem, path)
@@ -130,36 +158,37 @@ class Session:
             if path.stem in self._files:
                 raise InputError(f"{path}: the session has an image {path.stem!r}; rename the new one.")
             target = made(self.folder / "images") / path.name
-            read_image(path)
             with atomic(target) as temporary:
                 shutil.copyfile(path, temporary)
             self._files[path.stem] = target
-        self.segment(path.stem, segmenter)
         return path.stem
 
-    def segment(self, name: str, segmenter: Segmenter | None) -> None:
+    def segment(self, name: str, segmenter: Finds | None) -> None:
         """Find the objects of an image anew; what was found before is replaced, except where somebody has reviewed it.
 
         Raises:
             InputError: if there is no such image, or the model cannot be used on it.
         """
         image = read_image(self.path(name))
-        shape = image.shape[0], image.shape[1]
-        with self._mutex:
-            is_new = not self._label_file(name).exists()
-        labels, known = np.zeros(shape, np.int32), dict[int, Known]()
         if segmenter is not None:
-            found = segmenter.segment(image, name=name)
-            labels = found.labels
-            known = {
-                k: (int(number), float(score))
-                for k, (number, score) in enumerate(zip(found.classes, found.scores, strict=True), 1)
-            }
+            self.put(name, segmenter.segment(image, name=name))
+            return
+        labels = np.zeros(image.shape[:2], np.int32)
+        self.put(name, Instances(labels, np.zeros(0, np.int32), np.zeros(0, np.float32)))
+
+    def put(self, name: str, found: Instances) -> None:
+        """Put what was found in an image in place of what was found before, except where somebody has reviewed it.
+
+        Raises:
+            InputError: if there is no such image, or it has another size.
+        """
+        self.path(name)
+        known = {k: (int(c), float(s)) for k, (c, s) in enumerate(zip(found.classes, found.scores, strict=True), 1)}
         with self._mutex:
-            if not is_new:
-                self._replace(name, labels, known)
+            if self._label_file(name).exists():
+                self._replace(name, found.labels, known)
                 return
-            write_state(self.folder, name, labels, np.zeros(shape, bool), known)
+            write_state(self.folder, name, found.labels, np.zeros(found.labels.shape, bool), known)
             self._progress.pop(name, None)
 
     # ------------------------------------------------------------------ looking
@@ -184,6 +213,18 @@ class Session:
         with self._mutex:
             self._project |= values
             write_project(self.folder, {key: value for key, value in self._project.items() if key != "format"})
+
+    def adopt(self, result: Mapping[str, Any], *, start: str | None = None) -> None:
+        """Note a round of training, and use its model from now on, if it was better.
+
+        Args:
+            result: a `rounds.Round` as JSON.
+            start: the model that this and later rounds start from, if it is another one.
+        """
+        values: dict[str, Any] = {"rounds": [*self._project.get("rounds", []), dict(result)]}
+        if result["kept"]:
+            values["in_use"] = f"models/round-{result['number']}.safetensors"
+        self.note(**values, **({} if start is None else {"model": start}))
 
     def path(self, name: str) -> Path:
         """The file of an image.
@@ -306,9 +347,11 @@ class Session:
         self._write(name)
         return entry
 
-    def _replace(self, name: str, labels: np.ndarray, known: dict[int, Known]) -> None:
+    def _replace(self, name: str, labels: Int32[np.ndarray, "h w"], known: Mapping[int, Known]) -> None:
         """Put found objects where nobody has reviewed anything; an object that a reviewed pixel cuts is left out."""
         canvas = self.canvas(name)
+        if labels.shape != canvas.shape:
+            raise InputError(f"{name}: what was found has {labels.shape} pixels, but the image has {canvas.shape}.")
         touched = np.unique(labels[canvas.reviewed])
         free = ~canvas.reviewed & ~np.isin(labels, touched[touched > 0])
         kept = np.where(canvas.reviewed, canvas.labels, 0)
@@ -331,7 +374,7 @@ class Session:
     def _read(self, name: str) -> Canvas:
         path = self._label_file(name)
         if not path.exists():
-            raise InputError(f"{name} has not been segmented yet.")
+            self.segment(name, None)  # an image that is new has no objects
         labels = read_labels(path)
         known = read_objects(self.folder, name)
         canvas = Canvas(

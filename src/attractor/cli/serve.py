@@ -1,0 +1,133 @@
+"""`attractor correct` and `attractor serve`: the page on which people look at objects and correct them."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attractor.cli.app import Device
+from attractor.cli.printing import say
+from attractor.errors import InputError
+from attractor.wording import install
+
+Host = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Address to listen on; others than this machine's own can then reach it.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")]
+
+
+def correct(
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE|FOLDER...", help="Images to correct, or the folder of a session.", show_default=False
+        ),
+    ],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="Finds the objects at first.")] = "nuclei",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the session is kept.")] = Path("project"),
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    browser: Browser = True,
+    device: Device = "auto",
+) -> None:
+    """Find the objects of images, and correct them on a page in the browser, which also trains."""
+    _check_installed()
+    from attractor.datasets.session import SessionImages
+    from attractor.session import Session
+
+    if len(images) == 1 and SessionImages.recognises(images[0]):
+        return _serve(images[0], host, port, browser=browser, device=device)
+    if SessionImages.recognises(out):
+        raise InputError(f"{out}: is a session already; open it by attractor correct {out}, or give another --out.")
+    from attractor.description import find_model, read_description
+
+    names = read_description(find_model(model)).class_names
+    with Session.create(out, images, model=model, class_names=names) as session:
+        say(f"{len(session.images)} images are in {out}.")
+    _serve(out, host, port, browser=browser, device=device, segments=True)
+
+
+def serve(
+    project: Annotated[
+        Path, typer.Argument(metavar="PROJECT", help="Folder of a session; it is made if there is none.")
+    ] = Path("project"),
+    model: Annotated[str, typer.Option(metavar="MODEL", help="Finds the objects in a new session.")] = "nuclei",
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name of this machine, by which pages may call it.")
+    ] = None,
+    browser: Browser = False,
+    device: Device = "auto",
+) -> None:
+    """Serve the page and the HTTP API of a session, for instance on a lab's machine."""
+    _check_installed()
+    from attractor.datasets.session import SessionImages
+    from attractor.session import Session
+
+    if not SessionImages.recognises(project):
+        from attractor.description import find_model, read_description
+
+        Session.create(project, [], model=model, class_names=read_description(find_model(model)).class_names).close()
+    _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()))
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"The page needs {', '.join(missing)}, which is not installed. {install('serve')}")
+
+
+def _serve(
+    folder: Path,
+    host: str,
+    port: int,
+    *,
+    browser: bool,
+    device: str,
+    segments: bool = False,
+    names: tuple[str, ...] = (),
+) -> None:
+    """Answer requests until Ctrl-C."""
+    import uvicorn
+
+    from attractor.session import Session
+    from attractor.web.app import create_app
+    from attractor.web.security import new_token
+
+    with Session(folder) as session, _listening(host, port) as listener:
+        port, token = listener.getsockname()[1], new_token()
+        app = create_app(session, token=token, port=port, hosts=(*names, host), device=device, segments=segments)
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/#token={token}"
+        say(f"Open {address}")
+        if shown != "127.0.0.1" and shown != "localhost":
+            say(
+                "Whoever knows this address can change the session; put TLS in front of it on an open network."
+            )
+        say("Ctrl-C ends it; everything is kept.")
+        if browser:
+            webbrowser.open(address)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, by which others see at once that the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise InputError(f"Port {port} of {host} cannot be used ({error.strerror}); give another --port.") from error
+    return listener

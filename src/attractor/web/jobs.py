@@ -1,0 +1,297 @@
+"""Segmentation and training, one job at a time, each in a process of its own; a queue that outlives the server.
+
+The queue is an SQLite file in the session. What was running when a server ended is queued again by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attractor.errors import InputError
+from attractor.images import temporary_folder
+from attractor.instances import Instances
+from attractor.session import Session
+from attractor.session.journal import now
+
+QUEUE = "jobs.sqlite"
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+ENDED = (DONE, FAILED, CANCELLED)
+MOST_QUEUED = 1000
+LOG_LINES = 200
+GRACE = 5.0  # seconds that a job has to clear up when it is told to end
+KINDS = ("segment", "train")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, as it is now."""
+
+    number: int
+    kind: str  # "segment" or "train"
+    arguments: dict[str, Any]
+    state: str
+    progress: float  # 0 to 1
+    words: str  # what came of it, or what is wrong
+    curves: dict[str, Any]  # of a training: loss and validation score against steps
+    begun: str
+    ended: str
+
+
+class Jobs:
+    """The queue of a session, and the thread that works on it."""
+
+    def __init__(self, session: Session, changed: Callable[[str, dict[str, Any]], None]) -> None:
+        """Open the queue and begin to work.
+
+        Args:
+            session: that the jobs are about.
+            changed: is told "job" and what has changed of one, and "image" and the name of one that was segmented.
+        """
+        self.session, self._changed = session, changed
+        self._mutex = threading.RLock()
+        self._wake = threading.Condition(self._mutex)
+        self._database = sqlite3.connect(session.folder / QUEUE, check_same_thread=False, isolation_level=None)
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS jobs (number INTEGER PRIMARY KEY, kind TEXT, arguments TEXT, state TEXT, "
+            "progress REAL, words TEXT, curves TEXT, begun TEXT, ended TEXT)"
+        )
+        self._database.execute("UPDATE jobs SET state = ?, progress = 0 WHERE state = ?", (QUEUED, RUNNING))
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._process: subprocess.Popen[str] | None = None
+        self._running: int | None = None
+        self._ending = False
+        self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------ asking
+
+    def add(self, kind: str, arguments: dict[str, Any]) -> Job:
+        """Put a job at the end of the queue.
+
+        Raises:
+            InputError: if there is no such kind, or the queue is full.
+        """
+        if kind not in KINDS:
+            raise InputError(f'There is no job "{str(kind)[:50]}"; there are {" and ".join(KINDS)}.')
+        with self._mutex:
+            if sum(job.state == QUEUED for job in self.all()) >= MOST_QUEUED:
+                raise InputError(f"{MOST_QUEUED:,} jobs are waiting; cancel some, or wait until they are done.")
+            cursor = self._database.execute(
+                "INSERT INTO jobs (kind, arguments, state, progress, words, curves, begun, ended) "
+                "VALUES (?, ?, ?, 0, '', '{}', '', '')",
+                (kind, json.dumps(arguments), QUEUED),
+            )
+            job = self.get(int(cursor.lastrowid or 0))
+            self._wake.notify_all()
+        self._tell(job)
+        return job
+
+    def get(self, number: int) -> Job:
+        """One job.
+
+        Raises:
+            InputError: if there is none of this number.
+        """
+        with self._mutex:
+            row = self._database.execute("SELECT * FROM jobs WHERE number = ?", (number,)).fetchone()
+        if row is None:
+            raise InputError(f"There is no job {number}.")
+        return _job(row)
+
+    def all(self) -> list[Job]:
+        """All jobs, first to last."""
+        with self._mutex:
+            return [_job(row) for row in self._database.execute("SELECT * FROM jobs ORDER BY number")]
+
+    @property
+    def log(self) -> list[str]:
+        """The last lines that the process of the last job wrote."""
+        return list(self._log)
+
+    def cancel(self, number: int) -> Job:
+        """End a job, or take it out of the queue; one that has ended stays as it is.
+
+        Raises:
+            InputError: if there is none of this number.
+        """
+        with self._mutex:
+            job = self.get(number)
+            if job.state in ENDED:
+                return job
+            self._set(number, state=CANCELLED, ended=now())
+            process = self._process if self._running == number else None
+        if process is not None:
+            _end(process)
+        return self.get(number)
+
+    def close(self) -> None:
+        """End the job that runs, which the next server begins anew, and stop working."""
+        with self._mutex:
+            self._ending = True
+            self._wake.notify_all()
+            process = self._process
+        if process is not None:
+            _end(process)
+        self._thread.join(2 * GRACE)
+        with self._mutex:
+            self._database.close()
+
+    # ----------------------------------------------------------------- working
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                self._do(job)
+            except Exception as error:  # one job must not keep the others from being done
+                self._fail(job.number, f"{type(error).__name__}: {error}")
+
+    def _next(self) -> Job | None:
+        """The next job, once there is one; None when the server ends."""
+        with self._mutex:
+            while not self._ending:
+                row = self._database.execute(
+                    "SELECT * FROM jobs WHERE state = ? ORDER BY number LIMIT 1", (QUEUED,)
+                ).fetchone()
+                if row is not None:
+                    self._running = int(row[0])
+                    self._log.clear()
+                    return self._set(self._running, state=RUNNING, begun=now())
+                self._wake.wait()
+        return None
+
+    def _do(self, job: Job) -> None:
+        with temporary_folder(self.session.folder) as work, self._worker(job, work) as process:
+            assert process.stdout is not None
+            problem = ""
+            for line in process.stdout:
+                problem = self._take(job, json.loads(line)) or problem
+            process.wait()
+        with self._mutex:
+            if self._ending or self.get(job.number).state != RUNNING:
+                return
+            if process.returncode or problem:
+                last = next((line for line in reversed(self._log) if line.strip()), "it gave no reason")
+                self._fail(job.number, problem or f"The process ended with code {process.returncode}: {last}")
+            else:
+                self._set(job.number, state=DONE, progress=1.0, ended=now())
+
+    @contextmanager
+    def _worker(self, job: Job, work: Path) -> Iterator[subprocess.Popen[str]]:
+        """The process of a job; it is ended after the block."""
+        request = {**job.arguments, "kind": job.kind, "out": str(work)}
+        project = self.session.project
+        if job.kind == "segment":
+            names = job.arguments.get("images") or self.session.images
+            request["images"] = [[name, str(self.session.path(name))] for name in names]
+            request["model"] = _model_of(self.session, job.arguments.get("model"))
+        else:
+            request |= {"folder": str(self.session.folder), "project": project}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "attractor.web.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        with process:
+            try:
+                assert process.stdin is not None
+                process.stdin.write(json.dumps(request, default=str) + "\n")
+                process.stdin.flush()
+                listener = threading.Thread(target=self._listen, args=(process,), daemon=True)
+                listener.start()
+                with self._mutex:
+                    self._process = process
+                    if self._ending or self.get(job.number).state != RUNNING:
+                        _end(process)
+                yield process
+                listener.join(GRACE)
+            finally:
+                with self._mutex:
+                    self._process, self._running = None, None
+                _end(process)
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self._log.append(line.rstrip()[-500:])
+
+    def _take(self, job: Job, said: dict[str, Any]) -> str:
+        """What a line of the process means; gives the problem if it is one that ends the job."""
+        if "error" in said:
+            return str(said["error"])
+        if "found" in said:
+            with closing(np.load(said["file"], allow_pickle=False)) as file:
+                found = Instances(file["labels"], file["classes"], file["scores"])
+            os.unlink(said["file"])
+            with suppress(InputError):  # the image was removed meanwhile
+                self.session.put(said["found"], found)
+                self._changed("image", {"image": said["found"]})
+        if "classes" in said and not self.session.project.get("rounds"):
+            self.session.note(classes=list(said["classes"]))
+        if "round" in said:
+            self.session.adopt(said["round"], start=job.arguments.get("start"))
+        values: dict[str, object] = {name: said[name] for name in ("progress", "words") if name in said}
+        if "failed" in said:
+            values["words"] = f"{said['failed']}: {said['words']}"
+        if "curves" in said:
+            values["curves"] = json.dumps(said["curves"])
+        if values:
+            with self._mutex:
+                if self.get(job.number).state == RUNNING:
+                    self._set(job.number, **values)
+        return ""
+
+    def _fail(self, number: int, words: str) -> None:
+        with self._mutex:
+            if not self._ending and self.get(number).state == RUNNING:
+                self._set(number, state=FAILED, words=words, ended=now())
+
+    def _set(self, number: int, **values: object) -> Job:
+        names = ", ".join(f"{name} = ?" for name in values)
+        self._database.execute(f"UPDATE jobs SET {names} WHERE number = ?", (*values.values(), number))
+        job = self.get(number)
+        self._tell(job)
+        return job
+
+    def _tell(self, job: Job) -> None:
+        self._changed("job", vars(job))
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    number, kind, arguments, state, progress, words, curves, begun, ended = row
+    return Job(number, kind, json.loads(arguments), state, progress, words, json.loads(curves), begun, ended)
+
+
+def _model_of(session: Session, wanted: object) -> str:
+    """The model to segment with: the one that is named, else the one in use."""
+    chosen = str(wanted or session.project.get("in_use") or session.project.get("model") or "")
+    if not chosen:
+        raise InputError("No model was chosen, and the session has none; choose one.")
+    own = session.folder / chosen
+    return str(own if own.is_file() else chosen)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Tell a process to end, and make it, if it does not."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -1,0 +1,367 @@
+// The page: images on the left, the image with its objects in the middle, the table of objects and the jobs on the right.
+
+import * as api from "./api.js";
+import { Tools, TOOLS } from "./tools.js";
+import { View } from "./view.js";
+
+const at = (id) => document.getElementById(id);
+const made = (kind, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(kind), properties);
+  element.append(...children);
+  return element;
+};
+const state = { session: null, images: new Map(), image: null, objects: [], by: "score", down: false, jobs: new Map(), revision: 0 };
+
+let saidAt = 0;
+function say(words, isBad = false) {
+  at("said").textContent = words;
+  at("said").className = isBad ? "bad" : "";
+  saidAt = Date.now();
+  setTimeout(() => { if (Date.now() - saidAt > 7900) at("said").textContent = ""; }, 8000);
+}
+
+async function tried(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof api.Refused) at("door").hidden = false;
+    say(error.message, true);
+    return undefined;
+  }
+}
+
+const counted = (n) => `${n} object${n === 1 ? "" : "s"}`;
+const who = () => at("who").value.trim();
+
+// ---------------------------------------------------------------- images
+
+const view = new View(at("viewer"), null);
+const tools = new Tools(view, { choose, edit, classNumber: () => Number(at("class").value) || 1 });
+
+async function load() {
+  const session = await tried(() => api.get("session"));
+  if (!session) return;
+  state.session = session;
+  state.revision = Math.max(state.revision, session.revision);
+  state.images = new Map(session.images.map((image) => [image.image, image]));
+  at("folder").textContent = session.folder;
+  at("class").replaceChildren(...session.classes.map((name, k) => made("option", { value: k + 1, textContent: name })));
+  for (const job of session.jobs) state.jobs.set(job.number, job);
+  listImages();
+  listJobs();
+  if (!state.image && state.images.size) open(sortedImages()[0].image);
+}
+
+function sortedImages() {
+  const images = [...state.images.values()];
+  const unsure = (image) => (image.state === "reviewed" ? 2 : image.least_score ?? 1);
+  const byName = (a, b) => a.image.localeCompare(b.image, undefined, { numeric: true });
+  return images.sort(at("sort").value === "name" ? byName : (a, b) => unsure(a) - unsure(b) || byName(a, b));
+}
+
+function listImages() {
+  const words = { new: "new", segmented: "segmented", "in work": "in work", reviewed: "reviewed" };
+  at("images").replaceChildren(...sortedImages().map((image) => {
+    const share = image.state === "in work" ? `, ${Math.max(1, Math.round(100 * image.reviewed))} %` : "";
+    const kind = { "in work": "work", reviewed: "reviewed" }[image.state] ?? "";
+    const picture = made("img", { loading: "lazy", alt: "", src: api.address("thumbnail", { name: image.image }) });
+    const text = made("span", {},
+      made("span", { className: "name", textContent: image.image, title: image.image }),
+      made("span", { className: `faint state ${kind}`, textContent: `${counted(image.objects)}, ${words[image.state]}${share}` }));
+    const button = made("button", { onclick: () => open(image.image) }, picture, text);
+    button.setAttribute("aria-current", image.image === state.image);
+    button.dataset.image = image.image;
+    return made("li", {}, button);
+  }));
+  const done = [...state.images.values()].filter((image) => image.state === "reviewed").length;
+  at("progress").textContent = state.images.size ? `${done} of ${state.images.size} reviewed` : "";
+  at("empty").hidden = state.images.size > 0;
+}
+
+async function open(name) {
+  const info = await tried(() => api.get("image", { name }));
+  if (!info) return;
+  state.image = name;
+  const several = info.channels > 1 && info.channels !== 3;
+  at("channels").replaceChildren(...(several ? Array.from({ length: info.channels }, (_, k) => channel(k)) : []));
+  view.channels = several ? "0" : "";
+  view.open(info, state.session.side);
+  listImages();
+  showTools();
+  document.querySelector('#images [aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+  await listObjects();
+}
+
+function channel(k) {
+  const box = made("input", { type: "checkbox", checked: k === 0, onchange: () => {
+    const shown = [...at("channels").querySelectorAll("input")].flatMap((input, index) => (input.checked ? [index] : []));
+    view.channels = shown.slice(0, 3).join(",") || "0";
+    const keep = view.viewer.viewport.getBounds();
+    view.open(view.info, state.session.side);
+    view.viewer.addOnceHandler("open", () => view.viewer.viewport.fitBounds(keep, true));
+  } });
+  return made("label", {}, box, ` ${k + 1} `);
+}
+
+function step(by) {
+  const images = sortedImages(), now = images.findIndex((image) => image.image === state.image);
+  const next = images[now + by];
+  if (next) open(next.image);
+}
+
+// --------------------------------------------------------------- objects
+
+async function listObjects() {
+  const objects = await tried(() => api.get("objects", { name: state.image }));
+  if (!objects) return;
+  state.objects = objects;
+  showObjects();
+}
+
+function showObjects() {
+  const worth = (one) => (one[state.by] === null ? 2 : Number(one[state.by]));
+  const sorted = [...state.objects].sort((a, b) => (worth(a) - worth(b)) * (state.down ? -1 : 1) || a.label - b.label);
+  at("count").textContent = counted(state.objects.length);
+  at("objects").replaceChildren(...sorted.slice(0, 2000).map((one) => {
+    const cells = [one.label, one.score === null ? "–" : one.score.toFixed(2), one.area, state.session.classes[one.class_number - 1], one.reviewed ? "✓" : ""];
+    const row = made("tr", { tabIndex: 0 }, ...cells.map((text) => made("td", { textContent: text })));
+    row.dataset.label = one.label;
+    row.setAttribute("aria-selected", view.chosen.has(one.label));
+    row.onclick = (event) => { choose(one.label, event.shiftKey); view.fly(one.box); };
+    row.onkeydown = (event) => {
+      if (event.key === "Enter") row.click();
+      if (event.key === "ArrowDown") row.nextElementSibling?.focus();
+      if (event.key === "ArrowUp") row.previousElementSibling?.focus();
+    };
+    return row;
+  }));
+}
+
+function choose(label, add) {
+  if (!add) view.chosen.clear();
+  if (label) view.chosen.has(label) && add ? view.chosen.delete(label) : view.chosen.add(label);
+  for (const row of at("objects").children) row.setAttribute("aria-selected", view.chosen.has(Number(row.dataset.label)));
+  document.querySelector("#objects [aria-selected=true]")?.scrollIntoView({ block: "nearest" });
+  view.repaint();
+  showTools();
+}
+
+// ------------------------------------------------------------ operations
+
+let working = Promise.resolve();  // operations go one after another, in the order in which they were made
+
+function edit(operation) {
+  return queue(() => api.post("edits", { operation, who: who() }));
+}
+
+function queue(request) {
+  working = working.then(async () => {
+    const done = await tried(request);
+    if (done) take(done);
+    return done;
+  });
+  return working;
+}
+
+function take(done) {
+  if (done.revision <= state.revision) return;  // an event that tells of our own edit
+  state.revision = done.revision;
+  state.images.set(done.image, done.progress);
+  if (done.image === state.image) {
+    for (const label of [...view.chosen]) if (done.kind === "delete" || done.kind === "merge") view.chosen.delete(label);
+    view.changed(done.box);
+    listObjects();
+  }
+  listImages();
+  showTools();
+}
+
+const chosen = () => [...view.chosen];
+const ACTIONS = [
+  { name: "delete", key: "x", needs: 1, title: "Remove the chosen objects", run: () => edit({ kind: "delete", image: state.image, labels: chosen() }) },
+  { name: "merge", key: "m", needs: 2, title: "Make one object of the chosen ones", run: () => edit({ kind: "merge", image: state.image, labels: chosen() }) },
+  { name: "accept", key: "a", title: "The chosen objects are right; without a choice, all that is in view",
+    run: () => edit(view.chosen.size ? { kind: "accept", image: state.image, labels: chosen() } : { kind: "accept", image: state.image, box: inView() }) },
+  { name: "image done", key: "r", title: "Everything in this image is right; go on to the next",
+    run: async () => { if (await edit({ kind: "accept", image: state.image })) next(); } },
+  { name: "undo", key: "z", title: "Take back your last operation on this image", run: () => queue(() => api.post("undo", { image: state.image, who: who() })) },
+  { name: "redo", key: "y", title: "Do again what you took back", run: () => queue(() => api.post("redo", { image: state.image, who: who() })) },
+];
+
+function inView() {
+  const b = view.bounds(), w = view.info.width;
+  return [b.y * w, b.x * w, (b.y + b.height) * w, (b.x + b.width) * w].map(Math.round);
+}
+
+function next() {
+  const image = sortedImages().find((one) => one.state !== "reviewed");
+  if (image) open(image.image);
+  else say("Every image has been reviewed.");
+}
+
+function showTools() {
+  for (const button of at("tools").querySelectorAll("button")) {
+    const tool = TOOLS.find((one) => one.name === button.dataset.tool), action = ACTIONS.find((one) => one.name === button.dataset.tool);
+    if (tool) button.setAttribute("aria-pressed", tool === tools.tool);
+    if (action) button.disabled = !state.image || view.chosen.size < (action.needs ?? 0);
+  }
+}
+
+function use(name) {
+  tools.use(name);
+  showTools();
+}
+
+function layTools() {
+  const button = (one, run) => {
+    const made_ = made("button", { title: one.title, onclick: run }, one.name, made("kbd", { textContent: one.key.toUpperCase() }));
+    made_.dataset.tool = one.name;
+    return made_;
+  };
+  const size = made("input", { type: "range", min: 1, max: 60, step: 0.5, value: tools.radius, title: "Radius of the brush, in pixels: [ and ]" });
+  size.setAttribute("aria-label", "Radius of the brush, in pixels");
+  size.oninput = () => { tools.radius = Number(size.value); };
+  tools.size = size;
+  at("tools").append(...TOOLS.map((tool) => button(tool, () => use(tool.name))), size, ...ACTIONS.map((action) => button(action, action.run)));
+  showTools();
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("input:not([type=range]):not([type=checkbox]), select") || event.altKey) return;
+  const key = event.key.toLowerCase(), isCommand = event.ctrlKey || event.metaKey;
+  const action = isCommand
+    ? ACTIONS.find((one) => one.name === { z: event.shiftKey ? "redo" : "undo", y: "redo" }[key])
+    : ACTIONS.find((one) => one.key === key) ?? (event.key === "Delete" ? ACTIONS[0] : undefined);
+  if (action) {
+    if (state.image && view.chosen.size >= (action.needs ?? 0)) action.run();
+  } else if (isCommand) {
+    return;
+  } else if (TOOLS.some((tool) => tool.key === key)) {
+    use(TOOLS.find((tool) => tool.key === key).name);
+  } else if (key === "h") {
+    at("mode").value = at("mode").value === "hidden" ? "outlines" : "hidden";
+    at("mode").onchange();
+  } else if (key === "[" || key === "]") {
+    tools.radius = Math.max(1, Math.min(60, tools.radius * (key === "]" ? 1.25 : 0.8)));
+    tools.size.value = tools.radius;
+  } else if (key === "n" || key === "p") {
+    step(key === "n" ? 1 : -1);
+  } else if (key === "+" || key === "-") {
+    view.viewer.viewport.zoomBy(key === "+" ? 1.5 : 1 / 1.5);
+  } else if (document.activeElement !== at("viewer") && !document.activeElement.matches("body") && event.key !== "Escape") {
+    return;
+  } else if (!tools.key(event)) {
+    return;
+  }
+  event.preventDefault();
+});
+
+// ------------------------------------------------------------------ jobs
+
+function listJobs() {
+  const jobs = [...state.jobs.values()].sort((a, b) => b.number - a.number).slice(0, 8);
+  at("jobs").replaceChildren(...jobs.map((job) => {
+    const isOver = !["queued", "running"].includes(job.state);
+    const title = { segment: "Segment", train: "Train" }[job.kind];
+    const line = made("div", { className: "bar" }, made("b", { textContent: title }), made("span", { className: "faint", textContent: job.state }));
+    if (!isOver) line.append(made("span", { className: "space" }), made("button", { textContent: "Cancel", onclick: () => tried(() => api.remove(`jobs/${job.number}`)) }));
+    const parts = [line];
+    if (!isOver) {
+      const bar = made("progress", { max: 1, value: job.progress });
+      bar.setAttribute("aria-label", `${title}: ${Math.round(100 * job.progress)} %`);
+      parts.push(bar);
+    }
+    if (job.curves.loss?.length > 1) parts.push(curve(job.curves));
+    if (job.words) parts.push(made("div", { className: "words", textContent: job.words }));
+    return made("div", { className: `job ${job.state}` }, ...parts);
+  }));
+}
+
+function curve({ loss, validation }) {
+  const space = "http://www.w3.org/2000/svg", svg = document.createElementNS(space, "svg");
+  svg.setAttribute("viewBox", "0 0 260 60");
+  svg.setAttribute("role", "img");
+  const last = Math.max(...loss.map(([x]) => x), 1);
+  const high = Math.max(...loss.map(([, y]) => y));
+  svg.setAttribute("aria-label", `Loss ${loss.at(-1)[1].toFixed(2)}` + (validation.length ? `, validation score ${validation.at(-1)[1].toFixed(3)}` : ""));
+  for (const [points, scale, colour] of [[loss, high, "var(--faint)"], [validation, 1, "var(--accent)"]]) {
+    if (!points.length) continue;
+    const line = document.createElementNS(space, "polyline");
+    line.setAttribute("points", points.map(([x, y]) => `${4 + (252 * x) / last},${56 - (50 * y) / scale}`).join(" "));
+    line.setAttribute("fill", "none");
+    line.setAttribute("stroke", colour);
+    line.setAttribute("stroke-width", "2");
+    svg.append(line);
+  }
+  return svg;
+}
+
+// ------------------------------------------------------------------ files
+
+async function addFiles(files) {
+  for (const file of files) {
+    const done = await tried(() => api.upload(file, (share) => say(`${file.name}: ${Math.round(100 * share)} %`)));
+    if (done) say(`${file.name} was added.`);
+  }
+  await load();
+}
+
+async function filesOf(entry) {  // of a folder that was dropped, all that are in it
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader(), found = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) return found;
+    for (const one of some) found.push(...(await filesOf(one)));
+  }
+}
+
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, async (event) => {
+    event.preventDefault();
+    at("middle").classList.toggle("drop", kind === "dragover");
+    if (kind !== "drop") return;
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const files = entries.length ? (await Promise.all(entries.map(filesOf))).flat() : [...event.dataTransfer.files];
+    addFiles(files);
+  });
+}
+
+// ------------------------------------------------------------------ begin
+
+at("files").onchange = () => addFiles([...at("files").files]);
+at("add").onkeydown = (event) => { if (event.key === "Enter" || event.key === " ") at("files").click(); };
+at("sort").onchange = listImages;
+at("mode").onchange = () => { view.mode = at("mode").value; view.repaint(); };
+at("contrast").oninput = at("brightness").oninput = () => view.look(Number(at("contrast").value), Number(at("brightness").value));
+at("class").onchange = () => {
+  if (view.chosen.size) edit({ kind: "class", image: state.image, labels: chosen(), class_number: Number(at("class").value) });
+};
+at("segment").onclick = () => tried(() => api.post("jobs", { kind: "segment", arguments: state.image ? { images: [state.image] } : {} }));
+at("train").onclick = () => tried(() => api.post("jobs", { kind: "train", arguments: { minutes: Number(at("minutes").value) } }));
+at("demo").onclick = () => tried(async () => { await api.post("demo"); await load(); });
+at("export").onchange = () => {
+  if (at("export").value) location.assign(api.address("export", { form: at("export").value }));
+  at("export").value = "";
+};
+at("who").value = localStorage.getItem("who") ?? "";
+at("who").onchange = () => localStorage.setItem("who", who());
+for (const head of document.querySelectorAll("th button")) {
+  head.onclick = () => {
+    state.down = state.by === head.dataset.by && !state.down;
+    state.by = head.dataset.by;
+    showObjects();
+  };
+}
+
+layTools();
+await tried(async () => {
+  await api.login();
+  await load();
+  api.events({
+    edit: take,
+    job: (job) => { state.jobs.set(job.number, job); listJobs(); if (job.state === "done" && job.kind === "train") load(); },
+    image: async ({ image }) => { await load(); if (image === state.image) { view.changed([0, 0, 1e9, 1e9]); listObjects(); } },
+  }, load);
+});
+document.body.dataset.ready = "yes";

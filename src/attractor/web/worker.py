@@ -1,0 +1,137 @@
+"""A process for one job: it reads the job from stdin as a line of JSON, and says how far it is in lines on stdout.
+
+It ends as soon as stdin does, so that no job outlives its server.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attractor.errors import InputError
+
+LOOKS = 2.0  # seconds between two looks at the logs of a training
+
+
+def main() -> int:
+    """Do the job of the first line; 1 if it cannot be done, which the last line then says."""
+    say, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which ends its jobs
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+
+    def answer(**content: object) -> None:
+        say.write(json.dumps(content) + "\n")
+        say.flush()
+
+    try:
+        {"segment": _segment, "train": _train, "look": _look}[job["kind"]](job, answer)
+    except InputError as error:
+        answer(error=str(error))
+        return 1
+    return 0
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _look(job: Mapping[str, Any], answer: Any) -> None:
+    """Whether a file is an image: it is decoded here, where neither a bomb nor a crash does harm."""
+    import resource
+
+    from attractor.images import read_image
+
+    resource.setrlimit(resource.RLIMIT_AS, (job["bytes"], job["bytes"]))
+    try:
+        image = read_image(job["path"])
+    except MemoryError as error:
+        raise InputError("The image is too large to be opened here.") from error
+    if image.shape[0] * image.shape[1] > job["pixels"]:
+        raise InputError(
+            f"The image has {image.shape[0]} x {image.shape[1]} pixels; this server takes {job['pixels']:,} at most."
+        )
+    answer(height=image.shape[0], width=image.shape[1], channels=image.shape[2])
+
+
+def _segment(job: Mapping[str, Any], answer: Any) -> None:
+    """Find the objects of images, and write each result to a file that the server reads."""
+    import numpy as np
+
+    from attractor.images import read_image
+    from attractor.model import Model
+    from attractor.prediction.image import Segmenter
+
+    segmenter = Segmenter(Model.load(job["model"]), device=job.get("device", "auto"), copies=False)
+    answer(classes=segmenter.class_names)
+    for number, (name, path) in enumerate(job["images"], 1):
+        try:
+            found = segmenter.segment(
+                read_image(path), tta=job.get("tta", False), object_size=job.get("object_size"), name=name
+            )
+        except InputError as error:
+            answer(failed=name, words=str(error), progress=number / len(job["images"]))
+            continue
+        file = Path(job["out"]) / f"{number}.npz"
+        np.savez(file, labels=found.labels, classes=found.classes, scores=found.scores)
+        answer(found=name, file=str(file), progress=number / len(job["images"]))
+
+
+def _train(job: Mapping[str, Any], answer: Any) -> None:
+    """A round of training."""
+    from attractor.session.rounds import trained
+
+    def begun(run: Path) -> None:
+        threading.Thread(target=_watch, args=(run, job["minutes"], answer), daemon=True).start()
+
+    result = trained(
+        Path(job["folder"]),
+        job["project"],
+        start=job.get("start"),
+        minutes=job["minutes"],
+        device=job.get("device", "auto"),
+        changes=job.get("changes", ()),
+        begun=begun,
+    )
+    answer(round=result.as_json(), words=str(result), progress=1.0)
+
+
+def _watch(run: Path, minutes: float, answer: Any) -> None:
+    """Say how far a training is, and what its curves are."""
+    begun, before = time.monotonic(), ""
+    while True:
+        time.sleep(LOOKS)
+        share = min(0.99, (time.monotonic() - begun) / (60 * minutes))
+        content: dict[str, object] = {"progress": share}
+        curves = _curves(run)
+        if json.dumps(curves) != before:
+            before, content["curves"] = json.dumps(curves), curves
+        answer(**content)
+
+
+def _curves(run: Path) -> dict[str, list[list[float]]]:
+    """Loss and validation score against steps, from the logs of a training."""
+    curves: dict[str, list[list[float]]] = {"loss": [], "validation": []}
+    for file in run.glob("logs/csv/*/metrics.csv"):
+        with file.open(newline="") as table:
+            for row in csv.DictReader(table):
+                for name, column in (("loss", "loss"), ("validation", "validation/mean")):
+                    if row.get(column) and row.get("step"):
+                        curves[name].append([float(row["step"]), float(row[column])])
+    return curves
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,370 @@
+"""The HTTP API: what it shows, what it changes, and whom it refuses."""
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from tests.web.conftest import LABELS, TOKEN, picture
+
+from attractor.session import Session
+from attractor.web import app as web
+from attractor.web.app import PAGE
+from attractor.web.tiles import SIDE, label_tile, levels
+from attractor.web.tiles import picture as picture_of
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def edit(client, **operation):
+    return client.post("/api/edits", json={"operation": operation, "who": "Ada"})
+
+
+# ------------------------------------------------------------------- looking
+
+
+def test_the_session_and_its_images(client):
+    content = client.get("/api/session").json()
+    assert content["classes"] == ["cell", "debris"]
+    assert [image["image"] for image in content["images"]] == ["a", "b", "c d"]
+    assert content["images"][0]["state"] == "segmented"
+    image = client.get("/api/image", params={"name": "c d"}).json()
+    assert (image["height"], image["width"], image["channels"], image["levels"]) == (60, 80, 1, 1)
+
+
+def test_tiles(client):
+    image = Image.open(
+        io.BytesIO(client.get("/api/tile", params={"name": "a", "level": 0, "row": 0, "column": 0}).content)
+    )
+    assert image.size == (80, 60)
+    shown = np.asarray(image.convert("L")).astype(int)
+    assert shown[LABELS > 0].min() > shown[LABELS == 0].max()
+    answer = client.get("/api/labels", params={"name": "a", "level": 0, "row": 0, "column": 0})
+    tile = np.frombuffer(answer.content, "<u4").reshape(SIDE + 2, SIDE + 2)
+    np.testing.assert_array_equal(tile[1:61, 1:81], LABELS)
+    assert not tile[0].any()
+    assert client.get("/api/thumbnail", params={"name": "a"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"level": 1}, {"level": -1}, {"row": 1}, {"row": -1}, {"column": 7}, {"name": "nowhere"}, {"channels": "3"}],
+)
+def test_tiles_that_are_not_there(client, values):
+    answer = client.get("/api/tile", params={"name": "a", "level": 0, "row": 0, "column": 0} | values)
+    assert answer.status_code == 400
+    assert answer.json()["detail"]
+
+
+def test_a_large_image_has_levels_whose_tiles_fit_together():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 9, (1030, 700)).astype(np.int32)
+    assert levels(labels.shape) == 3
+    whole = np.zeros((1030, 700), np.int32)
+    for row in range(3):
+        for column in range(2):
+            tile = np.frombuffer(zlib.decompress(label_tile(labels, 0, row, column)), "<u4").reshape(SIDE + 2, SIDE + 2)
+            part = whole[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
+            part[:] = tile[1 : 1 + part.shape[0], 1 : 1 + part.shape[1]]
+            if row:
+                np.testing.assert_array_equal(
+                    tile[0, 1 : 1 + part.shape[1]], whole[row * SIDE - 1, column * SIDE :][: part.shape[1]]
+                )
+    np.testing.assert_array_equal(whole, labels)
+    coarse = np.frombuffer(zlib.decompress(label_tile(labels, 2, 0, 0)), "<u4").reshape(SIDE + 2, SIDE + 2)
+    np.testing.assert_array_equal(coarse[1 : 1 + 258, 1 : 1 + 175], labels[::4, ::4])
+    shown = picture_of(random.integers(0, 4000, (1030, 700, 2)).astype(np.uint16))
+    assert [part.shape for part in shown.pyramid] == [(1030, 700, 2), (515, 350, 2), (257, 175, 2)]
+    assert Image.open(io.BytesIO(shown.tile(0, 2, 1, (0, 1)))).size == (188, 6)
+
+
+def test_objects(client):
+    objects = client.get("/api/objects", params={"name": "a"}).json()
+    assert [one["label"] for one in objects] == [1, 2, 3]
+    assert objects[2] == {
+        "label": 3,
+        "class_number": 2,
+        "score": pytest.approx(0.7),
+        "area": 750,
+        "box": [20, 45, 50, 70],
+        "reviewed": False,
+    }
+
+
+# ---------------------------------------------------------------- correcting
+
+
+def test_an_operation_is_kept_and_can_be_taken_back(client, folder, session):
+    done = edit(client, kind="merge", image="a", labels=[1, 2]).json()
+    assert (done["revision"], done["box"]) == (1, [2, 2, 48, 33])
+    assert done["progress"]["objects"] == 2
+    assert [one["label"] for one in client.get("/api/objects", params={"name": "a"}).json()] == [1, 3]
+    assert (
+        client.post("/api/undo", json={"image": "a", "who": "Bob"}).json()["detail"]
+        == "There is nothing to undo in this image."
+    )
+    assert client.post("/api/undo", json={"image": "a", "who": "Ada"}).json()["revision"] == 2
+    assert len(client.get("/api/objects", params={"name": "a"}).json()) == 3
+    client.post("/api/redo", json={"image": "a", "who": "Ada"})
+    session.close()
+    with Session(folder) as again:
+        assert set(again.canvas("a").things) == {1, 3}
+        assert [entry.who for entry in again.history("a")] == ["Ada"] * 3
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        ({"kind": "delete", "image": "a", "labels": [9]}, "There is no object 9"),
+        ({"kind": "explode", "image": "a"}, "There is no such operation"),
+        ({"kind": "delete", "image": "../a", "labels": [1]}, "There is no image '../a'"),
+        ({"kind": "delete", "image": "a", "labels": "all"}, "cannot be read"),
+    ],
+)
+def test_operations_that_cannot_be(client, operation, words):
+    answer = edit(client, **operation)
+    assert answer.status_code == 400
+    assert words in answer.json()["detail"]
+
+
+# -------------------------------------------------------------------- images
+
+
+def test_an_image_that_is_added(client, folder):
+    answer = client.post("/api/images", files={"file": ("../../x y.png", png(picture(7)[..., 0]))})
+    assert answer.json() == {"image": "x y"}
+    assert (folder / "images" / "x y.png").exists()
+    again = client.post("/api/images", files={"file": ("x y.png", png(picture(8)[..., 0]))})
+    assert again.json() == {"image": "x y 2"}
+    assert edit(client, kind="draw", image="x y", outline=[[1, 1], [1, 9], [9, 9]]).json()["progress"]["objects"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.exe", b"MZ", "is no image that can be read here"),
+        ("a.svg", b"<svg/>", "is no image that can be read here"),
+        ("a.png", b"hello", "a.png"),
+        ("<script>.png", b"", "<script>.png"),
+        (
+            "a.png",
+            b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\0\0\0\0\0\0\0\0",
+            "a.png",
+        ),
+    ],
+)
+def test_what_is_no_image_is_refused(client, folder, name, content, words):
+    answer = client.post("/api/images", files={"file": (name, content)})
+    assert answer.status_code == 400
+    assert words in answer.json()["detail"]
+    assert str(folder) not in answer.json()["detail"]
+    assert len(list((folder / "images").iterdir())) == 3
+    assert not list(folder.glob(".*.part*"))
+
+
+def test_an_image_with_too_many_pixels_is_refused(client, monkeypatch):
+    monkeypatch.setattr(web, "MOST_PIXELS", 100)
+    answer = client.post("/api/images", files={"file": ("a.png", png(picture(1)[..., 0]))})
+    assert "has 60 x 80 pixels; this server takes 100 at most" in answer.json()["detail"]
+
+
+def test_export(client):
+    edit(client, kind="delete", image="a", labels=[1])
+    archive = zipfile.ZipFile(io.BytesIO(client.get("/api/export", params={"form": "labels"}).content))
+    assert sorted(archive.namelist()) == ["a_labels.tif", "b_labels.tif", "c d_labels.tif"]
+    labels = tifffile.imread(io.BytesIO(archive.read("a_labels.tif")))
+    np.testing.assert_array_equal(labels > 0, LABELS > 1)
+    one = zipfile.ZipFile(io.BytesIO(client.get("/api/export", params={"form": "coco", "name": "b"}).content))
+    assert len(json.loads(one.read("b_coco.json"))["annotations"]) == 3
+    for form in ("exe", "cityscapes"):
+        assert client.get("/api/export", params={"form": form}).status_code == 400
+
+
+# ---------------------------------------------------------------------- jobs
+
+
+def ended(client, number):
+    for _ in range(600):
+        job = client.get(f"/api/jobs/{number}").json()
+        if job["state"] in ("done", "failed", "cancelled"):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(job)
+
+
+def test_segmenting_is_a_job(client):
+    edit(client, kind="accept", image="a", labels=[2])
+    job = client.post("/api/jobs", json={"kind": "segment", "arguments": {"images": ["a"], "model": "nuclei"}}).json()
+    assert job["state"] in ("queued", "running")
+    done = ended(client, job["number"])
+    assert done["state"] == "done", done
+    assert 2 in [one["label"] for one in client.get("/api/objects", params={"name": "a"}).json()]  # it was accepted
+    assert client.get("/api/session").json()["jobs"][0]["progress"] == 1
+
+
+def test_a_training_with_too_little_fails_with_a_sentence(client):
+    edit(client, kind="accept", image="a")
+    job = client.post("/api/jobs", json={"kind": "train", "arguments": {"minutes": 1}}).json()
+    done = ended(client, job["number"])
+    assert done["state"] == "failed"
+    assert "1 image reviewed so far; training needs 3" in done["words"]
+
+
+def test_jobs_that_cannot_be(client):
+    for kind, arguments, words in (
+        ("explode", {}, "There is no job"),
+        ("train", {"minutes": 0}, "minutes is 0"),
+        ("train", {"start": "/etc/passwd"}, "There is no model"),
+        ("segment", {"model": "../../model.safetensors"}, "There is no model"),
+        ("segment", {"images": "a"}, "images: cannot be given"),
+        ("segment", {"out": "/"}, "out: cannot be given"),
+    ):
+        answer = client.post("/api/jobs", json={"kind": kind, "arguments": arguments})
+        assert answer.status_code == 400
+        assert words in answer.json()["detail"]
+    assert client.get("/api/jobs/99").status_code == 400
+
+
+def test_a_job_that_is_cancelled_ends(client):
+    numbers = [
+        client.post("/api/jobs", json={"kind": "segment", "arguments": {"model": "nuclei"}}).json()["number"]
+        for _ in range(2)
+    ]
+    for number in reversed(numbers):
+        assert client.delete(f"/api/jobs/{number}").json()["state"] == "cancelled"
+    assert [ended(client, number)["state"] for number in numbers] == ["cancelled", "cancelled"]
+
+
+def test_jobs_outlive_the_server(session):
+    from attractor.web.jobs import Jobs
+
+    told = []
+    jobs = Jobs(session, lambda kind, content: told.append((kind, content)))
+    number = jobs.add("segment", {"images": ["a"], "model": "nuclei", "device": "cpu"}).number
+    jobs.close()
+    again = Jobs(session, lambda kind, content: told.append((kind, content)))
+    try:
+        for _ in range(600):
+            if again.get(number).state == "done":
+                break
+            time.sleep(0.1)
+        assert again.get(number).state == "done"
+    finally:
+        again.close()
+    assert ("image", {"image": "a"}) in told
+
+
+# ------------------------------------------------------------------ security
+
+PATHS = [
+    "/api/session",
+    "/api/image?name=a",
+    "/api/tile?name=a&level=0&row=0&column=0",
+    "/api/objects?name=a",
+    "/api/events",
+    "/api/export",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_shown_without_the_token(stranger, path):
+    for header in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"cookie": "attractor-8765=wrong"},
+        {"cookie": f"attractor-1={TOKEN}"},
+    ):
+        assert stranger.get(path, headers=header).status_code == 401
+
+
+def test_nothing_is_changed_without_the_token(stranger, session):
+    assert edit(stranger, kind="delete", image="a", labels=[1]).status_code == 401
+    assert stranger.post("/api/images", files={"file": ("a.png", b"x")}).status_code == 401
+    assert stranger.post("/api/jobs", json={"kind": "segment"}).status_code == 401
+    assert session.revision == 0
+
+
+def test_the_token_is_swapped_for_a_cookie(stranger):
+    assert stranger.post("/api/login", json={"token": "wrong"}).status_code == 401
+    cookie = stranger.post("/api/login", json={"token": TOKEN}).headers["set-cookie"]
+    assert cookie.startswith("attractor-8765=")
+    assert {"HttpOnly", "SameSite=strict"} <= set(cookie.split("; "))
+    assert stranger.get("/api/session").status_code == 200
+
+
+def test_other_names_of_this_machine_are_refused(client):
+    for host, status in (
+        ("evil.example", 400),
+        ("127.0.0.1:8765", 200),
+        ("localhost:9", 200),
+        ("127.0.0.1.evil.example", 400),
+    ):
+        assert client.get("/api/session", headers={"host": host}).status_code == status
+
+
+def test_other_pages_may_change_nothing(client, session):
+    operation = {"operation": {"kind": "delete", "image": "a", "labels": [1]}}
+    for headers in (
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+    ):
+        assert client.post("/api/edits", json=operation, headers=headers).status_code == 403
+        assert client.post("/api/login", json={"token": TOKEN}, headers=headers).status_code == 403
+    assert session.revision == 0
+    assert client.post("/api/edits", json=operation, headers={"sec-fetch-site": "same-origin"}).status_code == 200
+
+
+def test_every_answer_has_safe_headers(stranger):
+    for path in ("/", "/api/session", "/page/main.js", "/nowhere"):
+        headers = stranger.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/../app.py",
+        "/page/%2e%2e/app.py",
+        "/page/..%2fapp.py",
+        "/page//etc/passwd",
+        "/page/vendor",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_no_other_file_is_given(stranger, path):
+    assert stranger.get(path).status_code == 404
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(session, monkeypatch):
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setattr(web, "LARGEST_BODY", 1000)
+    with TestClient(web.create_app(session, token=TOKEN, port=1), base_url="http://localhost") as client:
+        assert client.post("/api/images", files={"file": ("a.png", b"0" * 5000)}).status_code == 413
+
+
+def test_vendored_files_are_those_of_the_manifest():
+    lines = (PAGE / "vendor" / "manifest.txt").read_text().splitlines()
+    named = {}
+    for line in lines:
+        name, *_, checksum = line.split()
+        assert "OpenSeadragon 6.1.1" in line
+        assert "BSD-3-Clause" in line
+        named[name] = checksum
+    scripts = [path for path in (PAGE / "vendor").iterdir() if path.suffix == ".js"]
+    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in scripts} == named

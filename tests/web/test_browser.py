@@ -1,0 +1,271 @@
+"""The page as people use it, in Chromium: what they see, press and type; pixels of the canvas are looked at."""
+
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.web.conftest import picture
+
+from attractor.session import Session
+
+CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium: apt-get install chromium", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+expect = playwright.expect
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as runs:
+        chromium = runs.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def serving(folder):
+    """The address of a server in a process of its own."""
+    command = [sys.executable, "-m", "attractor", "serve", str(folder), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with process:
+        try:
+            line = process.stdout.readline()
+            yield re.search(r"http://\S+", line).group()
+        finally:
+            process.terminate()
+            process.wait(20)
+            process.stdout.read()
+
+
+class Page:
+    """A page that reports what goes wrong on it."""
+
+    def __init__(self, browser, address, **how):
+        self.context = browser.new_context(viewport={"width": 1280, "height": 800}, **how)
+        self.page = self.context.new_page()
+        self.problems = []
+        self.page.on("console", lambda said: self.problems.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.goto(address)
+        self.page.locator("body[data-ready]").wait_for()
+
+    def expect_objects(self, n):
+        expect(self.page.locator("#count")).to_have_text(re.compile(rf"^{n} object"))
+
+    def place(self, row, column):
+        """Where a pixel of the image is on the screen."""
+        x, y = self.page.evaluate(
+            """([row, column]) => {
+                const canvas = document.querySelector("canvas.labels"), box = canvas.getBoundingClientRect();
+                const viewport = OpenSeadragon.getViewer(document.querySelector("#viewer")).viewport;
+                const point = viewport.imageToViewerElementCoordinates(new OpenSeadragon.Point(column, row));
+                return [box.left + point.x, box.top + point.y];
+            }""",
+            [row, column],
+        )
+        return x, y
+
+    def settle(self):
+        """Until the image has stopped moving and its labels are there."""
+        for _ in range(100):
+            before = self.place(0, 0)
+            self.page.wait_for_timeout(100)
+            if before == self.place(0, 0) and self.colours():
+                return
+        raise AssertionError("the labels never came")
+
+    def click(self, row, column, **how):
+        self.page.mouse.move(*self.place(row, column))
+        if how.get("shift"):
+            self.page.keyboard.down("Shift")
+        self.page.mouse.down()
+        self.page.mouse.up()
+        if how.get("shift"):
+            self.page.keyboard.up("Shift")
+        self.page.wait_for_timeout(350)  # a click that could still become a double click
+
+    def drag(self, *points):
+        self.page.mouse.move(*self.place(*points[0]))
+        self.page.mouse.down()
+        for point in points[1:]:
+            self.page.mouse.move(*self.place(*point), steps=6)
+        self.page.mouse.up()
+
+    def colours(self):
+        """How many pixels of the labels' canvas are drawn."""
+        return self.page.evaluate(
+            """() => {
+                const canvas = document.querySelector("canvas.labels");
+                const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width || 1, canvas.height || 1);
+                let n = 0;
+                for (let k = 3; k < data.length; k += 4) n += data[k] > 0;
+                return n;
+            }"""
+        )
+
+    def close(self):
+        self.context.close()
+        assert not self.problems, self.problems
+
+
+@contextmanager
+def opened(browser, address, **how):
+    page = Page(browser, address, **how)
+    yield page
+    page.close()
+
+
+def test_a_person_corrects_objects(browser, folder):
+    with serving(folder) as address, opened(browser, address) as one:
+        page = one.page
+        assert "#token" not in page.url
+        one.expect_objects(3)
+        expect(page.locator("#images li")).to_have_count(3)
+        one.settle()
+        before = one.colours()
+        one.click(35, 20)  # the second object
+        expect(page.locator("tr[aria-selected=true]")).to_have_count(1)
+        page.keyboard.press("x")
+        one.expect_objects(2)
+        one.settle()
+        assert one.colours() < before
+        page.keyboard.press("Control+z")
+        one.expect_objects(3)
+        one.click(10, 10)
+        one.click(35, 20, shift=True)
+        page.get_by_role("button", name="merge").click()
+        one.expect_objects(2)
+        page.keyboard.press("z")
+        one.expect_objects(3)
+        page.keyboard.press("s")
+        one.drag((15, 57), (55, 57))
+        one.expect_objects(4)
+        page.keyboard.press("d")
+        one.drag((50, 10), (50, 25), (57, 25), (57, 10))
+        one.expect_objects(5)
+        page.keyboard.press("b")
+        one.drag((8, 40), (12, 48))
+        one.expect_objects(6)
+        page.keyboard.press("e")
+        one.drag((8, 38), (12, 50))
+        page.reload()
+        page.locator("body[data-ready]").wait_for()
+        one.expect_objects("[567]")  # the eraser may have taken all of the last, and split another
+        page.keyboard.press("r")
+        expect(page.locator("#progress")).to_have_text("1 of 3 reviewed")
+    with Session(folder) as session:
+        done = [entry.kind for name in session.images for entry in session.history(name)]
+        assert done == ["delete", "undo", "merge", "undo", "split", "draw", "paint", "erase", "accept"]
+
+
+def test_everything_can_be_done_by_keys(browser, folder):
+    with serving(folder) as address, opened(browser, address) as one:
+        page = one.page
+        one.settle()
+        page.keyboard.press("n")
+        page.keyboard.press("p")
+        one.settle()
+        page.locator("#viewer").focus()
+
+        def go(rows, columns):
+            for key, n in (
+                ("ArrowDown" if rows > 0 else "ArrowUp", abs(rows)),
+                ("ArrowRight" if columns > 0 else "ArrowLeft", abs(columns)),
+            ):
+                for _ in range(n // 10):
+                    page.keyboard.press(f"Shift+{key}")
+                for _ in range(n % 10):
+                    page.keyboard.press(key)
+
+        page.keyboard.press("ArrowUp")  # from the middle of the image, 30.5 and 40.5
+        go(6, -20)  # into the second object
+        page.keyboard.press(" ")
+        expect(page.locator("tr[aria-selected=true] td").first).to_have_text("2")
+        page.keyboard.press("Delete")
+        one.expect_objects(2)
+        page.keyboard.press("d")
+        for rows, columns in ((0, 0), (0, 5), (5, 0)):
+            go(rows, columns)
+            page.keyboard.press(" ")
+        page.keyboard.press("Enter")
+        one.expect_objects(3)
+        page.keyboard.press("b")
+        go(15, -10)
+        page.keyboard.press(" ")
+        page.keyboard.press("Enter")
+        one.expect_objects(4)
+        page.keyboard.press("Escape")
+        page.keyboard.press("a")
+        page.keyboard.press("y")
+        expect(page.locator("#said")).to_have_text("There is nothing to redo in this image.")
+        one.problems.clear()  # the browser reports the refusal
+
+
+def test_an_image_is_dropped_in_and_segmented(browser, tmp_path):
+    with serving(tmp_path / "new") as address, opened(browser, address) as one:
+        page = one.page
+        expect(page.locator("#empty")).to_be_visible()
+        Image.fromarray(picture(3)[..., 0]).save(tmp_path / "dropped.png")
+        page.locator("#files").set_input_files(tmp_path / "dropped.png")
+        expect(page.locator("#images li")).to_have_count(1)
+        expect(page.locator(".job.done")).to_have_count(1, timeout=60_000)
+        expect(page.locator("#count")).not_to_have_text("0 objects")
+        with page.expect_download() as download:
+            page.locator("#export").select_option("labels")
+        assert download.value.suggested_filename == "labels.zip"
+
+
+def test_two_people_see_each_others_work(browser, folder):
+    with serving(folder) as address, opened(browser, address) as one:
+        one.settle()
+        cookies = one.context.cookies()
+        with opened(browser, address) as other:
+            other.settle()
+            one.click(35, 20)
+            one.page.keyboard.press("x")
+            one.expect_objects(2)
+            other.expect_objects(2)
+        assert [cookie["httpOnly"] for cookie in cookies] == [True]
+
+
+def test_a_wrong_token_shows_a_closed_door(browser, folder):
+    with serving(folder) as address:
+        one = Page(browser, address.partition("#")[0] + "#token=wrong")
+        expect(one.page.locator("#door")).to_be_visible()
+        one.context.close()
+
+
+def test_a_narrow_window_and_dark_colours(browser, folder):
+    with serving(folder) as address:
+        one = Page(browser, address, color_scheme="dark")
+        one.page.set_viewport_size({"width": 420, "height": 900})
+        one.settle()
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= 420
+        picture_of = np.asarray(
+            Image.open(Path(one.page.screenshot(path=str(folder / ".shot.png")) and folder / ".shot.png"))
+        )
+        assert picture_of[-5, 5, :3].mean() < 80
+        one.close()
+
+
+def test_a_round_of_training_shows_its_score(browser, folder):
+    with Session(folder) as session:
+        from attractor.session import Accept
+
+        for name in session.images:
+            session.apply(Accept(name))
+    with serving(folder) as address, opened(browser, address) as one:
+        one.page.locator("#minutes").fill("0.2")
+        one.page.get_by_role("button", name="Train").click()
+        expect(one.page.locator(".job.done .words")).to_contain_text("Round 1: mean AP", timeout=150_000)
+    time.sleep(0.1)
+    with Session(folder) as session:
+        assert session.project["rounds"][0]["number"] == 1
