@@ -1,17 +1,18 @@
 # Each of these does all the set-up on a fresh machine that has Python 3.11 or newer.
 #
-#   make demo    segment a real image
-#   make test    the tests
-#   make check   format, lint, types, floors, tests
-#   make bench   speed and scale
-#   make docs    the documentation as web pages, in docs/_build/html
+#   make demo            segment a real image
+#   make test            the tests
+#   make check           format, lint, types, floors, tests
+#   make browser-test    the page of `attractor correct`, in Chromium
+#   make bench           speed and scale
+#   make docs            the documentation as web pages, in docs/_build/html
 
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check browser-test bench docs clean
 
 demo: .venv/installed
 	$(BIN)/attractor demo
@@ -21,6 +22,10 @@ test: .venv/installed-dev
 
 check: .venv/installed-dev
 	scripts/check
+
+browser-test: .venv/installed-dev
+	scripts/chromium
+	$(BIN)/python -m pytest tests/web/test_browser.py
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
@@ -45,5 +50,5 @@ $(BIN)/python:
 	touch $@
 
 .venv/installed-dev: .venv/torch
-	$(PIP) -e '.[train,report,formats,export,openvino,docs,dev]' -c constraints.txt
+	$(PIP) -e '.[train,report,formats,export,openvino,serve,docs,dev]' -c constraints.txt
 	touch $@

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ import pytest
 import typer
 
 from attractor.cli import app, main
+from attractor.datasets import open_dataset
+from attractor.datasets.session import SessionImages
 from attractor.images import read_image, read_labels, write_image, write_labels
 from attractor.weights import MODELS
 
@@ -41,6 +44,8 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "attractor compare fibroblasts": "starts a process for each model, as the command on compare.md does",
     "attractor compare nuclei nuclei-": "needs the models of other methods; tests/test_comparison.py runs them",
     "attractor train recipes/": "is made for data that does not come with the project; tests/test_recipe.py reads it",
+    "attractor correct": "serves a page until it is told to end; tests/web runs it",
+    "attractor serve": "serves a page until it is told to end; tests/web runs it",
     "attractor evaluate street data/street/test --metric coco --results": "needs the classes of that model",
     "python -m benchmarks": "takes minutes, and is no part of the package",
     "python docs/pictures.py gallery": "needs data that does not come with the project",
@@ -114,6 +119,8 @@ def _annotate(path: Path) -> None:
 def test_what_a_page_says_can_be_done(page, folder, capsys):
     if "street/test" in page.read_text():
         _more_layouts()
+    if page.name == "correct.md":
+        _session()
     names: dict[str, object] = {}
     for language, text in blocks(page):
         assert language, f"{page.name}: say what this block is: {text[:60]}"
@@ -184,6 +191,13 @@ def _run_python(text: str, names: dict[str, object]) -> None:
     for name, value in {"image": read_image(Path("cells.png")), "true_labels": labels, "found_labels": labels}.items():
         names.setdefault(name, value)
     exec(compile(text, "example", "exec"), names)
+
+
+def _session() -> None:
+    """A session of four images, all of them reviewed."""
+    dataset = open_dataset("mydata")
+    samples = [replace(dataset[k], name=name) for k, name in enumerate(("cells", "more", "others", "rest"))]
+    SessionImages.write(Path("project"), samples, dataset)
 
 
 def _more_layouts() -> None:

@@ -306,6 +306,15 @@ def test_operations_on_what_is_not_there(project):
                 session.apply(operation)
 
 
+def test_a_session_without_images_is_one(tmp_path):
+    Session.create(tmp_path / "empty", [], class_names=["cell"]).close()
+    assert layout_of(tmp_path / "empty") == "session"
+    with Session(tmp_path / "empty") as session:
+        assert session.images == ()
+        assert session.class_names == ("cell",)
+        assert session.next() is None
+
+
 def test_a_folder_in_use_is_not_made_a_session(project, tmp_path):
     with pytest.raises(InputError, match="is in use; give a new folder"):
         Session.create(project, [tmp_path / "pictures"])

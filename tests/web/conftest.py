@@ -1,5 +1,10 @@
 """A session with three images, a model that finds objects in them, and a server that answers."""
 
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -55,3 +60,18 @@ def stranger(session):
 def client(stranger):
     stranger.headers["authorization"] = f"Bearer {TOKEN}"
     return stranger
+
+
+@contextmanager
+def serving(folder, *, kill=False):
+    """The address of a server in a process of its own, which is told to end after the block, or killed."""
+    command = [sys.executable, "-m", "attractor", "serve", str(folder), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with process:
+        try:
+            line = process.stdout.readline()
+            yield re.search(r"http://\S+", line).group()
+        finally:
+            process.kill() if kill else process.terminate()
+            process.wait(20)
+            assert "Traceback" not in process.stdout.read()

@@ -1,8 +1,6 @@
 """The page as people use it, in Chromium: what they see, press and type; pixels of the canvas are looked at."""
 
 import re
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +9,7 @@ from shutil import which
 import numpy as np
 import pytest
 from PIL import Image
-from tests.web.conftest import picture
+from tests.web.conftest import picture, serving
 
 from attractor.session import Session
 
@@ -28,21 +26,6 @@ def browser():
         chromium = runs.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield chromium
         chromium.close()
-
-
-@contextmanager
-def serving(folder):
-    """The address of a server in a process of its own."""
-    command = [sys.executable, "-m", "attractor", "serve", str(folder), "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    with process:
-        try:
-            line = process.stdout.readline()
-            yield re.search(r"http://\S+", line).group()
-        finally:
-            process.terminate()
-            process.wait(20)
-            process.stdout.read()
 
 
 class Page:

@@ -15,9 +15,7 @@ from attractor.cli.printing import say
 from attractor.errors import InputError
 from attractor.wording import install
 
-Host = Annotated[
-    str, typer.Option(metavar="ADDRESS", help="Address to listen on; others than this machine's own can then reach it.")
-]
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 lets other machines in.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")]
 
@@ -95,39 +93,25 @@ def _serve(
     names: tuple[str, ...] = (),
 ) -> None:
     """Answer requests until Ctrl-C."""
-    import uvicorn
-
     from attractor.session import Session
     from attractor.web.app import create_app
-    from attractor.web.security import new_token
+    from attractor.web.security import HOSTS, new_token
+    from attractor.web.server import Server, listening
 
-    with Session(folder) as session, _listening(host, port) as listener:
+    try:
+        listener = listening(host, port)
+    except OSError as error:
+        raise InputError(f"Port {port} of {host} cannot be used ({error.strerror}); give another --port.") from error
+    with listener, Session(folder) as session:
         port, token = listener.getsockname()[1], new_token()
-        app = create_app(session, token=token, port=port, hosts=(*names, host), device=device, segments=segments)
+        hosts = (*names, host, socket.gethostname())
+        app = create_app(session, token=token, port=port, hosts=hosts, device=device, segments=segments)
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/#token={token}"
         say(f"Open {address}")
-        if shown != "127.0.0.1" and shown != "localhost":
-            say(
-                "Whoever knows this address can change the session; put TLS in front of it on an open network."
-            )
+        if host not in HOSTS:
+            say("Whoever knows this address can change the session. On an open network, put TLS in front of it.")
         say("Ctrl-C ends it; everything is kept.")
         if browser:
             webbrowser.open(address)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
-        )
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens, by which others see at once that the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise InputError(f"Port {port} of {host} cannot be used ({error.strerror}); give another --port.") from error
-    return listener
+        Server(app).run(sockets=[listener])

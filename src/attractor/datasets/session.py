@@ -26,6 +26,7 @@ from attractor.images import atomic, image_suffix, made, read_labels, write_imag
 from attractor.instances import relabel
 
 PROJECT = "project.toml"
+EDITS = "edits.jsonl"
 FORMAT = 1
 REVIEWED = 255  # the value of a reviewed pixel
 LARGEST_PROJECT = 1 << 22  # bytes
@@ -58,14 +59,15 @@ class SessionImages(LabelImages):
     @staticmethod
     def recognises(path: str | Path) -> Evidence:
         """Whether the path is the folder of a session."""
-        is_such = (Path(path) / PROJECT).is_file() and (Path(path) / "labels").is_dir()
+        folder = Path(path)
+        is_such = (folder / PROJECT).is_file() and ((folder / "labels").is_dir() or (folder / EDITS).is_file())
         return Evidence.STRUCTURE if is_such else Evidence.NONE
 
     @staticmethod
     def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
         """Write samples as a session in which everything but ignored pixels has been reviewed."""
         names = []
-        write_project(folder, {"classes": list(described.class_names)})
+        write_project(made(folder), {"classes": list(described.class_names)})
         for sample in distinct(samples, folder):
             names.append(sample.name)
             write_image(made(folder / "images") / (sample.name + image_suffix(sample.image)), sample.image)

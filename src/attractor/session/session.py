@@ -17,6 +17,7 @@ from jaxtyping import Int32, Shaped
 
 from attractor.datasets.names import check_stem
 from attractor.datasets.session import (
+    EDITS,
     Known,
     read_objects,
     read_project,
@@ -33,7 +34,6 @@ from attractor.session.journal import Entry, Journal, entries, now
 from attractor.session.operations import Operation, as_json
 from attractor.wording import counted
 
-EDITS = "edits.jsonl"
 LOCK = ".lock"
 MOST_CANVASES = 16  # images that are held at once
 TAKES_BACK = ("undo", "redo")

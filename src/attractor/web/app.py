@@ -61,6 +61,7 @@ class Events:
     def __init__(self) -> None:
         """Begin with no listener."""
         self._listeners: set[asyncio.Queue[str]] = set()
+        self._over = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self) -> None:
@@ -73,6 +74,11 @@ class Events:
             text = f"event: {kind}\ndata: {json.dumps(content)}\n\n"
             self._loop.call_soon_threadsafe(self._put, text)
 
+    def end(self) -> None:
+        """End all streams, so that the server need not wait for them."""
+        self._over = True
+        self.tell("end", {})
+
     def _put(self, text: str) -> None:
         for listener in self._listeners:
             if not listener.full():
@@ -84,7 +90,7 @@ class Events:
         self._listeners.add(queue)
         try:
             yield ": here\n\n"
-            while not await request.is_disconnected():
+            while not self._over and not await request.is_disconnected():
                 try:
                     yield await asyncio.wait_for(queue.get(), KEEP_ALIVE)
                 except TimeoutError:
@@ -152,6 +158,7 @@ def create_app(
     app = FastAPI(
         lifespan=life, docs_url=None, redoc_url=None, openapi_url=None, max_body_size=LARGEST_BODY, title="attractor"
     )
+    app.state.events = events
     app.add_middleware(SafeHeaders)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS, *hosts], www_redirect=False)
     app.add_exception_handler(InputError, _refused)
