@@ -46,7 +46,7 @@ def test_it_has_what_each_layout_has(layout, numpy_labels):
 
 def test_the_help_names_it(numpy_labels, attractor_command):
     shown = " ".join(attractor_command("convert", "--help").out.replace("│", " ").split())
-    assert "imagej or numpy." in shown
+    assert "session or numpy." in shown
 
 
 def test_a_folder_is_recognised_and_read(folder):

@@ -67,7 +67,6 @@ class SessionImages(LabelImages):
     def write(folder: Path, samples: Iterable[Sample], described: Dataset) -> None:
         """Write samples as a session in which everything but ignored pixels has been reviewed."""
         names = []
-        write_project(made(folder), {"classes": list(described.class_names)})
         for sample in distinct(samples, folder):
             names.append(sample.name)
             write_image(made(folder / "images") / (sample.name + image_suffix(sample.image)), sample.image)
@@ -75,6 +74,7 @@ class SessionImages(LabelImages):
             write_state(folder, sample.name, sample.labels, ~sample.ignore, known)
             write_reviewed(folder, sample.name, ~sample.ignore)
         write_columns(folder, described.columns, names)
+        write_project(made(folder), {"classes": list(described.class_names)})
 
     def _pair(self, images: Path, labels: Path, shown: int = 3) -> list[str]:
         """Those files that somebody has begun to review."""
