@@ -85,7 +85,7 @@ def _groups(images: Held, data: Data) -> list[str] | None:
     parts = data.folds or 1 / (data.validation if isinstance(data.validation, float) else 1)
     n = min(math.ceil(GROUPS_IN_A_PART * parts), len(images))
     numbers = alike((images[index].image for index in range(len(images))), n) if n > 1 else [1] * len(images)
-    logger.warning("%d images in %s that look alike; none is in both parts.", len(images), counted(n, "group"))
+    logger.warning("%d images in %s that look alike; no group is in both parts.", len(images), counted(n, "group"))
     return [str(number) for number in numbers]
 
 

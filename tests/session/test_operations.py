@@ -132,8 +132,8 @@ def test_accept(canvas):
     assert canvas.reviewed[LABELS == 2].all()
     assert not canvas.reviewed[LABELS == 1].any()  # although the rim is wide
     assert not canvas.reviewed[:, 2 + RIM :].any()
-    Accept("a", box=(0, 0, 2, 3)).apply(canvas)
-    assert canvas.reviewed[:2, :3].all()
+    Accept("a", box=(0, 0, 3, 8)).apply(canvas)
+    assert canvas.reviewed[:3].all()
     Accept("a").apply(canvas)
     assert canvas.reviewed.all()
 

@@ -36,6 +36,8 @@ def test_a_fifth_is_held_out_and_stays_so():
     assert set(first) < set(second)
     assert not set(second) & set(learned)  # no image that a model in use may have learned from
     assert len(held_out(names[:3], [])) == 1
+    with pytest.raises(InputError, match="Every image that is reviewed was learned from in an earlier round"):
+        held_out(["a", "b", "c"], [{"held_out": ["d"], "learned_from": ["a", "b", "c"]}])
     with pytest.raises(InputError, match="2 images reviewed so far; training needs 3"):
         held_out(names[:2], [])
 

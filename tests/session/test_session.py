@@ -15,8 +15,8 @@ from attractor.datasets.converting import convert
 from attractor.errors import InputError
 from attractor.images import read_labels, write_image
 from attractor.instances import Instances
-from attractor.session import Accept, Delete, Draw, Merge, Paint, Session, SetClass
-from attractor.session.journal import Journal, entries
+from attractor.session import Accept, Delete, Draw, Erase, Merge, Paint, Session, SetClass
+from attractor.session.journal import Journal, records
 
 FOUND = np.zeros((40, 50), np.int32)
 FOUND[5:12, 5:15], FOUND[20:30, 8:20], FOUND[15:35, 30:45] = 1, 2, 3
@@ -176,8 +176,48 @@ def test_segmenting_anew_leaves_alone_what_was_reviewed(project):
         assert set(things) == {2, 4}  # 1 would be where it was deleted, and 3 is found anew
         np.testing.assert_array_equal(session.canvas("a").labels == 4, FOUND == 3)
         assert things[4].class_number == 2
-        session.undo("a")
-        assert set(session.canvas("a").things) == {2, 3}
+        with pytest.raises(InputError, match="The image was segmented since; undo is not possible any more"):
+            session.undo("a")
+
+
+def test_what_an_eraser_leaves_of_an_object_was_reviewed_too(project):
+    with Session(project) as session:
+        session.apply(Erase("a", ((5.5, 5.0), (5.5, 14.0)), 0.6))
+        left = session.canvas("a").labels == 1
+        session.segment("a", Finder())
+        np.testing.assert_array_equal(session.canvas("a").labels == 1, left)
+    dataset = open_dataset(project)
+    np.testing.assert_array_equal(dataset[0].labels > 0, left)
+
+
+def test_objects_that_reach_out_of_an_accepted_box_are_not_reviewed(project):
+    with Session(project) as session:
+        session.apply(Accept("a", box=(0, 0, 40, 35)))
+        reviewed = session.canvas("a").reviewed
+        assert not reviewed[FOUND == 3].any()
+        assert reviewed[FOUND == 1].all()
+        assert reviewed[0, 34]
+
+
+def test_part_of_an_object_that_was_reviewed_does_not_count(project):
+    with Session(project) as session:
+        canvas = session.canvas("a")
+        canvas.reviewed[:25] = True  # as two people's operations may leave it
+        session.apply(SetClass("a", (1,), 1))
+    sample = open_dataset(project)[0]
+    np.testing.assert_array_equal(sample.labels > 0, FOUND == 1)
+    assert sample.ignore[FOUND > 1].all()
+
+
+def test_an_object_whose_rest_somebody_else_removed_can_come_back(project):
+    with Session(project) as session:
+        session.apply(Merge("a", (1, 3)), who="Ada")
+        session.apply(Erase("a", ((8.0, 10.0),), 12.0, label=1), who="Ada")
+        session.apply(Delete("a", (1,)), who="Bob")
+        with pytest.raises(InputError, match="Somebody else"):
+            session.undo("a", who="Ada")
+        canvas = session.canvas("a")
+        assert set(np.unique(canvas.labels)) - {0} == set(canvas.things)
 
 
 def test_a_line_that_was_left_unfinished_is_cut_off(project):
@@ -188,7 +228,7 @@ def test_a_line_that_was_left_unfinished_is_cut_off(project):
     with Session(project) as session:
         assert session.revision == 1
         session.apply(Delete("a", (2,)))
-    assert [entry.revision for entry in entries(project / "edits.jsonl")] == [1, 2]
+    assert [entry.revision for entry in records(project / "edits.jsonl")] == [1, 2]
 
 
 @pytest.mark.parametrize("line", [b"{}\n", b"\xff\n", b"[1]\n", b'{"revision":"1"}\n', b"null\n"])
@@ -215,6 +255,7 @@ def test_files_older_than_the_journal_are_brought_up_to_date(project):
     with Session(project) as session:
         session.apply(Merge("a", (1, 2)))
         after = session.canvas("a").labels.copy()
+        session.apply(Accept("a", labels=(3,)))
     for path, content in before.items():
         path.write_bytes(content)
     (project / "reviewed" / "a.png").unlink()
@@ -251,7 +292,7 @@ def test_threads_take_turns(project):
         for thread in threads:
             thread.join()
         assert len(session.canvas("a").things) == 3 + 15
-    assert [entry.revision for entry in entries(project / "edits.jsonl")] == list(range(1, 16))
+    assert [entry.revision for entry in records(project / "edits.jsonl")] == list(range(1, 16))
 
 
 KILLED = """
@@ -279,9 +320,9 @@ def test_what_was_confirmed_is_there_after_a_kill(project, tried):
         assert session.revision <= confirmed[-1] + 1
         labels = session.canvas("a").labels
         for entry in session.history("a")[-30:]:
-            top, left, bottom, right = entry.change.box
-            assert labels[top:bottom, left:right].shape == entry.change.labels[1].shape
-        last = session.history("a")[-1].change
+            top, left, bottom, right = entry.box
+            assert labels[top:bottom, left:right].shape == session.change(entry).labels[1].shape
+        last = session.change(session.history("a")[-1])
         np.testing.assert_array_equal(labels[last.box[0] : last.box[2], last.box[1] : last.box[3]], last.labels[1])
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import threading
 import time
 import zipfile
 import zlib
@@ -342,12 +343,49 @@ def test_every_answer_has_safe_headers(stranger):
         "/page/..%2fapp.py",
         "/page//etc/passwd",
         "/page/vendor",
+        "/page/%00.js",
         "/docs",
         "/openapi.json",
     ],
 )
 def test_no_other_file_is_given(stranger, path):
     assert stranger.get(path).status_code == 404
+
+
+def test_large_bodies_are_turned_away_before_they_are_read(client, stranger, monkeypatch):
+    def endless():
+        raise AssertionError("it was read")
+        yield b""
+
+    assert client.post("/api/edits", content=endless(), headers={"content-length": str(1 << 30)}).status_code == 413
+    assert client.post("/api/login", content=endless()).status_code == 411  # in pieces, whose sum nobody says
+    del stranger.headers["authorization"]
+    assert stranger.post("/api/images", content=endless()).status_code == 401
+
+
+def test_a_damaged_image_does_not_hide_the_others(client, folder, session):
+    (folder / "labels" / "b.tif").write_bytes(b"broken")
+    session._held.clear()
+    session._progress.clear()
+    images = client.get("/api/session").json()["images"]
+    assert [image["state"] for image in images] == ["segmented", "damaged", "segmented"]
+    assert "b.tif" in images[1]["problem"]
+
+
+def test_looking_and_correcting_at_once(client):
+    """Objects are counted while others are drawn: neither sees half of the other."""
+    codes = []
+
+    def look():
+        for _ in range(40):
+            codes.append(client.get("/api/objects", params={"name": "a"}).status_code)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for k in range(40):
+        edit(client, kind="paint", image="a", stroke=[[2 + k, 75]], radius=1.2, over=True)
+    thread.join()
+    assert set(codes) == {200}
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(session, monkeypatch):

@@ -46,7 +46,7 @@ def correct(
     from attractor.description import find_model, read_description
 
     names = read_description(find_model(model)).class_names
-    with Session.create(out, images, model=model, class_names=names) as session:
+    with Session.create(out, images, model=_kept(model), class_names=names) as session:
         say(f"{len(session.images)} images are in {out}.")
     _serve(out, host, port, browser=browser, device=device, segments=True)
 
@@ -72,8 +72,16 @@ def serve(
     if not SessionImages.recognises(project):
         from attractor.description import find_model, read_description
 
-        Session.create(project, [], model=model, class_names=read_description(find_model(model)).class_names).close()
+        names = read_description(find_model(model)).class_names
+        Session.create(project, [], model=_kept(model), class_names=names).close()
     _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()))
+
+
+def _kept(model: str) -> str:
+    """A model as a session keeps it: by name, or by a path that does not depend on the folder one is in."""
+    from attractor.weights import MODELS
+
+    return model if model in MODELS else str(Path(model).resolve())
 
 
 def _check_installed() -> None:
@@ -106,7 +114,7 @@ def _serve(
         port, token = listener.getsockname()[1], new_token()
         hosts = (*names, host, socket.gethostname())
         app = create_app(session, token=token, port=port, hosts=hosts, device=device, segments=segments)
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        shown = host if host not in ("0.0.0.0", "::") else names[0] if names else socket.gethostname()
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/#token={token}"
         say(f"Open {address}")
         if host not in HOSTS:

@@ -95,8 +95,10 @@ class SessionImages(LabelImages):
         sample, name = super().__getitem__(index), self.names[index]
         reviewed = read_reviewed(self._folder, name, sample.labels.shape)
         stored = read_labels(self._pairs[index][1])
+        in_part = np.unique(stored[~reviewed])  # objects that nobody has seen whole
+        reviewed &= ~np.isin(stored, in_part[in_part > 0])
         labels, ids = relabel(np.where(reviewed, stored, 0))
-        known = read_objects(self._folder, name)
+        known, _ = read_objects(self._folder, name)
         classes = np.array([min(known.get(int(i), (1, None))[0], len(self.class_names)) for i in ids], np.int32)
         return Sample(name, sample.image, labels, classes, ~reviewed)
 
@@ -147,31 +149,33 @@ def write_reviewed(folder: Path, name: str, reviewed: Bool[np.ndarray, "h w"]) -
     write_labels(made(folder / "reviewed") / f"{name}.png", REVIEWED * reviewed.astype(np.int32))
 
 
-def read_objects(folder: Path, name: str) -> dict[int, Known]:
-    """Class and score of each label of an image; nothing without a file.
+def read_objects(folder: Path, name: str) -> tuple[dict[int, Known], int]:
+    """Class and score of each label of an image, and the revision that its files are of; nothing without a file.
 
     Raises:
         InputError: if the file cannot be read.
     """
     path = folder / "objects" / f"{name}.json"
     if not path.exists():
-        return {}
+        return {}, 0
     try:
         if path.stat().st_size > LARGEST_OBJECTS:
             raise ValueError("it is too large")
         content = json.loads(path.read_text(encoding="utf-8"))
-        known = {int(label): (int(number), None if s is None else float(s)) for label, (number, s) in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        objects, revision = content["objects"], int(content["revision"])
+        known = {int(label): (int(number), None if s is None else float(s)) for label, (number, s) in objects.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); the page of a session writes it.") from error
     if any(label < 1 or number < 1 for label, (number, _) in known.items()):
         raise InputError(f"{path}: labels and classes are counted from 1.")
-    return known
+    return known, revision
 
 
-def write_objects(folder: Path, name: str, known: Mapping[int, Known]) -> None:
-    """Write class and score of each label."""
+def write_objects(folder: Path, name: str, known: Mapping[int, Known], revision: int = 0) -> None:
+    """Write class and score of each label, and the revision that an image's files are of."""
+    objects = {str(label): list(values) for label, values in known.items()}
     with atomic(made(folder / "objects") / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps({str(label): list(values) for label, values in known.items()}))
+        temporary.write_text(json.dumps({"revision": revision, "objects": objects}))
 
 
 def write_state(
@@ -180,11 +184,12 @@ def write_state(
     labels: Int32[np.ndarray, "h w"],
     reviewed: Bool[np.ndarray, "h w"],
     known: Mapping[int, Known],
+    revision: int = 0,
 ) -> None:
-    """Write all that is known of an image; each file appears whole or not at all."""
+    """Write all that is known of an image; each file appears whole or not at all, the revision with the last."""
     write_labels(made(folder / "labels") / f"{name}.tif", labels)
-    write_objects(folder, name, known)
     if reviewed.any():
         write_reviewed(folder, name, reviewed)
     else:
         (folder / "reviewed" / f"{name}.png").unlink(missing_ok=True)
+    write_objects(folder, name, known, revision)

@@ -186,10 +186,15 @@ class Canvas:
         self.write(change)
         return change
 
+    def lies_in(self, label: int, box: Box) -> bool:
+        """Whether an object lies wholly in a box."""
+        own = self._boxes[label]
+        return bool(box[0] <= own[0] and box[1] <= own[1] and own[2] <= box[2] and own[3] <= box[3])
+
     def _is_elsewhere(self, label: int, box: Box) -> bool:
         """Whether an object has pixels outside of a box."""
         own = self._boxes[label]
-        if box[0] <= own[0] and box[1] <= own[1] and own[2] <= box[2] and own[3] <= box[3]:
+        if self.lies_in(label, box):
             return False
         n_inside = np.count_nonzero(self.labels[_place(box)] == label)
         return bool(np.count_nonzero(self.labels[_place(own)] == label) > n_inside)
@@ -205,7 +210,10 @@ class Canvas:
                 self._boxes.pop(label, None)
             else:
                 self.things[label] = thing
-        for label in (there | set(np.unique(change.labels[1]).tolist())) - {0}:
+        after = set(np.unique(change.labels[1]).tolist()) - {0}
+        for label in after:  # an object that came back with a part of it, when somebody else had removed the rest
+            self.things.setdefault(label, Thing())
+        for label in (there | after) - {0}:
             if label in self.things:
                 self._fit_box(label, change.box)
         self.last_label = max(self.last_label, *change.things[1], 0)

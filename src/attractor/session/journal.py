@@ -17,10 +17,29 @@ from types import TracebackType
 from typing import Any
 
 from attractor.errors import InputError
-from attractor.session.canvas import Change
+from attractor.session.canvas import Box, Change
 from attractor.shortage import cure
 
 LONGEST_WHO = 200  # characters of a name
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered of a line: all but the pixels, which `Journal.change` reads again."""
+
+    revision: int
+    when: str
+    who: str
+    image: str
+    operation: dict[str, Any]
+    box: Box
+    last_label: int  # the highest label that it speaks of
+    place: int  # of the line in the file, in bytes
+
+    @property
+    def kind(self) -> str:
+        """The kind of the operation."""
+        return str(self.operation["kind"])
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,11 @@ class Entry:
     def kind(self) -> str:
         """The kind of the operation."""
         return str(self.operation["kind"])
+
+    def record(self, place: int) -> Record:
+        """What is remembered of it, if its line begins there."""
+        last = max((0, *self.change.things[0], *self.change.things[1]))
+        return Record(self.revision, self.when, self.who, self.image, self.operation, self.change.box, last, place)
 
     def as_line(self) -> bytes:
         """The line, with its end."""
@@ -75,7 +99,13 @@ class Journal:
         except OSError as error:
             raise InputError(f"{path}: cannot be opened: {error.strerror}.") from error
 
-    def append(self, entry: Entry) -> None:
+    def change(self, record: Record) -> Change:
+        """The change of a line that is there."""
+        with self.path.open("rb") as file:
+            file.seek(record.place)
+            return Entry.from_line(file.readline()).change
+
+    def append(self, entry: Entry) -> Record:
         """Write a line; it is on disk when this returns, or it is not there at all.
 
         Raises:
@@ -90,6 +120,7 @@ class Journal:
             os.truncate(self.path, before)
             what_to_do = cure(error) or "check the folder"
             raise InputError(f"{self.path}: cannot be written: {error.strerror}; {what_to_do}.") from error
+        return entry.record(before)
 
     def close(self) -> None:
         """Close the file."""
@@ -115,8 +146,8 @@ def whole_length(path: Path) -> int:
     return 0
 
 
-def entries(path: Path) -> Iterator[Entry]:
-    """All entries, first to last; an unfinished line at the end is passed over.
+def records(path: Path) -> Iterator[Record]:
+    """What is remembered of all lines, first to last; an unfinished line at the end is passed over.
 
     Raises:
         InputError: if a line is damaged.
@@ -124,11 +155,13 @@ def entries(path: Path) -> Iterator[Entry]:
     if not path.exists():
         return
     with path.open("rb") as file:
+        place = 0
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
             try:
-                yield Entry.from_line(line)
+                yield Entry.from_line(line).record(place)
+                place += len(line)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(
                     f"{path}: line {number} is damaged ({error}); the lines after it cannot be done again. Keep a copy "

@@ -158,13 +158,16 @@ class Erase:
 
     def apply(self, canvas: Canvas) -> Change:
         """The pixels whose centres the brush covers become background."""
-        box, under = _brushed(canvas, self.stroke, self.radius, self.label)
+        box, under = _brushed(canvas, self.stroke, self.radius, None)
         labels = canvas.labels[_place(box)]
-        taken = under & ((labels > 0) if self.label is None else (labels == self.label))
-        if not taken.any():
+        touched = np.unique(labels[under]) if self.label is None else np.array([self.label])
+        touched = touched[touched > 0]
+        if not np.isin(labels[under], touched).any():
             raise InputError("There is no object under the brush.")
-        own = np.zeros_like(under) if self.label is None else labels == self.label
-        return _changed(canvas, box, np.where(taken, 0, labels), under | own)
+        box = _united(box, canvas.box(touched.tolist(), RIM))
+        labels, under = canvas.labels[_place(box)], _stroke(self.stroke, self.radius, box)
+        own = np.isin(labels, touched)
+        return _changed(canvas, box, np.where(under & own, 0, labels), under | own)
 
 
 @dataclass(frozen=True)
@@ -194,13 +197,15 @@ class Accept:
     box: Box | None = None
 
     def apply(self, canvas: Canvas) -> Change:
-        """Objects are reviewed with their rims; in a box or an image, every pixel is."""
+        """Objects are reviewed with their rims; in a box, every pixel is, but for those of objects that reach out."""
         if self.labels:
             box, labels = _cut_out(canvas, self.labels)
             return _changed(canvas, box, labels.copy(), np.isin(labels, self.labels))
         box = canvas.within(self.box or (0, 0, *canvas.shape))
         labels = canvas.labels[_place(box)]
-        return canvas.changed(box, labels.copy(), np.ones(labels.shape, bool))
+        inside = [label for label in np.unique(labels).tolist() if label and canvas.lies_in(label, box)]
+        seen = canvas.reviewed[_place(box)] | (labels == 0) | np.isin(labels, inside)
+        return canvas.changed(box, labels.copy(), seen)
 
 
 KINDS: dict[str, type[Any]] = {
@@ -344,8 +349,13 @@ def _brushed(canvas: Canvas, stroke: Points, radius: float, label: int | None) -
     box = canvas.within(_around(_checked(stroke, 1), radius, RIM))
     if label is not None:
         own = canvas.box((label,), RIM)
-        box = min(box[0], own[0]), min(box[1], own[1]), max(box[2], own[2]), max(box[3], own[3])
+        box = _united(box, own)
     return box, _stroke(stroke, radius, box)
+
+
+def _united(one: Box, other: Box) -> Box:
+    """The box that holds two."""
+    return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
 
 
 def _stroke(points: Points, radius: float, box: Box) -> Bool[np.ndarray, "r c"]:

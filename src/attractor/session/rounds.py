@@ -110,7 +110,14 @@ def trained(
     with temporary_folder(folder) as work:
         SessionImages.write(made(work / "learn"), map(data.__getitem__, _places(data, learned)), data)
         begun(work / "run")
-        runs.train(work / "learn", start=start, minutes=minutes, out=work / "run", changes=changes, device=device)
+        runs.train(
+            work / "learn",
+            start=None if start is None else str(_file(folder, start)),
+            minutes=minutes,
+            out=work / "run",
+            changes=changes,
+            device=device,
+        )
         new = work / "run" / "model.safetensors"
         images = Subset(data, _places(data, held))
         after = _scores(new, images, device)
@@ -135,9 +142,15 @@ def held_out(names: Sequence[str], past: Sequence[dict[str, object]]) -> tuple[s
         )
     held = [name for name in names if any(name in _names(entry, "held_out") for entry in past)]
     learned = {name for entry in past for name in _names(entry, "learned_from")}
-    order = sorted(set(names) - set(held), key=lambda name: (name in learned, hashlib.sha256(name.encode()).digest()))
+    order = sorted(set(names) - set(held) - learned, key=lambda name: hashlib.sha256(name.encode()).digest())
     missing = max(1, round(HELD_OUT * len(names))) - len(held)
-    return tuple(sorted([*held, *order[: max(0, missing)]]))
+    chosen = tuple(sorted([*held, *order[: max(0, missing)]]))
+    if not chosen:
+        raise InputError(
+            "Every image that is reviewed was learned from in an earlier round; review another one, which will show "
+            "whether a new model is better."
+        )
+    return chosen
 
 
 def _names(entry: dict[str, object], key: str) -> Collection[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ from attractor.images import IMAGE_SUFFIXES, atomic, find_images, made, read_ima
 from attractor.images.unfinished import hold
 from attractor.instances import Instances
 from attractor.session.canvas import Box, Canvas, Change, Thing
-from attractor.session.journal import Entry, Journal, entries, now
+from attractor.session.journal import Entry, Journal, Record, now, records
 from attractor.session.operations import Operation, as_json
 from attractor.wording import counted
 
@@ -77,15 +77,16 @@ class Session:
         self._mutex = threading.RLock()
         self._held: OrderedDict[str, Canvas] = OrderedDict()
         self._progress: dict[str, Progress] = {}
+        self._written: dict[str, int] = {}  # the revision that an image's files are of
         self._open = ExitStack()
         with ExitStack() as opening:
             opening.enter_context(
                 hold(self.folder / LOCK, f"{self.folder}: is open in another program; close it there.")
             )
             self._journal = opening.enter_context(Journal(self.folder / EDITS))
-            self._history: dict[str, list[Entry]] = {}
+            self._history: dict[str, list[Record]] = {}
             self.revision = 0
-            for entry in entries(self.folder / EDITS):
+            for entry in records(self.folder / EDITS):
                 self._history.setdefault(entry.image, []).append(entry)
                 self.revision = entry.revision
             self._files = _image_files(self.folder / "images")
@@ -132,6 +133,7 @@ class Session:
                 report(name)
         except BaseException:
             session.close()
+            shutil.rmtree(folder, ignore_errors=True)  # it was new or empty
             raise
         return session
 
@@ -251,7 +253,17 @@ class Session:
             self._held.move_to_end(name)
             return self._held[name]
 
-    def history(self, name: str) -> tuple[Entry, ...]:
+    @contextmanager
+    def looking(self, name: str) -> Iterator[Canvas]:
+        """The canvas of an image, which nobody changes within the block.
+
+        Raises:
+            InputError: as `canvas`.
+        """
+        with self._mutex:
+            yield self.canvas(name)
+
+    def history(self, name: str) -> tuple[Record, ...]:
         """Every operation on an image, first to last."""
         return tuple(self._history.get(name, ()))
 
@@ -284,9 +296,13 @@ class Session:
             return None
         return min(open_ones, key=lambda own: (1.0 if own.least_score is None else own.least_score, own.image)).image
 
+    def change(self, record: Record) -> Change:
+        """What an operation of the history changed."""
+        return self._journal.change(record)
+
     # ----------------------------------------------------------------- changing
 
-    def apply(self, operation: Operation, *, who: str = "") -> Entry:
+    def apply(self, operation: Operation, *, who: str = "") -> Record:
         """Do an operation; it is on disk when this returns.
 
         Args:
@@ -303,7 +319,7 @@ class Session:
             change = operation.apply(canvas)
             return self._record(operation.image, as_json(operation), change, who)
 
-    def undo(self, name: str, *, who: str = "") -> Entry:
+    def undo(self, name: str, *, who: str = "") -> Record:
         """Take back the last operation of a person on an image.
 
         Raises:
@@ -311,7 +327,7 @@ class Session:
         """
         return self._take_back(name, who, "undo")
 
-    def redo(self, name: str, *, who: str = "") -> Entry:
+    def redo(self, name: str, *, who: str = "") -> Record:
         """Do again what the person's last undo took back, if they have done nothing else on the image since.
 
         Raises:
@@ -319,33 +335,36 @@ class Session:
         """
         return self._take_back(name, who, "redo")
 
-    def _take_back(self, name: str, who: str, kind: str) -> Entry:
+    def _take_back(self, name: str, who: str, kind: str) -> Record:
         with self._mutex:
             canvas, history = self.canvas(name), self._history.get(name, [])
-            own = [entry for entry in history if entry.who == who]
+            own = [entry for entry in history if entry.who == who and entry.kind != "segment"]
             entry = _undone_last(own) if kind == "redo" else _last_standing(own)
             if entry is None:
                 raise InputError(f"There is nothing to {kind} in this image.")
-            since = _standing([later for later in history if later.revision > entry.revision and later.who != who])
-            if any(_meet(entry.change.box, later.change.box) for later in since):
-                raise InputError(f"Somebody else has changed this place since; {kind} is not possible any more.")
-            change = entry.change if kind == "redo" else entry.change.inverse()
+            since = _standing([later for later in history if later.revision > entry.revision and later not in own])
+            if in_the_way := [later for later in since if _meet(entry.box, later.box)]:
+                is_segmented = in_the_way[-1].kind == "segment"
+                what = "The image was segmented" if is_segmented else "Somebody else has changed this place"
+                raise InputError(f"{what} since; {kind} is not possible any more.")
+            change = self._journal.change(entry)
+            change = change if kind == "redo" else change.inverse()
             canvas.write(change)
             return self._record(name, {"kind": kind, "of": entry.revision}, change, who)
 
-    def _record(self, name: str, operation: dict[str, Any], change: Change, who: str) -> Entry:
+    def _record(self, name: str, operation: dict[str, Any], change: Change, who: str) -> Record:
         """Write what was done to the canvas; if the journal cannot be written, the canvas is as before."""
         entry = Entry(self.revision + 1, now(), who, name, operation, change)
         try:
-            self._journal.append(entry)
+            record = self._journal.append(entry)
         except BaseException:
             self._held.pop(name, None)
             raise
         self.revision += 1
         self._progress.pop(name, None)
-        self._history.setdefault(name, []).append(entry)
+        self._history.setdefault(name, []).append(record)
         self._write(name)
-        return entry
+        return record
 
     def _replace(self, name: str, labels: Int32[np.ndarray, "h w"], known: Mapping[int, Known]) -> None:
         """Put found objects where nobody has reviewed anything; an object that a reviewed pixel cuts is left out."""
@@ -353,16 +372,16 @@ class Session:
         if labels.shape != canvas.shape:
             raise InputError(f"{name}: what was found has {labels.shape} pixels, but the image has {canvas.shape}.")
         touched = np.unique(labels[canvas.reviewed])
-        free = ~canvas.reviewed & ~np.isin(labels, touched[touched > 0])
-        kept = np.where(canvas.reviewed, canvas.labels, 0)
-        left = np.unique(kept)
-        after = np.where(np.isin(canvas.labels, left), canvas.labels, 0)
+        kept = np.unique(canvas.labels[canvas.reviewed])
+        after = np.where(np.isin(canvas.labels, kept), canvas.labels, 0)
+        free = ~canvas.reviewed & (after == 0) & ~np.isin(labels, touched[touched > 0])
         things: dict[int, Thing | None] = {}
-        for label in np.unique(labels[free & (after == 0)]).tolist():
+        numbers = np.zeros(int(labels.max(initial=0)) + 1, np.int32)  # of each label that is put
+        for label in np.unique(labels[free]).tolist():
             if label:
-                number = canvas.new_label()
-                things[number] = Thing(*known[label])
-                after[(labels == label) & free & (after == 0)] = number
+                numbers[label] = canvas.new_label()
+                things[int(numbers[label])] = Thing(*known[label])
+        after = np.where(free, numbers[labels], after)
         change = canvas.changed((0, 0, *canvas.shape), after, canvas.reviewed.copy(), things)
         self._record(name, {"kind": "segment"}, change, "")
 
@@ -376,25 +395,31 @@ class Session:
         if not path.exists():
             self.segment(name, None)  # an image that is new has no objects
         labels = read_labels(path)
-        known = read_objects(self.folder, name)
-        canvas = Canvas(
-            labels, read_reviewed(self.folder, name, labels.shape), {k: Thing(*v) for k, v in known.items()}
-        )
+        known, self._written[name] = read_objects(self.folder, name)
+        things = {label: Thing(*values) for label, values in known.items()}
+        canvas = Canvas(labels, read_reviewed(self.folder, name, labels.shape), things)
         for entry in self._history.get(name, ()):  # numbers that were given once are not given again
-            canvas.last_label = max(canvas.last_label, *entry.change.things[0], *entry.change.things[1], 0)
+            canvas.last_label = max(canvas.last_label, entry.last_label)
         return canvas
 
     def _write(self, name: str) -> None:
         canvas = self._held[name]
         known = {label: (thing.class_number, thing.score) for label, thing in canvas.things.items()}
-        write_state(self.folder, name, canvas.labels, canvas.reviewed, known)
+        history = self._history.get(name, ())
+        self._written[name] = history[-1].revision if history else 0
+        write_state(self.folder, name, canvas.labels, canvas.reviewed, known, self._written[name])
 
     def _recover(self) -> None:
-        """Write again what the last operation on each image says: its files may be older, or newer in part."""
+        """Do again what the files of an image lack: they are of an older revision, or newer in part."""
         for name, history in self._history.items():
-            if name in self._files and self._label_file(name).exists():
-                self._held[name] = self._read(name)
-                self._held[name].write(history[-1].change)
+            if name not in self._files or not self._label_file(name).exists():
+                continue
+            _, written = read_objects(self.folder, name)
+            if written < history[-1].revision:
+                canvas = self._held[name] = self._read(name)
+                for entry in history:
+                    if entry.revision > written:
+                        canvas.write(self._journal.change(entry))
                 self._write(name)
                 self._held.pop(name)
 
@@ -418,10 +443,10 @@ def _image_files(folder: Path) -> dict[str, Path]:
     return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."}
 
 
-def _standing(history: Sequence[Entry]) -> list[Entry]:
+def _standing(history: Sequence[Record]) -> list[Record]:
     """The operations that count: neither taken back, nor a taking back."""
-    standing: dict[int, Entry] = {}
-    taken: dict[int, Entry] = {}
+    standing: dict[int, Record] = {}
+    taken: dict[int, Record] = {}
     for entry in history:
         if entry.kind == "undo":
             if (gone := standing.pop(entry.operation["of"], None)) is not None:
@@ -434,12 +459,12 @@ def _standing(history: Sequence[Entry]) -> list[Entry]:
     return list(standing.values())
 
 
-def _last_standing(own: Sequence[Entry]) -> Entry | None:
+def _last_standing(own: Sequence[Record]) -> Record | None:
     """The last operation of a person that counts."""
     return max(_standing(own), key=lambda entry: entry.revision, default=None)
 
 
-def _undone_last(own: Sequence[Entry]) -> Entry | None:
+def _undone_last(own: Sequence[Record]) -> Record | None:
     """The operation that can be done again: the last one taken back, with only undo and redo after it."""
     taken: list[int] = []
     for entry in own:

@@ -29,14 +29,15 @@ from attractor.instances import Instances, areas, relabel
 from attractor.prediction.outputs import OUTPUTS, check_outputs
 from attractor.prediction.result import FileOutput, Result
 from attractor.session import Session
-from attractor.session.journal import Entry
+from attractor.session.journal import Record
 from attractor.session.operations import from_json
 from attractor.web.jobs import Jobs
-from attractor.web.security import HOSTS, Guard, SafeHeaders
+from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
 from attractor.web.tiles import SIDE, Pictures, label_tile, levels
 
 PAGE = Path(__file__).parent / "page"
-LARGEST_BODY = 2 << 30  # bytes
+LARGEST_BODY = 2 << 30  # bytes of an upload
+LARGEST_REQUEST = 1 << 23  # bytes of everything else
 MOST_PIXELS = 1 << 28  # of an uploaded image
 DECODING_BYTES = 8 << 30  # of memory for looking at one
 DECODING_SECONDS = 60.0
@@ -111,15 +112,15 @@ class Server:
     pictures: Pictures = field(default_factory=Pictures)
     looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKING))
 
-    def answered(self, entry: Entry) -> dict[str, Any]:
+    def answered(self, entry: Record) -> dict[str, Any]:
         """The answer to an operation, which all pages are told, too."""
         content = {
             "image": entry.image,
             "revision": entry.revision,
             "kind": entry.kind,
             "who": entry.who,
-            "box": entry.change.box,
-            "progress": vars(self.session.progress(entry.image)),
+            "box": entry.box,
+            "progress": _state(self.session, entry.image),
         }
         self.events.tell("edit", content)
         return content
@@ -159,6 +160,7 @@ def create_app(
         lifespan=life, docs_url=None, redoc_url=None, openapi_url=None, max_body_size=LARGEST_BODY, title="attractor"
     )
     app.state.events = events
+    app.add_middleware(Door, guard=server.guard, largest=LARGEST_REQUEST, uploads="/api/images")
     app.add_middleware(SafeHeaders)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS, *hosts], www_redirect=False)
     app.add_exception_handler(InputError, _refused)
@@ -182,6 +184,8 @@ def _open_routes(guard: Guard) -> APIRouter:
 
     @routes.get("/page/{name:path}")
     def page(name: str) -> Response:
+        if "\0" in name:
+            return JSONResponse({"detail": "There is no such file."}, 404)
         path = (PAGE / name).resolve()
         if not path.is_relative_to(PAGE.resolve()) or path.suffix not in KINDS or not path.is_file():
             return JSONResponse({"detail": "There is no such file."}, 404)
@@ -214,7 +218,7 @@ def _looking(server: Server) -> APIRouter:
             "in_use": project.get("in_use", "") or project.get("model", ""),
             "rounds": project.get("rounds", []),
             "revision": server.session.revision,
-            "images": [vars(server.session.progress(name)) for name in server.session.images],
+            "images": [_state(server.session, name) for name in server.session.images],
             "jobs": [vars(job) for job in server.jobs.all()],
             "side": SIDE,
         }
@@ -224,7 +228,7 @@ def _looking(server: Server) -> APIRouter:
         shown, canvas = server.pictures(server.session.path(name)), server.session.canvas(name)
         size = pixel_size(server.session.path(name))
         return {
-            **vars(server.session.progress(name)),
+            **_state(server.session, name),
             "height": shown.shape[0],
             "width": shown.shape[1],
             "channels": shown.channels,
@@ -251,32 +255,34 @@ def _looking(server: Server) -> APIRouter:
 
     @routes.get("/api/labels")
     def labels(name: Name, level: int, row: int, column: int) -> Response:
-        content = label_tile(server.session.canvas(name).labels, level, row, column)
+        with server.session.looking(name) as canvas:
+            content = label_tile(canvas.labels, level, row, column)
         headers = {"content-encoding": "deflate", "cache-control": "no-store"}
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     @routes.get("/api/reviewed")
     def reviewed(name: Name, level: int, row: int, column: int) -> Response:
-        content = label_tile(server.session.canvas(name).reviewed.astype(np.int32), level, row, column)
+        with server.session.looking(name) as canvas:
+            content = label_tile(canvas.reviewed, level, row, column)
         headers = {"content-encoding": "deflate", "cache-control": "no-store"}
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     @routes.get("/api/objects")
     def objects(name: Name) -> list[dict[str, Any]]:
-        canvas = server.session.canvas(name)
-        size = areas(canvas.labels, canvas.last_label)
-        looked_at = set(np.unique(canvas.labels[canvas.reviewed]).tolist())
-        return [
-            {
-                "label": label,
-                "class_number": thing.class_number,
-                "score": thing.score,
-                "area": int(size[label - 1]),
-                "box": canvas.box([label]),
-                "reviewed": label in looked_at,
-            }
-            for label, thing in sorted(canvas.things.items())
-        ]
+        with server.session.looking(name) as canvas:
+            size = areas(canvas.labels, canvas.last_label)
+            looked_at = set(np.unique(canvas.labels[canvas.reviewed]).tolist())
+            return [
+                {
+                    "label": label,
+                    "class_number": thing.class_number,
+                    "score": thing.score,
+                    "area": int(size[label - 1]),
+                    "box": canvas.box([label]),
+                    "reviewed": label in looked_at,
+                }
+                for label, thing in sorted(canvas.things.items())
+            ]
 
     @routes.get("/api/events")
     async def stream(request: Request) -> StreamingResponse:
@@ -355,6 +361,16 @@ def _begun(server: Server, names: list[str]) -> None:
     project = server.session.project
     if names and (project.get("in_use") or project.get("model")):
         server.jobs.add("segment", {"images": names, "device": server.device})
+
+
+def _state(session: Session, name: str) -> dict[str, Any]:
+    """How far an image is, and a mark by which a browser tells its picture from one of the same name."""
+    try:
+        own = vars(session.progress(name))
+    except InputError as error:  # one damaged file must not hide the other images
+        own = {"image": name, "state": "damaged", "objects": 0, "reviewed": 0.0, "edits": 0, "least_score": None}
+        own["problem"] = str(error)
+    return {**own, "mark": str(session.path(name).stat().st_mtime_ns)}
 
 
 def _revision(session: Session, name: str) -> int:
@@ -475,9 +491,10 @@ def _parts_of(file: IO[bytes]) -> Iterator[bytes]:
 
 def _result(session: Session, name: str) -> Result:
     """An image and its objects, as outputs take them."""
-    canvas, path = session.canvas(name), session.path(name)
-    labels, ids = relabel(canvas.labels)
-    things = [canvas.things[int(label)] for label in ids]
+    path = session.path(name)
+    with session.looking(name) as canvas:
+        labels, ids = relabel(canvas.labels)
+        things = [canvas.things[int(label)] for label in ids]
     classes = np.array([thing.class_number for thing in things], np.int32)
     scores = np.array([1.0 if thing.score is None else thing.score for thing in things], np.float32)
     found = Instances(labels, classes, scores)

@@ -155,6 +155,8 @@ class Jobs:
         while (job := self._next()) is not None:
             try:
                 self._do(job)
+            except InputError as error:
+                self._fail(job.number, str(error))
             except Exception as error:  # one job must not keep the others from being done
                 self._fail(job.number, f"{type(error).__name__}: {error}")
 
@@ -241,8 +243,6 @@ class Jobs:
             with suppress(InputError):  # the image was removed meanwhile
                 self.session.put(said["found"], found)
                 self._changed("image", {"image": said["found"]})
-        if "classes" in said and not self.session.project.get("rounds"):
-            self.session.note(classes=list(said["classes"]))
         if "round" in said:
             self.session.adopt(said["round"], start=job.arguments.get("start"))
         values: dict[str, object] = {name: said[name] for name in ("progress", "words") if name in said}
@@ -281,7 +281,7 @@ def _model_of(session: Session, wanted: object) -> str:
     """The model to segment with: the one that is named, else the one in use."""
     chosen = str(wanted or session.project.get("in_use") or session.project.get("model") or "")
     if not chosen:
-        raise InputError("No model was chosen, and the session has none; choose one.")
+        raise InputError("This session has no model yet: train one on what was reviewed.")
     own = session.folder / chosen
     return str(own if own.is_file() else chosen)
 

@@ -55,10 +55,14 @@ class Guard:
 
     def allowed(self, request: Request) -> None:
         """Refuse a request without the token, and one that changes something but comes from another page."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(self.cookie, "")
-        if not self._is_token(given):
+        if not self.knows(request):
             raise HTTPException(401, "This needs the token from the address that attractor printed when it started.")
         self.from_here(request)
+
+    def knows(self, request: Request) -> bool:
+        """Whether a request has the token."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get(self.cookie, "")
+        return self._is_token(given)
 
     def from_here(self, request: Request) -> None:
         """Refuse a request that changes something but comes from another page."""
@@ -82,6 +86,26 @@ class Guard:
 
 def _own_origin(request: Request) -> str:
     return f"{request.url.scheme}://{request.headers.get('host', '')}"
+
+
+class Door:
+    """Turns requests away before their bodies are read: large ones, and those without the token that bring one."""
+
+    def __init__(self, app: Application, guard: Guard, largest: int, uploads: str) -> None:
+        """Wrap an application; only uploads to one path may be larger than a number of bytes."""
+        self.app, self.guard, self.largest, self.uploads = app, guard, largest, uploads
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer, or turn away."""
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            request = Request(scope)
+            length, is_upload = request.headers.get("content-length"), scope["path"] == self.uploads
+            if is_upload and not self.guard.knows(request):
+                return await Response("", 401)(scope, receive, send)
+            if not is_upload and (length is None or not length.isdecimal() or int(length) > self.largest):
+                if scope["method"] != "DELETE" or length is not None:
+                    return await Response("", 413 if length else 411)(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
 class SafeHeaders:

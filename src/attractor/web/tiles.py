@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int32, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from attractor.errors import InputError
@@ -117,7 +117,7 @@ def _halved(image: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "_ _ c"]:
     return np.asarray((total / 4).astype(image.dtype))
 
 
-def label_tile(labels: Int32[np.ndarray, "h w"], level: int, row: int, column: int) -> bytes:
+def label_tile(labels: Shaped[np.ndarray, "h w"], level: int, row: int, column: int) -> bytes:
     """A tile of labels and its rim: unsigned 32-bit numbers, least byte first, row by row, compressed by zlib.
 
     It has SIDE + 2 rows and columns, with 0 outside of the image. A coarser level has every second pixel, and so on.

@@ -50,11 +50,12 @@ def _end_with_stdin() -> None:
 
 def _look(job: Mapping[str, Any], answer: Any) -> None:
     """Whether a file is an image: it is decoded here, where neither a bomb nor a crash does harm."""
-    import resource
-
     from attractor.images import read_image
 
-    resource.setrlimit(resource.RLIMIT_AS, (job["bytes"], job["bytes"]))
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (job["bytes"], job["bytes"]))
     try:
         image = read_image(job["path"])
     except MemoryError as error:
@@ -75,7 +76,6 @@ def _segment(job: Mapping[str, Any], answer: Any) -> None:
     from attractor.prediction.image import Segmenter
 
     segmenter = Segmenter(Model.load(job["model"]), device=job.get("device", "auto"), copies=False)
-    answer(classes=segmenter.class_names)
     for number, (name, path) in enumerate(job["images"], 1):
         try:
             found = segmenter.segment(
@@ -116,7 +116,7 @@ def _watch(run: Path, minutes: float, answer: Any) -> None:
         share = min(0.99, (time.monotonic() - begun) / (60 * minutes))
         content: dict[str, object] = {"progress": share}
         curves = _curves(run)
-        if json.dumps(curves) != before:
+        if any(curves.values()) and json.dumps(curves) != before:
             before, content["curves"] = json.dumps(curves), curves
         answer(**content)
 

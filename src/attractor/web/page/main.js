@@ -10,7 +10,7 @@ const made = (kind, properties = {}, ...children) => {
   element.append(...children);
   return element;
 };
-const state = { session: null, images: new Map(), image: null, objects: [], by: "score", down: false, jobs: new Map(), revision: 0 };
+const state = { session: null, images: new Map(), image: null, objects: [], by: "score", down: false, jobs: new Map(), revisions: new Map(), wanted: null };
 
 let saidAt = 0;
 function say(words, isBad = false) {
@@ -31,7 +31,8 @@ async function tried(work) {
 }
 
 const counted = (n) => `${n} object${n === 1 ? "" : "s"}`;
-const who = () => at("who").value.trim();
+const somebody = (sessionStorage.somebody ??= `somebody ${Math.random().toString(36).slice(2, 6)}`);
+const who = () => at("who").value.trim() || somebody;
 
 // ---------------------------------------------------------------- images
 
@@ -42,7 +43,6 @@ async function load() {
   const session = await tried(() => api.get("session"));
   if (!session) return;
   state.session = session;
-  state.revision = Math.max(state.revision, session.revision);
   state.images = new Map(session.images.map((image) => [image.image, image]));
   at("folder").textContent = session.folder;
   at("class").replaceChildren(...session.classes.map((name, k) => made("option", { value: k + 1, textContent: name })));
@@ -64,7 +64,7 @@ function listImages() {
   at("images").replaceChildren(...sortedImages().map((image) => {
     const share = image.state === "in work" ? `, ${Math.max(1, Math.round(100 * image.reviewed))} %` : "";
     const kind = { "in work": "work", reviewed: "reviewed" }[image.state] ?? "";
-    const picture = made("img", { loading: "lazy", alt: "", src: api.address("thumbnail", { name: image.image }) });
+    const picture = made("img", { loading: "lazy", alt: "", src: api.address("thumbnail", { name: image.image, mark: image.mark }) });
     const text = made("span", {},
       made("span", { className: "name", textContent: image.image, title: image.image }),
       made("span", { className: `faint state ${kind}`, textContent: `${counted(image.objects)}, ${words[image.state]}${share}` }));
@@ -79,9 +79,12 @@ function listImages() {
 }
 
 async function open(name) {
+  state.wanted = name;
   const info = await tried(() => api.get("image", { name }));
-  if (!info) return;
+  if (!info || state.wanted !== name) return;
   state.image = name;
+  state.objects = [];
+  tools.give_up();
   const several = info.channels > 1 && info.channels !== 3;
   at("channels").replaceChildren(...(several ? Array.from({ length: info.channels }, (_, k) => channel(k)) : []));
   view.channels = several ? "0" : "";
@@ -112,8 +115,9 @@ function step(by) {
 // --------------------------------------------------------------- objects
 
 async function listObjects() {
-  const objects = await tried(() => api.get("objects", { name: state.image }));
-  if (!objects) return;
+  const name = state.image;
+  const objects = await tried(() => api.get("objects", { name }));
+  if (!objects || name !== state.image) return;
   state.objects = objects;
   showObjects();
 }
@@ -164,9 +168,11 @@ function queue(request) {
 }
 
 function take(done) {
-  if (done.revision <= state.revision) return;  // an event that tells of our own edit
-  state.revision = done.revision;
+  if (done.revision < (state.revisions.get(done.image) ?? 0)) return;  // told too late
+  const isNews = done.revision > (state.revisions.get(done.image) ?? 0);  // and not our own edit again
+  state.revisions.set(done.image, done.revision);
   state.images.set(done.image, done.progress);
+  if (!isNews) return;
   if (done.image === state.image) {
     for (const label of [...view.chosen]) if (done.kind === "delete" || done.kind === "merge") view.chosen.delete(label);
     view.changed(done.box);
@@ -226,6 +232,14 @@ function layTools() {
   showTools();
 }
 
+function again() {  // after the connection was lost: others may have changed anything
+  load();
+  if (state.image) {
+    view.changed([0, 0, 1e9, 1e9]);
+    listObjects();
+  }
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input:not([type=range]):not([type=checkbox]), select") || event.altKey) return;
   const key = event.key.toLowerCase(), isCommand = event.ctrlKey || event.metaKey;
@@ -233,7 +247,7 @@ document.addEventListener("keydown", (event) => {
     ? ACTIONS.find((one) => one.name === { z: event.shiftKey ? "redo" : "undo", y: "redo" }[key])
     : ACTIONS.find((one) => one.key === key) ?? (event.key === "Delete" ? ACTIONS[0] : undefined);
   if (action) {
-    if (state.image && view.chosen.size >= (action.needs ?? 0)) action.run();
+    if (state.image && !event.repeat && view.chosen.size >= (action.needs ?? 0)) action.run();
   } else if (isCommand) {
     return;
   } else if (TOOLS.some((tool) => tool.key === key)) {
@@ -345,7 +359,7 @@ at("export").onchange = () => {
   at("export").value = "";
 };
 at("who").value = localStorage.getItem("who") ?? "";
-at("who").onchange = () => localStorage.setItem("who", who());
+at("who").onchange = () => localStorage.setItem("who", at("who").value.trim());
 for (const head of document.querySelectorAll("th button")) {
   head.onclick = () => {
     state.down = state.by === head.dataset.by && !state.down;
@@ -362,6 +376,6 @@ await tried(async () => {
     edit: take,
     job: (job) => { state.jobs.set(job.number, job); listJobs(); if (job.state === "done" && job.kind === "train") load(); },
     image: async ({ image }) => { await load(); if (image === state.image) { view.changed([0, 0, 1e9, 1e9]); listObjects(); } },
-  }, load);
+  }, again);
 });
 document.body.dataset.ready = "yes";

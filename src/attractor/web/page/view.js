@@ -51,7 +51,7 @@ export class View {
     this.viewer.open({
       width: info.width, height: info.height, tileSize: side, minLevel: 0, maxLevel: top,
       getTileUrl: (level, column, row) =>
-        address("tile", { name: info.image, level: top - level, row, column, channels: this.channels ?? "" }),
+        address("tile", { name: info.image, level: top - level, row, column, channels: this.channels ?? "", mark: info.mark }),
     });
   }
 
@@ -109,13 +109,17 @@ export class View {
     }
   }
 
-  labelAt({ row, column }) {
-    for (let level = 0; level < this.info.levels; level++) {
+  labelAt({ row, column }) {  // from the finest tile that is up to date, else from the finest
+    let fresh = null, old = null;
+    for (let level = this.info.levels - 1; level >= 0; level--) {
       const f = 2 ** level, r = Math.floor(row / f), c = Math.floor(column / f);
       const tile = this.tiles.get(`${level}/${Math.floor(r / this.side)}/${Math.floor(c / this.side)}`);
-      if (tile?.labels) return tile.labels[(r % this.side + 1) * (this.side + RIM) + (c % this.side) + 1] ?? 0;
+      const label = tile?.labels?.[(r % this.side + 1) * (this.side + RIM) + (c % this.side) + 1];
+      if (label === undefined) continue;
+      if (tile.stale || tile.asked) old = label;
+      else fresh = label;
     }
-    return 0;
+    return fresh ?? old ?? 0;
   }
 
   // ---- tiles of labels
@@ -202,7 +206,8 @@ export class View {
       }
     }
     for (const key of used) { const tile = this.tiles.get(key); this.tiles.delete(key); this.tiles.set(key, tile); }
-    for (const key of this.tiles.keys()) { if (this.tiles.size <= MOST_TILES) break; this.tiles.delete(key); }
+    const most = Math.max(MOST_TILES, used.length);
+    for (const key of this.tiles.keys()) { if (this.tiles.size <= most) break; this.tiles.delete(key); }
     this.drawSketch(scale);
     this.moved?.();
   }
