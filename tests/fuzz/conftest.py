@@ -14,7 +14,7 @@ def guarded() -> Guard:
     return Guard()
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def bounded_memory() -> Iterator[None]:
     """Let a reader that asks for a hundred times too much fail its test rather than the machine."""
     before = resource.getrlimit(resource.RLIMIT_AS)

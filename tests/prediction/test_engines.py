@@ -158,7 +158,7 @@ def test_images_of_any_size_are_computed_in_bfloat16(method, size):
         torch.testing.assert_close(value.float(), expected[name], atol=0.05, rtol=0.05)
 
 
-def test_layers_beside_the_network_are_computed_in_the_same_precision():
+def test_on_a_processor_rsis_has_its_network_in_bfloat16_and_its_gates_in_float32():
     torch.manual_seed(0)
     model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",))).eval()
     found = set()
@@ -166,9 +166,9 @@ def test_layers_beside_the_network_are_computed_in_the_same_precision():
     fast.model.method.decoder.mask.register_forward_hook(lambda module, given, answer: found.add(answer.dtype))
     x = torch.rand(1, 1, *SIZE)
     maps = fast.maps(x)
-    assert found == {torch.bfloat16}
+    assert found == {torch.float32}
     with torch.inference_mode():
-        assert relative(maps.mask.float(), model.method(x).mask) < 0.05
+        assert 0 < relative(maps.mask.float(), model.method(x).mask) < 0.05
 
 
 @pytest.mark.parametrize(
