@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.test_runs import QUICK
 from typer.testing import CliRunner
 
 from attractor.cli import app
@@ -13,14 +14,6 @@ from attractor.metrics.metric import Pair
 from attractor.model import Model
 from attractor.session import Accept, Session, rounds
 from attractor.session.rounds import held_out, train_round
-
-QUICK = [
-    "training.epochs=1",
-    "training.crops_per_epoch=2",
-    "training.batch_size=2",
-    "training.crop_size=32",
-    "training.workers=0",
-]
 
 
 def test_a_fifth_is_held_out_and_stays_so():

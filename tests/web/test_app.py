@@ -199,7 +199,7 @@ def ended(client, number):
         job = client.get(f"/api/jobs/{number}").json()
         if job["state"] in ("done", "failed", "cancelled"):
             return job
-        time.sleep(0.1)
+        time.sleep(0.1)  # a process works on it
     raise AssertionError(job)
 
 
@@ -258,7 +258,7 @@ def test_jobs_outlive_the_server(session):
         for _ in range(600):
             if again.get(number).state == "done":
                 break
-            time.sleep(0.1)
+            time.sleep(0.1)  # a process works on it
         assert again.get(number).state == "done"
     finally:
         again.close()

@@ -1,7 +1,6 @@
 """The page as people use it, in Chromium: what they see, press and type; pixels of the canvas are looked at."""
 
 import re
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
@@ -254,6 +253,5 @@ def test_a_round_of_training_shows_its_score(browser, folder):
         one.page.locator("#minutes").fill("0.2")
         one.page.get_by_role("button", name="Train").click()
         expect(one.page.locator(".job.done .words")).to_contain_text("Round 1: mean AP", timeout=150_000)
-    time.sleep(0.1)
     with Session(folder) as session:
         assert session.project["rounds"][0]["number"] == 1

@@ -54,8 +54,8 @@ def test_every_confirmed_operation_survives_a_kill(folder, seed):
         thread = threading.Thread(target=paint, args=(address,))
         thread.start()
         while thread.is_alive() and not confirmed:
-            time.sleep(0.01)
-        time.sleep(random.Random(seed).uniform(0, 0.5))
+            time.sleep(0.01)  # the server needs a core
+        time.sleep(random.Random(seed).uniform(0, 0.5))  # the moment of the kill
     thread.join()
     with Session(folder) as session:
         assert confirmed[-1] <= session.revision <= confirmed[-1] + 1
@@ -83,7 +83,7 @@ def test_many_uploads_and_listeners_at_once(folder):
             begun = time.monotonic()
             assert ask(address, "health") == {"state": "well"}
             slowest = max(slowest, time.monotonic() - begun)
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two questions
         assert len({one.result() for one in uploads}) == 12
         assert len(ask(address, "session")["images"]) == 15
         for listener in listeners:

@@ -56,8 +56,7 @@ class Delete:
 
     def apply(self, canvas: Canvas) -> Change:
         """Their pixels become background."""
-        box, labels = _cut_out(canvas, _some(self.labels))
-        chosen = np.isin(labels, self.labels)
+        box, labels, chosen = _cut_out(canvas, _some(self.labels))
         return _changed(canvas, box, np.where(chosen, 0, labels), chosen)
 
 
@@ -73,8 +72,7 @@ class Merge:
         """All of their pixels go to the first one."""
         if len(set(self.labels)) < 2:
             raise InputError("To merge, choose at least two objects.")
-        box, labels = _cut_out(canvas, self.labels)
-        chosen = np.isin(labels, self.labels)
+        box, labels, chosen = _cut_out(canvas, self.labels)
         return _changed(canvas, box, np.where(chosen, self.labels[0], labels), chosen)
 
 
@@ -89,8 +87,7 @@ class Split:
 
     def apply(self, canvas: Canvas) -> Change:
         """Pixels on the line go to the piece that is nearest."""
-        box, labels = _cut_out(canvas, (self.label,))
-        own = labels == self.label
+        box, labels, own = _cut_out(canvas, (self.label,))
         pieces, n = ndimage.label(own & ~_stroke(_checked(self.line, 2), CUT, box))
         if n < 2:
             raise InputError("The line does not divide the object; draw it from one side of the object to the other.")
@@ -182,9 +179,9 @@ class SetClass:
     def apply(self, canvas: Canvas) -> Change:
         """Their pixels stay as they are."""
         _check_class(self.class_number)
-        box, labels = _cut_out(canvas, _some(self.labels))
+        box, labels, chosen = _cut_out(canvas, _some(self.labels))
         things = {k: dataclasses.replace(canvas.things[k], class_number=self.class_number) for k in self.labels}
-        return _changed(canvas, box, labels.copy(), np.isin(labels, self.labels), things)
+        return _changed(canvas, box, labels.copy(), chosen, things)
 
 
 @dataclass(frozen=True)
@@ -199,8 +196,8 @@ class Accept:
     def apply(self, canvas: Canvas) -> Change:
         """Objects are reviewed with their rims; in a box, every pixel is, but for those of objects that reach out."""
         if self.labels:
-            box, labels = _cut_out(canvas, self.labels)
-            return _changed(canvas, box, labels.copy(), np.isin(labels, self.labels))
+            box, labels, chosen = _cut_out(canvas, self.labels)
+            return _changed(canvas, box, labels.copy(), chosen)
         box = canvas.within(self.box or (0, 0, *canvas.shape))
         labels = canvas.labels[_place(box)]
         inside = [label for label in np.unique(labels).tolist() if label and canvas.lies_in(label, box)]
@@ -290,10 +287,11 @@ def _check_class(number: int) -> None:
         raise InputError(f"The class is {number}; classes are counted from 1.")
 
 
-def _cut_out(canvas: Canvas, labels: Sequence[int]) -> tuple[Box, Int32[np.ndarray, "r c"]]:
-    """A box around objects and their rims, and the labels in it."""
+def _cut_out(canvas: Canvas, labels: Sequence[int]) -> tuple[Box, Int32[np.ndarray, "r c"], Bool[np.ndarray, "r c"]]:
+    """A box around objects and their rims, the labels in it, and which of its pixels belong to these objects."""
     box = canvas.box(labels, RIM)
-    return box, canvas.labels[_place(box)]
+    there = canvas.labels[_place(box)]
+    return box, there, np.isin(there, labels)
 
 
 def _changed(

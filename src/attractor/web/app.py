@@ -165,7 +165,7 @@ def create_app(
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS, *hosts], www_redirect=False)
     app.add_exception_handler(InputError, _refused)
     app.include_router(_open_routes(server.guard))
-    for routes in (_looking, _correcting, _working):
+    for routes in (_looking, _tiling, _correcting, _working):
         app.include_router(routes(server), dependencies=[Depends(server.guard.allowed)])
     return app
 
@@ -239,34 +239,6 @@ def _looking(server: Server) -> APIRouter:
             "revision": _revision(server.session, name),
         }
 
-    @routes.get("/api/tile")
-    def tile(
-        name: Name, level: int, row: int, column: int, channels: Annotated[str, Query(max_length=50)] = ""
-    ) -> Response:
-        wanted = tuple(int(part) for part in channels.split(",") if part.strip().isdecimal())
-        content = server.pictures(server.session.path(name)).tile(level, row, column, wanted)
-        return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
-
-    @routes.get("/api/thumbnail")
-    def thumbnail(name: Name) -> Response:
-        shown = server.pictures(server.session.path(name))
-        content = shown.tile(len(shown.pyramid) - 1, 0, 0)
-        return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
-
-    @routes.get("/api/labels")
-    def labels(name: Name, level: int, row: int, column: int) -> Response:
-        with server.session.looking(name) as canvas:
-            content = label_tile(canvas.labels, level, row, column)
-        headers = {"content-encoding": "deflate", "cache-control": "no-store"}
-        return Response(content, media_type="application/octet-stream", headers=headers)
-
-    @routes.get("/api/reviewed")
-    def reviewed(name: Name, level: int, row: int, column: int) -> Response:
-        with server.session.looking(name) as canvas:
-            content = label_tile(canvas.reviewed, level, row, column)
-        headers = {"content-encoding": "deflate", "cache-control": "no-store"}
-        return Response(content, media_type="application/octet-stream", headers=headers)
-
     @routes.get("/api/objects")
     def objects(name: Name) -> list[dict[str, Any]]:
         with server.session.looking(name) as canvas:
@@ -290,6 +262,43 @@ def _looking(server: Server) -> APIRouter:
         return StreamingResponse(server.events.stream(request), media_type="text/event-stream", headers=headers)
 
     return routes
+
+
+def _tiling(server: Server) -> APIRouter:
+    """Pictures and labels, piece by piece."""
+    routes = APIRouter()
+
+    @routes.get("/api/tile")
+    def tile(
+        name: Name, level: int, row: int, column: int, channels: Annotated[str, Query(max_length=50)] = ""
+    ) -> Response:
+        wanted = tuple(int(part) for part in channels.split(",") if part.strip().isdecimal())
+        content = server.pictures(server.session.path(name)).tile(level, row, column, wanted)
+        return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
+
+    @routes.get("/api/thumbnail")
+    def thumbnail(name: Name) -> Response:
+        shown = server.pictures(server.session.path(name))
+        content = shown.tile(len(shown.pyramid) - 1, 0, 0)
+        return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
+
+    @routes.get("/api/labels")
+    def labels(name: Name, level: int, row: int, column: int) -> Response:
+        with server.session.looking(name) as canvas:
+            return _packed(label_tile(canvas.labels, level, row, column))
+
+    @routes.get("/api/reviewed")
+    def reviewed(name: Name, level: int, row: int, column: int) -> Response:
+        with server.session.looking(name) as canvas:
+            return _packed(label_tile(canvas.reviewed, level, row, column))
+
+    return routes
+
+
+def _packed(content: bytes) -> Response:
+    """A tile of labels, which may be another one at any moment."""
+    headers = {"content-encoding": "deflate", "cache-control": "no-store"}
+    return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 def _correcting(server: Server) -> APIRouter:

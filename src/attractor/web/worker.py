@@ -112,7 +112,7 @@ def _watch(run: Path, minutes: float, answer: Any) -> None:
     """Say how far a training is, and what its curves are."""
     begun, before = time.monotonic(), ""
     while True:
-        time.sleep(LOOKS)
+        time.sleep(LOOKS)  # a training tells nobody that its logs have grown
         share = min(0.99, (time.monotonic() - begun) / (60 * minutes))
         content: dict[str, object] = {"progress": share}
         curves = _curves(run)
