@@ -16,6 +16,7 @@ from tests.web.conftest import LABELS, TOKEN, picture
 
 from attractor.session import Session
 from attractor.web import app as web
+from attractor.web import uploads
 from attractor.web.app import PAGE
 from attractor.web.tiles import SIDE, label_tile, levels
 from attractor.web.tiles import picture as picture_of
@@ -174,7 +175,7 @@ def test_what_is_no_image_is_refused(client, folder, name, content, words):
 
 
 def test_an_image_with_too_many_pixels_is_refused(client, monkeypatch):
-    monkeypatch.setattr(web, "MOST_PIXELS", 100)
+    monkeypatch.setattr(uploads, "MOST_PIXELS", 100)
     answer = client.post("/api/images", files={"file": ("a.png", png(picture(1)[..., 0]))})
     assert "has 60 x 80 pixels; this server takes 100 at most" in answer.json()["detail"]
 

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
-import tempfile
-import zipfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response, UploadFile
@@ -23,24 +19,21 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, find_images, read_image, temporary_folder
+from attractor.images import find_images
 from attractor.images.calibration import pixel_size
-from attractor.instances import Instances, areas, relabel
-from attractor.prediction.outputs import OUTPUTS, check_outputs
-from attractor.prediction.result import FileOutput, Result
+from attractor.instances import areas
 from attractor.session import Session
 from attractor.session.journal import Record
 from attractor.session.operations import from_json
+from attractor.web.export import exported, parts_of
 from attractor.web.jobs import Jobs
 from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
 from attractor.web.tiles import SIDE, Pictures, label_tile, levels
+from attractor.web.uploads import added
 
 PAGE = Path(__file__).parent / "page"
 LARGEST_BODY = 2 << 30  # bytes of an upload
 LARGEST_REQUEST = 1 << 23  # bytes of everything else
-MOST_PIXELS = 1 << 28  # of an uploaded image
-DECODING_BYTES = 8 << 30  # of memory for looking at one
-DECODING_SECONDS = 60.0
 LOOKING = 2  # uploads that are looked at at once
 KINDS = {
     ".html": "text/html",
@@ -50,7 +43,6 @@ KINDS = {
     ".txt": "text/plain",
 }
 KEEP_ALIVE = 15.0  # seconds between two signs of life in a stream of events
-MOST_IN_MEMORY = 1 << 24  # bytes of a zip; larger ones are written to the disk
 WHO = 60  # characters of a person's name
 
 Name = Annotated[str, Query(max_length=300)]
@@ -327,9 +319,9 @@ def _working(server: Server) -> APIRouter:
     @routes.post("/api/images")
     async def upload(file: UploadFile) -> dict[str, Any]:
         async with server.looking:
-            added = await asyncio.to_thread(_added, server.session, file)
-        await asyncio.to_thread(_begun, server, [added])
-        return {"image": added}
+            name = await asyncio.to_thread(added, server.session, file)
+        await asyncio.to_thread(_begun, server, [name])
+        return {"image": name}
 
     @routes.post("/api/demo")
     def demo() -> dict[str, Any]:
@@ -356,7 +348,7 @@ def _working(server: Server) -> APIRouter:
     def export(form: Annotated[str, Query(max_length=30)] = "labels", name: Name = "") -> Response:
         names = [name] if name else list(server.session.images)
         headers = {"content-disposition": f'attachment; filename="{form}.zip"'}
-        content = _parts_of(_exported(server.session, names, form))
+        content = parts_of(exported(server.session, names, form))
         return StreamingResponse(content, media_type="application/zip", headers=headers)
 
     return routes
@@ -424,87 +416,3 @@ def _check_model(name: str) -> None:
     )
     if name not in MODELS and not own:
         raise InputError(f'There is no model "{name[:50]}" here; there are {", ".join(MODELS)}.')
-
-
-def _added(session: Session, file: UploadFile) -> str:
-    """Add an uploaded file, once a process of its own has found that it is an image; gives the image's name."""
-    given = Path((file.filename or "image").replace("\\", "/")).name
-    stem = "".join(c if c.isalnum() or c in "-_. " else "_" for c in Path(given).stem).strip(" .")[:100] or "image"
-    suffix = Path(given).suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise InputError(
-            f"{given[:100]}: is no image that can be read here; images end in {', '.join(IMAGE_SUFFIXES)}."
-        )
-    with temporary_folder(session.folder) as work:
-        path = work / f"{_free(stem, session)}{suffix}"
-        with path.open("wb") as target:
-            while part := file.file.read(1 << 20):
-                target.write(part)
-        _look_at(path, given)
-        return session.copy(path)
-
-
-def _free(stem: str, session: Session) -> str:
-    """The name, or one with a number, that no image of the session has."""
-    taken, free, number = set(session.images), stem, 2
-    while free in taken:
-        free, number = f"{stem} {number}", number + 1
-    return free
-
-
-def _look_at(path: Path, given: str) -> None:
-    """Open an image in a process of its own, with bounds on memory and time.
-
-    Raises:
-        InputError: if it cannot be opened there.
-    """
-    request = {"kind": "look", "path": str(path), "bytes": DECODING_BYTES, "pixels": MOST_PIXELS}
-    command = [sys.executable, "-m", "attractor.web.worker"]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        try:
-            assert process.stdout is not None
-            process.wait(DECODING_SECONDS)
-            line = process.stdout.readline()
-        except subprocess.TimeoutExpired:
-            process.kill()
-            line = '{"error": "It took too long to open."}'
-    said = json.loads(line or '{"error": "It cannot be opened."}')
-    if "error" in said:
-        raise InputError(f"{given[:100]}: {str(said['error']).replace(str(path), 'the file')}")
-
-
-def _exported(session: Session, names: list[str], form: str) -> IO[bytes]:
-    """A zip with the objects of images, in a form that `attractor segment` writes; it is removed when it is closed."""
-    check_outputs([form], session.class_names)
-    output = OUTPUTS[form]
-    if not isinstance(output, FileOutput):
-        able = [key for key, one in OUTPUTS.items() if isinstance(one, FileOutput)]
-        raise InputError(f"The form {form} is not for single images; there are {', '.join(able)}.")
-    file = tempfile.SpooledTemporaryFile(MOST_IN_MEMORY)
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
-            archive.writestr(f"{name}{output.ending}", output.encode(_result(session, name)))
-    file.seek(0)
-    return file
-
-
-def _parts_of(file: IO[bytes]) -> Iterator[bytes]:
-    """A file's content, after which it is closed."""
-    with file:
-        while part := file.read(1 << 20):
-            yield part
-
-
-def _result(session: Session, name: str) -> Result:
-    """An image and its objects, as outputs take them."""
-    path = session.path(name)
-    with session.looking(name) as canvas:
-        labels, ids = relabel(canvas.labels)
-        things = [canvas.things[int(label)] for label in ids]
-    classes = np.array([thing.class_number for thing in things], np.int32)
-    scores = np.array([1.0 if thing.score is None else thing.score for thing in things], np.float32)
-    found = Instances(labels, classes, scores)
-    return Result(path.name, read_image(path), found, session.class_names, pixel_size(path))

@@ -1,0 +1,54 @@
+"""The objects of a session as files, in the forms that `attractor segment` writes."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+
+from attractor.errors import InputError
+from attractor.images import read_image
+from attractor.images.calibration import pixel_size
+from attractor.instances import Instances, relabel
+from attractor.prediction.outputs import OUTPUTS, check_outputs
+from attractor.prediction.result import FileOutput, Result
+from attractor.session import Session
+
+MOST_IN_MEMORY = 1 << 24  # bytes of a zip; larger ones are written to the disk
+
+
+def exported(session: Session, names: list[str], form: str) -> IO[bytes]:
+    """A zip with the objects of images, in a form that `attractor segment` writes; it is removed when it is closed."""
+    check_outputs([form], session.class_names)
+    output = OUTPUTS[form]
+    if not isinstance(output, FileOutput):
+        able = [key for key, one in OUTPUTS.items() if isinstance(one, FileOutput)]
+        raise InputError(f"The form {form} is not for single images; there are {', '.join(able)}.")
+    file = tempfile.SpooledTemporaryFile(MOST_IN_MEMORY)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(f"{name}{output.ending}", output.encode(_result(session, name)))
+    file.seek(0)
+    return file
+
+
+def parts_of(file: IO[bytes]) -> Iterator[bytes]:
+    """A file's content, after which it is closed."""
+    with file:
+        while part := file.read(1 << 20):
+            yield part
+
+
+def _result(session: Session, name: str) -> Result:
+    """An image and its objects, as outputs take them."""
+    path = session.path(name)
+    with session.looking(name) as canvas:
+        labels, ids = relabel(canvas.labels)
+        things = [canvas.things[int(label)] for label in ids]
+    classes = np.array([thing.class_number for thing in things], np.int32)
+    scores = np.array([1.0 if thing.score is None else thing.score for thing in things], np.float32)
+    found = Instances(labels, classes, scores)
+    return Result(path.name, read_image(path), found, session.class_names, pixel_size(path))
