@@ -20,9 +20,10 @@ from attractor.methods import METHODS
 from attractor.methods.spatial_embeddings import group_plain
 from attractor.model import Model
 from attractor.networks.erfnet import ERFNet
+from attractor.networks.normalised import Normalised, percentile
 from attractor.networks.padding import padded
 from attractor.networks.positions import _evenly
-from attractor.normalisation import SAMPLE, Normalisation, Normalised, percentile
+from attractor.normalisation import SAMPLE, Normalisation
 from attractor.wording import install
 
 RANDOM = np.random.default_rng(0)
