@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.test_runs import QUICK
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from attractor.metrics.average_precision import score_image
 from attractor.metrics.metric import Pair
 from attractor.model import Model
 from attractor.session import Accept, Session, rounds
+from attractor.session.differences import draw_differences, picture_file
 from attractor.session.rounds import held_out, train_round
 
 
@@ -82,11 +84,13 @@ def test_a_better_model_is_kept_and_a_worse_one_is_not(project, monkeypatch):
             return scores_of(qualities.get(getattr(model, "stem", model), qualities["new"]))
 
         monkeypatch.setattr(rounds, "_scores", scores)
+        monkeypatch.setattr(rounds, "LOOKING", 1.0)
         worse = train_round(session, changes=QUICK, device="cpu")
         assert not worse.kept
         assert worse.held_out == first.held_out
         assert worse.gain.value == pytest.approx(worse.after.value - worse.before.value)
         assert "The old model is in use." in str(worse)
+        assert set(worse.shown) <= {"d", *worse.held_out}  # what was learned from shows little
         assert session.project["in_use"] == "models/round-1.safetensors"
         assert (project / "models" / "round-2.safetensors").exists()
         qualities["new"] = 0.93
@@ -96,6 +100,55 @@ def test_a_better_model_is_kept_and_a_worse_one_is_not(project, monkeypatch):
         assert session.project["in_use"] == "models/round-3.safetensors"
     with Session(project) as session:
         assert [own["kept"] for own in session.project["rounds"]] == [True, False, True]
+
+
+def test_pictures_show_where_the_models_differ_most(tmp_path):
+    random = np.random.default_rng(0)
+    labels = np.zeros((40, 60), np.int32)
+    labels[5:15, 5:25], labels[20:35, 30:50] = 1, 2
+    images = [(name, tmp_path / f"{name}.png") for name in ("same", "a bit", "very", "too late")]
+    for _, path in images:
+        write_image(path, random.integers(0, 200, (40, 60, 1)).astype(np.uint8))
+
+    class Finder:
+        def __init__(self, lost):
+            self.lost = lost
+
+        def segment(self, image, name):
+            found = labels * ~np.isin(labels, self.lost.get(name, ()))
+            found[found > 0] = np.unique(found[found > 0], return_inverse=True)[1] + 1
+            n = int(found.max())
+            return Instances(found.astype(np.int32), np.ones(n, np.int32), np.ones(n, np.float32))
+
+    old, new = Finder({}), Finder({"a bit": [1], "very": [1, 2]})
+    folder = tmp_path / "pictures"
+    assert draw_differences(folder, old, new, images[:3]) == ("very", "a bit")
+    before, after = (np.asarray(Image.open(picture_file(folder, "very", which))) for which in ("before", "after"))
+    assert before.shape == after.shape == (40, 60, 3)
+    colourful = [np.ptp(picture.astype(int), axis=2) > 60 for picture in (before, after)]
+    assert colourful[0].sum() > 40  # two outlines
+    assert not colourful[1].any()
+    assert not picture_file(folder, "same", "before").exists()
+    assert draw_differences(folder, old, new, images, seconds=-1) == ()
+
+
+def test_a_model_is_chosen_among_those_that_fit(project):
+    (project / "models").mkdir()
+    (project / "models" / "round-1.safetensors").touch()
+    with Session(project) as session:
+        session.note(rounds=[{"number": 1, "kept": False}, {"number": 2, "kept": True}])
+        assert session.models[0] == "models/round-1.safetensors"  # the file of round 2 is gone
+        assert {"nuclei", "fibroblasts"} <= set(session.models)
+        assert "street" not in session.models  # it knows six classes
+        session.use("fibroblasts")
+        assert (session.model, session.project["model"]) == ("fibroblasts", "fibroblasts")
+        session.use("models/round-1.safetensors")
+        assert (session.model, session.project["model"]) == ("models/round-1.safetensors", "fibroblasts")
+        for name in ("street", "../secret.safetensors", "models/round-2.safetensors"):
+            with pytest.raises(InputError, match=r'There is no model ".*" here; there are models/round-1'):
+                session.use(name)
+    with Session(project) as session:
+        assert session.model == "models/round-1.safetensors"
 
 
 def test_the_command_trains_a_round_and_says_both_scores(project, monkeypatch):

@@ -27,12 +27,15 @@ from attractor.metrics.average_precision import ImageScores, paired_difference, 
 from attractor.metrics.bootstrap import Interval
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
-from attractor.session.session import Session
+from attractor.session.differences import draw_differences, pictures_of_round
+from attractor.session.session import Session, image_files, model_of_round
 from attractor.wording import counted, share
 
 HELD_OUT = 0.2  # share of the reviewed images
 FEWEST = 3  # reviewed images: two to learn from, one of them to validate on, and one that is held out
 MINUTES = 10.0
+LOOKED_AT = 12  # images besides those held out in which both models find objects, to show where they differ
+LOOKING = 0.1  # of the minutes of training, at most, for that
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class Round:
     gain: Interval | None
     learned_from: tuple[str, ...]
     held_out: tuple[str, ...]
+    shown: tuple[str, ...] = ()  # images on which both models differ most, of which there are pictures
 
     def as_json(self) -> dict[str, Any]:
         """The round as plain JSON, without what there is not."""
@@ -123,7 +127,11 @@ def trained(
         after = _scores(new, images, device)
         before = None if in_use is None else _scores(_file(folder, in_use), images, device)
         result = _judged(number, before, after, learned, held)
-        target = made(folder / "models") / f"round-{number}.safetensors"
+        if in_use is not None:
+            result = dataclasses.replace(
+                result, shown=_shown(folder, in_use, new, result, device, 60 * minutes * LOOKING)
+            )
+        target = made(folder / "models") / Path(model_of_round(number)).name
         with atomic(target) as temporary:
             shutil.copyfile(new, temporary)
     return result
@@ -166,6 +174,16 @@ def _file(folder: Path, model: str) -> str | Path:
     """A model of the session's own, or another one by its name or file."""
     own = folder / model
     return own if own.exists() else model
+
+
+def _shown(folder: Path, old: str, new: Path, result: Round, device: str, seconds: float) -> tuple[str, ...]:
+    """Draw where the models differ, on images that neither the training nor, mostly, anybody has seen."""
+    files = image_files(folder / "images")
+    others = sorted(files.keys() - set(result.learned_from) - set(result.held_out))
+    step = max(1, -(-len(others) // LOOKED_AT))
+    images = [(name, files[name]) for name in (*result.held_out, *others[::step]) if name in files]
+    one, other = (Segmenter(Model.load(model), device=device, copies=False) for model in (_file(folder, old), new))
+    return draw_differences(pictures_of_round(folder, result.number), one, other, images, seconds=seconds)
 
 
 def _scores(model: str | Path, images: Dataset, device: str) -> list[ImageScores]:

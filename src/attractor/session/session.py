@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from attractor.datasets.session import (
     write_project,
     write_state,
 )
+from attractor.description import read_description
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, atomic, find_images, made, read_image, read_labels
 from attractor.images.unfinished import hold
@@ -32,6 +34,7 @@ from attractor.instances import Instances
 from attractor.session.canvas import Box, Canvas, Change, Thing
 from attractor.session.journal import Entry, Journal, Record, now, records
 from attractor.session.operations import Operation, as_json
+from attractor.weights import MODELS
 from attractor.wording import counted
 
 LOCK = ".lock"
@@ -89,7 +92,7 @@ class Session:
             for entry in records(self.folder / EDITS):
                 self._history.setdefault(entry.image, []).append(entry)
                 self.revision = entry.revision
-            self._files = _image_files(self.folder / "images")
+            self._files = image_files(self.folder / "images")
             self._recover()
             self._open = opening.pop_all()
 
@@ -225,8 +228,36 @@ class Session:
         """
         values: dict[str, Any] = {"rounds": [*self._project.get("rounds", []), dict(result)]}
         if result["kept"]:
-            values["in_use"] = f"models/round-{result['number']}.safetensors"
+            values["in_use"] = model_of_round(result["number"])
         self.note(**values, **({} if start is None else {"model": start}))
+
+    @property
+    def model(self) -> str:
+        """The model that finds objects now; empty without one."""
+        return str(self._project.get("in_use") or self._project.get("model") or "")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that can be used here: of its rounds, newest first, the one it began with, and the package's."""
+        rounds = [model_of_round(entry["number"]) for entry in reversed(self._project.get("rounds", []))]
+        own = [name for name in rounds if (self.folder / name).is_file()]
+        first = [self._project["model"]] if self._project.get("model") else []
+        others = [name for name in MODELS if n_classes(name) == len(self.class_names)]
+        return tuple(dict.fromkeys([*own, *first, *others]))
+
+    def use(self, model: str) -> None:
+        """Find objects with another model from now on; training starts from it, too, unless a round has made it.
+
+        Args:
+            model: one of `models`.
+
+        Raises:
+            InputError: if it is none of them.
+        """
+        if model not in self.models:
+            raise InputError(f'There is no model "{model[:100]}" here; there are {", ".join(self.models)}.')
+        own = (self.folder / model).is_file()
+        self.note(in_use=model, **({} if own else {"model": model}))
 
     def path(self, name: str) -> Path:
         """The file of an image.
@@ -437,7 +468,18 @@ class Session:
         return f"Session({str(self.folder)!r}, {counted(len(self._files), 'image')}, revision {self.revision})"
 
 
-def _image_files(folder: Path) -> dict[str, Path]:
+def model_of_round(number: int) -> str:
+    """The file of a round's model, in the session's folder."""
+    return f"models/round-{number}.safetensors"
+
+
+@cache
+def n_classes(name: str) -> int:
+    """Number of classes of a model that comes with the package."""
+    return len(read_description(MODELS[name]).class_names)
+
+
+def image_files(folder: Path) -> dict[str, Path]:
     """The files of a folder of images by their stems."""
     files = folder.iterdir() if folder.is_dir() else ()
     return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."}

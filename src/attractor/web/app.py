@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response, UploadFile
@@ -23,6 +23,7 @@ from attractor.images import find_images
 from attractor.images.calibration import pixel_size
 from attractor.instances import areas
 from attractor.session import Session
+from attractor.session.differences import picture_file, pictures_of_round
 from attractor.session.journal import Record
 from attractor.session.operations import from_json
 from attractor.web.export import exported, parts_of
@@ -207,7 +208,8 @@ def _looking(server: Server) -> APIRouter:
             "folder": server.session.folder.name,
             "classes": list(server.session.class_names),
             "model": project.get("model", ""),
-            "in_use": project.get("in_use", "") or project.get("model", ""),
+            "in_use": server.session.model,
+            "models": server.session.models,
             "rounds": project.get("rounds", []),
             "revision": server.session.revision,
             "images": [_state(server.session, name) for name in server.session.images],
@@ -247,6 +249,14 @@ def _looking(server: Server) -> APIRouter:
                 }
                 for label, thing in sorted(canvas.things.items())
             ]
+
+    @routes.get("/api/difference")
+    def difference(number: int, name: Name, which: Literal["before", "after"]) -> FileResponse:
+        shown = {entry["number"]: entry.get("shown", ()) for entry in server.session.project.get("rounds", [])}
+        path = picture_file(pictures_of_round(server.session.folder, number), name, which)
+        if name not in shown.get(number, ()) or not path.is_file():
+            raise InputError(f"Round {number} has no picture of {name[:100]!r}.")
+        return FileResponse(path, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
 
     @routes.get("/api/events")
     async def stream(request: Request) -> StreamingResponse:
@@ -332,9 +342,15 @@ def _working(server: Server) -> APIRouter:
         _begun(server, added)
         return {"images": added}
 
+    @routes.post("/api/model")
+    def use(model: Annotated[str, Body(embed=True, max_length=1000)]) -> dict[str, str]:
+        server.session.use(model)
+        server.events.tell("model", {"model": model})
+        return {"model": model}
+
     @routes.post("/api/jobs")
     def add_job(kind: Annotated[str, Body()], arguments: Annotated[dict[str, Any] | None, Body()] = None) -> Any:
-        return vars(server.jobs.add(kind, {"device": server.device, **_checked(kind, arguments or {})}))
+        return vars(server.jobs.add(kind, {"device": server.device, **_checked(server.session, kind, arguments or {})}))
 
     @routes.get("/api/jobs/{number}")
     def job(number: int) -> Any:
@@ -379,7 +395,7 @@ def _revision(session: Session, name: str) -> int:
     return history[-1].revision if history else 0
 
 
-def _checked(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(session: Session, kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a job that a page may give.
 
     Raises:
@@ -398,21 +414,10 @@ def _checked(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"{str(name)[:50]}: cannot be given to this job like this; it takes {', '.join(allowed)}.")
     given = dict(arguments)
     for name in ("model", "start"):
-        if name in given:
-            _check_model(given[name])
+        if name in given and given[name] not in session.models:
+            raise InputError(f'There is no model "{given[name][:100]}" here; there are {", ".join(session.models)}.')
     if kind == "train":
         given.setdefault("minutes", 10)
         if not 0 < given["minutes"] <= 24 * 60:
             raise InputError(f"minutes is {given['minutes']}; it must be above 0 and at most {24 * 60:,}.")
     return given
-
-
-def _check_model(name: str) -> None:
-    """Only models that come with the package, or of the session: a page names no other files."""
-    from attractor.weights import MODELS
-
-    own = (
-        name.startswith("models/round-") and name.removeprefix("models/round-").removesuffix(".safetensors").isdecimal()
-    )
-    if name not in MODELS and not own:
-        raise InputError(f'There is no model "{name[:50]}" here; there are {", ".join(MODELS)}.')

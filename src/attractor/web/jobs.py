@@ -279,7 +279,7 @@ def _job(row: tuple[Any, ...]) -> Job:
 
 def _model_of(session: Session, wanted: object) -> str:
     """The model to segment with: the one that is named, else the one in use."""
-    chosen = str(wanted or session.project.get("in_use") or session.project.get("model") or "")
+    chosen = str(wanted or session.model)
     if not chosen:
         raise InputError("This session has no model yet: train one on what was reviewed.")
     own = session.folder / chosen
