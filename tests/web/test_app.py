@@ -15,6 +15,7 @@ from PIL import Image
 from tests.web.conftest import LABELS, TOKEN, picture
 
 from attractor.session import Session
+from attractor.session.differences import picture_file, pictures_of_round
 from attractor.web import app as web
 from attractor.web import uploads
 from attractor.web.app import PAGE
@@ -407,3 +408,32 @@ def test_vendored_files_are_those_of_the_manifest():
         named[name] = checksum
     scripts = [path for path in (PAGE / "vendor").iterdir() if path.suffix == ".js"]
     assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in scripts} == named
+
+
+# -------------------------------------------------------------------- models
+
+
+def test_another_model_is_used(client, session):
+    session.note(model="street")
+    content = client.get("/api/session").json()
+    assert content["in_use"] == "street"
+    assert content["models"][0] == "street"  # that it began with; others that come with the package have one class
+    answer = client.post("/api/model", json={"model": "/etc/passwd"})
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith('There is no model "/etc/passwd" here; there are street, fibroblasts')
+    assert client.post("/api/model", json={"model": "nuclei"}).json() == {"model": "nuclei"}
+    assert session.model == "nuclei"
+
+
+@pytest.mark.parametrize("values", [{"number": 2}, {"name": "b"}, {"name": "../a"}, {"name": "../../project"}])
+def test_pictures_of_a_round_that_are_not_there(client, session, values):
+    session.note(rounds=[{"number": 1, "kept": True, "shown": ["a"]}])
+    file = picture_file(pictures_of_round(session.folder, 1), "a", "after")
+    file.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(file)
+    there = {"number": 1, "name": "a", "which": "after"}
+    assert client.get("/api/difference", params=there).headers["content-type"] == "image/webp"
+    answer = client.get("/api/difference", params=there | values)
+    assert answer.status_code == 400
+    assert "has no picture of" in answer.json()["detail"]
+    assert client.get("/api/difference", params=there | {"which": "../after"}).status_code == 422

@@ -8,9 +8,11 @@ from shutil import which
 import numpy as np
 import pytest
 from PIL import Image
-from tests.web.conftest import picture, serving
+from tests.web.conftest import Finder, picture, serving
 
+from attractor.instances import Instances
 from attractor.session import Session
+from attractor.session.differences import draw_differences, pictures_of_round
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 if CHROMIUM is None:
@@ -30,6 +32,13 @@ def browser():
             pytest.skip(f"Chromium does not start here: {str(error).splitlines()[0]}")
         yield chromium
         chromium.close()
+
+
+class Blind:
+    """In place of a model that finds nothing."""
+
+    def segment(self, image, name):
+        return Instances(np.zeros(image.shape[:2], np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
 class Page:
@@ -208,6 +217,52 @@ def test_an_image_is_dropped_in_and_segmented(browser, tmp_path):
         with page.expect_download() as download:
             page.locator("#export").select_option("labels")
         assert download.value.suggested_filename == "labels.zip"
+
+
+def test_all_objects_are_chosen_and_removed_at_once(browser, folder):
+    with serving(folder) as address, opened(browser, address) as one:
+        one.settle()
+        one.expect_objects(3)
+        one.page.keyboard.press("Control+a")
+        expect(one.page.locator("#objects [aria-selected=true]")).to_have_count(3)
+        one.page.keyboard.press("x")
+        one.expect_objects(0)
+        one.page.keyboard.press("Control+z")
+        one.expect_objects(3)
+    with Session(folder) as session:
+        assert [entry.kind for name in session.images for entry in session.history(name)] == ["delete", "undo"]
+
+
+def test_before_and_after_stand_side_by_side_and_a_model_is_chosen(browser, folder):
+    with Session(folder) as session:
+        drawn = draw_differences(pictures_of_round(folder, 1), Finder(), Blind(), [("a", session.path("a"))])
+        (folder / "models" / "round-1.safetensors").touch()
+        score = {"value": 0.5, "low": 0.4, "high": 0.6}
+        one_round = {"number": 1, "kept": True, "before": score, "after": score | {"value": 0.75}, "held_out": ["a"]}
+        session.note(model="street", rounds=[one_round | {"shown": list(drawn)}], in_use="models/round-1.safetensors")
+    with serving(folder) as address, opened(browser, address) as one:
+        page = one.page
+        expect(page.locator("#rounds")).to_contain_text(".500 before, .750 after")
+        expect(page.locator("#model option:checked")).to_have_text("round 1")
+        page.get_by_role("button", name="Compare").click()
+        expect(page.locator("#differences")).to_contain_text("a (held out)")
+        pictures = page.locator("#differences img")
+        expect(pictures).to_have_count(2)
+        before, after = (pictures.nth(k) for k in (0, 1))
+        for shown in (before, after):
+            expect(shown).to_have_js_property("complete", True)
+            assert shown.evaluate("image => image.naturalWidth") == 80
+        left, right = before.bounding_box(), after.bounding_box()
+        assert left["y"] == right["y"]
+        assert left["x"] + left["width"] < right["x"]
+        page.keyboard.press("x")  # no tool works behind the pictures
+        page.keyboard.press("Escape")
+        expect(page.locator("#differences")).not_to_be_visible()
+        one.expect_objects(3)
+        page.locator("#model").select_option("street")
+        expect(page.locator("#said")).to_contain_text("Segment uses street now.")
+    with Session(folder) as session:
+        assert session.model == "street"
 
 
 def test_two_people_see_each_others_work(browser, folder):

@@ -242,7 +242,7 @@ class Session:
         rounds = [model_of_round(entry["number"]) for entry in reversed(self._project.get("rounds", []))]
         own = [name for name in rounds if (self.folder / name).is_file()]
         first = [self._project["model"]] if self._project.get("model") else []
-        others = [name for name in MODELS if n_classes(name) == len(self.class_names)]
+        others = [name for name in MODELS if n_classes(name) <= len(self.class_names)]
         return tuple(dict.fromkeys([*own, *first, *others]))
 
     def use(self, model: str) -> None:

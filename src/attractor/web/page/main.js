@@ -1,6 +1,7 @@
 // The page: images on the left, the image with its objects in the middle, the table of objects and the jobs on the right.
 
 import * as api from "./api.js";
+import { listModels, listRounds, whenChosen } from "./rounds.js";
 import { Tools, TOOLS } from "./tools.js";
 import { View } from "./view.js";
 
@@ -47,6 +48,8 @@ async function load() {
   at("folder").textContent = session.folder;
   at("class").replaceChildren(...session.classes.map((name, k) => made("option", { value: k + 1, textContent: name })));
   for (const job of session.jobs) state.jobs.set(job.number, job);
+  listModels(session);
+  listRounds(session);
   listImages();
   listJobs();
   if (!state.image && state.images.size) open(sortedImages()[0].image);
@@ -144,6 +147,15 @@ function showObjects() {
 function choose(label, add) {
   if (!add) view.chosen.clear();
   if (label) view.chosen.has(label) && add ? view.chosen.delete(label) : view.chosen.add(label);
+  showChosen();
+}
+
+function chooseAll() {
+  for (const { label } of state.objects) view.chosen.add(label);
+  showChosen();
+}
+
+function showChosen() {
   for (const row of at("objects").children) row.setAttribute("aria-selected", view.chosen.has(Number(row.dataset.label)));
   document.querySelector("#objects [aria-selected=true]")?.scrollIntoView({ block: "nearest" });
   view.repaint();
@@ -241,6 +253,7 @@ function again() {  // after the connection was lost: others may have changed an
 }
 
 document.addEventListener("keydown", (event) => {
+  if (at("differences").open) return;
   if (event.target.matches("input:not([type=range]):not([type=checkbox]), select") || event.altKey) return;
   const key = event.key.toLowerCase(), isCommand = event.ctrlKey || event.metaKey;
   const action = isCommand
@@ -248,6 +261,8 @@ document.addEventListener("keydown", (event) => {
     : ACTIONS.find((one) => one.key === key) ?? (event.key === "Delete" ? ACTIONS[0] : undefined);
   if (action) {
     if (state.image && !event.repeat && view.chosen.size >= (action.needs ?? 0)) action.run();
+  } else if (isCommand && key === "a") {
+    chooseAll();
   } else if (isCommand) {
     return;
   } else if (TOOLS.some((tool) => tool.key === key)) {
@@ -351,6 +366,7 @@ at("contrast").oninput = at("brightness").oninput = () => view.look(Number(at("c
 at("class").onchange = () => {
   if (view.chosen.size) edit({ kind: "class", image: state.image, labels: chosen(), class_number: Number(at("class").value) });
 };
+whenChosen(tried, say);
 at("segment").onclick = () => tried(() => api.post("jobs", { kind: "segment", arguments: state.image ? { images: [state.image] } : {} }));
 at("train").onclick = () => tried(() => api.post("jobs", { kind: "train", arguments: { minutes: Number(at("minutes").value) } }));
 at("demo").onclick = () => tried(async () => { await api.post("demo"); await load(); });
@@ -375,6 +391,7 @@ await tried(async () => {
   api.events({
     edit: take,
     job: (job) => { state.jobs.set(job.number, job); listJobs(); if (job.state === "done" && job.kind === "train") load(); },
+    model: load,
     image: async ({ image }) => { await load(); if (image === state.image) { view.changed([0, 0, 1e9, 1e9]); listObjects(); } },
   }, again);
 });
