@@ -6,11 +6,13 @@ from importlib import import_module
 import benchmarks
 import numpy as np
 import pytest
-from benchmarks import end_to_end, films
+from benchmarks import correcting, end_to_end, films
 from benchmarks.harness import picture_of_cells
 
 from attractor.errors import InputError
 from attractor.images import find_images, write_image, write_labels
+from attractor.instances import Instances
+from attractor.session import Session
 
 NAMES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__"]
 
@@ -53,3 +55,56 @@ def test_seg_of_a_film_reads_what_the_command_wrote(tmp_path):
     assert films.seg(tmp_path, tmp_path).tolist() == [1.0]
     with pytest.raises(InputError, match="holds no man_seg"):
         films.seg(tmp_path, tmp_path / "nowhere")
+
+
+TRUTH = np.zeros((60, 80), np.int32)
+TRUTH[5:15, 5:15], TRUTH[5:15, 15:25] = 1, 2  # side by side
+TRUTH[5:15, 40:70], TRUTH[40:55, 10:30] = 3, 4
+
+
+@pytest.mark.parametrize(
+    ("found", "operations"),
+    [
+        (TRUTH, ["accept"]),
+        (np.where(TRUTH == 2, 1, TRUTH), ["split", "accept"]),
+        (np.where(np.indices(TRUTH.shape)[1] > 54, TRUTH * 2, TRUTH), ["merge", "accept"]),
+        (np.where(TRUTH == 4, 0, TRUTH), ["draw", "accept"]),
+        (np.where(np.indices(TRUTH.shape)[0] > 56, 9, TRUTH), ["delete", "accept"]),
+        (np.where(np.indices(TRUTH.shape)[0] > 56, 9, 0), ["delete", *4 * ["draw"], "accept"]),
+    ],
+    ids=["nothing is wrong", "two in one", "one in two", "one is missing", "one too many", "all is wrong"],
+)
+def test_a_simulated_person_does_what_is_needed(tmp_path, found, operations):
+    with _corrected(tmp_path, found, most=None) as session:
+        assert [entry.kind for entry in session.history("a")] == operations
+        labels = session.canvas("a").labels
+        assert session.canvas("a").reviewed.all()
+    both = correcting.Compared.of(TRUTH, labels)
+    assert (both.iou.max(1) > 0.9).all()
+    assert np.count_nonzero(both.of_found) == 4
+
+
+def test_a_simulated_person_stops_early_and_accepts_only_what_was_gone_through(tmp_path):
+    with _corrected(tmp_path, 0 * TRUTH, most=2) as session:
+        assert [entry.kind for entry in session.history("a")] == [*3 * ["draw"], "accept"]
+        reviewed = session.canvas("a").reviewed
+    assert reviewed[0].all()
+    assert not reviewed[40:].any()
+
+
+def _corrected(folder, found, most):
+    write_image(folder / "a.png", (100 * (TRUTH > 0)).astype(np.uint8)[..., None])
+    session = Session.create(folder / "project", [folder / "a.png"])
+    labels = np.unique(found, return_inverse=True)[1].reshape(found.shape).astype(np.int32)
+    n = int(labels.max())
+    session.put("a", Instances(labels, np.ones(n, np.int32), np.ones(n, np.float32)))
+    correcting.Annotator(session, "a", TRUTH).correct(most)
+    return session
+
+
+def test_the_verdict_compares_operations_at_the_same_score():
+    hand = [correcting.Point("by hand", 5, 100, 0.4, 0.1), correcting.Point("by hand", 20, 400, 0.6, 0.2)]
+    loop = [correcting.Point("the loop", n, 6 * n, ap, 0.2) for n, ap in ((5, 0.5), (10, 0.61), (20, 0.7))]
+    assert "reaches 0.610 after 60 operations on 10 images" in correcting.verdict([*hand, *loop])
+    assert "0.15 of the operations" in correcting.verdict([*hand, *loop])
+    assert "does not reach the 0.600 of 20 images" in correcting.verdict([*hand, *loop[:1]])

@@ -1,0 +1,299 @@
+"""Correcting what a model finds, and training on it, against drawing everything by hand: scores against operations.
+
+    python -m benchmarks.correcting --data DATA [--out runs/correcting] [--images 20] [--model nuclei]
+
+DATA holds `train` and `test`. Somebody who knows the truth works in two sessions on the same images of `train`. In one
+they draw every object. In the other a model has found objects, and they mend what is wrong from the top down, until
+they have done as many operations on an image as a third of the drawing would have taken; the part above counts as
+reviewed. Where hardly anything found is right, they begin by deleting all of it at once. After each round the new model
+finds the objects of the images to come. Both train as `attractor train PROJECT` does, in the same number of steps, and
+each model is scored on all of `test`. Such a person flatters: real ones hesitate and err.
+
+What is done is kept in the folder `--out`, and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from attractor.datasets import Dataset, Subset, open_dataset
+from attractor.datasets.label_images import write_label_images
+from attractor.datasets.polygons import rings
+from attractor.errors import InputError
+from attractor.evaluation import evaluate_model
+from attractor.instances import overlap
+from attractor.model import Model
+from attractor.prediction.image import Segmenter
+from attractor.session import Accept, Delete, Draw, Merge, Session, Split
+from attractor.session.operations import Operation
+from attractor.session.rounds import train_round
+from benchmarks.harness import print_machine, print_table
+
+RIGHT = 0.6  # IoU from which an object is left as it is
+WORTH_KEEPING = 1 / 3  # share of right objects among those found, below which all are deleted at once
+INSIDE = 0.5  # share of an object that lies in another one, from which it is a part of it
+BANDS = 10  # parts of an image, from top to bottom, that are mended one after the other
+CROPS = 320  # of an epoch
+BY_HAND, LOOP = "by hand", "the loop"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model on the way: what it took, and its AP by image at IoU .50 and .75."""
+
+    way: str
+    images: int
+    operations: int
+    ap50: float
+    ap75: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The objects of an image and of the truth; index k is label k + 1."""
+
+    shared: np.ndarray  # (true, found), pixels
+    of_truth: np.ndarray  # pixels
+    of_found: np.ndarray
+
+    @classmethod
+    def of(cls, truth: np.ndarray, found: np.ndarray) -> Compared:
+        """Compare two label images."""
+        table = overlap(truth, found)
+        return cls(table[1:, 1:], table.sum(1)[1:], table.sum(0)[1:])
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Of each true object with each found one."""
+        return self.shared / np.maximum(self.of_truth[:, None] + self.of_found - self.shared, 1)
+
+    def parts(self, true: int) -> np.ndarray:
+        """The found objects that lie mostly in a true one."""
+        return np.flatnonzero(self.shared[true] > INSIDE * self.of_found)
+
+    def covered(self, found: int) -> np.ndarray:
+        """The true objects that lie mostly in a found one, the one that has most of it first."""
+        inside = np.flatnonzero(self.shared[:, found] > INSIDE * self.of_truth)
+        return inside[np.argsort(-self.shared[inside, found], kind="stable")]
+
+    def is_right_together(self, true: int, found: np.ndarray) -> bool:
+        """Whether found objects would be right, were they one."""
+        common = self.shared[true, found].sum()
+        return bool(common >= RIGHT * (self.of_truth[true] + self.of_found[found].sum() - common))
+
+
+@dataclass
+class Annotator:
+    """Somebody who knows the truth of an image and mends its labels, one operation at a time."""
+
+    session: Session
+    name: str
+    truth: np.ndarray  # (h, w) int32, 0 is background
+    drawn: set[int] = field(default_factory=set)  # objects of the truth
+    left: set[int] = field(default_factory=set)  # labels that are not touched again
+
+    def correct(self, most: int | None = None) -> None:
+        """Mend band after band until that many operations are done, and accept what was gone through."""
+        height, width = self.truth.shape
+        self._clear()
+        for stop in np.linspace(0, height, BANDS + 1).round().astype(int)[1:].tolist():
+            while any(self._try(operation) for operation in self.wanted(stop)):
+                pass
+            if most is not None and len(self.session.history(self.name)) >= most:
+                break
+        self.session.apply(Accept(self.name, box=(0, 0, stop, width)))
+
+    def _clear(self) -> None:
+        """Delete everything at once, if hardly anything is right."""
+        canvas = self.session.canvas(self.name)
+        if canvas.things:
+            right = (Compared.of(self.truth, canvas.labels).iou.max(0, initial=0) >= RIGHT).sum()
+            if right < WORTH_KEEPING * len(canvas.things):
+                self.session.apply(Delete(self.name, tuple(canvas.things)))
+
+    def wanted(self, stop: int) -> Iterator[Operation]:
+        """What would mend an object that begins above a row, most welcome first."""
+        found = self.session.canvas(self.name).labels
+        both = Compared.of(self.truth, found)
+        wrong = (both.iou.max(0, initial=0) < RIGHT) & begins_above(found, stop, len(both.of_found))
+        missing = (both.iou.max(1, initial=0) < RIGHT) & begins_above(self.truth, stop, len(both.of_truth))
+        wrong[[label - 1 for label in self.left]] = False
+        missing[[label - 1 for label in self.drawn]] = False
+        for j in np.flatnonzero(wrong):
+            if len(inside := both.covered(j)) > 1:
+                yield Split(self.name, int(j) + 1, self._line(int(j) + 1, *(inside[:2] + 1).tolist()))
+        for t in np.flatnonzero(missing):
+            if len(parts := both.parts(t)) > 1 and both.is_right_together(t, parts):
+                yield Merge(self.name, tuple((parts + 1).tolist()))
+        for j in np.flatnonzero(wrong):
+            yield Delete(self.name, (int(j) + 1,))
+        for t in np.flatnonzero(missing):
+            self.drawn.add(int(t) + 1)
+            yield Draw(self.name, outline_of(self.truth == t + 1))
+
+    def _try(self, operation: Operation) -> bool:
+        """Whether an operation could be done."""
+        before = set(self.session.canvas(self.name).things)
+        try:
+            self.session.apply(operation)
+        except InputError:  # a line that does not divide the object, or no pixel left for a new one
+            return False
+        if isinstance(operation, Draw):
+            self.left |= set(self.session.canvas(self.name).things) - before
+        return True
+
+    def _line(self, label: int, one: int, other: int) -> tuple[tuple[float, float], ...]:
+        """Where two true objects meet in a found one, and a little further on both sides."""
+        own = self.session.canvas(self.name).labels == label
+        apart = ndimage.distance_transform_edt(self.truth != one) - ndimage.distance_transform_edt(self.truth != other)
+        seam = np.argwhere(own & (np.abs(apart) <= 1)) + 0.5
+        if len(seam) < 2:
+            return (0.0, 0.0), (0.0, 1.0)
+        middle = seam.mean(0)
+        along = (seam - middle) @ np.linalg.svd(seam - middle, full_matrices=False)[2][0]
+        line = seam[np.argsort(along)][:: max(1, len(seam) // 12)]
+        ends = line[0] - 4 * unit(line[-1] - line[0]), line[-1] + 4 * unit(line[-1] - line[0])
+        return tuple((float(row), float(column)) for row, column in [ends[0], *line, ends[1]])
+
+
+def begins_above(labels: np.ndarray, stop: int, n: int) -> np.ndarray:
+    """Which of the labels 1 to n have a pixel above a row."""
+    return np.bincount(labels[:stop].ravel(), minlength=n + 1)[1:] > 0
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    """The vector at length 1; one of length 0 stays as it is."""
+    return vector / (np.linalg.norm(vector) or 1.0)
+
+
+def outline_of(mask: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """The outline of an object, or of its longest part, as (row, column)."""
+    ring = max((part[0] for part in rings(mask)), key=len)
+    return tuple((float(y), float(x)) for x, y in ring)
+
+
+def main() -> None:
+    """Work in both ways, and print what each model scores after how many operations."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path, help="a folder with train and test")
+    parser.add_argument("--out", type=Path, help="by default a folder in runs, named after the data")
+    parser.add_argument("--model", default="nuclei", help="finds objects at first, and is trained on from")
+    parser.add_argument("--images", default=20, type=int, help="of the training images, evenly spread")
+    parser.add_argument("--rounds", default=3, type=int)
+    parser.add_argument("--steps", default=200, type=int, help="of each training, of eight crops")
+    parser.add_argument("--plot", type=Path, help="a PNG file for the curve")
+    given = parser.parse_args()
+    out = given.out or Path("runs") / f"correcting-{given.data.resolve().name}"
+    print_machine()
+    points = measured(given.data, out, given.model, given.images, given.rounds, given.steps)
+    print_table(
+        f"{given.data.name}, on all test images: {given.images} images in {given.rounds} rounds",
+        [{**dataclasses.asdict(p), "ap50": f"{p.ap50:.3f}", "ap75": f"{p.ap75:.3f}"} for p in points],
+    )
+    print(verdict(points))
+    if given.plot:
+        plot(points, given.plot)
+
+
+def measured(data: Path, out: Path, model: str, n_images: int, rounds: int, steps: int) -> list[Point]:
+    """All points of both ways; those that the folder holds are not made again."""
+    train, test = open_dataset(data / "train"), open_dataset(data / "test")
+    chosen = Subset(train, np.linspace(0, len(train) - 1, n_images).round().astype(int).tolist())
+    if not (out / "images").exists():
+        write_label_images(out / "images", list(chosen))
+    changes = [f"training.epochs={round(steps * 8 / CROPS)}", f"training.crops_per_epoch={CROPS}", "training.minutes=0"]
+    changes += ["training.batch_size=8", "training.crop_size=256"]
+    third = round(sum(len(sample.classes) for sample in chosen) / n_images / 3)
+    points: list[Point] = []
+    for way, most in ((BY_HAND, None), (LOOP, third)):
+        with opened(
+            out / way.replace(" ", "-"), out / "images" / "images", None if way == BY_HAND else model
+        ) as session:
+            for part in np.array_split(np.arange(n_images), rounds):
+                points.append(one_round(session, chosen, part.tolist(), way, most, model, changes, test))
+    return points
+
+
+def opened(folder: Path, images: Path, model: str | None) -> Session:
+    """The session in a folder, made first if it is not there."""
+    if folder.exists():
+        return Session(folder)
+    segmenter = None if model is None else Segmenter(Model.load(model))
+    return Session.create(folder, [images], segmenter, model=model or "")
+
+
+def one_round(
+    session: Session,
+    images: Dataset,
+    part: Sequence[int],
+    way: str,
+    most: int | None,
+    model: str,
+    changes: Sequence[str],
+    test: Dataset,
+) -> Point:
+    """Correct a part of the images, train on all that were corrected so far, and score the new model."""
+    kept = session.folder / f"point-{part[-1] + 1}.json"
+    if kept.exists():
+        return Point(**json.loads(kept.read_text()))
+    segmenter = None
+    if most is not None and session.project.get("in_use"):
+        segmenter = Segmenter(Model.load(session.folder / session.project["in_use"]))
+    for index in part:
+        sample = images[index]
+        if session.history(sample.name):
+            continue
+        if segmenter is not None:
+            session.segment(sample.name, segmenter)
+        Annotator(session, sample.name, sample.labels).correct(most)
+    operations = sum(len(session.history(name)) for name in session.images)
+    done = train_round(session, start=model, changes=changes)
+    new = Segmenter(Model.load(session.folder / "models" / f"round-{done.number}.safetensors"))
+    ap = evaluate_model(new, test).summary.by_image.value
+    point = Point(way, part[-1] + 1, operations, float(ap[0]), float(ap[5]))
+    kept.write_text(json.dumps(dataclasses.asdict(point)))
+    print(point, done, flush=True)
+    return point
+
+
+def verdict(points: Sequence[Point]) -> str:
+    """Whether the loop comes as far as all drawing does, and with what share of the operations."""
+    last = [point for point in points if point.way == BY_HAND][-1]
+    equal = [point for point in points if point.way == LOOP and point.ap50 >= last.ap50]
+    if not equal:
+        return f"The loop does not reach the {last.ap50:.3f} of {last.images} images drawn by hand."
+    first = min(equal, key=lambda point: point.operations)
+    return (
+        f"The loop reaches {first.ap50:.3f} after {first.operations} operations on {first.images} images; "
+        f"{last.images} images drawn by hand reach {last.ap50:.3f} after {last.operations}: "
+        f"{first.operations / last.operations:.2f} of the operations."
+    )
+
+
+def plot(points: Sequence[Point], file: Path) -> None:
+    """Draw the curve of both ways."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for way, colour, marker in ((BY_HAND, "#555555", "s"), (LOOP, "#0072b2", "o")):
+        own = [point for point in points if point.way == way]
+        axes.plot([p.operations for p in own], [p.ap50 for p in own], marker=marker, color=colour, label=way)
+        for p in own:
+            axes.annotate(f"{p.images}", (p.operations, p.ap50), (4, -11), textcoords="offset points", color=colour)
+    axes.set(xlabel="operations (the numbers are images)", ylabel="AP at IoU .50, test images")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
