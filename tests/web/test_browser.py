@@ -1,6 +1,7 @@
 """The page as people use it, in Chromium: what they see, press and type; pixels of the canvas are looked at."""
 
 import re
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
@@ -215,8 +216,14 @@ def test_an_image_is_dropped_in_and_segmented(browser, tmp_path):
         expect(page.locator(".job.done")).to_have_count(1, timeout=60_000)
         expect(page.locator("#count")).not_to_have_text("0 objects")
         with page.expect_download() as download:
-            page.locator("#export").select_option("labels")
+            page.locator("#export").select_option("all labels")
         assert download.value.suggested_filename == "labels.zip"
+        with page.expect_download() as download:
+            page.locator("#export").select_option("one csv")
+        with zipfile.ZipFile(download.value.path()) as archive:
+            assert archive.namelist() == ["dropped_objects.csv"]
+        page.get_by_text("Log").click()
+        expect(page.locator(".job pre")).to_have_text("It has said nothing.")
 
 
 def test_all_objects_are_chosen_and_removed_at_once(browser, folder):

@@ -26,7 +26,7 @@ from attractor.session import Session
 from attractor.session.differences import picture_file, pictures_of_round
 from attractor.session.journal import Record
 from attractor.session.operations import from_json
-from attractor.web.export import exported, parts_of
+from attractor.web.export import exported, forms, parts_of
 from attractor.web.jobs import Jobs
 from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
 from attractor.web.tiles import SIDE, Pictures, label_tile, levels
@@ -210,6 +210,7 @@ def _looking(server: Server) -> APIRouter:
             "model": project.get("model", ""),
             "in_use": server.session.model,
             "models": server.session.models,
+            "forms": forms(server.session.class_names),
             "rounds": project.get("rounds", []),
             "revision": server.session.revision,
             "images": [_state(server.session, name) for name in server.session.images],
@@ -354,7 +355,7 @@ def _working(server: Server) -> APIRouter:
 
     @routes.get("/api/jobs/{number}")
     def job(number: int) -> Any:
-        return {**vars(server.jobs.get(number)), "log": server.jobs.log}
+        return {**vars(server.jobs.get(number)), "log": server.jobs.log(number)}
 
     @routes.delete("/api/jobs/{number}")
     def cancel(number: int) -> Any:

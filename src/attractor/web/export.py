@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO
 
 import numpy as np
@@ -18,6 +19,16 @@ from attractor.prediction.result import FileOutput, Result
 from attractor.session import Session
 
 MOST_IN_MEMORY = 1 << 24  # bytes of a zip; larger ones are written to the disk
+
+
+def forms(class_names: Sequence[str]) -> list[str]:
+    """The names in OUTPUTS of what can be written of a single image with what is installed here."""
+    able = []
+    for form, output in OUTPUTS.items():
+        with suppress(InputError):
+            check_outputs([form], class_names)
+            able += [form] if isinstance(output, FileOutput) else []
+    return able
 
 
 def exported(session: Session, names: list[str], form: str) -> IO[bytes]:

@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed"
 ENDED = (DONE, FAILED, CANCELLED)
 MOST_QUEUED = 1000
 LOG_LINES = 200
+LOGS = 20  # of jobs
 GRACE = 5.0  # seconds that a job has to clear up when it is told to end
 KINDS = ("segment", "train")
 
@@ -70,6 +71,7 @@ class Jobs:
         )
         self._database.execute("UPDATE jobs SET state = ?, progress = 0 WHERE state = ?", (QUEUED, RUNNING))
         self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._logs: OrderedDict[int, deque[str]] = OrderedDict()
         self._process: subprocess.Popen[str] | None = None
         self._running: int | None = None
         self._ending = False
@@ -116,10 +118,9 @@ class Jobs:
         with self._mutex:
             return [_job(row) for row in self._database.execute("SELECT * FROM jobs ORDER BY number")]
 
-    @property
-    def log(self) -> list[str]:
-        """The last lines that the process of the last job wrote."""
-        return list(self._log)
+    def log(self, number: int) -> list[str]:
+        """The last lines that the process of a job wrote, if it is one of the last that this server ran."""
+        return list(self._logs.get(number, ()))
 
     def cancel(self, number: int) -> Job:
         """End a job, or take it out of the queue; one that has ended stays as it is.
@@ -169,7 +170,9 @@ class Jobs:
                 ).fetchone()
                 if row is not None:
                     self._running = int(row[0])
-                    self._log.clear()
+                    self._log = self._logs[self._running] = deque(maxlen=LOG_LINES)
+                    if len(self._logs) > LOGS:
+                        self._logs.popitem(last=False)
                     return self._set(self._running, state=RUNNING, begun=now())
                 self._wake.wait()
         return None

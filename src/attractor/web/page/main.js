@@ -49,10 +49,23 @@ async function load() {
   at("class").replaceChildren(...session.classes.map((name, k) => made("option", { value: k + 1, textContent: name })));
   for (const job of session.jobs) state.jobs.set(job.number, job);
   listModels(session);
+  listForms(session.forms);
   listRounds(session);
   listImages();
   listJobs();
   if (!state.image && state.images.size) open(sortedImages()[0].image);
+}
+
+const FORMS = { labels: "label images", csv: "tables", coco: "COCO", geojson: "GeoJSON, for QuPath", rois: "ImageJ ROIs", overlay: "pictures with outlines", parquet: "Parquet tables" };
+
+function listForms(forms) {
+  const options = (all) => forms.map((form) => {
+    const option = made("option", { value: `${all ? "all" : "one"} ${form}`, textContent: FORMS[form] ?? form });
+    Object.assign(option.dataset, { form, ...(all && { all }) });
+    return option;
+  });
+  at("export").replaceChildren(made("option", { value: "", textContent: "as …" }),
+    made("optgroup", { label: "all images" }, ...options("all")), made("optgroup", { label: "this image" }, ...options("")));
 }
 
 function sortedImages() {
@@ -302,8 +315,23 @@ function listJobs() {
     }
     if (job.curves.loss?.length > 1) parts.push(curve(job.curves));
     if (job.words) parts.push(made("div", { className: "words", textContent: job.words }));
+    if (job.state !== "queued") parts.push(logOf(job));
     return made("div", { className: `job ${job.state}` }, ...parts);
   }));
+}
+
+const logs = new Map();  // of jobs whose log is open: number to lines
+
+function logOf({ number }) {
+  const lines = made("pre", { textContent: logs.get(number) ?? "", tabIndex: 0 });
+  const log = made("details", { open: logs.has(number) }, made("summary", { textContent: "Log" }), lines);
+  log.ontoggle = async () => {
+    if (!log.open) return logs.delete(number);
+    const job = await tried(() => api.get(`jobs/${number}`));
+    logs.set(number, job?.log.join("\n") || "It has said nothing.");
+    lines.textContent = logs.get(number);
+  };
+  return log;
 }
 
 function curve({ loss, validation }) {
@@ -371,8 +399,9 @@ at("segment").onclick = () => tried(() => api.post("jobs", { kind: "segment", ar
 at("train").onclick = () => tried(() => api.post("jobs", { kind: "train", arguments: { minutes: Number(at("minutes").value) } }));
 at("demo").onclick = () => tried(async () => { await api.post("demo"); await load(); });
 at("export").onchange = () => {
-  if (at("export").value) location.assign(api.address("export", { form: at("export").value }));
-  at("export").value = "";
+  const { form, all } = at("export").selectedOptions[0].dataset;
+  if (form) location.assign(api.address("export", { form, name: all ? "" : state.image }));
+  at("export").selectedIndex = 0;
 };
 at("who").value = localStorage.getItem("who") ?? "";
 at("who").onchange = () => localStorage.setItem("who", at("who").value.trim());
