@@ -22,7 +22,8 @@ from attractor.model import Model
 from attractor.networks.erfnet import ERFNet
 from attractor.networks.padding import padded
 from attractor.networks.positions import _evenly
-from attractor.normalisation import SAMPLE, Normalisation, Normalised, percentile
+from attractor.normalisation import SAMPLE, Normalisation
+from attractor.normalisation.tensors import Normalised, percentile
 from attractor.wording import install
 
 RANDOM = np.random.default_rng(0)

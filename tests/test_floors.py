@@ -35,9 +35,11 @@ def test_a_wrong_number_type_is_caught():
         "attractor.measurements",
         "attractor.overlays",
         "attractor.plots",
+        "attractor.session",
+        "attractor.web.app",
     ],
 )
-def test_scoring_needs_no_torch(module):
+def test_scoring_and_serving_need_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -37,7 +37,7 @@ from attractor.images import atomic
 from attractor.methods.contract import LearnsNumbers, with_network
 from attractor.model import Model
 from attractor.networks import Network
-from attractor.normalisation import Normalised, number
+from attractor.normalisation.tensors import Normalised, number
 from attractor.wording import install
 
 KEY = "attractor"  # under which a file holds the model's description

@@ -27,7 +27,8 @@ from attractor.images import as_channels, as_image
 from attractor.instances import Instances
 from attractor.methods.contract import Gathers, KnowsWhenFull, Method, Ordered, Proposes, Turns, with_network
 from attractor.model import Model
-from attractor.normalisation import Normalisation, Normalised
+from attractor.normalisation import Normalisation
+from attractor.normalisation.tensors import Normalised
 from attractor.prediction.crew import Crew
 from attractor.prediction.engines import Graphed, check_engine, dtype_of, engine_of
 from attractor.prediction.memory import chosen_tile, most_pixels, smaller_tile
