@@ -1,5 +1,6 @@
 """A session with three images, a model that finds objects in them, and a server that answers."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from attractor.instances import Instances
 from attractor.session import Session
 from attractor.web.app import create_app
 
+EFFORT = float(os.environ.get("ATTRACTOR_FAULTS", "1"))  # 17 kills the server at 51 moments
 TOKEN = "a token that is long enough to be one"
 LABELS = np.zeros((60, 80), np.int32)
 LABELS[5:17, 5:20], LABELS[25:45, 10:30], LABELS[20:50, 45:70] = 1, 2, 3

@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import re
 import threading
 import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -178,7 +180,46 @@ def test_what_is_no_image_is_refused(client, folder, name, content, words):
 def test_an_image_with_too_many_pixels_is_refused(client, monkeypatch):
     monkeypatch.setattr(uploads, "MOST_PIXELS", 100)
     answer = client.post("/api/images", files={"file": ("a.png", png(picture(1)[..., 0]))})
-    assert "has 60 x 80 pixels; this server takes 100 at most" in answer.json()["detail"]
+    assert "claims 60 x 80 pixels, more than one image can have here (100)" in answer.json()["detail"]
+
+
+def test_uploads_of_one_name_at_once_are_all_kept(client, folder):
+    content = png(picture(1)[..., 0])
+
+    def upload(_):
+        return client.post("/api/images", files={"file": ("same.png", content)}).json()["image"]
+
+    with ThreadPoolExecutor(4) as threads:
+        names = set(threads.map(upload, range(4)))
+    assert names == {"same", "same 2", "same 3", "same 4"}
+    assert {path.stem for path in (folder / "images").iterdir()} == {"a", "b", "c d", *names}
+
+
+def test_an_image_that_takes_too_long_is_refused_and_the_next_is_not(client, monkeypatch):
+    file = {"file": ("a.png", png(picture(1)[..., 0]))}
+    with monkeypatch.context() as changed:
+        changed.setattr(uploads, "DECODING_SECONDS", 0.0)
+        assert client.post("/api/images", files=file).json()["detail"] == "a.png: It took longer than 0 seconds."
+    assert client.post("/api/images", files=file).status_code == 200
+
+
+def test_an_image_for_which_memory_does_not_suffice_is_refused(client, monkeypatch):
+    file = {"file": ("a.png", png(np.zeros((9000, 9000), np.uint8)))}
+    monkeypatch.setattr(uploads, "DECODING_BYTES", 300 << 20)
+    words = client.post("/api/images", files=file).json()["detail"]
+    assert re.search("too large|memory", words)
+
+
+def test_entities_in_the_description_of_an_image_do_not_grow(client):
+    """OME-XML is read by tifffile; a thousand million laughs end in a refusal or a reading, and soon."""
+    lines = [f'<!ENTITY l{k} "{f"&l{k - 1};" * 10}">' for k in range(1, 10)]
+    text = f"<?xml version='1.0'?><!DOCTYPE OME [<!ENTITY l0 \"ha\">{''.join(lines)}]><OME><Image ID='&l9;'/></OME>"
+    file = io.BytesIO()
+    tifffile.imwrite(file, picture(1)[..., 0], description=text, metadata=None)
+    begun = time.monotonic()
+    assert client.post("/api/images", files={"file": ("a.tif", file.getvalue())}).status_code in (200, 400)
+    assert time.monotonic() - begun < 20
+    assert client.get("/api/health").status_code == 200
 
 
 def test_export(client):
@@ -213,6 +254,25 @@ def test_segmenting_is_a_job(client):
     assert done["state"] == "done", done
     assert 2 in [one["label"] for one in client.get("/api/objects", params={"name": "a"}).json()]  # it was accepted
     assert client.get("/api/session").json()["jobs"][0]["progress"] == 1
+
+
+def test_images_that_are_uploaded_while_a_job_runs_share_the_next_one(session, monkeypatch):
+    from attractor.web import jobs
+
+    monkeypatch.setattr(jobs, "MOST_TOGETHER", 3)
+    monkeypatch.setattr(jobs.Jobs, "_work", lambda self: None)
+    queue = jobs.Jobs(session, lambda kind, content: None)
+    queue.add("segment", {"device": "cpu"})  # of all images: it does not grow
+    for name in "abcd":
+        queue.add_images([name], {"device": "cpu"})
+    queue.add_images(["e"], {"device": "cuda"})
+    assert [job.arguments for job in queue.all()] == [
+        {"device": "cpu"},
+        {"device": "cpu", "images": ["a", "b", "c"]},
+        {"device": "cpu", "images": ["d"]},
+        {"device": "cuda", "images": ["e"]},
+    ]
+    queue.close()
 
 
 def test_a_training_with_too_little_fails_with_a_sentence(client):

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from PIL import Image
@@ -20,6 +21,8 @@ FREE = (
 BYTES_PER_BYTE = (
     5_000  # that each byte of a file beyond the first million may ask for; deflate can make a thousand of one
 )
+
+_most_pixels = ContextVar("_most_pixels", default=MOST_PIXELS)
 
 # What the decoders were seen to throw on damaged files (tifffile TypeErrors, too); imagecodecs' own are RuntimeErrors.
 DECODER_ERRORS = (
@@ -58,6 +61,16 @@ def not_an_image(path: Path) -> InputError:
     return InputError(f"{path}: is not an image that can be read here; give PNG, TIFF, JPEG, WebP, BMP, GIF or PPM.")
 
 
+@contextmanager
+def at_most(pixels: int) -> Iterator[None]:
+    """Refuse images of more pixels within the block, by their headers."""
+    token = _most_pixels.set(pixels)
+    try:
+        yield
+    finally:
+        _most_pixels.reset(token)
+
+
 def refuse_too_large(path: Path, height: int, width: int, bytes_per_pixel: int) -> None:
     """Refuse, before anything is decoded, a size that no honest file with so few bytes can have.
 
@@ -68,13 +81,15 @@ def refuse_too_large(path: Path, height: int, width: int, bytes_per_pixel: int) 
         bytes_per_pixel: that reading takes, including temporary copies.
 
     Raises:
-        InputError: if the pixels are more than can be numbered, or would take more memory than the file can account
-            for: 10,000 x 10,000 pixels are allowed to any file, and 5,000 bytes more for each byte above a million.
+        InputError: if the pixels are more than can be numbered, or than `at_most` allows, or would take more memory
+            than the file can account for: 10,000 x 10,000 pixels are allowed to any file, and 5,000 bytes more for each
+            byte above a million.
     """
-    n_pixels, size = height * width, path.stat().st_size
-    if n_pixels > MOST_PIXELS:
+    n_pixels, most, size = height * width, _most_pixels.get(), path.stat().st_size
+    if n_pixels > most:
         raise InputError(
-            f"{path}: claims {height:,} x {width:,} pixels, more than one image can have here; cut it into parts."
+            f"{path}: claims {height:,} x {width:,} pixels, more than one image can have here ({most:,}); cut it into "
+            "parts."
         )
     if n_pixels * bytes_per_pixel > FREE + BYTES_PER_BYTE * max(0, size - 1_000_000):
         raise InputError(

@@ -30,7 +30,7 @@ from attractor.web.export import exported, forms, parts_of
 from attractor.web.jobs import Jobs
 from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
 from attractor.web.tiles import SIDE, Pictures, label_tile, levels
-from attractor.web.uploads import added
+from attractor.web.uploads import Looks, Uploads
 
 PAGE = Path(__file__).parent / "page"
 LARGEST_BODY = 2 << 30  # bytes of an upload
@@ -102,6 +102,7 @@ class Server:
     jobs: Jobs
     guard: Guard
     device: str
+    uploads: Uploads
     pictures: Pictures = field(default_factory=Pictures)
     looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKING))
 
@@ -139,7 +140,9 @@ def create_app(
         segments: whether to begin by finding the objects of all images.
     """
     events = Events()
-    server = Server(session, events, Jobs(session, events.tell), Guard(token, port), device)
+    looks = Looks()
+    jobs, uploads = Jobs(session, events.tell), Uploads(session, looks)
+    server = Server(session, events, jobs, Guard(token, port), device, uploads)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -148,6 +151,7 @@ def create_app(
             server.jobs.add("segment", {"device": device})
         yield
         await asyncio.to_thread(server.jobs.close)
+        await asyncio.to_thread(looks.close)
 
     app = FastAPI(
         lifespan=life, docs_url=None, redoc_url=None, openapi_url=None, max_body_size=LARGEST_BODY, title="attractor"
@@ -330,7 +334,7 @@ def _working(server: Server) -> APIRouter:
     @routes.post("/api/images")
     async def upload(file: UploadFile) -> dict[str, Any]:
         async with server.looking:
-            name = await asyncio.to_thread(added, server.session, file)
+            name = await asyncio.to_thread(server.uploads.add, file)
         await asyncio.to_thread(_begun, server, [name])
         return {"image": name}
 
@@ -339,7 +343,7 @@ def _working(server: Server) -> APIRouter:
         from attractor.demo import FOLDER
 
         paths = [path for path in find_images([FOLDER / "images"]).images if path.stem not in server.session.images]
-        added = [server.session.copy(path) for path in paths]
+        added = [server.session.add(path) for path in paths]
         _begun(server, added)
         return {"images": added}
 
@@ -374,11 +378,10 @@ def _working(server: Server) -> APIRouter:
 def _begun(server: Server, names: list[str]) -> None:
     """Show images that were added, and find their objects, if the session has a model."""
     for name in names:
-        server.session.segment(name, None)
         server.events.tell("image", {"image": name})
     project = server.session.project
     if names and (project.get("in_use") or project.get("model")):
-        server.jobs.add("segment", {"images": names, "device": server.device})
+        server.jobs.add_images(names, {"device": server.device})
 
 
 def _state(session: Session, name: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ QUEUE = "jobs.sqlite"
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 ENDED = (DONE, FAILED, CANCELLED)
 MOST_QUEUED = 1000
+MOST_TOGETHER = 100  # images of uploads in one job
 LOG_LINES = 200
 LOGS = 20  # of jobs
 GRACE = 5.0  # seconds that a job has to clear up when it is told to end
@@ -100,6 +101,25 @@ class Jobs:
             self._wake.notify_all()
         self._tell(job)
         return job
+
+    def add_images(self, names: list[str], arguments: dict[str, Any]) -> Job:
+        """Have images segmented: by the last job of the queue if it does so for others, else by a new one.
+
+        Loading a model takes longer than most images, and uploads come one by one.
+
+        Raises:
+            InputError: if the queue is full.
+        """
+        with self._mutex:
+            row = self._database.execute(
+                "SELECT * FROM jobs WHERE state = ? ORDER BY number DESC LIMIT 1", (QUEUED,)
+            ).fetchone()
+            last = None if row is None else _job(row)
+            before = [] if last is None else last.arguments.get("images", [])
+            alike = last is not None and last.kind == "segment" and last.arguments == {**arguments, "images": before}
+            if last is None or not alike or not before or len(before) + len(names) > MOST_TOGETHER:
+                return self.add("segment", {**arguments, "images": names})
+            return self._set(last.number, arguments=json.dumps({**arguments, "images": [*before, *names]}))
 
     def get(self, number: int) -> Job:
         """One job.

@@ -2,67 +2,120 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import shutil
+import threading
 from pathlib import Path
 
+import numpy as np
 from fastapi import UploadFile
 
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, temporary_folder
+from attractor.instances import Instances
 from attractor.session import Session
+from attractor.web.process import Worker
 
 MOST_PIXELS = 1 << 28  # of an uploaded image
 DECODING_BYTES = 8 << 30  # of memory for looking at one
 DECODING_SECONDS = 60.0
 
 
-def added(session: Session, file: UploadFile) -> str:
-    """Add an uploaded file, once a process of its own has found that it is an image; gives the image's name."""
-    given = Path((file.filename or "image").replace("\\", "/")).name
-    stem = "".join(c if c.isalnum() or c in "-_. " else "_" for c in Path(given).stem).strip(" .")[:100] or "image"
+class Looks:
+    """Opens images in processes in which neither a bomb nor a crash does harm; each opens many, one after another."""
+
+    def __init__(self) -> None:
+        """Begin without a process; one is started when all others are at work."""
+        self._idle: list[Worker] = []
+        self._mutex = threading.Lock()
+
+    def __call__(self, path: Path, given: str) -> tuple[int, int]:
+        """Open an image, within bounds on memory and time; gives its rows and columns.
+
+        Args:
+            path: of the file.
+            given: its name, for the message.
+
+        Raises:
+            InputError: if it cannot be opened there.
+        """
+        with self._mutex:
+            worker = self._idle.pop() if self._idle else Worker()
+        request = {"kind": "look", "path": str(path), "bytes": DECODING_BYTES, "pixels": MOST_PIXELS}
+        said = worker.ask(request, DECODING_SECONDS)
+        if worker.is_well:
+            with self._mutex:
+                self._idle.append(worker)
+        else:
+            worker.end()
+        if "error" in said:
+            raise InputError(f"{given[:100]}: {str(said['error']).replace(str(path), 'the file')}")
+        return said["height"], said["width"]
+
+    def close(self) -> None:
+        """End the processes."""
+        with self._mutex:
+            for worker in self._idle:
+                worker.end()
+            self._idle.clear()
+
+
+class Uploads:
+    """Takes images into a session."""
+
+    def __init__(self, session: Session, looks: Looks) -> None:
+        """Take them once they were looked at."""
+        self._session, self._looks = session, looks
+        self._naming = threading.Lock()  # two of one name must not find it free at once
+
+    def add(self, file: UploadFile) -> str:
+        """Add a file that was sent; gives the image's name.
+
+        Raises:
+            InputError: if it is no image, or cannot be kept.
+        """
+        given = given_name(file)
+        with temporary_folder(self._session.folder) as work:
+            path = saved(file, work)
+            height, width = self._looks(path, given)
+            with self._naming:
+                free = path.with_stem(self._free(safe_stem(given)))
+                shutil.move(path, free)
+                name = self._session.copy(free)
+        empty = np.zeros((height, width), np.int32)
+        self._session.put(name, Instances(empty, np.zeros(0, np.int32), np.zeros(0, np.float32)))
+        return name
+
+    def _free(self, stem: str) -> str:
+        """The name, or one with a number, that no image of the session has."""
+        taken, free, number = set(self._session.images), stem, 2
+        while free in taken:
+            free, number = f"{stem} {number}", number + 1
+        return free
+
+
+def given_name(file: UploadFile) -> str:
+    """The name of a file as it was on the sender's machine, without folders."""
+    return Path((file.filename or "image").replace("\\", "/")).name
+
+
+def safe_stem(given: str) -> str:
+    """A name that a file can have on any machine."""
+    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in Path(given).stem).strip(" .")[:100] or "image"
+
+
+def saved(file: UploadFile, folder: Path) -> Path:
+    """The file in a folder, under a name of our own.
+
+    Raises:
+        InputError: if its name is not that of an image.
+    """
+    given = given_name(file)
     suffix = Path(given).suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(
             f"{given[:100]}: is no image that can be read here; images end in {', '.join(IMAGE_SUFFIXES)}."
         )
-    with temporary_folder(session.folder) as work:
-        path = work / f"{_free(stem, session)}{suffix}"
-        with path.open("wb") as target:
-            while part := file.file.read(1 << 20):
-                target.write(part)
-        look_at(path, given)
-        return session.copy(path)
-
-
-def _free(stem: str, session: Session) -> str:
-    """The name, or one with a number, that no image of the session has."""
-    taken, free, number = set(session.images), stem, 2
-    while free in taken:
-        free, number = f"{stem} {number}", number + 1
-    return free
-
-
-def look_at(path: Path, given: str) -> None:
-    """Open an image in a process of its own, with bounds on memory and time.
-
-    Raises:
-        InputError: if it cannot be opened there.
-    """
-    request = {"kind": "look", "path": str(path), "bytes": DECODING_BYTES, "pixels": MOST_PIXELS}
-    command = [sys.executable, "-m", "attractor.web.worker"]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        try:
-            assert process.stdout is not None
-            process.wait(DECODING_SECONDS)
-            line = process.stdout.readline()
-        except subprocess.TimeoutExpired:
-            process.kill()
-            line = '{"error": "It took too long to open."}'
-    said = json.loads(line or '{"error": "It cannot be opened."}')
-    if "error" in said:
-        raise InputError(f"{given[:100]}: {str(said['error']).replace(str(path), 'the file')}")
+    path = folder / f"sent{suffix}"
+    with path.open("wb") as target:
+        shutil.copyfileobj(file.file, target, 1 << 20)
+    return path

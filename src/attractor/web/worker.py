@@ -1,6 +1,6 @@
-"""A process for one job: it reads the job from stdin as a line of JSON, and says how far it is in lines on stdout.
+"""A process for jobs: it reads one from stdin as a line of JSON, and says how far it is in lines on stdout.
 
-It ends as soon as stdin does, so that no job outlives its server.
+After some kinds of job it waits for the next line. It ends as soon as stdin does, so that no job outlives its server.
 """
 
 from __future__ import annotations
@@ -15,55 +15,66 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from attractor.errors import InputError
 
 LOOKS = 2.0  # seconds between two looks at the logs of a training
+NICE = 5  # by which these processes stand back behind the server, which has to answer at once
+STAYS = ("look",)  # kinds of job after which the process waits for another one
 
 
 def main() -> int:
-    """Do the job of the first line; 1 if it cannot be done, which the last line then says."""
+    """Do the job of the first line, and, if it is of a kind that stays, those of later lines.
+
+    Gives 1 if a job that does not stay cannot be done, which the last line then says.
+    """
     say, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server, which ends its jobs
-    job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    if sys.platform != "win32":
+        os.nice(NICE)
+    lines: Queue[str] = Queue()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
 
     def answer(**content: object) -> None:
         say.write(json.dumps(content) + "\n")
         say.flush()
 
-    try:
-        {"segment": _segment, "train": _train, "look": _look}[job["kind"]](job, answer)
-    except InputError as error:
-        answer(error=str(error))
-        return 1
-    return 0
+    while True:
+        job = json.loads(lines.get())
+        code = 0
+        try:
+            {"segment": _segment, "train": _train, "look": _look}[job["kind"]](job, answer)
+        except InputError as error:
+            answer(error=str(error))
+            code = 1
+        if job["kind"] not in STAYS:
+            return code
 
 
-def _end_with_stdin() -> None:
-    sys.stdin.read()
+def _listen(lines: Queue[str]) -> None:
+    for line in sys.stdin:
+        lines.put(line)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _look(job: Mapping[str, Any], answer: Any) -> None:
     """Whether a file is an image: it is decoded here, where neither a bomb nor a crash does harm."""
     from attractor.images import read_image
+    from attractor.images.damage import at_most
 
     if sys.platform != "win32":
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (job["bytes"], job["bytes"]))
     try:
-        image = read_image(job["path"])
+        with at_most(job["pixels"]):
+            image = read_image(job["path"])
     except MemoryError as error:
         raise InputError("The image is too large to be opened here.") from error
-    if image.shape[0] * image.shape[1] > job["pixels"]:
-        raise InputError(
-            f"The image has {image.shape[0]} x {image.shape[1]} pixels; this server takes {job['pixels']:,} at most."
-        )
     answer(height=image.shape[0], width=image.shape[1], channels=image.shape[2])
 
 
