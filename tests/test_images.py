@@ -853,6 +853,16 @@ def test_what_cannot_be_found_is_named(tmp_path):
         find_images([tmp_path])
 
 
+def test_a_data_set_or_session_stands_for_its_images(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match="images: holds no image"):
+        find_images([tmp_path])
+    write_image(tmp_path / "images" / "a.png", np.zeros((4, 4, 1), np.uint8))
+    assert find_images([tmp_path]).images == (tmp_path / "images" / "a.png",)
+    write_image(tmp_path / "own.png", np.zeros((4, 4, 1), np.uint8))
+    assert find_images([tmp_path]).images == (tmp_path / "own.png",)
+
+
 def test_a_folder_that_cannot_be_listed_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="gone: cannot be read: No such file"):
         images_in(tmp_path / "gone")

@@ -59,6 +59,8 @@ class Found:
 def find_images(paths: Iterable[str | Path], *, written: tuple[str, ...] = OUTPUT_ENDINGS) -> Found:
     """Files as given, and the images directly in given folders, sorted by name, without what `segment` wrote there.
 
+    Of a folder that has none but a folder `images`, as data sets and sessions of corrections have, those are taken.
+
     Args:
         paths: files and folders.
         written: endings of the names of what was written.
@@ -70,7 +72,7 @@ def find_images(paths: Iterable[str | Path], *, written: tuple[str, ...] = OUTPU
     problems: dict[Path, str] = {}
     for path in map(Path, paths):
         try:
-            files = images_in(path, written) if path.is_dir() else [existing(path)]
+            files = _images_of(path, written) if path.is_dir() else [existing(path)]
         except InputError as error:
             if not path.is_dir():
                 raise
@@ -81,6 +83,16 @@ def find_images(paths: Iterable[str | Path], *, written: tuple[str, ...] = OUTPU
         raise InputError("\n".join(problems.values()))
     _refuse_shared_stems(images.values())
     return Found(tuple(images.values()), problems)
+
+
+def _images_of(folder: Path, written: tuple[str, ...]) -> list[Path]:
+    """The images of a folder, or of its folder `images`."""
+    try:
+        return images_in(folder, written)
+    except InputError:
+        if not (folder / "images").is_dir():
+            raise
+        return images_in(folder / "images", written)
 
 
 def _refuse_shared_stems(files: Iterable[Path]) -> None:
