@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -25,8 +26,10 @@ from attractor.instances import areas
 from attractor.session import Session
 from attractor.session.journal import Record
 from attractor.session.operations import from_json
+from attractor.web.answers import Answers, Wanted, unless_gone
 from attractor.web.export import exported, parts_of
 from attractor.web.jobs import Jobs
+from attractor.web.line import Line
 from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
 from attractor.web.tiles import SIDE, Pictures, label_tile, levels
 from attractor.web.uploads import Looks, Uploads
@@ -34,7 +37,6 @@ from attractor.web.uploads import Looks, Uploads
 PAGE = Path(__file__).parent / "page"
 LARGEST_BODY = 2 << 30  # bytes of an upload
 LARGEST_REQUEST = 1 << 23  # bytes of everything else
-LOOKING = 2  # uploads that are looked at at once
 KINDS = {
     ".html": "text/html",
     ".css": "text/css",
@@ -101,9 +103,10 @@ class Server:
     jobs: Jobs
     guard: Guard
     device: str
+    looks: Looks
     uploads: Uploads
+    answers: Answers
     pictures: Pictures = field(default_factory=Pictures)
-    looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKING))
 
     def answered(self, entry: Record) -> dict[str, Any]:
         """The answer to an operation, which all pages are told, too."""
@@ -139,9 +142,10 @@ def create_app(
         segments: whether to begin by finding the objects of all images.
     """
     events = Events()
-    looks = Looks()
-    jobs, uploads = Jobs(session, events.tell), Uploads(session, looks)
-    server = Server(session, events, jobs, Guard(token, port), device, uploads)
+    looks, line = Looks(), Line()
+    answers = Answers(session, looks, line, device)
+    jobs = Jobs(session, events.tell, line, answers.make_room)
+    server = Server(session, events, jobs, Guard(token, port), device, looks, Uploads(session, looks), answers)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -149,17 +153,18 @@ def create_app(
         if segments:
             server.jobs.add("segment", {"device": device})
         yield
-        await asyncio.to_thread(server.jobs.close)
-        await asyncio.to_thread(looks.close)
+        for end in (answers.end, jobs.close, looks.close):
+            await asyncio.to_thread(end)
 
     app = FastAPI(
         lifespan=life, docs_url=None, redoc_url=None, openapi_url=None, max_body_size=LARGEST_BODY, title="attractor"
     )
     app.state.events = events
-    app.add_middleware(Door, guard=server.guard, largest=LARGEST_REQUEST, uploads="/api/images")
+    app.add_middleware(Door, guard=server.guard, largest=LARGEST_REQUEST, uploads=("/api/images", "/api/segment"))
     app.add_middleware(SafeHeaders)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS, *hosts], www_redirect=False)
     app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(RequestValidationError, _misunderstood)
     app.include_router(_open_routes(server.guard))
     for routes in (_looking, _tiling, _correcting, _working):
         app.include_router(routes(server), dependencies=[Depends(server.guard.allowed)])
@@ -168,6 +173,13 @@ def create_app(
 
 async def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": str(error)}, 400)
+
+
+async def _misunderstood(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "The request"
+    return JSONResponse({"detail": f"{where[:100]}: {first['msg']}."}, 400)
 
 
 def _open_routes(guard: Guard) -> APIRouter:
@@ -322,10 +334,23 @@ def _working(server: Server) -> APIRouter:
 
     @routes.post("/api/images")
     async def upload(file: UploadFile) -> dict[str, Any]:
-        async with server.looking:
+        async with server.looks.free:
             name = await asyncio.to_thread(server.uploads.add, file)
         await asyncio.to_thread(_begun, server, [name])
         return {"image": name}
+
+    @routes.post("/api/segment")
+    async def segment(
+        request: Request,
+        file: UploadFile,
+        form: Annotated[str, Query(max_length=30)] = "labels",
+        model: Name = "",
+        tta: bool = False,
+        object_size: float | None = None,
+    ) -> Response:
+        if model:
+            _check_model(model)
+        return await unless_gone(request, server.answers(file, Wanted(form, model, tta, object_size)))
 
     @routes.post("/api/demo")
     def demo() -> dict[str, Any]:

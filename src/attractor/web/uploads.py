@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 from pathlib import Path
@@ -18,6 +19,7 @@ from attractor.web.process import Worker
 MOST_PIXELS = 1 << 28  # of an uploaded image
 DECODING_BYTES = 8 << 30  # of memory for looking at one
 DECODING_SECONDS = 60.0
+LOOKING = 2  # files that are looked at at once
 
 
 class Looks:
@@ -25,6 +27,8 @@ class Looks:
 
     def __init__(self) -> None:
         """Begin without a process; one is started when all others are at work."""
+        self.free = asyncio.Semaphore(LOOKING)  # for those who come from the loop
+        self._all: set[Worker] = set()
         self._idle: list[Worker] = []
         self._mutex = threading.Lock()
 
@@ -40,22 +44,23 @@ class Looks:
         """
         with self._mutex:
             worker = self._idle.pop() if self._idle else Worker()
+            self._all.add(worker)
         request = {"kind": "look", "path": str(path), "bytes": DECODING_BYTES, "pixels": MOST_PIXELS}
         said = worker.ask(request, DECODING_SECONDS)
-        if worker.is_well:
-            with self._mutex:
-                self._idle.append(worker)
-        else:
+        with self._mutex:
+            self._idle.append(worker) if worker.is_well else self._all.discard(worker)
+        if not worker.is_well:
             worker.end()
         if "error" in said:
-            raise InputError(f"{given[:100]}: {str(said['error']).replace(str(path), 'the file')}")
+            raise InputError(told(str(said["error"]), path, given))
         return said["height"], said["width"]
 
     def close(self) -> None:
         """End the processes."""
         with self._mutex:
-            for worker in self._idle:
+            for worker in self._all:
                 worker.end()
+            self._all.clear()
             self._idle.clear()
 
 
@@ -96,6 +101,11 @@ class Uploads:
 def given_name(file: UploadFile) -> str:
     """The name of a file as it was on the sender's machine, without folders."""
     return Path((file.filename or "image").replace("\\", "/")).name
+
+
+def told(words: str, path: Path, given: str) -> str:
+    """What a process says of a file, as its sender knows it."""
+    return f"{given[:100]}: {words.removeprefix(f'{path}: ').replace(str(path), given[:100])}"
 
 
 def safe_stem(given: str) -> str:
