@@ -130,6 +130,7 @@ def create_app(
     hosts: tuple[str, ...] = (),
     device: str = "auto",
     segments: bool = False,
+    quota: int | None = None,
 ) -> FastAPI:
     """The application for a session.
 
@@ -140,12 +141,13 @@ def create_app(
         hosts: names by which it may be called, besides this machine's own.
         device: for segmentation and training.
         segments: whether to begin by finding the objects of all images.
+        quota: bytes that images may take, with those that were removed; None for no limit.
     """
     events = Events()
     looks, line = Looks(), Line()
     answers = Answers(session, looks, line, device)
     jobs = Jobs(session, events.tell, line, answers.make_room)
-    server = Server(session, events, jobs, Guard(token, port), device, looks, Uploads(session, looks), answers)
+    server = Server(session, events, jobs, Guard(token, port), device, looks, Uploads(session, looks, quota), answers)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -227,6 +229,7 @@ def _looking(server: Server) -> APIRouter:
             "rounds": project.get("rounds", []),
             "revision": server.session.revision,
             "images": [_state(server.session, name) for name in server.session.images],
+            "removed": list(server.session.removed),
             "jobs": [vars(job) for job in server.jobs.all()],
             "side": SIDE,
         }
@@ -339,6 +342,21 @@ def _working(server: Server) -> APIRouter:
         await asyncio.to_thread(_begun, server, [name])
         return {"image": name}
 
+    @routes.delete("/api/images")
+    def remove(name: Name) -> dict[str, Any]:
+        server.session.remove(name)
+        return _renewed(server, name)
+
+    @routes.post("/api/images/back")
+    def bring_back(image: Annotated[str, Body(embed=True, max_length=300)]) -> dict[str, Any]:
+        server.session.bring_back(image)
+        return _renewed(server, image)
+
+    @routes.delete("/api/trash")
+    def empty_trash() -> dict[str, Any]:
+        server.session.empty_trash()
+        return _renewed(server, "")
+
     @routes.post("/api/segment")
     async def segment(
         request: Request,
@@ -381,6 +399,12 @@ def _working(server: Server) -> APIRouter:
         return StreamingResponse(content, media_type="application/zip", headers=headers)
 
     return routes
+
+
+def _renewed(server: Server, name: str) -> dict[str, Any]:
+    """The answer to a removal, of which all pages are told."""
+    server.events.tell("image", {"image": name})
+    return {"image": name, "removed": list(server.session.removed)}
 
 
 def _begun(server: Server, names: list[str]) -> None:

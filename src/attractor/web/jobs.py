@@ -238,7 +238,7 @@ class Jobs:
         request = {**job.arguments, "kind": job.kind, "out": str(work)}
         project = self.session.project
         if job.kind == "segment":
-            names = job.arguments.get("images") or self.session.images
+            names = self._names(job)
             request["images"] = [[name, str(self.session.path(name))] for name in names]
             request["model"] = model_of(self.session, job.arguments.get("model"))
         else:
@@ -269,6 +269,18 @@ class Jobs:
                     self._process, self._running = None, None
                 _end(process)
 
+    def _names(self, job: Job) -> list[str]:
+        """The images to segment: those that were named and have not been removed since, or all.
+
+        Raises:
+            InputError: if none is left.
+        """
+        named = job.arguments.get("images")
+        names = [name for name in named or self.session.images if name in self.session.images]
+        if named and not names:
+            raise InputError("The images were removed from the session.")
+        return names
+
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
         for line in process.stderr:
@@ -278,7 +290,7 @@ class Jobs:
         """What a line of the process means; gives the problem if it is one that ends the job."""
         if "error" in said:
             return str(said["error"])
-        if "found" in said:
+        if "found" in said and said["found"] in self.session.images:  # it may have been removed meanwhile
             with closing(np.load(said["file"], allow_pickle=False)) as file:
                 found = Instances(file["labels"], file["classes"], file["scores"])
             os.unlink(said["file"])

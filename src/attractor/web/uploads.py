@@ -14,11 +14,13 @@ from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, temporary_folder
 from attractor.instances import Instances
 from attractor.session import Session
+from attractor.session.trash import bytes_of_images
 from attractor.web.process import Worker
 
 MOST_PIXELS = 1 << 28  # of an uploaded image
 DECODING_BYTES = 8 << 30  # of memory for looking at one
 DECODING_SECONDS = 60.0
+MEGA = 1_000_000
 LOOKING = 2  # files that are looked at at once
 
 
@@ -67,9 +69,9 @@ class Looks:
 class Uploads:
     """Takes images into a session."""
 
-    def __init__(self, session: Session, looks: Looks) -> None:
-        """Take them once they were looked at."""
-        self._session, self._looks = session, looks
+    def __init__(self, session: Session, looks: Looks, quota: int | None = None) -> None:
+        """Take them once they were looked at, up to a number of bytes in all."""
+        self._session, self._looks, self._quota = session, looks, quota
         self._naming = threading.Lock()  # two of one name must not find it free at once
 
     def add(self, file: UploadFile) -> str:
@@ -85,17 +87,29 @@ class Uploads:
             with self._naming:
                 free = path.with_stem(self._free(safe_stem(given)))
                 shutil.move(path, free)
+                self._check_quota(free, given)
                 name = self._session.copy(free)
         empty = np.zeros((height, width), np.int32)
         self._session.put(name, Instances(empty, np.zeros(0, np.int32), np.zeros(0, np.float32)))
         return name
 
     def _free(self, stem: str) -> str:
-        """The name, or one with a number, that no image of the session has."""
-        taken, free, number = set(self._session.images), stem, 2
-        while free in taken:
+        """The name, or one with a number, that no image of the session has or had."""
+        free, number = stem, 2
+        while self._session.is_taken(free):
             free, number = f"{stem} {number}", number + 1
         return free
+
+    def _check_quota(self, path: Path, given: str) -> None:
+        """Refuse a file for which there is no room."""
+        if self._quota is None:
+            return
+        used, size = bytes_of_images(self._session.folder), path.stat().st_size
+        if used + size > self._quota:
+            raise InputError(
+                f"{given[:100]}: takes {size / MEGA:,.1f} MB, and the images of this session take {used / MEGA:,.1f} "
+                f"of {self._quota / MEGA:,.1f} MB; remove some and empty the trash, or ask for a larger --quota."
+            )
 
 
 def given_name(file: UploadFile) -> str:
