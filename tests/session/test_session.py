@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,3 +366,28 @@ def test_a_folder_in_use_is_not_made_a_session(project, tmp_path):
         assert session.progress("a").state == "new"
         session.apply(Draw("a", ((1.0, 1.0), (1.0, 9.0), (9.0, 9.0))))
         assert session.progress("a").objects == 1
+
+
+def test_a_removal_that_was_cut_short_is_finished_when_the_session_is_opened(project):
+    for part, name in (("images", "a.png"), ("labels", "a.tif")):  # reviewed/ and objects/ are still in their place
+        (project / "trash" / part).mkdir(parents=True)
+        (project / part / name).rename(project / "trash" / part / name)
+    with Session(project) as session:
+        assert (session.images, session.removed) == (("b", "c"), ("a",))
+        assert not (project / "objects" / "a.json").exists()
+        with pytest.raises(InputError, match="the session had an image 'a', whose corrections it keeps"):
+            session.copy(project / "trash" / "images" / "a.png")
+        session.bring_back("a")
+        assert len(session.canvas("a").things) > 0
+
+
+def test_what_cannot_be_moved_or_deleted_is_named(project):
+    (project / "trash" / "images" / "a.png" / "in the way").mkdir(parents=True)
+    with Session(project) as session:
+        with pytest.raises(InputError, match=r"a.png: cannot be moved to .*trash/images: .*; check the folder"):
+            session.remove("a")
+        assert session.images == ("a", "b", "c")
+    shutil.rmtree(project / "trash")
+    (project / "trash").write_text("")
+    with Session(project) as session, pytest.raises(InputError, match="trash: cannot be deleted: Not a directory"):
+        session.empty_trash()

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tifffile
+from fastapi.testclient import TestClient
 from PIL import Image
 from tests.web.conftest import LABELS, TOKEN, picture
 
@@ -222,6 +223,61 @@ def test_entities_in_the_description_of_an_image_do_not_grow(client):
     assert client.get("/api/health").status_code == 200
 
 
+def test_an_image_that_was_removed_comes_back_as_it_was(client, folder, session):
+    edit(client, kind="merge", image="a", labels=[1, 2])
+    objects = client.get("/api/objects", params={"name": "a"}).json()
+    assert client.delete("/api/images", params={"name": "a"}).json() == {"image": "a", "removed": ["a"]}
+    content = client.get("/api/session").json()
+    assert ([image["image"] for image in content["images"]], content["removed"]) == (["b", "c d"], ["a"])
+    assert client.get("/api/objects", params={"name": "a"}).status_code == 400
+    for part, name in (("images", "a.png"), ("labels", "a.tif"), ("reviewed", "a.png"), ("objects", "a.json")):
+        assert (folder / "trash" / part / name).is_file()
+        assert not (folder / part / name).exists()
+    again = client.post("/api/images", files={"file": ("a.png", png(picture(1)[..., 0]))}).json()
+    assert again == {"image": "a 2"}  # the corrections of the first are not its own
+    assert client.post("/api/images/back", json={"image": "a"}).json() == {"image": "a", "removed": []}
+    assert client.get("/api/objects", params={"name": "a"}).json() == objects
+    assert client.post("/api/undo", json={"image": "a", "who": "Ada"}).status_code == 200
+
+
+def test_removed_images_are_deleted_for_good_when_somebody_says_so(client, folder):
+    client.delete("/api/images", params={"name": "b"})
+    assert client.delete("/api/trash").json() == {"image": "", "removed": []}
+    assert client.delete("/api/trash").json() == {"image": "", "removed": []}
+    assert not (folder / "trash").exists()
+
+
+def test_what_cannot_be_removed_or_brought_back(client):
+    for answer in (
+        client.delete("/api/images", params={"name": "nowhere"}),
+        client.post("/api/images/back", json={"image": "a"}),
+        client.post("/api/images/back", json={"image": "../images/a"}),
+    ):
+        assert answer.status_code == 400
+        assert answer.json()["detail"].startswith("There is no image")
+    assert client.delete("/api/images").json()["detail"] == "name: Field required."
+
+
+def test_images_beyond_the_quota_are_refused(session, folder):
+    content = png(picture(5)[..., 0])
+    room = sum(file.stat().st_size for file in (folder / "images").iterdir()) + len(content)
+    app = web.create_app(session, token=TOKEN, port=8765, device="cpu", quota=room)
+    with TestClient(app, base_url="http://127.0.0.1", headers={"authorization": f"Bearer {TOKEN}"}) as client:
+
+        def send():
+            return client.post("/api/images", files={"file": ("new.png", content)})
+
+        assert send().status_code == 200
+        answer = send()
+        assert answer.status_code == 400
+        assert re.match(r"new.png: takes 0.0 MB, and .* take 0.0 of 0.0 MB; remove some", answer.json()["detail"])
+        client.delete("/api/images", params={"name": "new"})
+        assert send().status_code == 400  # it is in the trash
+        client.delete("/api/trash")
+        assert send().json() == {"image": "new"}
+    assert not list(folder.glob(".*.part*"))
+
+
 def test_export(client):
     edit(client, kind="delete", image="a", labels=[1])
     archive = zipfile.ZipFile(io.BytesIO(client.get("/api/export", params={"form": "labels"}).content))
@@ -273,6 +329,16 @@ def test_images_that_are_uploaded_while_a_job_runs_share_the_next_one(session, m
         {"device": "cuda", "images": ["e"]},
     ]
     queue.close()
+
+
+def test_a_job_passes_over_images_that_were_removed(client, session):
+    edit(client, kind="accept", image="a", labels=[2])
+    client.delete("/api/images", params={"name": "b"})
+    arguments = {"images": ["a", "b"], "model": "nuclei"}
+    job = client.post("/api/jobs", json={"kind": "segment", "arguments": arguments}).json()
+    assert ended(client, job["number"])["state"] == "done"
+    job = client.post("/api/jobs", json={"kind": "segment", "arguments": arguments | {"images": ["b"]}}).json()
+    assert ended(client, job["number"])["words"] == "The images were removed from the session."
 
 
 def test_a_training_with_too_little_fails_with_a_sentence(client):
@@ -451,8 +517,6 @@ def test_looking_and_correcting_at_once(client):
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(session, monkeypatch):
-    from fastapi.testclient import TestClient
-
     monkeypatch.setattr(web, "LARGEST_BODY", 1000)
     with TestClient(web.create_app(session, token=TOKEN, port=1), base_url="http://localhost") as client:
         assert client.post("/api/images", files={"file": ("a.png", b"0" * 5000)}).status_code == 413
@@ -496,4 +560,4 @@ def test_pictures_of_a_round_that_are_not_there(client, session, values):
     answer = client.get("/api/difference", params=there | values)
     assert answer.status_code == 400
     assert "has no picture of" in answer.json()["detail"]
-    assert client.get("/api/difference", params=there | {"which": "../after"}).status_code == 422
+    assert client.get("/api/difference", params=there | {"which": "../after"}).status_code == 400

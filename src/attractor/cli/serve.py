@@ -61,6 +61,10 @@ def serve(
     name: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Another name of this machine, by which pages may call it.")
     ] = None,
+    quota: Annotated[
+        float | None,
+        typer.Option(metavar="GB", min=0, help="Most gigabytes that images may take; without it, no limit."),
+    ] = None,
     browser: Browser = False,
     device: Device = "auto",
 ) -> None:
@@ -74,7 +78,7 @@ def serve(
 
         names = read_description(find_model(model)).class_names
         Session.create(project, [], model=_kept(model), class_names=names).close()
-    _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()))
+    _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()), quota=quota)
 
 
 def _kept(model: str) -> str:
@@ -99,6 +103,7 @@ def _serve(
     device: str,
     segments: bool = False,
     names: tuple[str, ...] = (),
+    quota: float | None = None,
 ) -> None:
     """Answer requests until Ctrl-C."""
     from attractor.session import Session
@@ -113,7 +118,8 @@ def _serve(
     with listener, Session(folder) as session:
         port, token = listener.getsockname()[1], new_token()
         hosts = (*names, host, socket.gethostname())
-        app = create_app(session, token=token, port=port, hosts=hosts, device=device, segments=segments)
+        most = None if quota is None else round(1e9 * quota)
+        app = create_app(session, token=token, port=port, hosts=hosts, device=device, segments=segments, quota=most)
         shown = host if host not in ("0.0.0.0", "::") else names[0] if names else socket.gethostname()
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/#token={token}"
         say(f"Open {address}")

@@ -31,6 +31,7 @@ from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, atomic, find_images, made, read_image, read_labels
 from attractor.images.unfinished import hold
 from attractor.instances import Instances
+from attractor.session import trash
 from attractor.session.canvas import Box, Canvas, Change, Thing
 from attractor.session.journal import Entry, Journal, Record, now, records
 from attractor.session.operations import Operation, as_json
@@ -93,6 +94,8 @@ class Session:
                 self._history.setdefault(entry.image, []).append(entry)
                 self.revision = entry.revision
             self._files = image_files(self.folder / "images")
+            for name in set(trash.removed(self.folder)) - set(self._files):
+                trash.remove(self.folder, name)  # what a killed program has not moved yet
             self._recover()
             self._open = opening.pop_all()
 
@@ -162,6 +165,11 @@ class Session:
         with self._mutex:
             if path.stem in self._files:
                 raise InputError(f"{path}: the session has an image {path.stem!r}; rename the new one.")
+            if self.is_taken(path.stem):
+                raise InputError(
+                    f"{path}: the session had an image {path.stem!r}, whose corrections it keeps; bring that one back, "
+                    "or rename the new one."
+                )
             target = made(self.folder / "images") / path.name
             with atomic(target) as temporary:
                 shutil.copyfile(path, temporary)
@@ -195,6 +203,49 @@ class Session:
                 return
             write_state(self.folder, name, found.labels, np.zeros(found.labels.shape, bool), known)
             self._progress.pop(name, None)
+
+    def is_taken(self, name: str) -> bool:
+        """Whether there is an image of that name, or was one: its corrections must not become those of another."""
+        return name in self._files or name in self._history or name in self.removed
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Names of the images in the trash, sorted."""
+        return trash.removed(self.folder)
+
+    def remove(self, name: str) -> None:
+        """Move an image, and all that is known of it, to the folder `trash`, until it is brought back.
+
+        Raises:
+            InputError: if there is no such image, or it cannot be moved.
+        """
+        with self._mutex:
+            self.path(name)
+            trash.remove(self.folder, name)
+            self._held.pop(name, None)
+            self._progress.pop(name, None)
+            self._files.pop(name)
+
+    def bring_back(self, name: str) -> None:
+        """Move an image, and all that is known of it, back from the trash.
+
+        Raises:
+            InputError: if it is not there, or cannot be moved.
+        """
+        with self._mutex:
+            if name not in self.removed:
+                raise InputError(f"There is no image {name[:100]!r} among those that were removed.")
+            trash.bring_back(self.folder, name)
+            self._files = image_files(self.folder / "images")
+
+    def empty_trash(self) -> None:
+        """Delete the images that were removed, for good.
+
+        Raises:
+            InputError: if they cannot be deleted.
+        """
+        with self._mutex:
+            trash.empty(self.folder)
 
     # ------------------------------------------------------------------ looking
 
@@ -254,8 +305,7 @@ class Session:
         Raises:
             InputError: if it is none of them.
         """
-        if model not in self.models:
-            raise InputError(f'There is no model "{model[:100]}" here; there are {", ".join(self.models)}.')
+        check_model(model, self.models)
         own = (self.folder / model).is_file()
         self.note(in_use=model, **({} if own else {"model": model}))
 
@@ -466,6 +516,16 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({str(self.folder)!r}, {counted(len(self._files), 'image')}, revision {self.revision})"
+
+
+def check_model(model: str, models: Sequence[str]) -> None:
+    """Refuse a model that is none of those: a page names no other files.
+
+    Raises:
+        InputError: if it is none of them.
+    """
+    if model not in models:
+        raise InputError(f'There is no model "{model[:100]}" here; there are {", ".join(models)}.')
 
 
 def model_of_round(number: int) -> str:

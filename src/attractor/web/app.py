@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -26,16 +27,19 @@ from attractor.session import Session
 from attractor.session.differences import picture_file, pictures_of_round
 from attractor.session.journal import Record
 from attractor.session.operations import from_json
+from attractor.session.session import check_model
+from attractor.web.answers import Answers, Wanted, unless_gone
 from attractor.web.export import exported, forms, parts_of
 from attractor.web.jobs import Jobs
+from attractor.web.line import Line
 from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
 from attractor.web.tiles import SIDE, Pictures, label_tile, levels
 from attractor.web.uploads import Looks, Uploads
+from attractor.weights import MODELS
 
 PAGE = Path(__file__).parent / "page"
 LARGEST_BODY = 2 << 30  # bytes of an upload
 LARGEST_REQUEST = 1 << 23  # bytes of everything else
-LOOKING = 2  # uploads that are looked at at once
 KINDS = {
     ".html": "text/html",
     ".css": "text/css",
@@ -102,9 +106,10 @@ class Server:
     jobs: Jobs
     guard: Guard
     device: str
+    looks: Looks
     uploads: Uploads
+    answers: Answers
     pictures: Pictures = field(default_factory=Pictures)
-    looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKING))
 
     def answered(self, entry: Record) -> dict[str, Any]:
         """The answer to an operation, which all pages are told, too."""
@@ -128,6 +133,7 @@ def create_app(
     hosts: tuple[str, ...] = (),
     device: str = "auto",
     segments: bool = False,
+    quota: int | None = None,
 ) -> FastAPI:
     """The application for a session.
 
@@ -138,11 +144,13 @@ def create_app(
         hosts: names by which it may be called, besides this machine's own.
         device: for segmentation and training.
         segments: whether to begin by finding the objects of all images.
+        quota: bytes that images may take, with those that were removed; None for no limit.
     """
     events = Events()
-    looks = Looks()
-    jobs, uploads = Jobs(session, events.tell), Uploads(session, looks)
-    server = Server(session, events, jobs, Guard(token, port), device, uploads)
+    looks, line = Looks(), Line()
+    answers = Answers(session, looks, line, device)
+    jobs = Jobs(session, events.tell, line, answers.make_room)
+    server = Server(session, events, jobs, Guard(token, port), device, looks, Uploads(session, looks, quota), answers)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -150,17 +158,18 @@ def create_app(
         if segments:
             server.jobs.add("segment", {"device": device})
         yield
-        await asyncio.to_thread(server.jobs.close)
-        await asyncio.to_thread(looks.close)
+        for end in (answers.end, jobs.close, looks.close):
+            await asyncio.to_thread(end)
 
     app = FastAPI(
         lifespan=life, docs_url=None, redoc_url=None, openapi_url=None, max_body_size=LARGEST_BODY, title="attractor"
     )
     app.state.events = events
-    app.add_middleware(Door, guard=server.guard, largest=LARGEST_REQUEST, uploads="/api/images")
+    app.add_middleware(Door, guard=server.guard, largest=LARGEST_REQUEST, uploads=("/api/images", "/api/segment"))
     app.add_middleware(SafeHeaders)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS, *hosts], www_redirect=False)
     app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(RequestValidationError, _misunderstood)
     app.include_router(_open_routes(server.guard))
     for routes in (_looking, _tiling, _correcting, _working):
         app.include_router(routes(server), dependencies=[Depends(server.guard.allowed)])
@@ -169,6 +178,13 @@ def create_app(
 
 async def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": str(error)}, 400)
+
+
+async def _misunderstood(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "The request"
+    return JSONResponse({"detail": f"{where[:100]}: {first['msg']}."}, 400)
 
 
 def _open_routes(guard: Guard) -> APIRouter:
@@ -218,6 +234,7 @@ def _looking(server: Server) -> APIRouter:
             "rounds": project.get("rounds", []),
             "revision": server.session.revision,
             "images": [_state(server.session, name) for name in server.session.images],
+            "removed": list(server.session.removed),
             "jobs": [vars(job) for job in server.jobs.all()],
             "side": SIDE,
         }
@@ -333,10 +350,38 @@ def _working(server: Server) -> APIRouter:
 
     @routes.post("/api/images")
     async def upload(file: UploadFile) -> dict[str, Any]:
-        async with server.looking:
+        async with server.looks.free:
             name = await asyncio.to_thread(server.uploads.add, file)
         await asyncio.to_thread(_begun, server, [name])
         return {"image": name}
+
+    @routes.delete("/api/images")
+    def remove(name: Name) -> dict[str, Any]:
+        server.session.remove(name)
+        return _renewed(server, name)
+
+    @routes.post("/api/images/back")
+    def bring_back(image: Annotated[str, Body(embed=True, max_length=300)]) -> dict[str, Any]:
+        server.session.bring_back(image)
+        return _renewed(server, image)
+
+    @routes.delete("/api/trash")
+    def empty_trash() -> dict[str, Any]:
+        server.session.empty_trash()
+        return _renewed(server, "")
+
+    @routes.post("/api/segment")
+    async def segment(
+        request: Request,
+        file: UploadFile,
+        form: Annotated[str, Query(max_length=30)] = "labels",
+        model: Name = "",
+        tta: bool = False,
+        object_size: float | None = None,
+    ) -> Response:
+        if model:
+            check_model(model, (*MODELS, *server.session.models))
+        return await unless_gone(request, server.answers(file, Wanted(form, model, tta, object_size)))
 
     @routes.post("/api/demo")
     def demo() -> dict[str, Any]:
@@ -373,6 +418,12 @@ def _working(server: Server) -> APIRouter:
         return StreamingResponse(content, media_type="application/zip", headers=headers)
 
     return routes
+
+
+def _renewed(server: Server, name: str) -> dict[str, Any]:
+    """The answer to a removal, of which all pages are told."""
+    server.events.tell("image", {"image": name})
+    return {"image": name, "removed": list(server.session.removed)}
 
 
 def _begun(server: Server, names: list[str]) -> None:
@@ -418,8 +469,8 @@ def _checked(session: Session, kind: str, arguments: Mapping[str, Any]) -> dict[
             raise InputError(f"{str(name)[:50]}: cannot be given to this job like this; it takes {', '.join(allowed)}.")
     given = dict(arguments)
     for name in ("model", "start"):
-        if name in given and given[name] not in session.models:
-            raise InputError(f'There is no model "{given[name][:100]}" here; there are {", ".join(session.models)}.')
+        if name in given:
+            check_model(given[name], session.models)
     if kind == "train":
         given.setdefault("minutes", 10)
         if not 0 < given["minutes"] <= 24 * 60:

@@ -15,7 +15,7 @@ from attractor.images import read_image
 from attractor.images.calibration import pixel_size
 from attractor.instances import Instances, relabel
 from attractor.prediction.outputs import OUTPUTS, check_outputs
-from attractor.prediction.result import FileOutput, Result
+from attractor.prediction.result import FileOutput, FolderOutput, Result
 from attractor.session import Session
 
 MOST_IN_MEMORY = 1 << 24  # bytes of a zip; larger ones are written to the disk
@@ -31,13 +31,24 @@ def forms(class_names: Sequence[str]) -> list[str]:
     return able
 
 
-def exported(session: Session, names: list[str], form: str) -> IO[bytes]:
-    """A zip with the objects of images, in a form that `attractor segment` writes; it is removed when it is closed."""
-    check_outputs([form], session.class_names)
-    output = OUTPUTS[form]
-    if not isinstance(output, FileOutput):
+def file_output(form: str, class_names: Sequence[str]) -> FileOutput:
+    """The output of this name, if it is for single images.
+
+    Raises:
+        InputError: if it is not, or cannot be written for these classes.
+    """
+    output = OUTPUTS.get(form)
+    if isinstance(output, FolderOutput):
         able = [key for key, one in OUTPUTS.items() if isinstance(one, FileOutput)]
         raise InputError(f"The form {form} is not for single images; there are {', '.join(able)}.")
+    check_outputs([form], class_names)
+    assert output is not None
+    return output
+
+
+def exported(session: Session, names: list[str], form: str) -> IO[bytes]:
+    """A zip with the objects of images, in a form that `attractor segment` writes; it is removed when it is closed."""
+    output = file_output(form, session.class_names)
     file = tempfile.SpooledTemporaryFile(MOST_IN_MEMORY)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:

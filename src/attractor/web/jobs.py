@@ -25,6 +25,7 @@ from attractor.images import temporary_folder
 from attractor.instances import Instances
 from attractor.session import Session
 from attractor.session.journal import now
+from attractor.web.line import Line
 
 QUEUE = "jobs.sqlite"
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
@@ -55,14 +56,23 @@ class Job:
 class Jobs:
     """The queue of a session, and the thread that works on it."""
 
-    def __init__(self, session: Session, changed: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        changed: Callable[[str, dict[str, Any]], None],
+        line: Line | None = None,
+        make_room: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open the queue and begin to work.
 
         Args:
             session: that the jobs are about.
             changed: is told "job" and what has changed of one, and "image" and the name of one that was segmented.
+            line: of all who use the device.
+            make_room: is called when a job has its turn there.
         """
         self.session, self._changed = session, changed
+        self._line, self._make_room = line or Line(), make_room
         self._mutex = threading.RLock()
         self._wake = threading.Condition(self._mutex)
         self._database = sqlite3.connect(session.folder / QUEUE, check_same_thread=False, isolation_level=None)
@@ -173,29 +183,41 @@ class Jobs:
     # ----------------------------------------------------------------- working
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                self._do(job)
-            except InputError as error:
-                self._fail(job.number, str(error))
-            except Exception as error:  # one job must not keep the others from being done
-                self._fail(job.number, f"{type(error).__name__}: {error}")
+        while self._is_needed():
+            with self._line.turn():
+                if (job := self._next()) is None:  # it was cancelled meanwhile
+                    continue
+                try:
+                    self._make_room()
+                    self._do(job)
+                except InputError as error:
+                    self._fail(job.number, str(error))
+                except Exception as error:  # one job must not keep the others from being done
+                    self._fail(job.number, f"{type(error).__name__}: {error}")
+
+    def _is_needed(self) -> bool:
+        """Wait until there is a job; False when the server ends."""
+        with self._mutex:
+            while not self._ending and self._waiting() is None:
+                self._wake.wait()
+            return not self._ending
 
     def _next(self) -> Job | None:
-        """The next job, once there is one; None when the server ends."""
+        """The next job, which runs from now on; None if there is none, or the server ends."""
         with self._mutex:
-            while not self._ending:
-                row = self._database.execute(
-                    "SELECT * FROM jobs WHERE state = ? ORDER BY number LIMIT 1", (QUEUED,)
-                ).fetchone()
-                if row is not None:
-                    self._running = int(row[0])
-                    self._log = self._logs[self._running] = deque(maxlen=LOG_LINES)
-                    if len(self._logs) > LOGS:
-                        self._logs.popitem(last=False)
-                    return self._set(self._running, state=RUNNING, begun=now())
-                self._wake.wait()
-        return None
+            if self._ending or (number := self._waiting()) is None:
+                return None
+            self._running = number
+            self._log = self._logs[number] = deque(maxlen=LOG_LINES)
+            if len(self._logs) > LOGS:
+                self._logs.popitem(last=False)
+            return self._set(number, state=RUNNING, begun=now())
+
+    def _waiting(self) -> int | None:
+        row = self._database.execute(
+            "SELECT number FROM jobs WHERE state = ? ORDER BY number LIMIT 1", (QUEUED,)
+        ).fetchone()
+        return None if row is None else int(row[0])
 
     def _do(self, job: Job) -> None:
         with temporary_folder(self.session.folder) as work, self._worker(job, work) as process:
@@ -219,9 +241,9 @@ class Jobs:
         request = {**job.arguments, "kind": job.kind, "out": str(work)}
         project = self.session.project
         if job.kind == "segment":
-            names = job.arguments.get("images") or self.session.images
+            names = self._names(job)
             request["images"] = [[name, str(self.session.path(name))] for name in names]
-            request["model"] = _model_of(self.session, job.arguments.get("model"))
+            request["model"] = model_of(self.session, job.arguments.get("model"))
         else:
             request |= {"folder": str(self.session.folder), "project": project}
         process = subprocess.Popen(
@@ -250,6 +272,18 @@ class Jobs:
                     self._process, self._running = None, None
                 _end(process)
 
+    def _names(self, job: Job) -> list[str]:
+        """The images to segment: those that were named and have not been removed since, or all.
+
+        Raises:
+            InputError: if none is left.
+        """
+        named = job.arguments.get("images")
+        names = [name for name in named or self.session.images if name in self.session.images]
+        if named and not names:
+            raise InputError("The images were removed from the session.")
+        return names
+
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
         for line in process.stderr:
@@ -259,7 +293,7 @@ class Jobs:
         """What a line of the process means; gives the problem if it is one that ends the job."""
         if "error" in said:
             return str(said["error"])
-        if "found" in said:
+        if "found" in said and said["found"] in self.session.images:  # it may have been removed meanwhile
             with closing(np.load(said["file"], allow_pickle=False)) as file:
                 found = Instances(file["labels"], file["classes"], file["scores"])
             os.unlink(said["file"])
@@ -300,7 +334,7 @@ def _job(row: tuple[Any, ...]) -> Job:
     return Job(number, kind, json.loads(arguments), state, progress, words, json.loads(curves), begun, ended)
 
 
-def _model_of(session: Session, wanted: object) -> str:
+def model_of(session: Session, wanted: object) -> str:
     """The model to segment with: the one that is named, else the one in use."""
     chosen = str(wanted or session.model)
     if not chosen:

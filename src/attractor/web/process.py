@@ -42,7 +42,7 @@ class Worker:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-        except OSError:  # it has ended
+        except (OSError, ValueError):  # it has ended, or was ended by another thread
             line = ""
         finally:
             timer.cancel()

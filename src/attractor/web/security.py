@@ -8,7 +8,7 @@ anything.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 from fastapi import HTTPException, Request, Response
@@ -91,15 +91,15 @@ def _own_origin(request: Request) -> str:
 class Door:
     """Turns requests away before their bodies are read: large ones, and those without the token that bring one."""
 
-    def __init__(self, app: Application, guard: Guard, largest: int, uploads: str) -> None:
-        """Wrap an application; only uploads to one path may be larger than a number of bytes."""
+    def __init__(self, app: Application, guard: Guard, largest: int, uploads: Collection[str]) -> None:
+        """Wrap an application; only uploads to some paths may be larger than a number of bytes."""
         self.app, self.guard, self.largest, self.uploads = app, guard, largest, uploads
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer, or turn away."""
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
             request = Request(scope)
-            length, is_upload = request.headers.get("content-length"), scope["path"] == self.uploads
+            length, is_upload = request.headers.get("content-length"), scope["path"] in self.uploads
             if is_upload and not self.guard.knows(request):
                 return await Response("", 401)(scope, receive, send)
             if not is_upload and (length is None or not length.isdecimal() or int(length) > self.largest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 from pathlib import Path
@@ -13,11 +14,14 @@ from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, temporary_folder
 from attractor.instances import Instances
 from attractor.session import Session
+from attractor.session.trash import bytes_of_images
 from attractor.web.process import Worker
 
 MOST_PIXELS = 1 << 28  # of an uploaded image
 DECODING_BYTES = 8 << 30  # of memory for looking at one
 DECODING_SECONDS = 60.0
+MEGA = 1_000_000
+LOOKING = 2  # files that are looked at at once
 
 
 class Looks:
@@ -25,6 +29,8 @@ class Looks:
 
     def __init__(self) -> None:
         """Begin without a process; one is started when all others are at work."""
+        self.free = asyncio.Semaphore(LOOKING)  # for those who come from the loop
+        self._all: set[Worker] = set()
         self._idle: list[Worker] = []
         self._mutex = threading.Lock()
 
@@ -40,31 +46,32 @@ class Looks:
         """
         with self._mutex:
             worker = self._idle.pop() if self._idle else Worker()
+            self._all.add(worker)
         request = {"kind": "look", "path": str(path), "bytes": DECODING_BYTES, "pixels": MOST_PIXELS}
         said = worker.ask(request, DECODING_SECONDS)
-        if worker.is_well:
-            with self._mutex:
-                self._idle.append(worker)
-        else:
+        with self._mutex:
+            self._idle.append(worker) if worker.is_well else self._all.discard(worker)
+        if not worker.is_well:
             worker.end()
         if "error" in said:
-            raise InputError(f"{given[:100]}: {str(said['error']).replace(str(path), 'the file')}")
+            raise InputError(told(str(said["error"]), path, given))
         return said["height"], said["width"]
 
     def close(self) -> None:
         """End the processes."""
         with self._mutex:
-            for worker in self._idle:
+            for worker in self._all:
                 worker.end()
+            self._all.clear()
             self._idle.clear()
 
 
 class Uploads:
     """Takes images into a session."""
 
-    def __init__(self, session: Session, looks: Looks) -> None:
-        """Take them once they were looked at."""
-        self._session, self._looks = session, looks
+    def __init__(self, session: Session, looks: Looks, quota: int | None = None) -> None:
+        """Take them once they were looked at, up to a number of bytes in all."""
+        self._session, self._looks, self._quota = session, looks, quota
         self._naming = threading.Lock()  # two of one name must not find it free at once
 
     def add(self, file: UploadFile) -> str:
@@ -80,22 +87,39 @@ class Uploads:
             with self._naming:
                 free = path.with_stem(self._free(safe_stem(given)))
                 shutil.move(path, free)
+                self._check_quota(free, given)
                 name = self._session.copy(free)
         empty = np.zeros((height, width), np.int32)
         self._session.put(name, Instances(empty, np.zeros(0, np.int32), np.zeros(0, np.float32)))
         return name
 
     def _free(self, stem: str) -> str:
-        """The name, or one with a number, that no image of the session has."""
-        taken, free, number = set(self._session.images), stem, 2
-        while free in taken:
+        """The name, or one with a number, that no image of the session has or had."""
+        free, number = stem, 2
+        while self._session.is_taken(free):
             free, number = f"{stem} {number}", number + 1
         return free
+
+    def _check_quota(self, path: Path, given: str) -> None:
+        """Refuse a file for which there is no room."""
+        if self._quota is None:
+            return
+        used, size = bytes_of_images(self._session.folder), path.stat().st_size
+        if used + size > self._quota:
+            raise InputError(
+                f"{given[:100]}: takes {size / MEGA:,.1f} MB, and the images of this session take {used / MEGA:,.1f} "
+                f"of {self._quota / MEGA:,.1f} MB; remove some and empty the trash, or ask for a larger --quota."
+            )
 
 
 def given_name(file: UploadFile) -> str:
     """The name of a file as it was on the sender's machine, without folders."""
     return Path((file.filename or "image").replace("\\", "/")).name
+
+
+def told(words: str, path: Path, given: str) -> str:
+    """What a process says of a file, as its sender knows it."""
+    return f"{given[:100]}: {words.removeprefix(f'{path}: ').replace(str(path), given[:100])}"
 
 
 def safe_stem(given: str) -> str:

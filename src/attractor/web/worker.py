@@ -14,15 +14,19 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attractor.errors import InputError
 
+if TYPE_CHECKING:
+    from attractor.prediction.image import Segmenter
+
 LOOKS = 2.0  # seconds between two looks at the logs of a training
 NICE = 5  # by which these processes stand back behind the server, which has to answer at once
-STAYS = ("look",)  # kinds of job after which the process waits for another one
+STAYS = ("look", "answer")  # kinds of job after which the process waits for another one
 
 
 def main() -> int:
@@ -47,7 +51,7 @@ def main() -> int:
         job = json.loads(lines.get())
         code = 0
         try:
-            {"segment": _segment, "train": _train, "look": _look}[job["kind"]](job, answer)
+            {"segment": _segment, "train": _train, "look": _look, "answer": _answer}[job["kind"]](job, answer)
         except InputError as error:
             answer(error=str(error))
             code = 1
@@ -98,6 +102,29 @@ def _segment(job: Mapping[str, Any], answer: Any) -> None:
         file = Path(job["out"]) / f"{number}.npz"
         np.savez(file, labels=found.labels, classes=found.classes, scores=found.scores)
         answer(found=name, file=str(file), progress=number / len(job["images"]))
+
+
+def _answer(job: Mapping[str, Any], answer: Any) -> None:
+    """Find the objects of one image, and write them to a file in one of the forms of `attractor segment`."""
+    from attractor.images import pixel_size, read_image
+    from attractor.prediction.result import Result
+    from attractor.web.export import file_output
+
+    segmenter, image = _segmenter(job["model"], job["device"]), read_image(job["path"])
+    found = segmenter.segment(image, tta=job["tta"], object_size=job["object_size"], name=job["path"])
+    output = file_output(job["form"], segmenter.class_names)
+    result = Result(job["name"], image, found, segmenter.class_names, pixel_size(job["path"]), segmenter.is_ordered)
+    Path(job["out"]).write_bytes(output.encode(result))
+    answer(objects=len(found))
+
+
+@lru_cache(maxsize=1)
+def _segmenter(model: str, device: str) -> Segmenter:
+    """The model that was used last stays."""
+    from attractor.model import Model
+    from attractor.prediction.image import Segmenter
+
+    return Segmenter(Model.load(model), device=device, copies=False)
 
 
 def _train(job: Mapping[str, Any], answer: Any) -> None:
