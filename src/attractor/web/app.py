@@ -33,9 +33,10 @@ from attractor.session.journal import Record
 from attractor.session.operations import from_json
 from attractor.web.jobs import Jobs
 from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
-from attractor.web.tiles import SIDE, Pictures, label_tile, levels
+from attractor.web.tiles import SIDE, Pictures, label_tile, shown
 
 PAGE = Path(__file__).parent / "page"
+PYRAMIDS = "pyramids"  # the folder in a session with smaller versions of large images
 LARGEST_BODY = 2 << 30  # bytes of an upload
 LARGEST_REQUEST = 1 << 23  # bytes of everything else
 MOST_PIXELS = 1 << 28  # of an uploaded image
@@ -109,7 +110,7 @@ class Server:
     jobs: Jobs
     guard: Guard
     device: str
-    pictures: Pictures = field(default_factory=Pictures)
+    pictures: Pictures
     looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKING))
 
     def answered(self, entry: Record) -> dict[str, Any]:
@@ -146,7 +147,8 @@ def create_app(
         segments: whether to begin by finding the objects of all images.
     """
     events = Events()
-    server = Server(session, events, Jobs(session, events.tell), Guard(token, port), device)
+    jobs, pictures = Jobs(session, events.tell), Pictures(session.folder / PYRAMIDS)
+    server = Server(session, events, jobs, Guard(token, port), device, pictures)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -225,16 +227,15 @@ def _looking(server: Server) -> APIRouter:
 
     @routes.get("/api/image")
     def image(name: Name) -> dict[str, Any]:
-        shown, canvas = server.pictures(server.session.path(name)), server.session.canvas(name)
+        picture = server.pictures(server.session.path(name))
         size = pixel_size(server.session.path(name))
         return {
             **_state(server.session, name),
-            "height": shown.shape[0],
-            "width": shown.shape[1],
-            "channels": shown.channels,
-            "levels": levels(canvas.shape),
-            "low": shown.low.tolist(),
-            "high": shown.high.tolist(),
+            "height": picture.shape[0],
+            "width": picture.shape[1],
+            "channels": picture.channels,
+            "levels": picture.levels,
+            **vars(picture.values),
             "pixel_size": size,
             "revision": _revision(server.session, name),
         }
@@ -270,16 +271,15 @@ def _tiling(server: Server) -> APIRouter:
 
     @routes.get("/api/tile")
     def tile(
-        name: Name, level: int, row: int, column: int, channels: Annotated[str, Query(max_length=50)] = ""
+        name: Name, level: int, row: int, column: int, channels: Annotated[str, Query(max_length=1000)] = ""
     ) -> Response:
-        wanted = tuple(int(part) for part in channels.split(",") if part.strip().isdecimal())
-        content = server.pictures(server.session.path(name)).tile(level, row, column, wanted)
+        content = server.pictures(server.session.path(name)).tile(level, row, column, shown(channels))
         return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
 
     @routes.get("/api/thumbnail")
     def thumbnail(name: Name) -> Response:
-        shown = server.pictures(server.session.path(name))
-        content = shown.tile(len(shown.pyramid) - 1, 0, 0)
+        picture = server.pictures(server.session.path(name))
+        content = picture.tile(picture.levels - 1, 0, 0)
         return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
 
     @routes.get("/api/labels")
