@@ -1,7 +1,7 @@
 """Large images part by part: TIFF files whose tiles, strips or bytes can be read where they are wanted.
 
-What is read is what `read_image` gives for the same pixels. Smaller versions of the image that the file holds (in SubIFDs
-or as further pages, as slide scanners and OME-TIFF have them) are found, too.
+What is read is what `read_image` gives for the same pixels. Smaller versions of the image that the file holds (in
+SubIFDs or as further pages, as slide scanners and OME-TIFF have them) are found, too.
 
 Shapes: `h` rows, `w` columns, `c` channels; `i` rows and `j` columns of a part.
 """
@@ -9,7 +9,7 @@ Shapes: `h` rows, `w` columns, `c` channels; `i` rows and `j` columns of a part.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -128,7 +128,7 @@ class _Page:
 
 
 @dataclass(frozen=True)
-class _TiffLevel:
+class TiffLevel:
     """One resolution of a TIFF file: a page with all channels, or a page for each."""
 
     path: Path
@@ -143,24 +143,31 @@ class _TiffLevel:
         Raises:
             InputError: if the file is damaged there.
         """
+        return as_image(self.stored(part), name=str(self.path))
+
+    def stored(self, part: tuple[slice, slice]) -> Shaped[np.ndarray, "i j c"]:
+        """Rows and columns with the numbers that the file has.
+
+        Raises:
+            InputError: if the file is damaged there.
+        """
         rows, columns = (slice(*one.indices(n)[:2]) for one, n in zip(part, self.shape[:2], strict=True))
         with decoding(self.path):
             planes = [page.read(self.path, rows, columns)[..., : self.samples] for page in self.pages]
-        return as_image(planes[0] if len(planes) == 1 else np.concatenate(planes, 2), name=str(self.path))
+        return planes[0] if len(planes) == 1 else np.concatenate(planes, 2)
 
 
 @dataclass(frozen=True)
 class Parts:
     """An image that can be read part by part."""
 
-    levels: dict[int, Level]  # by how often sides are halved; the image itself is 0
+    levels: Mapping[int, TiffLevel]  # by how often sides are halved; the image itself is 0
     is_quick: bool  # whether any place is read as quickly as any other; otherwise, only from top to bottom
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Rows, columns and channels."""
-        height, width, channels = self.levels[0].shape
-        return height, width, channels
+        return self.levels[0].shape
 
 
 def in_parts(path: str | Path) -> Parts | None:
@@ -180,7 +187,7 @@ def in_parts(path: str | Path) -> Parts | None:
             finest = _level(path, series, axes)
             if finest is None:
                 return None
-            levels: dict[int, Level] = {0: finest}
+            levels = {0: finest}
             for smaller in _smaller(path, tiff, series, axes):
                 times = _halvings(finest.shape, smaller.shape)
                 if times and smaller.dtype == finest.dtype and smaller.shape[2] == finest.shape[2]:
@@ -196,7 +203,7 @@ def _bytes_of_part(page: _Page) -> int:
     return int(np.prod(page.key.chunks, dtype=object)) * np.dtype(page.key.dtype).itemsize
 
 
-def _level(path: Path, series: tifffile.TiffPageSeries, axes: str) -> _TiffLevel | None:
+def _level(path: Path, series: tifffile.TiffPageSeries, axes: str) -> TiffLevel | None:
     """One resolution, if its colours need no more than alpha taken away, and its parts are not too large."""
     lengths = {axis: n for axis, n in zip(axes, series.shape, strict=True) if n > 1 or axis in "YX"}
     key, pages = series.keyframe, [page for page in series.pages if page is not None]
@@ -208,7 +215,9 @@ def _level(path: Path, series: tifffile.TiffPageSeries, axes: str) -> _TiffLevel
         return None
     if order == "CYX" and key.samplesperpixel == 1 and n == lengths["C"]:
         samples = 1
-    elif order in ("YX", "YXS", "YXC") and n == 1 and key.samplesperpixel == np.prod([*lengths.values()][2:], dtype=int):
+    elif (
+        order in ("YX", "YXS", "YXC") and n == 1 and key.samplesperpixel == np.prod([*lengths.values()][2:], dtype=int)
+    ):
         samples = key.samplesperpixel - alpha_of(key)
     else:
         return None
@@ -217,7 +226,7 @@ def _level(path: Path, series: tifffile.TiffPageSeries, axes: str) -> _TiffLevel
         return None
     dtype = as_image(np.zeros((1, 1), key.dtype)).dtype
     assert callable(key.decode)  # which is made while the file is open
-    return _TiffLevel(path, (height, width, n * samples), dtype, places, samples)
+    return TiffLevel(path, (height, width, n * samples), dtype, places, samples)
 
 
 def _is_plain(page: tifffile.TiffPage) -> bool:
@@ -232,7 +241,7 @@ def _is_plain(page: tifffile.TiffPage) -> bool:
     return bool(is_colour and is_upright and is_number and is_together and page.imagedepth == 1)
 
 
-def _smaller(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) -> list[_TiffLevel]:
+def _smaller(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str) -> list[TiffLevel]:
     """Smaller versions of the image: those that belong to it, and further pages."""
     found = [_level(path, level, axes) for level in series.levels[1:] if level.axes == series.axes]
     if len(series.pages) == 1:
@@ -241,7 +250,7 @@ def _smaller(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSerie
     return [level for level in found if level is not None]
 
 
-def _page_level(path: Path, page: tifffile.TiffPage) -> _TiffLevel | None:
+def _page_level(path: Path, page: tifffile.TiffPage) -> TiffLevel | None:
     """A page that is marked as a smaller version of another one."""
     if not page.is_reduced or page.dtype is None:
         return None

@@ -25,7 +25,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, find_images, read_image, temporary_folder
 from attractor.images.calibration import pixel_size
-from attractor.instances import Instances, areas, relabel
+from attractor.instances import Instances, relabel
 from attractor.prediction.outputs import OUTPUTS, check_outputs
 from attractor.prediction.result import FileOutput, Result
 from attractor.session import Session
@@ -243,14 +243,13 @@ def _looking(server: Server) -> APIRouter:
     @routes.get("/api/objects")
     def objects(name: Name) -> list[dict[str, Any]]:
         with server.session.looking(name) as canvas:
-            size = areas(canvas.labels, canvas.last_label)
-            looked_at = set(np.unique(canvas.labels[canvas.reviewed]).tolist())
+            looked_at = canvas.looked_at()
             return [
                 {
                     "label": label,
                     "class_number": thing.class_number,
                     "score": thing.score,
-                    "area": int(size[label - 1]),
+                    "area": canvas.area(label),
                     "box": canvas.box([label]),
                     "reviewed": label in looked_at,
                 }

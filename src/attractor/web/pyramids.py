@@ -21,7 +21,7 @@ from jaxtyping import Shaped
 
 from attractor.errors import InputError
 from attractor.images import made, temporary_folder
-from attractor.images.parts import Level, Mapped, Parts
+from attractor.images.parts import Level, Mapped
 from attractor.normalisation import SAMPLE, Normalisation
 from attractor.shortage import cure
 
@@ -64,7 +64,7 @@ def halved(image: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "i j c"]:
     total = np.add(image[::2, ::2], image[::2, 1::2], dtype=wide)
     total += image[1::2, ::2]
     total += image[1::2, 1::2]
-    return (total // 4 if image.dtype.kind == "u" else total / 4).astype(image.dtype)
+    return np.asarray((total // 4 if image.dtype.kind == "u" else total / 4).astype(image.dtype))
 
 
 def shape_at(shape: tuple[int, ...], level: int) -> tuple[int, ...]:
@@ -107,29 +107,32 @@ def lacking(levels: Iterable[int], top: int) -> list[int]:
     return wanted
 
 
-def stored(path: Path, parts: Parts, top: int, folder: Path) -> tuple[dict[int, Level], Values]:
-    """All levels of an image that are needed, and its values; those that the file lacks are made in a folder, once.
+def stored(
+    path: Path, given: Mapping[int, Level], top: int, folder: Path, *, is_quick: bool
+) -> tuple[dict[int, Level], Values]:
+    """All levels of an image that are needed, and its values; those that it lacks are made in a folder, once.
 
     Args:
         path: of the image.
-        parts: of which it consists.
+        given: levels that there are, 0 among them.
         top: the coarsest level.
         folder: of this image alone; it is made if it is needed.
+        is_quick: whether the given levels can be read at any place; otherwise they are only read to store others.
 
     Raises:
         InputError: if the image is damaged, or the folder cannot be written.
     """
-    quick = parts.levels if parts.is_quick else {}
-    wanted = lacking(quick, top)
+    kept = dict(given) if is_quick else {}
+    wanted = lacking(kept, top)
     if not wanted:
-        return dict(quick), values_of(_sample(quick))
+        return kept, values_of(_sample(kept))
     found = opened(path, folder)
     if found is None or not set(wanted) <= set(found[0]):
-        make(path, parts.levels, wanted, folder)
+        make(path, given, wanted, folder)
         found = opened(path, folder)
         if found is None:
             raise InputError(f"{folder}: was changed while it was made; remove it, and open the image again.")
-    return {**quick, **found[0]}, found[1]
+    return kept | found[0], found[1]
 
 
 def opened(path: Path, folder: Path) -> tuple[dict[int, Level], Values] | None:

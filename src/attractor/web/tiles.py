@@ -1,7 +1,7 @@
 """Pieces of images and labels that a page can show: squares at full and halved resolutions.
 
-Level 0 is the image itself; each further level has half its sides, rounded up. A tile of labels has a rim of one pixel of its
-neighbours, so that outlines can be drawn without looking at them.
+Level 0 is the image itself; each further level has half its sides, rounded up. A tile of labels has a rim of one pixel
+of its neighbours, so that outlines can be drawn without looking at them.
 
 Shapes: `h` rows, `w` columns, `c` channels; `i` rows and `j` columns of a tile.
 """
@@ -48,7 +48,7 @@ class Shown:
 
 
 def shown(text: str) -> tuple[Shown, ...]:
-    """Channels as an address names them: `0,2`, or with colour and values, `0:ff00ff:100:4000,2:00ff00`.
+    """Channels as an address names them: `0,2`, or with colour and values, `0:ff00ff:100:4000,2:00ff00::`.
 
     Raises:
         InputError: if it is neither.
@@ -57,15 +57,16 @@ def shown(text: str) -> tuple[Shown, ...]:
 
 
 def _one_shown(text: str) -> Shown:
-    number, colour, low, high = (text.strip().split(":") + ["", "", ""])[:4]
     try:
+        number, colour, low, high = (text.strip() + ":" * (3 if ":" not in text else 0)).split(":")
         red, green, blue = bytes.fromhex(colour) if colour else (0, 0, 0)
         values = [float(value) if value else None for value in (low, high)]
         if not number.isascii() or not number.isdecimal() or not all(np.isfinite(v) for v in values if v is not None):
             raise ValueError
     except ValueError as error:
         raise InputError(
-            f"{text[:50]!r} names no channel; give its number, from 0, or number:colour:low:high as in 0:ff00ff:10:200."
+            f"{text[:50]!r} names no channel; give its number, from 0, or number:colour:low:high, as in "
+            "0:ff00ff:10:200 or 0::10:200."
         ) from error
     return Shown(int(number), (red, green, blue) if colour else None, *values)
 
@@ -128,7 +129,7 @@ class Picture:
             light = (light @ np.array([one.colour or WHITE for one in wanted], np.float32) / 255).clip(0, 1)
         elif len(wanted) == 2:
             light = light[..., [0, 1, 0]]
-        return (255 * light[..., :3] + 0.5).astype(np.uint8)
+        return np.asarray((255 * light[..., :3] + 0.5).astype(np.uint8))
 
 
 def _place(shape: tuple[int, ...], row: int, column: int) -> tuple[slice, slice]:
@@ -221,10 +222,12 @@ class Pictures:
     def _read(self, path: Path, parts: Parts | None) -> Picture:
         folder = self.folder / path.stem
         if parts is not None:
-            return Picture(*stored(path, parts, levels(parts.shape[:2]) - 1, folder))
-        if (found := opened(path, folder)) is None:
-            image = read_image(path)
-            if image.nbytes <= LARGE:
-                return picture(image)
-            return self._read(path, Parts({0: image}, is_quick=False))
-        return Picture(*found)
+            top = levels(parts.shape[:2]) - 1
+            return Picture(*stored(path, parts.levels, top, folder, is_quick=parts.is_quick))
+        if (found := opened(path, folder)) is not None:
+            return Picture(*found)
+        image = read_image(path)
+        if image.nbytes <= LARGE:
+            return picture(image)
+        top = levels((image.shape[0], image.shape[1])) - 1
+        return Picture(*stored(path, {0: image}, top, folder, is_quick=False))
