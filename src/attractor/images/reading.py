@@ -75,8 +75,6 @@ def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
         InputError: if it cannot be read, has several channels, fractions, negative labels or any above 2**31 - 1.
     """
     path = existing(path)
-    if (parts := in_parts(path)) is not None:
-        return _labels_in_parts(path, parts.levels[0])
     with decoding(path):
         read = _chosen(LABEL_READERS, path)
         if read is None:
@@ -86,8 +84,8 @@ def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
     return as_labels(array.reshape(array.shape[:2]), str(path))
 
 
-def label_bands(path: Path, image: TiffLevel) -> Iterator[tuple[int, Int32[np.ndarray, "r w"]]]:
-    """A large label image from top to bottom: number of the first row, and the labels of some rows.
+def label_bands(path: Path, image: TiffLevel) -> Iterator[Int32[np.ndarray, "r w"]]:
+    """A large label image from top to bottom, some rows at a time.
 
     Raises:
         InputError: as `read_labels`.
@@ -96,14 +94,7 @@ def label_bands(path: Path, image: TiffLevel) -> Iterator[tuple[int, Int32[np.nd
     _refuse_channels(image.shape, path)
     rows = max(1, BAND // width)
     for top in range(0, height, rows):
-        yield top, as_labels(image.stored((slice(top, min(top + rows, height)), slice(0, width)))[..., 0], str(path))
-
-
-def _labels_in_parts(path: Path, image: TiffLevel) -> Int32[np.ndarray, "h w"]:
-    labels = np.empty(image.shape[:2], np.int32)
-    for top, band in label_bands(path, image):
-        labels[top : top + len(band)] = band
-    return labels
+        yield as_labels(image.stored((slice(top, min(top + rows, height)), slice(0, width)))[..., 0], str(path))
 
 
 def _refuse_channels(shape: tuple[int, ...], path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -92,7 +92,7 @@ def encode_labels(labels: Integer[np.ndarray, "h w"]) -> bytes:
     return file.getvalue()
 
 
-def _write_labels(file: IO[bytes], labels: Integer[np.ndarray, "h w"], highest: int) -> None:
+def _write_labels(file: BinaryIO | io.BytesIO, labels: Integer[np.ndarray, "h w"], highest: int) -> None:
     """Write a label image strip by strip, without a copy of it."""
     dtype = np.dtype(np.uint16 if highest <= 65535 else np.uint32)
     rows = max(1, STRIP // max(1, labels.shape[1] * dtype.itemsize))

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int32
 from scipy import ndimage
 
 from attractor.errors import InputError
+from attractor.session.held import let_go
 
 Box: TypeAlias = tuple[int, int, int, int]  # first row and column, and those after the last
 STRIP = 1 << 22  # pixels that are counted at once
@@ -115,9 +116,11 @@ class Canvas:
         for strip in _strips(labels.shape):
             self._find(strip)
             self._count(strip, 1)
+            let_go(labels)
         for label in self._boxes:
             self.things.setdefault(label, Thing())
         self.last_label = max(self.things, default=0)  # the highest that there ever was
+        self.things = {label: thing for label, thing in self.things.items() if label in self._boxes}
 
     def _find(self, strip: Box) -> None:
         """Extend the boxes of the objects in a strip, which is as wide as the image."""

@@ -8,14 +8,16 @@ Shapes: `h` rows, `w` columns.
 
 from __future__ import annotations
 
+import mmap
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
 
 from attractor.images import read_labels
-from attractor.images.parts import TiffLevel, in_parts
+from attractor.images.parts import in_parts
 from attractor.images.reading import label_bands
 from attractor.images.unfinished import unfinished
 
@@ -33,20 +35,32 @@ def held_labels(path: Path, folder: Path) -> Int32[np.ndarray, "h w"]:
         InputError: if the file cannot be read.
     """
     parts = in_parts(path)
-    is_large = parts is not None and 4 * parts.shape[0] * parts.shape[1] > IN_MEMORY
-    if parts is None or not is_large or sys.platform == "win32":  # where a file that is open cannot be removed
+    if parts is None:
         return read_labels(path)
-    return _mapped(path, parts.levels[0], folder)
+    bands, shape = label_bands(path, parts.levels[0]), parts.shape[:2]
+    if 4 * shape[0] * shape[1] <= IN_MEMORY or sys.platform == "win32":  # where an open file cannot be removed
+        return _filled(bands, np.empty(shape, np.int32))
+    return _mapped(bands, shape, folder)
 
 
-def _mapped(path: Path, image: TiffLevel, folder: Path) -> Int32[np.ndarray, "h w"]:
+def let_go(labels: Int32[np.ndarray, "h w"]) -> None:
+    """Take labels that are mapped out of this process's memory; what is looked at next comes from the file."""
+    memory = getattr(labels, "_mmap", None)
+    if isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        memory.madvise(mmap.MADV_DONTNEED)
+
+
+def _filled(bands: Iterable[Int32[np.ndarray, "r w"]], labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+    top = 0
+    for band in bands:
+        labels[top : top + len(band)] = band
+        top += len(band)
+    return labels
+
+
+def _mapped(bands: Iterable[Int32[np.ndarray, "r w"]], shape: tuple[int, int], folder: Path) -> np.ndarray:
     with unfinished(folder) as scratch:
         with scratch.open("wb") as file:
-            for _, band in label_bands(path, image):
+            for band in bands:
                 file.write(band.data)
-        return np.memmap(scratch, np.int32, "r+", shape=image.shape[:2])
-
-
-def is_on_disk(labels: Int32[np.ndarray, "h w"]) -> bool:
-    """Whether labels are mapped."""
-    return isinstance(labels, np.memmap)
+        return np.memmap(scratch, np.int32, "r+", shape=shape)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Int32, Shaped
+from jaxtyping import Int32, Shaped
 
 from attractor.datasets.names import check_stem
 from attractor.datasets.session import (
@@ -31,7 +31,7 @@ from attractor.images import IMAGE_SUFFIXES, atomic, find_images, image_shape, m
 from attractor.images.unfinished import hold
 from attractor.instances import Instances
 from attractor.session.canvas import Box, Canvas, Change, Thing
-from attractor.session.held import held_labels, is_on_disk
+from attractor.session.held import held_labels
 from attractor.session.journal import Entry, Journal, Record, now, records
 from attractor.session.operations import Operation, as_json
 from attractor.wording import counted
@@ -55,18 +55,6 @@ class Progress:
     reviewed: float  # share of the pixels
     edits: int  # operations that count, those taken back not being among them
     least_score: float | None  # of the objects that nobody has reviewed; None without one
-
-
-@dataclass(frozen=True)
-class _State:
-    """What is written of an image."""
-
-    name: str
-    labels: Int32[np.ndarray, "h w"]
-    reviewed: Bool[np.ndarray, "h w"]
-    known: Mapping[int, Known]
-    revision: int
-    summary: Mapping[str, Any]
 
 
 class Finds(Protocol):
@@ -96,7 +84,6 @@ class Session:
         self._progress: dict[str, Progress] = {}
         self._written: dict[str, int] = {}  # the revision that an image's files are of
         self._writing = threading.Lock()  # is taken after the mutex, or alone
-        self._unwritten: set[str] = set()  # images whose files are older than their canvas
         self._timer: threading.Timer | None = None
         self._open = ExitStack()
         with ExitStack() as opening:
@@ -278,7 +265,7 @@ class Session:
             len(self._held) > MOST_CANVASES or sum(canvas.n_bytes for canvas in self._held.values()) > MOST_BYTES
         ):
             name = next(iter(self._held))
-            if name in self._unwritten:
+            if name in self._behind():
                 self._write(name)
             self._held.pop(name)
 
@@ -395,7 +382,6 @@ class Session:
         self.revision += 1
         self._progress.pop(name, None)
         self._history.setdefault(name, []).append(record)
-        self._unwritten.add(name)
         if self._held[name].labels.size <= AT_ONCE:
             self._write(name)
         else:
@@ -443,33 +429,26 @@ class Session:
 
     def _write(self, name: str) -> None:
         """Write the files of an image as it is now."""
+        self._put_on_disk(name, *self._state(name))
+
+    def _state(self, name: str) -> tuple[Canvas, dict[int, Known], int, dict[str, Any]]:
+        """What is written of an image: its canvas, what is known of the objects, the revision, and a summary."""
         canvas = self.canvas(name)
-        self._put_on_disk(self._state(name, canvas.labels, canvas.reviewed))
-
-    def _state(self, name: str, labels: Int32[np.ndarray, "h w"], reviewed: Bool[np.ndarray, "h w"]) -> _State:
-        canvas, history = self._held[name], self._history.get(name, ())
         known = {label: (thing.class_number, thing.score) for label, thing in canvas.things.items()}
-        self._unwritten.discard(name)
-        return _State(name, labels, reviewed, known, history[-1].revision if history else 0, _summary_of(canvas))
+        return canvas, known, self._last_revision(name), _summary_of(canvas)
 
-    def _put_on_disk(self, state: _State) -> None:
-        """Write the files of an image, unless newer ones have been written."""
-        try:
-            with self._writing:
-                if state.revision >= self._written.get(state.name, 0):
-                    write_state(
-                        self.folder,
-                        state.name,
-                        state.labels,
-                        state.reviewed,
-                        state.known,
-                        state.revision,
-                        state.summary,
-                    )
-                    self._written[state.name] = state.revision
-        except BaseException:
-            self._unwritten.add(state.name)
-            raise
+    def _put_on_disk(
+        self, name: str, canvas: Canvas, known: Mapping[int, Known], revision: int, summary: Mapping[str, Any]
+    ) -> None:
+        """Write the files of an image, unless newer ones have been written.
+
+        If somebody changes the canvas meanwhile, parts of the files are newer than the revision that they say, and what
+        the journal has after it is done again when they are read.
+        """
+        with self._writing:
+            if revision >= self._written.get(name, 0):
+                write_state(self.folder, name, canvas.labels, canvas.reviewed, known, revision, summary)
+                self._written[name] = revision
 
     def _write_soon(self) -> None:
         """Write the files of large images as soon as nobody has changed anything for a while."""
@@ -480,14 +459,21 @@ class Session:
         self._timer.start()
 
     def _write_quietly(self) -> None:
-        """Write what is not on disk from copies, so that nobody waits; canvases that lie on the disk are left out."""
+        """Write what is not on disk, while others go on."""
+        for name in self._behind():
+            with self._mutex:
+                state = self._state(name)
+            with suppress(InputError):  # the journal has it, and it is tried again
+                self._put_on_disk(name, *state)
+
+    def _behind(self) -> list[str]:
+        """Images that are held and whose files lack something."""
         with self._mutex:
-            held = {name: canvas for name, canvas in self._held.items() if name in self._unwritten}
-            canvases = {name: canvas for name, canvas in held.items() if not is_on_disk(canvas.labels)}
-            states = [self._state(name, c.labels.copy(), c.reviewed.copy()) for name, c in canvases.items()]
-        for state in states:
-            with suppress(InputError):  # it is in the journal, and is tried again
-                self._put_on_disk(state)
+            return [name for name in self._held if self._written.get(name, 0) < self._last_revision(name)]
+
+    def _last_revision(self, name: str) -> int:
+        history = self._history.get(name)
+        return history[-1].revision if history else 0
 
     def flush(self) -> None:
         """Write the files of all images as they are now, for other programs to read.
@@ -496,7 +482,7 @@ class Session:
             InputError: if they cannot be written; nothing is lost then, as the journal has it.
         """
         with self._mutex:
-            for name in tuple(self._unwritten):
+            for name in self._behind():
                 self._write(name)
 
     def _recover(self) -> None:

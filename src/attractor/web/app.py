@@ -241,10 +241,10 @@ def _looking(server: Server) -> APIRouter:
         }
 
     @routes.get("/api/objects")
-    def objects(name: Name) -> list[dict[str, Any]]:
+    def objects(name: Name) -> Response:
         with server.session.looking(name) as canvas:
             looked_at = canvas.looked_at()
-            return [
+            found = [
                 {
                     "label": label,
                     "class_number": thing.class_number,
@@ -255,6 +255,7 @@ def _looking(server: Server) -> APIRouter:
                 }
                 for label, thing in sorted(canvas.things.items())
             ]
+        return JSONResponse(found)
 
     @routes.get("/api/events")
     async def stream(request: Request) -> StreamingResponse:

@@ -210,7 +210,7 @@ def _write(pixels: Level, files: Mapping[int, Path]) -> Shaped[np.ndarray, "n 1 
             np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, shape[0], band):
             part = np.asarray(pixels[first : min(first + band, shape[0]), 0 : shape[1]])
-            sample.append(part.reshape(-1, shape[2])[-(first * shape[1]) % step :: step])
+            sample.append(part.reshape(-1, shape[2])[-(first * shape[1]) % step :: step].copy())
             for level in range(top + 1):
                 part = halved(part) if level else part
                 if level in written:
