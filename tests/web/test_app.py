@@ -22,7 +22,7 @@ from attractor.session.differences import picture_file, pictures_of_round
 from attractor.web import app as web
 from attractor.web import uploads
 from attractor.web.app import PAGE
-from attractor.web.tiles import SIDE, label_tile, levels
+from attractor.web.tiles import SIDE, Shown, label_tile, levels
 from attractor.web.tiles import picture as picture_of
 
 
@@ -90,8 +90,8 @@ def test_a_large_image_has_levels_whose_tiles_fit_together():
     coarse = np.frombuffer(zlib.decompress(label_tile(labels, 2, 0, 0)), "<u4").reshape(SIDE + 2, SIDE + 2)
     np.testing.assert_array_equal(coarse[1 : 1 + 258, 1 : 1 + 175], labels[::4, ::4])
     shown = picture_of(random.integers(0, 4000, (1030, 700, 2)).astype(np.uint16))
-    assert [part.shape for part in shown.pyramid] == [(1030, 700, 2), (515, 350, 2), (257, 175, 2)]
-    assert Image.open(io.BytesIO(shown.tile(0, 2, 1, (0, 1)))).size == (188, 6)
+    assert [part.shape for part in shown.pyramid.values()] == [(1030, 700, 2), (515, 350, 2), (258, 175, 2)]
+    assert Image.open(io.BytesIO(shown.tile(0, 2, 1, (Shown(0), Shown(1))))).size == (188, 6)
 
 
 def test_objects(client):

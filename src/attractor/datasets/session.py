@@ -22,15 +22,15 @@ from attractor.datasets.label_images import LabelImages
 from attractor.datasets.layout import Evidence, Holds
 from attractor.datasets.sample import Dataset, Sample, distinct
 from attractor.errors import InputError
-from attractor.images import atomic, image_suffix, made, read_labels, write_image, write_labels
+from attractor.images import atomic, image_suffix, made, read_image, read_labels, write_image, write_labels, write_mask
 from attractor.instances import relabel
 
 PROJECT = "project.toml"
 EDITS = "edits.jsonl"
 FORMAT = 1
-REVIEWED = 255  # the value of a reviewed pixel
 LARGEST_PROJECT = 1 << 22  # bytes
 LARGEST_OBJECTS = 1 << 30
+LONGEST_SUMMARY = 1000  # characters of the file, at whose start it stands
 
 Known = tuple[int, float | None]  # class, counted from 1, and score
 
@@ -138,7 +138,7 @@ def read_reviewed(folder: Path, name: str, shape: tuple[int, ...]) -> Bool[np.nd
     path = folder / "reviewed" / f"{name}.png"
     if not path.exists():
         return np.zeros(shape, bool)
-    reviewed = read_labels(path) > 0
+    reviewed = np.asarray(read_image(path).all(2))
     if reviewed.shape != shape:
         raise InputError(f"{path}: has {reviewed.shape} pixels, but the label image has {shape}; it is of another one.")
     return reviewed
@@ -146,7 +146,7 @@ def read_reviewed(folder: Path, name: str, shape: tuple[int, ...]) -> Bool[np.nd
 
 def write_reviewed(folder: Path, name: str, reviewed: Bool[np.ndarray, "h w"]) -> None:
     """Write which pixels were looked at."""
-    write_labels(made(folder / "reviewed") / f"{name}.png", REVIEWED * reviewed.astype(np.int32))
+    write_mask(made(folder / "reviewed") / f"{name}.png", reviewed)
 
 
 def read_objects(folder: Path, name: str) -> tuple[dict[int, Known], int]:
@@ -171,11 +171,28 @@ def read_objects(folder: Path, name: str) -> tuple[dict[int, Known], int]:
     return known, revision
 
 
-def write_objects(folder: Path, name: str, known: Mapping[int, Known], revision: int = 0) -> None:
-    """Write class and score of each label, and the revision that an image's files are of."""
+def write_objects(
+    folder: Path, name: str, known: Mapping[int, Known], revision: int = 0, summary: Mapping[str, Any] | None = None
+) -> None:
+    """Write class and score of each label, the revision that an image's files are of, and a summary of them."""
     objects = {str(label): list(values) for label, values in known.items()}
     with atomic(made(folder / "objects") / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps({"revision": revision, "objects": objects}))
+        temporary.write_text(json.dumps({"revision": revision, "summary": dict(summary or {}), "objects": objects}))
+
+
+def read_summary(folder: Path, name: str) -> dict[str, Any]:
+    """The summary of an image, if its other files have not been changed since it was written; else nothing."""
+    path = folder / "objects" / f"{name}.json"
+    others = folder / "labels" / f"{name}.tif", folder / "reviewed" / f"{name}.png"
+    try:
+        with path.open(encoding="utf-8") as file:
+            start = file.read(LONGEST_SUMMARY)
+        summary, _ = json.JSONDecoder().raw_decode(start, start.index('"summary": ') + len('"summary": '))
+        written = path.stat().st_mtime_ns
+        is_new = all(other.stat().st_mtime_ns <= written for other in others if other.exists())
+        return summary if is_new and others[1].exists() == (summary["reviewed"] > 0) else {}
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return {}
 
 
 def write_state(
@@ -185,6 +202,7 @@ def write_state(
     reviewed: Bool[np.ndarray, "h w"],
     known: Mapping[int, Known],
     revision: int = 0,
+    summary: Mapping[str, Any] | None = None,
 ) -> None:
     """Write all that is known of an image; each file appears whole or not at all, the revision with the last."""
     write_labels(made(folder / "labels") / f"{name}.tif", labels)
@@ -192,4 +210,4 @@ def write_state(
         write_reviewed(folder, name, reviewed)
     else:
         (folder / "reviewed" / f"{name}.png").unlink(missing_ok=True)
-    write_objects(folder, name, known, revision)
+    write_objects(folder, name, known, revision, summary)

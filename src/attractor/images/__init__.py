@@ -14,9 +14,9 @@ from __future__ import annotations
 from attractor.images.arrays import as_channels, as_image
 from attractor.images.calibration import pixel_size
 from attractor.images.files import IMAGE_SUFFIXES, OUTPUT_ENDINGS, Found, atomic, find_images, images_in, made
-from attractor.images.reading import read_image, read_labels
+from attractor.images.reading import image_shape, read_image, read_labels
 from attractor.images.unfinished import temporary_folder
-from attractor.images.writing import encode_labels, image_suffix, write_image, write_labels
+from attractor.images.writing import encode_labels, image_suffix, write_image, write_labels, write_mask
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -27,6 +27,7 @@ __all__ = [
     "atomic",
     "encode_labels",
     "find_images",
+    "image_shape",
     "image_suffix",
     "images_in",
     "made",
@@ -36,4 +37,5 @@ __all__ = [
     "temporary_folder",
     "write_image",
     "write_labels",
+    "write_mask",
 ]

@@ -5,7 +5,7 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,14 @@ from attractor.images.damage import decoding, not_an_image
 from attractor.images.files import existing, first_bytes
 from attractor.images.jpeg import read_jpeg
 from attractor.images.netpbm import read_netpbm
+from attractor.images.parts import TiffLevel, in_parts
 from attractor.images.pillow import read_bmp, read_gif, read_webp
 from attractor.images.png import read_png, read_png_values
 from attractor.images.tiff import SIGNATURES, read_tiff, read_tiff_values
 
 Reader = Callable[[Path], Shaped[np.ndarray, "..."]]
 
+BAND = 1 << 22  # pixels of a large label image that are read at once
 PNG = b"\x89PNG\r\n\x1a\n"
 READERS: dict[bytes, Reader] = {  # by how files begin
     PNG: read_png,
@@ -55,6 +57,17 @@ def read_image(path: str | Path) -> Shaped[np.ndarray, "h w c"]:
     return as_image(array, name=str(path))
 
 
+def image_shape(path: str | Path) -> tuple[int, int, int]:
+    """Rows, columns and channels of what `read_image` gives; only small images, and some formats, are read for it.
+
+    Raises:
+        InputError: as `read_image`, but not for pixels that were not read.
+    """
+    parts = in_parts(path)
+    height, width, channels = read_image(path).shape if parts is None else parts.shape
+    return height, width, channels
+
+
 def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
     """The label image in a PNG or TIFF file, with its numbers as they are; a palette PNG gives its indices.
 
@@ -67,12 +80,29 @@ def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
         if read is None:
             raise InputError(f"{path}: a label image must be a PNG or TIFF file; other formats change the numbers.")
         array = read(path)
-    if array.ndim == 3 and array.shape[2] != 1:
+    _refuse_channels(array.shape, path)
+    return as_labels(array.reshape(array.shape[:2]), str(path))
+
+
+def label_bands(path: Path, image: TiffLevel) -> Iterator[Int32[np.ndarray, "r w"]]:
+    """A large label image from top to bottom, some rows at a time.
+
+    Raises:
+        InputError: as `read_labels`.
+    """
+    height, width = image.shape[:2]
+    _refuse_channels(image.shape, path)
+    rows = max(1, BAND // width)
+    for top in range(0, height, rows):
+        yield as_labels(image.stored((slice(top, min(top + rows, height)), slice(0, width)))[..., 0], str(path))
+
+
+def _refuse_channels(shape: tuple[int, ...], path: Path) -> None:
+    if len(shape) == 3 and shape[2] != 1:
         raise InputError(
-            f"{path}: a label image must have one channel, this one has {array.shape[2]}; save the labels as numbers, "
+            f"{path}: a label image must have one channel, this one has {shape[2]}; save the labels as numbers, "
             "one for each object, not as colours."
         )
-    return as_labels(array.reshape(array.shape[:2]), str(path))
 
 
 def _chosen(readers: dict[bytes, Reader], path: Path) -> Reader | None:

@@ -86,24 +86,39 @@ def opened(path: Path) -> tifffile.TiffFile:
     return tifffile.TiffFile(path, _multifile=False)
 
 
+def checked(tiff: tifffile.TiffFile, path: Path) -> tuple[tifffile.TiffPageSeries, str]:
+    """The image of a file and its axes, before any pixel is read.
+
+    Raises:
+        InputError: if there is not one plane, or the file cannot hold what it promises.
+    """
+    _refuse_cut_chain(tiff.filehandle, tiff.tiff, path)
+    if not tiff.pages or not tiff.series:
+        raise InputError(f"{path}: is a TIFF file without an image; copy or export it again.")
+    series = tiff.series[0]
+    if any(other.size >= series.size for other in tiff.series[1:]):
+        raise InputError(f"{path}: holds {len(tiff.series)} images; give one plane, as an image of its own.")
+    _refuse_missing_parts(series, tiff.filehandle.size, path)
+    _refuse_too_large(series, path)
+    axes = _axes(series.axes, series.shape, path)
+    _refuse_large_parts(series, tiff.filehandle, path)
+    return series, axes
+
+
+def alpha_of(page: tifffile.TiffPage) -> int:
+    """How many of a page's last channels are alpha, associated or not."""
+    n = sum(kind in (1, 2) for kind in page.extrasamples)
+    return n if page.samplesperpixel > n else 0
+
+
 def _read(path: Path) -> _Plane:
     """The single plane of a TIFF file, without alpha."""
     with opened(path) as tiff:
-        _refuse_cut_chain(tiff.filehandle, tiff.tiff, path)
-        if not tiff.pages or not tiff.series:
-            raise InputError(f"{path}: is a TIFF file without an image; copy or export it again.")
-        series = tiff.series[0]
-        if any(other.size >= series.size for other in tiff.series[1:]):
-            raise InputError(f"{path}: holds {len(tiff.series)} images; give one plane, as an image of its own.")
+        series, axes = checked(tiff, path)
         page = series.keyframe
-        _refuse_missing_parts(series, tiff.filehandle.size, path)
-        _refuse_too_large(series, path)
-        axes = _axes(series.axes, series.shape, path)
-        _refuse_large_parts(series, tiff.filehandle, path)
         array = _channels_last(series.asarray(), axes)
-        alpha = [kind for kind in page.extrasamples if kind in (1, 2)]  # associated, unassociated
-        if alpha and array.shape[2] == page.samplesperpixel > len(alpha):
-            array = array[..., : -len(alpha)]
+        if alpha_of(page) and array.shape[2] == page.samplesperpixel:
+            array = array[..., : -alpha_of(page)]
         return _Plane(array, int(page.photometric), int(page.compression), page.colormap, page.tags.valueof(TAG))
 
 

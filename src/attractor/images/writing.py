@@ -6,15 +6,19 @@ Shapes: `h` rows, `w` columns, `c` channels.
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
-from jaxtyping import Integer, Shaped
+from jaxtyping import Bool, Integer, Shaped
 from PIL import Image
 
 from attractor.errors import InputError
 from attractor.images.files import atomic
+
+STRIP = 1 << 18  # bytes of a strip of labels
 
 
 def image_suffix(image: Shaped[np.ndarray, "h w c"]) -> str:
@@ -63,17 +67,43 @@ def write_labels(path: str | Path, labels: Integer[np.ndarray, "h w"]) -> None:
         with atomic(path) as temporary:
             Image.fromarray(labels.astype(np.uint16)).save(temporary, "PNG")
     elif path.suffix.lower() in (".tif", ".tiff"):
-        with atomic(path) as temporary:
-            temporary.write_bytes(encode_labels(labels))
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            _write_labels(file, labels, highest)
     else:
         raise InputError(
             f"{path}: label images are written as .tif or .png, not as {path.suffix or 'a file without suffix'}."
         )
 
 
+def write_mask(path: str | Path, mask: Bool[np.ndarray, "h w"]) -> None:
+    """Write a yes or no for each pixel as a PNG of bits.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    with atomic(path) as temporary:
+        Image.fromarray(mask).save(temporary, "PNG")
+
+
 def encode_labels(labels: Integer[np.ndarray, "h w"]) -> bytes:
     """A label image of non-negative numbers as the content of a TIFF (zlib; uint16, or uint32 above 65,535)."""
     file = io.BytesIO()
-    numbers = labels.astype(np.uint16 if labels.max(initial=0) <= 65535 else np.uint32)
-    tifffile.imwrite(file, numbers, compression="zlib", photometric="minisblack")
+    _write_labels(file, labels, int(labels.max(initial=0)))
     return file.getvalue()
+
+
+def _write_labels(file: BinaryIO | io.BytesIO, labels: Integer[np.ndarray, "h w"], highest: int) -> None:
+    """Write a label image strip by strip, without a copy of it."""
+    dtype = np.dtype(np.uint16 if highest <= 65535 else np.uint32)
+    rows = max(1, STRIP // max(1, labels.shape[1] * dtype.itemsize))
+    tops = range(0, labels.shape[0], rows)
+    strips = (zlib.compress(labels[top : top + rows].astype(dtype).tobytes()) for top in tops)
+    tifffile.imwrite(
+        file,
+        strips if labels.size else labels.astype(dtype),
+        shape=labels.shape,
+        dtype=dtype,
+        rowsperstrip=rows,
+        compression="zlib",
+        photometric="minisblack",
+    )

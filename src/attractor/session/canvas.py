@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -13,8 +13,10 @@ from jaxtyping import Bool, Int32
 from scipy import ndimage
 
 from attractor.errors import InputError
+from attractor.session.held import let_go
 
 Box: TypeAlias = tuple[int, int, int, int]  # first row and column, and those after the last
+STRIP = 1 << 22  # pixels that are counted at once
 MOST_LABELS = 1 << 24  # that an image can have had; a page shows them as colours of 24 bits
 
 
@@ -106,14 +108,55 @@ class Canvas:
     ) -> None:
         """Keep the arrays, which are changed in place."""
         self.labels, self.reviewed, self.things = labels, reviewed, dict(things)
-        self._boxes = {
-            label: (box[0].start, box[1].start, box[0].stop, box[1].stop)
-            for label, box in enumerate(ndimage.find_objects(labels), 1)
-            if box is not None
-        }
+        self._boxes: dict[int, Box] = {}
+        self._areas, self._seen = (
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int64),
+        )  # pixels of each label, and reviewed ones
+        for strip in _strips(labels.shape):
+            self._find(strip)
+            self._count(strip, 1)
+            let_go(labels)
         for label in self._boxes:
             self.things.setdefault(label, Thing())
         self.last_label = max(self.things, default=0)  # the highest that there ever was
+        self.things = {label: thing for label, thing in self.things.items() if label in self._boxes}
+
+    def _find(self, strip: Box) -> None:
+        """Extend the boxes of the objects in a strip, which is as wide as the image."""
+        for label, found in enumerate(ndimage.find_objects(self.labels[_place(strip)]), 1):
+            if found is not None:
+                own = strip[0] + found[0].start, found[1].start, strip[0] + found[0].stop, found[1].stop
+                self._boxes[label] = _around(self._boxes.get(label, own), own)
+
+    def _count(self, box: Box, sign: int) -> None:
+        """Add to the pixels of each label those in a box, or take them away."""
+        labels, reviewed = self.labels[_place(box)], self.reviewed[_place(box)]
+        counts = np.bincount(labels.ravel())
+        if len(counts) > len(self._areas):
+            room = (0, max(len(counts), 2 * len(self._areas)) - len(self._areas))
+            self._areas, self._seen = np.pad(self._areas, room), np.pad(self._seen, room)
+        self._areas[: len(counts)] += sign * counts
+        if reviewed.any():
+            seen = np.bincount(labels[reviewed])
+            self._seen[: len(seen)] += sign * seen
+
+    def area(self, label: int) -> int:
+        """Pixels of an object."""
+        return int(self._areas[label]) if label < len(self._areas) else 0
+
+    def looked_at(self) -> set[int]:
+        """Objects of which somebody has reviewed a pixel."""
+        return set((np.flatnonzero(self._seen[1:]) + 1).tolist())
+
+    def share_reviewed(self) -> float:
+        """Share of the pixels that somebody has reviewed."""
+        return float(self._seen.sum() / max(1, self.reviewed.size))
+
+    @property
+    def n_bytes(self) -> int:
+        """What it takes in memory, or, if it is very large, mostly on the disk."""
+        return self.labels.nbytes + self.reviewed.nbytes
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -203,7 +246,9 @@ class Canvas:
         """Write what a change says is there afterwards; writing it twice changes nothing."""
         place = _place(change.box)
         there = set(np.unique(self.labels[place]).tolist())
+        self._count(change.box, -1)
         self.labels[place], self.reviewed[place] = change.labels[1], change.reviewed[1]
+        self._count(change.box, 1)
         for label, thing in change.things[1].items():
             if thing is None:
                 self.things.pop(label, None)
@@ -221,11 +266,23 @@ class Canvas:
     def _fit_box(self, label: int, changed: Box) -> None:
         """The box of an object after something in another box has changed."""
         own = self._boxes.get(label, changed)
-        box = min(own[0], changed[0]), min(own[1], changed[1]), max(own[2], changed[2]), max(own[3], changed[3])
+        box = _around(own, changed)
         rows, columns = (np.flatnonzero((self.labels[_place(box)] == label).any(axis)) for axis in (1, 0))
         if len(rows):
             top, left = int(rows[0]) + box[0], int(columns[0]) + box[1]
             self._boxes[label] = top, left, int(rows[-1]) + box[0] + 1, int(columns[-1]) + box[1] + 1
+
+
+def _strips(shape: tuple[int, ...]) -> Iterator[Box]:
+    """Boxes from top to bottom that are as wide as the image, so that what is made of each is small."""
+    rows = max(1, STRIP // max(1, shape[1]))
+    for top in range(0, shape[0], rows):
+        yield top, 0, min(top + rows, shape[0]), shape[1]
+
+
+def _around(one: Box, other: Box) -> Box:
+    """The smallest box with both in it."""
+    return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
 
 
 def _place(box: Box) -> tuple[slice, slice]:

@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,16 +23,18 @@ from attractor.datasets.session import (
     read_objects,
     read_project,
     read_reviewed,
+    read_summary,
     write_project,
     write_state,
 )
 from attractor.description import read_description
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, atomic, find_images, made, read_image, read_labels
+from attractor.images import IMAGE_SUFFIXES, atomic, find_images, image_shape, made, read_image
 from attractor.images.unfinished import hold
 from attractor.instances import Instances
 from attractor.session import trash
 from attractor.session.canvas import Box, Canvas, Change, Thing
+from attractor.session.held import held_labels
 from attractor.session.journal import Entry, Journal, Record, now, records
 from attractor.session.operations import Operation, as_json
 from attractor.weights import MODELS
@@ -40,6 +42,9 @@ from attractor.wording import counted
 
 LOCK = ".lock"
 MOST_CANVASES = 16  # images that are held at once
+MOST_BYTES = 1 << 30  # of their labels, unless one has more
+AT_ONCE = 1 << 22  # pixels of an image whose files are written with each operation; larger ones wait for a pause
+PAUSE = 3.0  # seconds
 TAKES_BACK = ("undo", "redo")
 IN_WORK, NEW, REVIEWED, SEGMENTED = "in work", "new", "reviewed", "segmented"
 
@@ -82,6 +87,8 @@ class Session:
         self._held: OrderedDict[str, Canvas] = OrderedDict()
         self._progress: dict[str, Progress] = {}
         self._written: dict[str, int] = {}  # the revision that an image's files are of
+        self._writing = threading.Lock()  # is taken after the mutex, or alone
+        self._timer: threading.Timer | None = None
         self._open = ExitStack()
         with ExitStack() as opening:
             opening.enter_context(
@@ -182,11 +189,10 @@ class Session:
         Raises:
             InputError: if there is no such image, or the model cannot be used on it.
         """
-        image = read_image(self.path(name))
         if segmenter is not None:
-            self.put(name, segmenter.segment(image, name=name))
+            self.put(name, segmenter.segment(read_image(self.path(name)), name=name))
             return
-        labels = np.zeros(image.shape[:2], np.int32)
+        labels = np.zeros(image_shape(self.path(name))[:2], np.int32)
         self.put(name, Instances(labels, np.zeros(0, np.int32), np.zeros(0, np.float32)))
 
     def put(self, name: str, found: Instances) -> None:
@@ -201,7 +207,8 @@ class Session:
             if self._label_file(name).exists():
                 self._replace(name, found.labels, known)
                 return
-            write_state(self.folder, name, found.labels, np.zeros(found.labels.shape, bool), known)
+            summary = _summary(len(known), 0.0, (score for _, score in known.values()))
+            write_state(self.folder, name, found.labels, np.zeros(found.labels.shape, bool), known, 0, summary)
             self._progress.pop(name, None)
 
     def is_taken(self, name: str) -> bool:
@@ -329,10 +336,19 @@ class Session:
         with self._mutex:
             if name not in self._held:
                 self._held[name] = self._read(name)
-                if len(self._held) > MOST_CANVASES:
-                    self._held.popitem(last=False)
+                self._let_go()
             self._held.move_to_end(name)
             return self._held[name]
+
+    def _let_go(self) -> None:
+        """Forget the canvases that were used longest ago, as long as there are too many; the last one is kept."""
+        while len(self._held) > 1 and (
+            len(self._held) > MOST_CANVASES or sum(canvas.n_bytes for canvas in self._held.values()) > MOST_BYTES
+        ):
+            name = next(iter(self._held))
+            if name in self._behind():
+                self._write(name)
+            self._held.pop(name)
 
     @contextmanager
     def looking(self, name: str) -> Iterator[Canvas]:
@@ -359,13 +375,16 @@ class Session:
         self.path(name)
         if not self._label_file(name).exists():
             return Progress(name, NEW, 0, 0.0, 0, None)
-        canvas = self.canvas(name)
-        share = float(canvas.reviewed.mean())
-        looked_at = set(np.unique(canvas.labels[canvas.reviewed]).tolist())
-        scores = [t.score for k, t in canvas.things.items() if k not in looked_at and t.score is not None]
-        state = REVIEWED if share == 1 else IN_WORK if share else SEGMENTED
         edits = len(_standing(self.history(name)))
-        return Progress(name, state, len(canvas.things), share, edits, min(scores, default=None))
+        try:
+            own = read_summary(self.folder, name) if name not in self._held else {}
+            objects, share, least = int(own["objects"]), float(own["reviewed"]), own["least_score"]
+            return Progress(name, _state_of(share), objects, share, edits, None if least is None else float(least))
+        except (KeyError, TypeError, ValueError):  # none, or written by something else
+            own = _summary_of(self.canvas(name))
+            return Progress(
+                name, _state_of(own["reviewed"]), own["objects"], own["reviewed"], edits, own["least_score"]
+            )
 
     def next(self) -> str | None:
         """The image with the least sure object that nobody has reviewed; None if all are reviewed.
@@ -444,7 +463,10 @@ class Session:
         self.revision += 1
         self._progress.pop(name, None)
         self._history.setdefault(name, []).append(record)
-        self._write(name)
+        if self._held[name].labels.size <= AT_ONCE:
+            self._write(name)
+        else:
+            self._write_soon()
         return record
 
     def _replace(self, name: str, labels: Int32[np.ndarray, "h w"], known: Mapping[int, Known]) -> None:
@@ -472,23 +494,77 @@ class Session:
         return self.folder / "labels" / f"{name}.tif"
 
     def _read(self, name: str) -> Canvas:
+        """The canvas of an image from its files, and from what the journal says that they lack."""
         path = self._label_file(name)
         if not path.exists():
             self.segment(name, None)  # an image that is new has no objects
-        labels = read_labels(path)
+        labels = held_labels(path, self.folder)
         known, self._written[name] = read_objects(self.folder, name)
         things = {label: Thing(*values) for label, values in known.items()}
         canvas = Canvas(labels, read_reviewed(self.folder, name, labels.shape), things)
-        for entry in self._history.get(name, ()):  # numbers that were given once are not given again
-            canvas.last_label = max(canvas.last_label, entry.last_label)
+        for entry in self._history.get(name, ()):
+            if entry.revision > self._written[name]:
+                canvas.write(self._journal.change(entry))
+            canvas.last_label = max(canvas.last_label, entry.last_label)  # what was given once is not given again
         return canvas
 
     def _write(self, name: str) -> None:
-        canvas = self._held[name]
+        """Write the files of an image as it is now."""
+        self._put_on_disk(name, *self._state(name))
+
+    def _state(self, name: str) -> tuple[Canvas, dict[int, Known], int, dict[str, Any]]:
+        """What is written of an image: its canvas, what is known of the objects, the revision, and a summary."""
+        canvas = self.canvas(name)
         known = {label: (thing.class_number, thing.score) for label, thing in canvas.things.items()}
-        history = self._history.get(name, ())
-        self._written[name] = history[-1].revision if history else 0
-        write_state(self.folder, name, canvas.labels, canvas.reviewed, known, self._written[name])
+        return canvas, known, self._last_revision(name), _summary_of(canvas)
+
+    def _put_on_disk(
+        self, name: str, canvas: Canvas, known: Mapping[int, Known], revision: int, summary: Mapping[str, Any]
+    ) -> None:
+        """Write the files of an image, unless newer ones have been written.
+
+        If somebody changes the canvas meanwhile, parts of the files are newer than the revision that they say, and what
+        the journal has after it is done again when they are read.
+        """
+        with self._writing:
+            if revision >= self._written.get(name, 0):
+                write_state(self.folder, name, canvas.labels, canvas.reviewed, known, revision, summary)
+                self._written[name] = revision
+
+    def _write_soon(self) -> None:
+        """Write the files of large images as soon as nobody has changed anything for a while."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(PAUSE, self._write_quietly)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _write_quietly(self) -> None:
+        """Write what is not on disk, while others go on."""
+        for name in self._behind():
+            with self._mutex:
+                state = self._state(name)
+            with suppress(InputError):  # the journal has it, and it is tried again
+                self._put_on_disk(name, *state)
+
+    def _behind(self) -> list[str]:
+        """Images that are held and whose files lack something."""
+        with self._mutex:
+            return [name for name in self._held if self._written.get(name, 0) < self._last_revision(name)]
+
+    def _last_revision(self, name: str) -> int:
+        history = self._history.get(name)
+        return history[-1].revision if history else 0
+
+    def flush(self) -> None:
+        """Write the files of all images as they are now, for other programs to read.
+
+        Raises:
+            InputError: if they cannot be written; nothing is lost then, as the journal has it.
+        """
+        with self._mutex:
+            for name in self._behind():
+                self._write(name)
 
     def _recover(self) -> None:
         """Do again what the files of an image lack: they are of an older revision, or newer in part."""
@@ -497,16 +573,22 @@ class Session:
                 continue
             _, written = read_objects(self.folder, name)
             if written < history[-1].revision:
-                canvas = self._held[name] = self._read(name)
-                for entry in history:
-                    if entry.revision > written:
-                        canvas.write(self._journal.change(entry))
+                self._held[name] = self._read(name)
                 self._write(name)
                 self._held.pop(name)
 
     def close(self) -> None:
-        """Let other programs open the session."""
-        self._open.close()
+        """Write what is not yet in the files, and let other programs open the session.
+
+        Raises:
+            InputError: if it cannot be written; the next who opens the session will do so.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            self.flush()
+        finally:
+            self._open.close()
 
     def __enter__(self) -> Session:
         return self
@@ -543,6 +625,26 @@ def image_files(folder: Path) -> dict[str, Path]:
     """The files of a folder of images by their stems."""
     files = folder.iterdir() if folder.is_dir() else ()
     return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."}
+
+
+def _summary(objects: int, reviewed: float, scores: Iterable[float | None]) -> dict[str, Any]:
+    """What the list of images says, apart from the journal."""
+    return {
+        "objects": objects,
+        "reviewed": reviewed,
+        "least_score": min((score for score in scores if score is not None), default=None),
+    }
+
+
+def _summary_of(canvas: Canvas) -> dict[str, Any]:
+    looked_at = canvas.looked_at()
+    scores = (thing.score for label, thing in canvas.things.items() if label not in looked_at)
+    return _summary(len(canvas.things), canvas.share_reviewed(), scores)
+
+
+def _state_of(reviewed: float) -> str:
+    """The state of an image of which a share was reviewed."""
+    return REVIEWED if reviewed == 1 else IN_WORK if reviewed else SEGMENTED
 
 
 def _standing(history: Sequence[Record]) -> list[Record]:

@@ -9,11 +9,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
@@ -22,7 +21,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from attractor.errors import InputError
 from attractor.images import find_images
 from attractor.images.calibration import pixel_size
-from attractor.instances import areas
 from attractor.session import Session
 from attractor.session.differences import picture_file, pictures_of_round
 from attractor.session.journal import Record
@@ -33,11 +31,12 @@ from attractor.web.export import exported, forms, parts_of
 from attractor.web.jobs import Jobs
 from attractor.web.line import Line
 from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
-from attractor.web.tiles import SIDE, Pictures, label_tile, levels
+from attractor.web.tiles import SIDE, Pictures, label_tile, shown
 from attractor.web.uploads import Looks, Uploads
 from attractor.weights import MODELS
 
 PAGE = Path(__file__).parent / "page"
+PYRAMIDS = "pyramids"  # the folder in a session with smaller versions of large images
 LARGEST_BODY = 2 << 30  # bytes of an upload
 LARGEST_REQUEST = 1 << 23  # bytes of everything else
 KINDS = {
@@ -109,7 +108,7 @@ class Server:
     looks: Looks
     uploads: Uploads
     answers: Answers
-    pictures: Pictures = field(default_factory=Pictures)
+    pictures: Pictures
 
     def answered(self, entry: Record) -> dict[str, Any]:
         """The answer to an operation, which all pages are told, too."""
@@ -150,7 +149,9 @@ def create_app(
     looks, line = Looks(), Line()
     answers = Answers(session, looks, line, device)
     jobs = Jobs(session, events.tell, line, answers.make_room)
-    server = Server(session, events, jobs, Guard(token, port), device, looks, Uploads(session, looks, quota), answers)
+    pictures = Pictures(session.folder / PYRAMIDS)
+    guard, uploads = Guard(token, port), Uploads(session, looks, quota)
+    server = Server(session, events, jobs, guard, device, looks, uploads, answers, pictures)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -241,36 +242,35 @@ def _looking(server: Server) -> APIRouter:
 
     @routes.get("/api/image")
     def image(name: Name) -> dict[str, Any]:
-        shown, canvas = server.pictures(server.session.path(name)), server.session.canvas(name)
+        picture = server.pictures(server.session.path(name))
         size = pixel_size(server.session.path(name))
         return {
             **_state(server.session, name),
-            "height": shown.shape[0],
-            "width": shown.shape[1],
-            "channels": shown.channels,
-            "levels": levels(canvas.shape),
-            "low": shown.low.tolist(),
-            "high": shown.high.tolist(),
+            "height": picture.shape[0],
+            "width": picture.shape[1],
+            "channels": picture.channels,
+            "levels": picture.levels,
+            **vars(picture.values),
             "pixel_size": size,
             "revision": _revision(server.session, name),
         }
 
     @routes.get("/api/objects")
-    def objects(name: Name) -> list[dict[str, Any]]:
+    def objects(name: Name) -> Response:
         with server.session.looking(name) as canvas:
-            size = areas(canvas.labels, canvas.last_label)
-            looked_at = set(np.unique(canvas.labels[canvas.reviewed]).tolist())
-            return [
+            looked_at = canvas.looked_at()
+            found = [
                 {
                     "label": label,
                     "class_number": thing.class_number,
                     "score": thing.score,
-                    "area": int(size[label - 1]),
+                    "area": canvas.area(label),
                     "box": canvas.box([label]),
                     "reviewed": label in looked_at,
                 }
                 for label, thing in sorted(canvas.things.items())
             ]
+        return JSONResponse(found)
 
     @routes.get("/api/difference")
     def difference(number: int, name: Name, which: Literal["before", "after"]) -> FileResponse:
@@ -294,16 +294,15 @@ def _tiling(server: Server) -> APIRouter:
 
     @routes.get("/api/tile")
     def tile(
-        name: Name, level: int, row: int, column: int, channels: Annotated[str, Query(max_length=50)] = ""
+        name: Name, level: int, row: int, column: int, channels: Annotated[str, Query(max_length=1000)] = ""
     ) -> Response:
-        wanted = tuple(int(part) for part in channels.split(",") if part.strip().isdecimal())
-        content = server.pictures(server.session.path(name)).tile(level, row, column, wanted)
+        content = server.pictures(server.session.path(name)).tile(level, row, column, shown(channels))
         return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
 
     @routes.get("/api/thumbnail")
     def thumbnail(name: Name) -> Response:
-        shown = server.pictures(server.session.path(name))
-        content = shown.tile(len(shown.pyramid) - 1, 0, 0)
+        picture = server.pictures(server.session.path(name))
+        content = picture.tile(picture.levels - 1, 0, 0)
         return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
 
     @routes.get("/api/labels")

@@ -245,6 +245,7 @@ class Jobs:
             request["images"] = [[name, str(self.session.path(name))] for name in names]
             request["model"] = model_of(self.session, job.arguments.get("model"))
         else:
+            self.session.flush()
             request |= {"folder": str(self.session.folder), "project": project}
         process = subprocess.Popen(
             [sys.executable, "-m", "attractor.web.worker"],
