@@ -139,6 +139,19 @@ def test_a_claim_around_a_seed_beside_the_centre_becomes_whole_once_it_is_centre
 
 
 @both_precisions
+def test_a_claim_that_is_empty_once_it_is_centred_takes_nothing(dtype):
+    embedding = np.zeros((2, 1, 8), dtype)
+    embedding[1] = np.array([0, 1, *range(10, 16)]) * STEP
+    margin = np.array([1.5, 0.1, *[0.2] * 6]) * STEP  # the seed claims its neighbour; around their mean there is no pixel
+    concentration = np.stack([math.log(2) / margin[None] ** 2] * 2).astype(dtype)
+    seed = np.array([[0.9, *[0.8] * 7]], dtype)
+    _, scores = assert_equal_to_plain(
+        embedding, concentration, seed, seed_threshold=0.85, count_seed=True, recentre=2, min_size=3
+    )
+    assert len(scores) == 0
+
+
+@both_precisions
 @pytest.mark.parametrize("levels", [1, 2, 5])
 def test_the_first_of_equal_seeds_goes_first(dtype, levels):
     for random in map(np.random.default_rng, range(6)):

@@ -570,7 +570,9 @@ def group_plain(
         if not count_seed:
             free[best] = False
         claim = squared_distance(e, e[:, best], p[:, best]) < _limit(e.dtype)
-        for _ in range(recentre if claim.any() else 0):
+        for _ in range(recentre):
+            if not claim.any():  # there is nothing to take a mean of
+                break
             centre, concentration = _mean_gaussian(e[:, claim], p[:, claim], q[claim])
             claim = squared_distance(e, centre, concentration) < _limit(e.dtype)
         if claim.sum() >= min_size and 2 * (claim & free).sum() > claim.sum():
