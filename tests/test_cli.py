@@ -158,6 +158,24 @@ def test_an_error_without_a_signal_is_shown_as_it_is(monkeypatch, as_a_process):
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
+def test_whole_masks_are_written_and_scored_if_asked_for(attractor_command, annotated, tiny_model):
+    for out, asked in (("cut", ()), ("whole", ("--whole-masks",))):
+        image, formats = annotated / "images/i0.png", ("--format", "labels,coco", "--device", "cpu")
+        assert attractor_command("segment", image, "--model", tiny_model, "--out", out, *formats, *asked).code == 0
+        call = ("evaluate", tiny_model, annotated, "--metric", "coco", "--out", f"{out}.json", "--device", "cpu")
+        assert attractor_command(*call, *asked).code == 0
+    labels = read_labels("cut/i0_labels.tif")
+    assert np.array_equal(labels, read_labels("whole/i0_labels.tif"))
+    cut, whole = (json.loads(Path(f"{out}/i0_coco.json").read_text())["annotations"] for out in ("cut", "whole"))
+    assert [one["score"] for one in cut] == [one["score"] for one in whole]
+    assert sum(one["area"] for one in cut) == (labels > 0).sum() < sum(one["area"] for one in whole)
+    scored = [json.loads(Path(f"{out}.json").read_text()) for out in ("cut", "whole")]
+    assert [one["call"]["whole_masks"] for one in scored] == [False, True]
+    assert scored[0]["summary"]["n_found"] == scored[1]["summary"]["n_found"] > 0
+    refused = attractor_command("evaluate", "--found", "whole", "--truth", annotated, "--whole-masks")
+    assert (refused.code, "takes no model, --tta or --whole-masks" in refused.error) == (2, True)
+
+
 def test_a_model_and_the_files_it_wrote_score_alike(attractor_command, annotated, tiny_model):
     by = ["--by", "kind"]
     first = attractor_command("evaluate", tiny_model, annotated, "--out", "model.json", *by)
@@ -170,7 +188,7 @@ def test_a_model_and_the_files_it_wrote_score_alike(attractor_command, annotated
     a, b = (json.loads(Path(name).read_text()) for name in ("model.json", "evaluation.json"))
     assert a.pop("call") == {
         "model": str(tiny_model), "dataset": "squares", "found": None,
-        "metric": "average_precision", "by": "kind", "tta": False,
+        "metric": "average_precision", "by": "kind", "tta": False, "whole_masks": False,
         "device": choose_device("auto").type, "engine": "torch", "dtype": "float32",
         "classes": None, "ignore_classes": False, "class_names": ["object"],
     }  # fmt: skip

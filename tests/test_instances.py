@@ -18,6 +18,7 @@ from attractor.instances import (
     decode_mask,
     encode_mask,
     encode_masks,
+    encode_pixels,
     overlap,
     relabel,
 )
@@ -255,6 +256,12 @@ def test_masks_of_all_labels_are_those_of_each(labels):
     assert len(runs) == 7
     for k, own in enumerate(runs, 1):
         assert np.array_equal(decode_mask(own, labels.shape), labels == k)
+
+
+@given(LABELS)
+def test_masks_of_pixels_in_any_order_are_those_of_the_image(labels):
+    pixels = np.random.default_rng(0).permutation(np.flatnonzero(labels))
+    assert np.array_equal(decode_mask(encode_pixels(pixels, labels.shape), labels.shape), labels > 0)
 
 
 # ---- what can be made of a result

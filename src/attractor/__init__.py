@@ -46,6 +46,7 @@ def load(
     thresholds: dict[str, float] | None = None,
     engine: str = "torch",
     dtype: str = "auto",
+    whole_masks: bool = False,
 ) -> Segmenter:
     """A model that is ready to segment images.
 
@@ -57,9 +58,12 @@ def load(
             minute at first; or "openvino", on the CPU.
         dtype: the type of the numbers in the network: "float32", as for all published scores, "bfloat16", or "auto",
             which is bfloat16 on devices that have instructions for it.
+        whole_masks: whether objects that overlap keep whole masks, as `Instances.masks`, beside the label image, which
+            gives each pixel to one of them. Only for methods whose objects can overlap, such as spatial embeddings.
 
     Raises:
-        InputError: if there is no such model, device, engine or threshold, or the file is not a model.
+        InputError: if there is no such model, device, engine or threshold, the file is not a model, or its objects
+            cannot overlap although masks are to be whole.
 
     Example:
         >>> import numpy as np
@@ -74,7 +78,15 @@ def load(
     from attractor.prediction.image import Segmenter
 
     model = Model.load(name_or_path)
-    return Segmenter(model, device=device, thresholds=thresholds, engine=engine, dtype=dtype, copies=False)
+    return Segmenter(
+        model,
+        device=device,
+        thresholds=thresholds,
+        engine=engine,
+        dtype=dtype,
+        whole_masks=whole_masks,
+        copies=False,
+    )
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,7 @@
 """The one result: which pixel belongs to which object, and what is known of each object.
 
 Label images are int32 with 0 for background and 1 to k for k objects. Where masks overlap (ground
-truth in COCO form, ground-truth-seeded grouping) the whole masks are kept beside the label image as
+truth in COCO form, grouping that is asked for it) the whole masks are kept beside the label image as
 run lengths, and the label image is the view in which one object owns each pixel.
 
 What can be made of a result (`table`, `to_geojson`, …) is on higher floors, and imported when it is asked for.
@@ -364,6 +364,16 @@ def encode_mask(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " r"]:
     bounds = np.concatenate([[0], edges, [flat.size]])
     lengths = np.diff(bounds)
     return np.concatenate([[0], lengths]) if flat.size and flat[0] else lengths
+
+
+def encode_pixels(pixels: Int[np.ndarray, " n"], shape: tuple[int, int]) -> Int[np.ndarray, " r"]:
+    """The run lengths, as `encode_mask` gives them, of different pixels that are counted row by row, in any order."""
+    height, width = shape
+    places = np.sort(pixels.astype(np.int64) % width * height + pixels // width)
+    starts = places[np.diff(places, prepend=-2) > 1]
+    ends = places[np.diff(places, append=height * width + 1) > 1] + 1
+    edges = np.stack([starts, ends], 1).ravel()
+    return np.diff(np.concatenate([[0], edges, [height * width]]))  # a last run of 0 zeros is allowed
 
 
 def encode_masks(labels: Int32[np.ndarray, "h w"], n: int) -> list[Int[np.ndarray, "_"]]:

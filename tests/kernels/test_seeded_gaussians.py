@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attractor.kernels.seeded_gaussians import seeded_gaussians
-from attractor.methods.spatial_embeddings import group_plain
+from attractor.kernels.seeded_gaussians import at, foreground, seeded_claims, seeded_gaussians
+from attractor.methods.spatial_embeddings import claims_plain, group_plain
 
 DEFAULTS = {
     "foreground_threshold": 0.5,
@@ -63,6 +63,28 @@ def assert_equal_to_plain(embedding, concentration, seed, form=by_numba, **optio
     return labels, scores
 
 
+def assert_claims_equal_to_plain(embedding, concentration, seed, **options):
+    """Claim both ways, and give the masks that both found."""
+    options = DEFAULTS | options
+    pixel, score = foreground(seed, options["foreground_threshold"])
+    of_pixels = pixel, score, at(embedding, pixel), at(concentration, pixel)
+    rules = {name: value for name, value in options.items() if name != "foreground_threshold"}
+    labels, scores, claims = seeded_claims(*of_pixels, seed.shape, **rules)
+    masks = np.zeros((len(scores), seed.size), bool)
+    for mask, pixels in zip(masks, claims, strict=True):
+        assert len(np.unique(pixels)) == len(pixels)
+        mask[pixels] = True
+    masks = masks.reshape(-1, *seed.shape)
+    del options["overwrite"]
+    plain, plain_scores = claims_plain(*(torch.from_numpy(x) for x in (embedding, concentration, seed)), **options)
+    np.testing.assert_array_equal(masks, plain)
+    np.testing.assert_array_equal(scores, plain_scores)
+    expected, expected_scores = seeded_gaussians(embedding, concentration, seed, **DEFAULTS | options | rules)
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(scores, expected_scores)
+    return masks
+
+
 def coordinates(h, w):
     y, x = np.mgrid[:h, :w]
     return np.stack([y, x]) * STEP
@@ -89,15 +111,16 @@ def disc_maps(random, dtype, size=64, n=6, radius=8):
 
 
 @both_precisions
+@pytest.mark.parametrize("check", [assert_equal_to_plain, assert_claims_equal_to_plain], ids=["labels", "claims"])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_random_maps(dtype, data):
+def test_random_maps(dtype, check, data):
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     h, w = data.draw(st.integers(1, 24)), data.draw(st.integers(1, 24))
     maps = random_maps(
         random, h, w, dtype, data.draw(st.sampled_from([0.1, 3, 50])), data.draw(st.sampled_from([0.3, 3, 40]))
     )
-    assert_equal_to_plain(
+    check(
         *maps,
         foreground_threshold=data.draw(st.sampled_from([-1.0, 0.0, 0.3, 0.5, 0.9])),
         seed_threshold=data.draw(st.sampled_from([0.0, 0.5, 0.7, 0.9, 1.0])),
@@ -108,6 +131,18 @@ def test_random_maps(dtype, data):
         overwrite=data.draw(st.booleans()),
         recentre=data.draw(st.sampled_from([0, 0, 1, 2])),
     )
+
+
+@both_precisions
+def test_claims_are_whole_where_they_overlap(dtype):
+    position = np.arange(8.0)
+    embedding = np.stack([np.zeros(8), position])[:, None].astype(dtype)  # each pixel points at itself
+    concentration = np.full_like(embedding, math.log(2) / 2.5**2)  # and claims two on either side
+    seed = np.array([[0.6, 0.6, 0.9, 0.6, 0.6, 0.8, 0.6, 0.6]], dtype)
+    masks = assert_claims_equal_to_plain(embedding, concentration, seed, seed_threshold=0.7, count_seed=True)
+    assert masks[:, 0].astype(int).tolist() == [[1, 1, 1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1, 1, 1]]
+    nothing = assert_claims_equal_to_plain(embedding, concentration, seed, seed_threshold=0.95)
+    assert len(nothing) == 0
 
 
 @both_precisions
@@ -136,6 +171,21 @@ def test_a_claim_around_a_seed_beside_the_centre_becomes_whole_once_it_is_centre
     labels, scores = assert_equal_to_plain(*maps, count_seed=True, recentre=1)
     assert np.array_equal(labels == 1, inside)
     assert len(scores) == 1
+
+
+@both_precisions
+def test_a_claim_that_is_empty_once_it_is_centred_takes_nothing(dtype):
+    embedding = np.zeros((2, 1, 8), dtype)
+    embedding[1] = np.array([0, 1, *range(10, 16)]) * STEP
+    margin = (
+        np.array([1.5, 0.1, *[0.2] * 6]) * STEP
+    )  # the seed claims its neighbour; around their mean there is no pixel
+    concentration = np.stack([math.log(2) / margin[None] ** 2] * 2).astype(dtype)
+    seed = np.array([[0.9, *[0.8] * 7]], dtype)
+    _, scores = assert_equal_to_plain(
+        embedding, concentration, seed, seed_threshold=0.85, count_seed=True, recentre=2, min_size=3
+    )
+    assert len(scores) == 0
 
 
 @both_precisions

@@ -328,6 +328,57 @@ def test_first_object_keeps_its_pixels_without_overwriting():
         assert scores.tolist() == pytest.approx([0.9, 0.8])
 
 
+def overlapping(n_classes=1):
+    """A row of pixels that point at themselves and claim two on either side, and two of them that begin objects."""
+    sigma = torch.full((1, 2, 1, 8), math.log(math.log(2) / (2.5 / 1024) ** 2) / 10)
+    seed = torch.tensor([0.6, 0.6, 0.9, 0.6, 0.6, 0.8, 0.6, 0.6]).logit().expand(1, n_classes, 1, 8)
+    return Maps(torch.zeros(1, 2, 1, 8), sigma, seed)
+
+
+@pytest.mark.parametrize(("overwrite", "labels"), [(True, [1, 1, 1, 2, 2, 2, 2, 2]), (False, [1, 1, 1, 1, 1, 2, 2, 2])])
+def test_objects_that_claim_the_same_pixels_keep_whole_masks_if_asked_for(overwrite, labels):
+    options = {"count_seed": True, "seed_threshold": 0.7, "overwrite": overwrite}
+    (cut,), (whole,) = (method(whole_masks=asked, **options).group(overlapping()) for asked in (False, True))
+    assert cut.labels.tolist() == whole.labels.tolist() == [labels]
+    assert cut.scores.tolist() == whole.scores.tolist() == pytest.approx([0.9, 0.8])
+    assert cut.masks is None
+    assert whole.mask(1).astype(int).tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
+    assert whole.mask(2).astype(int).tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]]
+
+
+def test_whole_masks_are_given_only_where_some_overlap():
+    labels = np.zeros((16, 24), np.int32)
+    labels[2:9, 2:9], labels[2:9, 10:17] = 1, 2
+    (found,) = method(whole_masks=True).group(perfect_maps(labels))
+    assert found.masks is None
+    assert np.array_equal(found.labels, labels)
+
+
+def test_an_object_that_another_class_hides_is_left_out_and_takes_no_others_mask():
+    maps = overlapping(n_classes=2)
+    seed = maps.seed.clone()
+    seed[0, 1, 0] = torch.tensor([-9.0] * 3 + [1.0, 1.0, 3.0, 1.0, 1.0])  # the other class is surer of one object
+    options = {"n_classes": 2, "count_seed": True, "seed_threshold": 0.7}
+    (found,) = method(whole_masks=True, **options).group(Maps(maps.offset, maps.sigma, seed))
+    assert found.labels.tolist() == [[1, 1, 1, 2, 2, 2, 2, 2]]
+    assert found.classes.tolist() == [1, 2]
+    assert found.mask(1).astype(int).tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
+    assert found.mask(2).astype(int).tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]]
+
+
+def test_whole_masks_of_strips_are_those_of_the_image():
+    options = {"count_seed": True, "seed_threshold": 0.7, "whole_masks": True, "grid_step": (1 / 1024, 1 / 1024)}
+    se, maps = method(**options), overlapping()
+    maps = Maps(*(values.mT.contiguous() for values in vars(maps).values()))  # a column, so that strips cut it
+    parts = [Maps(*(x[:, :, rows] for x in vars(maps).values())) for rows in (slice(0, 3), slice(3, 8))]
+    found = se.group_gathered([se.gathered(parts[0]), se.gathered(parts[1], top=3)], (8, 1))
+    (expected,) = se.group(maps)
+    assert np.array_equal(found.labels, expected.labels)
+    assert (
+        [runs.tolist() for runs in found.masks] == [runs.tolist() for runs in expected.masks] == [[0, 5, 3], [3, 5, 0]]
+    )
+
+
 def test_regression_gives_pixels_to_the_nearest_centroid():
     labels = np.zeros((8, 24), np.int32)
     labels[2:6, 1:11], labels[2:6, 12:22] = 1, 2
@@ -380,6 +431,10 @@ def test_foreground_weight_is_that_of_the_class():
         ({"objective": "l2"}, 'objective = "l2" is not known'),
         ({"objective": "hinge"}, 'learns no bandwidth and no centre: use it with margin = "fixed"'),
         ({"n_classes": 3, "foreground_weight": (1.0, 2.0)}, "foreground_weight has 2 numbers for 3 classes"),
+        (
+            {"objective": "regression", "margin": "fixed", "centre": "centroid", "whole_masks": True},
+            'objective = "regression" gives each pixel to one object, so no masks overlap',
+        ),
     ],
 )
 def test_options_that_cannot_be(options, message):

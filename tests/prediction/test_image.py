@@ -8,7 +8,7 @@ import torch
 
 from attractor.description import Description
 from attractor.errors import InputError
-from attractor.instances import Instances
+from attractor.instances import Instances, encode_mask
 from attractor.methods import METHODS
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings
 from attractor.model import Model
@@ -270,6 +270,56 @@ def test_masks_that_overlap_are_resized_whole():
     double = resized(found, (8, 8))
     for label in (1, 2):
         assert np.array_equal(double.mask(label), found.mask(label).repeat(2, 0).repeat(2, 1))
+
+
+def test_masks_that_overlap_stay_in_front_where_they_were_and_leave_with_their_last_pixel():
+    masks = [np.zeros((4, 6), bool) for _ in range(3)]
+    masks[0][:3, :3] = masks[1][1:, 1:4] = masks[2][0, 5] = True
+    labels = (masks[0] + 2 * (masks[1] & ~masks[0]) + 3 * masks[2]).astype(np.int32)
+    scores = np.array([0.3, 0.8, 0.9])  # the less sure object is in front
+    found = Instances(labels, np.array([1, 2, 3]), scores, tuple(map(encode_mask, masks)))
+    half = resized(found, (2, 3))
+    assert half.labels.tolist() == [[1, 2, 0], [2, 2, 0]]
+    assert (half.classes.tolist(), half.scores.tolist()) == ([1, 2], [0.3, 0.8])
+    for label in (1, 2):
+        assert np.array_equal(half.mask(label), masks[label - 1][1::2, 1::2])
+    double = resized(found, (8, 12))
+    assert np.array_equal(double.labels, labels.repeat(2, 0).repeat(2, 1))
+    for label, mask in enumerate(masks, 1):
+        assert np.array_equal(double.mask(label), mask.repeat(2, 0).repeat(2, 1))
+
+
+class Wide(Bright):
+    """Pixels that point at themselves and claim six around them; of a square, two opposite corners are surest."""
+
+    def forward(self, images):
+        maps = super().forward(images)
+        rows, columns = (torch.arange(n) % 8 for n in images.shape[-2:])
+        is_corner = (rows[:, None] == columns) & (columns % 7 == 0)
+        return Maps(
+            torch.zeros_like(maps.offset), maps.sigma, torch.where(is_corner, maps.seed, maps.seed.clamp(max=2))
+        )
+
+
+def test_a_model_that_is_loaded_can_be_asked_for_whole_masks(monkeypatch, squares):
+    monkeypatch.setitem(METHODS, "wide", Wide)
+    options = {"seed_threshold": 0.95}
+    model = Model(Description(method="wide", network="erfnet", channels=1, class_names=("object",), options=options))
+    cut, whole = (Segmenter(model, device="cpu", dtype="float32", whole_masks=asked) for asked in (False, True))
+    found, expected = whole.segment(squares), cut.segment(squares)
+    assert np.array_equal(found.labels, expected.labels)
+    assert expected.masks is None
+    assert sum(found.mask(label).sum() for label in range(1, len(found) + 1)) > (found.labels > 0).sum()
+    for label in range(1, len(found) + 1):
+        assert found.mask(label)[found.labels == label].all()
+    tiled = whole.segment(squares, tile=16)
+    assert [runs.tolist() for runs in tiled.masks] == [runs.tolist() for runs in found.masks]
+
+
+def test_a_method_whose_objects_cannot_overlap_refuses_whole_masks():
+    model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",)))
+    with pytest.raises(InputError, match="rsis gives each pixel to one object; leave whole masks out"):
+        Segmenter(model, device="cpu", whole_masks=True)
 
 
 def test_labels_of_an_image_do_not_depend_on_others(segmenter, squares):

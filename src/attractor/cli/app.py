@@ -38,6 +38,12 @@ Views = Annotated[
     bool,
     typer.Option("--tta", help="Average over eight views of the image (two for photographs): better, but slower."),
 ]
+WholeMasks = Annotated[
+    bool,
+    typer.Option(
+        "--whole-masks", help="Where objects overlap, keep each mask whole beside the label image; see `segment`."
+    ),
+]
 Metric = Annotated[str, typer.Option(metavar="NAME", help="How to score. {metrics}.")]
 Crop = Annotated[
     int | None, typer.Option(metavar="PX", help="Score square crops with sides of PX pixels instead of whole images.")

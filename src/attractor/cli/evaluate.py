@@ -10,7 +10,7 @@ import typer
 
 import attractor
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Crop, Device, Dtype, Engine, MaxObjects, Metric, Split, Views
+from attractor.cli.app import Crop, Device, Dtype, Engine, MaxObjects, Metric, Split, Views, WholeMasks
 from attractor.cli.printing import complain, progress, say, show, with_progress, write_json
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -63,13 +63,14 @@ def evaluate(
     crop: Crop = None,
     max_objects: MaxObjects = None,
     tta: Views = False,
+    whole_masks: WholeMasks = False,
     device: Device = "auto",
     engine: Engine = "torch",
     dtype: Dtype = "float32",
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for the numbers.")] = Path("evaluation.json"),
 ) -> None:
     """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
-    _check_what_is_scored(model, dataset, found, truth, tta)
+    _check_what_is_scored(model, dataset, found, truth, tta or whole_masks)
     _check_files(out, results, whole=crop is None and found is None)
     _check_metric(metric, found)
     from attractor.datasets import split_path
@@ -77,10 +78,11 @@ def evaluate(
     path = split_path(truth or dataset or "", split)
     images = annotated_images(path, crop, max_objects, classes, ignore_classes)
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
+    call |= {"whole_masks": whole_masks}
     if model is not None:
         if results is not None:
             _check_results(results, images)
-        segmenter = attractor.load(model, device=device, engine=engine, dtype=dtype)
+        segmenter = attractor.load(model, device=device, engine=engine, dtype=dtype, whole_masks=whole_masks)
         result = _score_model(segmenter, images, metric, by, tta, results)
         call |= {"device": segmenter.device.type, "engine": segmenter.engine, "dtype": segmenter.dtype}
     else:
@@ -145,13 +147,13 @@ def _show(result: Evaluation, n_images: int, results: Path | None, out: Path) ->
 
 
 def _check_what_is_scored(
-    model: str | None, dataset: Path | None, found: Path | None, truth: Path | None, tta: bool
+    model: str | None, dataset: Path | None, found: Path | None, truth: Path | None, of_model: bool
 ) -> None:
-    """Refuse anything but a model and a data set, or somebody's results and the truth."""
+    """Refuse anything but a model and a data set, or somebody's results and the truth without options of a model."""
     if found is None and (model is None or dataset is None or truth is not None):
         raise InputError("Give a model and a data set, or --found with results and --truth with a data set.")
-    if found is not None and (truth is None or model is not None or tta):
-        raise InputError("--found needs --truth, the annotated images, and takes neither a model nor --tta.")
+    if found is not None and (truth is None or model is not None or of_model):
+        raise InputError("--found needs --truth, the annotated images, and takes no model, --tta or --whole-masks.")
 
 
 def _check_files(out: Path, results: Path | None, *, whole: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import attractor
-from attractor.cli.app import Device, Dtype, Engine, Views
+from attractor.cli.app import Device, Dtype, Engine, Views, WholeMasks
 from attractor.cli.printing import complain, progress, say
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -39,6 +39,7 @@ def segment(
         int | None, typer.Option(metavar="PX", help="To save memory, use tiles of this side, a multiple of 8.")
     ] = None,
     tta: Views = False,
+    whole_masks: WholeMasks = False,
     thresholds: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,6 +87,7 @@ def segment(
         object_size=object_size,
         tile=tile,
         tta=tta,
+        whole_masks=whole_masks,
         thresholds=_numbers(thresholds or ()),
         formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
         pixel_size=_sides(pixel_size),
@@ -123,6 +125,7 @@ def _segmented(options: Options, former: Run | None) -> list[Outcome]:
         thresholds=options.thresholds,
         engine=options.engine,
         dtype=options.dtype,
+        whole_masks=options.whole_masks,
     )
     outcomes = segment_files(
         segmenter,

@@ -51,12 +51,39 @@ def at(values, pixel):
     return _at(np.ascontiguousarray(values).reshape(2, -1), pixel)
 
 
-def seeded_points(
+def seeded_points(pixel, score, embedding, concentration, shape, **grouping):
+    """Group the foreground of one image and class.
+
+    `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (2, n)
+    and `concentration` (2, n) are theirs; with `where` (n,) given, `concentration` is (2, m), and theirs is at `where`.
+    Options and result are those of `seeded_gaussians`.
+    """
+    labels = np.zeros(shape, np.int32)
+    found, _ = _grouped(pixel, score, embedding, concentration, labels, np.empty(0, np.int32), **grouping)
+    return labels, score[found]
+
+
+def seeded_claims(pixel, score, embedding, concentration, shape, **grouping):
+    """What `seeded_points` gives, and all pixels that each object claims, those that others have among them.
+
+    Returns:
+        labels: (h, w) int32.
+        scores: (k,) float.
+        claims: k arrays of int32, the pixels of each claim, counted row by row and in no order.
+    """
+    labels = np.zeros(shape, np.int32)
+    room = np.empty(2 * pixel.size, np.int32)  # enough for all: more than half of each claim is new
+    found, ends = _grouped(pixel, score, embedding, concentration, labels, room, **grouping)
+    return labels, score[found], np.split(room[: ends[-1]], ends[:-1]) if ends.size else []
+
+
+def _grouped(
     pixel,
     score,
     embedding,
     concentration,
-    shape,
+    labels,
+    claimed,
     *,
     where=None,
     seed_threshold,
@@ -67,14 +94,8 @@ def seeded_points(
     overwrite,
     recentre=0,
 ):
-    """Group the foreground of one image and class.
-
-    `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (2, n)
-    and `concentration` (2, n) are theirs; with `where` (n,) given, `concentration` is (2, m), and theirs is at `where`.
-    Options and result are those of `seeded_gaussians`.
-    """
-    labels = np.zeros(shape, np.int32)
-    found = _group(
+    """What `_group` returns, for arrays and numbers of any kind."""
+    return _group(
         pixel,
         score,
         *np.ascontiguousarray(embedding),
@@ -89,8 +110,8 @@ def seeded_points(
         overwrite,
         recentre,
         labels.ravel(),
+        claimed,
     )
-    return labels, score[found]
 
 
 @njit(cache=True, nogil=True)
@@ -110,18 +131,25 @@ def _group(
     overwrite,
     recentre,
     labels,
+    claimed,
 ):
-    """Write labels, and return the foreground pixel that each object grew from, by its place in `pixel`."""
+    """Write labels, and all claims one after another into `claimed`, unless there is no room in it.
+
+    Returns:
+        found: the foreground pixel that each object grew from, by its place in `pixel`.
+        ends: where in `claimed` each object's claim ends.
+    """
     n = n_free = pixel.size  # foreground pixels are known by their place in `pixel`
     found = np.empty(n, np.int32)
+    ends = np.zeros(n, np.int64)
     if n <= max(min_foreground, 0):
-        return found[:0]
+        return found[:0], ends[:0]
     width = _typical_margin(concentration, where, limit) / 2
     runs = _runs(x, y, width)
     begin, end = runs[:2]
     all_near = np.empty(begin.size + 1, np.int32)
     owner = np.full(n, FREE, np.int32)
-    n_found = 0
+    n_found = n_claimed = 0
     buckets, bucket_starts = _by_falling_score(score, seed_threshold)
     for b in range(bucket_starts.size - 1):
         for p in _sorted_free(buckets[bucket_starts[b] : bucket_starts[b + 1]], owner, score):
@@ -138,7 +166,9 @@ def _group(
             size, new = _count(gaussian, near, begin, end, x, y, owner)
             emitted = size >= min_size and 2 * new > size
             if emitted:
-                found[n_found] = p
+                if claimed.size:
+                    n_claimed = _list(gaussian, near, begin, end, x, y, pixel, claimed, n_claimed)
+                found[n_found], ends[n_found] = p, n_claimed
                 n_found += 1
             label, below = (n_found, ANY if overwrite else TAKEN + 1) if emitted else (TAKEN, TAKEN)
             _claim(gaussian, near, begin, end, x, y, owner, label, below)
@@ -148,7 +178,7 @@ def _group(
                 n_free -= 1
     for p in range(n):
         labels[pixel[p]] = max(owner[p], TAKEN)
-    return found[:n_found].copy()
+    return found[:n_found].copy(), ends[:n_found].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -294,6 +324,17 @@ def _claim(gaussian, near, begin, end, x, y, owner, label, below):
         for j in range(owner_there.size):
             takes = _is_inside(x_there[j], y_there[j], gaussian) & (owner_there[j] < below)
             owner_there[j] = label if takes else owner_there[j]
+
+
+@njit(cache=True, nogil=True)
+def _list(gaussian, near, begin, end, x, y, pixel, claimed, n):
+    """Write the pixels inside the margin to `claimed` from place n on, and return the place after the last."""
+    for run in near:
+        for p in range(begin[run], end[run]):
+            if _is_inside(x[p], y[p], gaussian):
+                claimed[n] = pixel[p]
+                n += 1
+    return n
 
 
 @njit(cache=True, nogil=True)

@@ -144,6 +144,14 @@ class Proposes(Protocol[Given]):
 
 
 @runtime_checkable
+class KeepsWhole(Protocol):
+    """Grouping in which several objects may claim a pixel: each can keep it in a mask of its own."""
+
+    def keep_whole_masks(self) -> None:
+        """From now on give objects that overlap whole masks, beside the same label image; raises if none overlap."""
+
+
+@runtime_checkable
 class GroupsSeeded(Protocol[Given]):
     """Grouping that is given part of the truth, as the papers do to find out what limits a method."""
 

@@ -21,17 +21,17 @@ from typing import ClassVar, TypedDict
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from attractor.augmentation import View
 from attractor.errors import InputError, check_choice, check_number, check_thresholds
-from attractor.instances import Instances, relabel
+from attractor.instances import Instances, encode_pixels, relabel
 from attractor.kernels.devices import runs_triton
 from attractor.kernels.lovasz_gaussians import lovasz_gaussians
 from attractor.kernels.medoids import medoids
-from attractor.kernels.seeded_gaussians import at, foreground, seeded_points
+from attractor.kernels.seeded_gaussians import at, foreground, seeded_claims, seeded_points
 from attractor.losses import lovasz_hinge
 from attractor.methods.contract import NetworkMaker, Suggestions, checked_weights
 from attractor.statistics import ObjectStatistics
@@ -120,6 +120,7 @@ class SpatialEmbeddings(nn.Module):
         count_seed: bool = False,
         overwrite: bool = True,
         recentre: int = 0,
+        whole_masks: bool = False,
         seed_mean: str = "pixels",
     ) -> None:
         """Build the network and keep the numbers of the paper.
@@ -151,6 +152,9 @@ class SpatialEmbeddings(nn.Module):
             overwrite: whether a later object takes pixels that an earlier one has, as in the published code.
             recentre: how often a claim is made anew around the mean embedding and raw sigma of what it has claimed,
                 weighted by seed score; not at all in the published code. Two are enough.
+            whole_masks: whether an object's mask is all that it claims, with pixels that the label image gives to
+                another; `Instances.masks` then holds the masks of an image in which some overlap. In the published
+                code an object keeps only what no other one takes. Label image and scores stay the same.
             seed_mean: what counts alike in the seed loss: "pixels", as in the published code, or "objects", each of
                 which then weighs as much as one of mean size in the batch, so that small ones count, too.
 
@@ -184,6 +188,9 @@ class SpatialEmbeddings(nn.Module):
             "overwrite": overwrite,
         }
         self.recentre, self.seed_mean = recentre, seed_mean
+        self.whole_masks = False
+        if whole_masks:
+            self.keep_whole_masks()
         self.network = make_network([2 + N_SIGMA[margin], n_classes])
         self._start_at(initial_margin)
 
@@ -361,6 +368,18 @@ class SpatialEmbeddings(nn.Module):
 
     # ---------------------------------------------------------------- grouping
 
+    def keep_whole_masks(self) -> None:
+        """From now on an object's mask is all that it claims, as with the option `whole_masks`.
+
+        Raises:
+            InputError: if pixels go to the nearest object, so that nothing is claimed twice.
+        """
+        if self.objective == "regression":
+            raise InputError(
+                'objective = "regression" gives each pixel to one object, so no masks overlap; leave whole masks out.'
+            )
+        self.whole_masks = True
+
     @torch.no_grad()
     def group(self, maps: Maps) -> list[Instances]:
         """Objects of each image, class by class, the best seed first.
@@ -368,7 +387,7 @@ class SpatialEmbeddings(nn.Module):
         If two classes claim a pixel, the higher seed score wins; what is left of an object that loses pixels must also
         have `min_size` pixels.
         """
-        on_device = self.objective != "regression" and not self.recentre
+        on_device = self.objective != "regression" and not self.recentre and not self.whole_masks
         if on_device and runs_triton(maps.offset.device.type):
             precise = Maps(*(x if x.dtype == torch.float64 else x.float() for x in vars(maps).values()))
             return [self._group_on_device(*image) for image in zip(*self.decode(precise), strict=True)]
@@ -400,9 +419,11 @@ class SpatialEmbeddings(nn.Module):
         """Objects of an image of this shape, from what was gathered of all its rows, first to last."""
         labels = np.zeros(shape, np.int32)
         best, classes = np.full(1, -1.0), np.zeros(1, np.int32)  # score and class of each label, background first
+        claims: list[Int32[np.ndarray, "_"]] = []
         for number, of_class in enumerate(zip(*parts, strict=True), 1):
             points = Points.joined(of_class)
-            found, scores = self._group_class(points, shape)
+            found, scores, of_objects = self._group_class(points, shape)
+            claims += of_objects
             claimed = points.pixel[found.ravel()[points.pixel] > 0]
             own = found.ravel()[claimed]
             wins = scores[own - 1] > best[labels.ravel()[claimed]]
@@ -412,27 +433,23 @@ class SpatialEmbeddings(nn.Module):
         if self.n_classes > 1:
             labels[np.bincount(labels.ravel())[labels] < self.thresholds["min_size"]] = 0
         labels, kept = relabel(labels)  # objects that lost all their pixels are gone
-        return Instances(labels, classes[kept], best[kept].astype(np.float32))
+        masks = _masks_that_overlap([claims[number - 1] for number in kept], shape) if self.whole_masks else None
+        return Instances(labels, classes[kept], best[kept].astype(np.float32), masks)
 
     def _group_class(
         self, points: Points, shape: tuple[int, int]
-    ) -> tuple[Int32[np.ndarray, "h w"], Float[np.ndarray, " k"]]:
-        """Labels of one class, and the score of each."""
-        rules = {name: value for name, value in self.thresholds.items() if name != "foreground_threshold"}
-        labels, scores = seeded_points(
-            points.pixel,
-            points.score,
-            points.embedding,
-            points.concentration,
-            shape,
-            recentre=self.recentre,
-            **rules,
-            **self.grouping,
-        )
+    ) -> tuple[Int32[np.ndarray, "h w"], Float[np.ndarray, " k"], list[Int32[np.ndarray, "_"]]]:
+        """Labels of one class, the score of each, and the pixels that it claims if masks are to be whole."""
+        of_pixels = points.pixel, points.score, points.embedding, points.concentration, shape
+        thresholds = {name: value for name, value in self.thresholds.items() if name != "foreground_threshold"}
+        if self.whole_masks:
+            labels, scores, claims = seeded_claims(*of_pixels, recentre=self.recentre, **thresholds, **self.grouping)
+            return labels, scores, claims
+        labels, scores = seeded_points(*of_pixels, recentre=self.recentre, **thresholds, **self.grouping)
         if self.objective == "regression":
             owner = labels.ravel()[points.pixel]
             labels.ravel()[points.pixel] = _nearest(points.embedding, owner)
-        return labels, scores
+        return labels, scores, []
 
     def _group_on_device(
         self, embedding: Float[Tensor, "2 h w"], concentration: Float[Tensor, "2 h w"], seed: Float[Tensor, "c h w"]
@@ -516,6 +533,18 @@ def _numpy(values: Float[Tensor, "*n"]) -> Float[np.ndarray, "*n"]:
     return (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
+def _masks_that_overlap(
+    claims: Sequence[Int32[np.ndarray, "_"]], shape: tuple[int, int]
+) -> tuple[Int[np.ndarray, "_"], ...] | None:
+    """The run lengths of what each object claims; None where no pixel is claimed twice."""
+    claimed = np.zeros(shape, bool)
+    for pixels in claims:
+        claimed.ravel()[pixels] = True
+    if claimed.sum() == sum(len(pixels) for pixels in claims):
+        return None
+    return tuple(encode_pixels(pixels, shape) for pixels in claims)
+
+
 # -------------------------------------------------------------------- the definitions, plain
 
 
@@ -555,14 +584,44 @@ def group_plain(
     Returns:
         The label image and each object's score; an object has no pixels if later ones took them all.
     """
+    claims, scores = claims_plain(
+        embedding,
+        concentration,
+        seed,
+        foreground_threshold=foreground_threshold,
+        seed_threshold=seed_threshold,
+        min_size=min_size,
+        min_foreground=min_foreground,
+        min_free=min_free,
+        count_seed=count_seed,
+        recentre=recentre,
+    )
     labels = torch.zeros(seed.shape, dtype=torch.int32)
+    for label, claim in enumerate(claims, 1):
+        labels[claim if overwrite else claim & (labels == 0)] = label
+    return labels, scores
+
+
+def claims_plain(
+    embedding: Float[Tensor, "2 h w"],
+    concentration: Float[Tensor, "2 h w"],
+    seed: Float[Tensor, "h w"],
+    *,
+    foreground_threshold: float,
+    seed_threshold: float,
+    min_size: int,
+    min_foreground: int,
+    min_free: int,
+    count_seed: bool,
+    recentre: int = 0,
+) -> tuple[Bool[Tensor, "k h w"], Float[Tensor, " k"]]:
+    """What each object of one image and class claims, whether others claim it, too, and each object's score."""
     foreground = seed > foreground_threshold
     e, p, q = embedding[:, foreground], concentration[:, foreground], seed[foreground]
-    owner = torch.zeros(len(q), dtype=torch.int32)
     free = torch.ones(len(q), dtype=torch.bool)
-    scores = []
+    claims, scores = list[Tensor](), list[Tensor]()
     if len(q) <= min_foreground:
-        return labels, q[:0]
+        return foreground[None][:0], q[:0]
     while free.sum() > min_free:
         best = torch.where(free, q, -1).argmax()
         if q[best] < seed_threshold:
@@ -570,16 +629,17 @@ def group_plain(
         if not count_seed:
             free[best] = False
         claim = squared_distance(e, e[:, best], p[:, best]) < _limit(e.dtype)
-        for _ in range(recentre if claim.any() else 0):
+        for _ in range(recentre):
+            if not claim.any():  # there is nothing to take a mean of
+                break
             centre, concentration = _mean_gaussian(e[:, claim], p[:, claim], q[claim])
             claim = squared_distance(e, centre, concentration) < _limit(e.dtype)
         if claim.sum() >= min_size and 2 * (claim & free).sum() > claim.sum():
             scores.append(q[best])
-            owner[claim if overwrite else claim & (owner == 0)] = len(scores)
+            claims.append(torch.zeros_like(foreground).masked_scatter(foreground, claim))
         free &= ~claim
         free[best] = False  # even if its bandwidth is not a number: the loop must end
-    labels[foreground] = owner
-    return labels, torch.stack(scores) if scores else q[:0]
+    return (torch.stack(claims), torch.stack(scores)) if scores else (foreground[None][:0], q[:0])
 
 
 def _mean_gaussian(

@@ -25,7 +25,16 @@ from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
 from attractor.errors import InputError, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances
-from attractor.methods.contract import Gathers, KnowsWhenFull, Method, Ordered, Proposes, Turns, with_network
+from attractor.methods.contract import (
+    Gathers,
+    KeepsWhole,
+    KnowsWhenFull,
+    Method,
+    Ordered,
+    Proposes,
+    Turns,
+    with_network,
+)
 from attractor.model import Model
 from attractor.networks.normalised import Normalised
 from attractor.normalisation import Normalisation
@@ -102,6 +111,7 @@ class Segmenter:
         thresholds: dict[str, float] | None = None,
         engine: str = "torch",
         dtype: str = "auto",
+        whole_masks: bool = False,
         record: bool = True,
         copies: bool = True,
     ) -> None:
@@ -114,11 +124,13 @@ class Segmenter:
             engine: what runs the network: "torch", "compiled" or "openvino".
             dtype: the type of the numbers in the network: "float32", as for all published scores, "bfloat16", or
                 "auto", which is bfloat16 on devices that have instructions for it.
+            whole_masks: whether objects that overlap keep whole masks beside the label image.
             record: on CUDA, launch all kernels at once for an image size seen before; this holds on to memory.
             copies: whether to copy the model; there is no need to where nothing else will use it.
 
         Raises:
-            InputError: if the device or engine is not available, or a threshold is unknown or out of range.
+            InputError: if the device or engine is not available, a threshold is unknown or out of range, or masks are
+                to be whole and the method gives each pixel to one object.
         """
         model = (copy.deepcopy(model) if copies else model).eval()
         known = model.method.thresholds
@@ -126,6 +138,8 @@ class Segmenter:
             raise InputError(f"The model has no threshold {', '.join(unknown)}; its thresholds are {', '.join(known)}.")
         check_thresholds(thresholds or {}, model.method.threshold_ranges)
         known.update(thresholds or {})
+        if whole_masks:
+            _keep_whole_masks(model)
         self.device = choose_device(device)
         check_engine(engine, dtype, self.device)
         self.engine, self._dtype, self._record = engine, dtype, record
@@ -463,6 +477,13 @@ def choose_device(name: str) -> torch.device:
     if not there[name]:
         raise InputError(f"This machine has no {name} device that torch can use; leave the device at auto, or use cpu.")
     return torch.device(name)
+
+
+def _keep_whole_masks(model: Model) -> None:
+    """Let the objects of a model overlap."""
+    if not isinstance(model.method, KeepsWhole):
+        raise InputError(f"{model.description.method} gives each pixel to one object; leave whole masks out.")
+    model.method.keep_whole_masks()
 
 
 def _is_constant(pixels: Shaped[np.ndarray, "h w c"]) -> bool:

@@ -78,6 +78,7 @@ class Options(_Record):
     object_size: float | None
     tile: int | None
     tta: bool
+    whole_masks: bool
     thresholds: dict[str, float]  # that were changed
     formats: tuple[str, ...]
     pixel_size: tuple[float, float] | None
