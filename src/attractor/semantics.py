@@ -18,7 +18,9 @@ Group = Callable[[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]], Int32[np
 def likeliest_classes(probability: Float32[np.ndarray, "_ h w"], foreground_threshold: float) -> Int[np.ndarray, "h w"]:
     """The likeliest class where background has a probability below 1 - `foreground_threshold`; 0 elsewhere."""
     foreground = 1 - probability[0] > foreground_threshold
-    return np.where(foreground, 1 + probability[1:].argmax(0), 0)
+    classes = np.zeros(foreground.shape, np.int64)
+    classes[foreground] = 1 + probability[1:, foreground].argmax(0)
+    return classes
 
 
 def group_by_class(
@@ -64,10 +66,10 @@ def _scored(
     labels: Int32[np.ndarray, "h w"], probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"]
 ) -> Instances:
     labels, kept = relabel(labels)
-    inside = labels > 0
+    inside = np.nonzero(labels)
     owner, of_pixel = labels[inside], classes[inside]
     of_object = np.zeros(len(kept) + 1, np.int32)
     of_object[owner] = of_pixel  # all pixels of an object have one class
-    total = np.bincount(owner, probability[of_pixel, *np.nonzero(inside)], minlength=len(kept) + 1)
+    total = np.bincount(owner, probability[of_pixel, *inside], minlength=len(kept) + 1)
     scores = total[1:] / np.bincount(owner, minlength=len(kept) + 1)[1:]
     return Instances(labels, of_object[1:], scores.astype(np.float32))

@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances
 from attractor.kernels import parts
+from attractor.kernels.meeting_directions import STILL, evenly_spread, meeting_directions
 from attractor.losses import cross_entropy
 from attractor.methods.contract import NetworkMaker, Suggestions, check_reach, checked_weights
 from attractor.semantics import group_then_classify, likeliest_classes
@@ -38,7 +39,6 @@ from attractor.truth import Objects, Truth
 
 EPSILON = 1e-5  # added to a vector's length before dividing by it
 CHUNK = 8192  # points that are shifted at a time: the intermediate results fit into the CPU's cache
-STILL = 1e-3  # pixels that move less than this have arrived
 
 
 @dataclass(frozen=True)
@@ -198,17 +198,15 @@ class RecurrentPixelEmbedding(nn.Module):
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b _ h w"]]:
         """Unit embedding, and probability of background and each class, of each pixel."""
-        return unit(self._placed(maps.embedding), 1), maps.semantic.softmax(1)
+        return unit(self._placed(maps.embedding, _positions(maps.embedding)), 1), maps.semantic.softmax(1)
 
-    def _placed(self, embedding: Float[Tensor, "b e h w"]) -> Float[Tensor, "b d h w"]:
-        """The embedding with the place that each pixel points at, if it is to have one."""
+    def _placed(
+        self, embedding: Float[Tensor, "b e h w"], position: Float[Tensor, "2 h w"]
+    ) -> Float[Tensor, "b d h w"]:
+        """The embedding with the place that each pixel points at, if it is to have one; positions are (row, column)."""
         if self.coordinates == "none":
             return embedding
-        position = [
-            torch.arange(n, dtype=embedding.dtype, device=embedding.device) / self.coordinate_period
-            for n in embedding.shape[-2:]
-        ]
-        phases = 2 * math.pi * (embedding[:, :2] + torch.stack(torch.meshgrid(*position, indexing="ij")))
+        phases = 2 * math.pi * (embedding[:, :2] + position / self.coordinate_period)
         return torch.cat([phases.cos(), phases.sin(), embedding[:, 2:]], 1)
 
     # ---------------------------------------------------------------- loss
@@ -221,7 +219,7 @@ class RecurrentPixelEmbedding(nn.Module):
         with torch.autocast(maps.embedding.device.type, enabled=False):
             embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
             objects = Objects.of(truth)
-            x = unit(self._placed(embedding), 1).flatten(2)
+            x = unit(self._placed(embedding, _positions(embedding)), 1).flatten(2)
             total = embedding.sum() * 0
             for i, (points, owner) in enumerate(zip(x, objects.owner.flatten(1), strict=True)):
                 chosen = self._sample(owner)
@@ -283,7 +281,7 @@ class RecurrentPixelEmbedding(nn.Module):
         """Objects of each image, class by class; the score is the mean probability of the class."""
         return [
             self._group_image(embedding, probability, float(self.thresholds["similarity_threshold"]), self.kappa)
-            for embedding, probability in self._decoded(maps)
+            for embedding, probability in _images(maps)
         ]
 
     def learned_numbers(self) -> dict[str, float]:
@@ -295,41 +293,43 @@ class RecurrentPixelEmbedding(nn.Module):
         """Concentration of mean shift."""
         return float(self.log_kappa.detach().exp())
 
-    def _decoded(self, maps: Maps) -> Iterator[tuple[Float[Tensor, "d h w"], Float32[np.ndarray, "_ h w"]]]:
-        decoded = self.decode(Maps(maps.embedding.float().cpu(), maps.semantic.float().cpu()))
-        for embedding, probability in zip(*decoded, strict=True):
-            yield embedding, probability.numpy()
-
     def _group_image(
         self,
-        embedding: Float[Tensor, "d h w"],
+        embedding: Float[Tensor, "e h w"],
         probability: Float32[np.ndarray, "_ h w"],
         similarity: float,
         kappa: float,
     ) -> Instances:
-        """Objects of one image, by a cosine and a concentration."""
+        """Objects of one image, from the raw embedding, by a cosine and a concentration."""
         min_size = int(self.thresholds["min_size"])
-        finite = torch.isfinite(embedding).all(0).numpy()
 
         def group(_: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
             region = parts.regions(mask) if self.connected else mask.astype(np.int32)
+            pixels = np.flatnonzero(mask)
+            points = self._points(embedding, torch.from_numpy(pixels)).numpy()
+            finite = np.isfinite(points).all(0)
             labels = np.zeros(mask.shape, np.int32)
-            n_found = 0
-            for pixels in _pixels_of_regions(np.where(finite, region, 0)):
-                points = embedding.flatten(1)[:, torch.from_numpy(pixels)].T
-                found = self._group_points(points, similarity, kappa)
-                found[np.bincount(found)[found] < min_size] = 0
-                labels.ravel()[pixels] = np.where(found, found + n_found, 0)
-                n_found += int(found.max(initial=0))
+            labels.ravel()[pixels[finite]] = meeting_directions(
+                points[:, finite],
+                region.ravel()[pixels[finite]],
+                kappa=kappa,
+                step=self.step,
+                loops=self.grouping_loops,
+                most_anchors=self.anchors,
+                similarity=similarity,
+                min_size=min_size,
+            )
             return parts.of_one_piece(labels, region, min_size) if self.connected else labels
 
         classes = likeliest_classes(probability, self.thresholds["foreground_threshold"])
         return group_then_classify(probability, classes, group)
 
-    def _group_points(self, x: Float[Tensor, "n d"], similarity: float, kappa: float) -> Int32[np.ndarray, " n"]:
-        """Number of each pixel's group, from 1."""
-        x, density = shifted(x, kappa, self.step, self.grouping_loops, self.anchors)
-        return points_that_meet(x, density, similarity).numpy()
+    def _points(self, embedding: Float[Tensor, "e h w"], pixels: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
+        """Unit embedding of some pixels, by their places in row-major order."""
+        width = embedding.shape[-1]
+        position = torch.stack([pixels // width, pixels % width]).float()
+        in_a_row = embedding.flatten(1)[:, pixels].float()[None, :, None]
+        return unit(self._placed(in_a_row, position[:, None])[0, :, 0], 0)
 
     @torch.no_grad()
     def propose(self, maps: Maps, n: int) -> list[Instances]:
@@ -338,10 +338,10 @@ class RecurrentPixelEmbedding(nn.Module):
         Groupings differ in concentration (halved, as it is, doubled) and in the cosine from which pixels are of one
         object. The score is the mean probability of the class.
         """
-        return [self._proposals(embedding, probability, n) for embedding, probability in self._decoded(maps)]
+        return [self._proposals(embedding, probability, n) for embedding, probability in _images(maps)]
 
     def _proposals(
-        self, embedding: Float[Tensor, "d h w"], probability: Float32[np.ndarray, "_ h w"], n: int
+        self, embedding: Float[Tensor, "e h w"], probability: Float32[np.ndarray, "_ h w"], n: int
     ) -> Instances:
         shape = probability.shape[1:]
         found_as: dict[bytes, tuple[float, int]] = {}  # packed mask to its score and class
@@ -421,6 +421,43 @@ def shift(
     return F.normalize((1 - step) * x + step * mean, dim=1)
 
 
+def group_plain(
+    points: Float[Tensor, "d n"],
+    region: Int32[Tensor, " n"],
+    *,
+    kappa: float,
+    step: float,
+    loops: int,
+    most_anchors: int,
+    similarity: float,
+    min_size: int,
+) -> Int32[Tensor, " n"]:
+    """Groups of points that meet after mean shift: the definition that the fast form equals.
+
+    Args:
+        points: unit vectors, of the foreground pixels.
+        region: points of different regions never meet.
+        kappa: concentration of mean shift.
+        step: how far a loop moves a point to its mean.
+        loops: the most loops; they end earlier if all points of a region are at rest.
+        most_anchors: in a region.
+        similarity: cosine above which points are of one group.
+        min_size: a group of fewer points is dropped.
+
+    Returns:
+        0 for dropped points, or the group's number, from 1, region by region; numbers may be missing.
+    """
+    labels = torch.zeros(len(region), dtype=torch.int32)
+    n_before = 0
+    for r in torch.unique(region):
+        x = points[:, region == r].T
+        found = points_that_meet(*shifted(x, kappa, step, loops, most_anchors), similarity)
+        found = torch.where(torch.bincount(found)[found] >= min_size, found, 0)
+        labels[region == r] = torch.where(found > 0, found + n_before, 0)
+        n_before += int(found.max())
+    return labels
+
+
 def shifted(
     x: Float[Tensor, "n d"], kappa: float, step: float, loops: int, most_anchors: int
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
@@ -429,7 +466,7 @@ def shifted(
     The anchors are every nth point, and are shifted like the others. A point that is not an anchor counts in its own
     mean with the weight that one point has against an anchor, 1/n, so that an object without an anchor is not lost.
     """
-    chosen = torch.linspace(0, len(x) - 1, min(len(x), most_anchors)).round().long()
+    chosen = evenly_spread(len(x), most_anchors)
     itself = torch.full((len(x),), len(chosen) / max(len(x), 1), dtype=x.dtype)
     itself[chosen] = 0
     concentration = torch.tensor(kappa, dtype=x.dtype)
@@ -492,12 +529,16 @@ def most_groups(margin: float, dimension: int) -> float:
     return float(math.floor(1 / cap + 1e-9)) if cap else math.inf
 
 
-def _pixels_of_regions(region: Int32[np.ndarray, "h w"]) -> list[Int[np.ndarray, "_"]]:
-    """Positions of the pixels of each region that has any, in row-major order."""
-    flat = np.flatnonzero(region)
-    order = np.argsort(region.ravel()[flat], kind="stable")
-    sizes = np.bincount(region.ravel()[flat])[1:]
-    return np.split(flat[order], np.cumsum(sizes[sizes > 0])[:-1]) if len(flat) else []
+def _images(maps: Maps) -> Iterator[tuple[Float[Tensor, "e h w"], Float32[np.ndarray, "_ h w"]]]:
+    """Raw embedding, and probability of background and each class, of each image."""
+    for embedding, semantic in zip(maps.embedding.cpu(), maps.semantic.float().cpu(), strict=True):
+        yield embedding, semantic.softmax(0).numpy()
+
+
+def _positions(maps: Float[Tensor, "b _ h w"]) -> Float[Tensor, "2 h w"]:
+    """Row and column of each pixel."""
+    axes = (torch.arange(n, dtype=maps.dtype, device=maps.device) for n in maps.shape[-2:])
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 def _check_place(coordinates: str, dimension: int, period: float) -> None:
