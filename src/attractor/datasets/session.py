@@ -22,13 +22,21 @@ from attractor.datasets.label_images import LabelImages
 from attractor.datasets.layout import Evidence, Holds
 from attractor.datasets.sample import Dataset, Sample, distinct
 from attractor.errors import InputError
-from attractor.images import atomic, image_suffix, made, read_labels, write_image, write_labels
+from attractor.images import (
+    durable,
+    encode_labels,
+    encode_mask,
+    flush,
+    image_suffix,
+    made,
+    read_labels,
+    write_image,
+)
 from attractor.instances import relabel
 
 PROJECT = "project.toml"
 EDITS = "edits.jsonl"
 FORMAT = 1
-REVIEWED = 255  # the value of a reviewed pixel
 LARGEST_PROJECT = 1 << 22  # bytes
 LARGEST_OBJECTS = 1 << 30
 
@@ -125,7 +133,7 @@ def read_project(folder: Path) -> dict[str, Any]:
 
 def write_project(folder: Path, content: Mapping[str, Any]) -> None:
     """Write project.toml."""
-    with atomic(folder / PROJECT) as temporary:
+    with durable(folder / PROJECT) as temporary:
         temporary.write_text(tomli_w.dumps({"format": FORMAT, **content}), encoding="utf-8")
 
 
@@ -146,7 +154,8 @@ def read_reviewed(folder: Path, name: str, shape: tuple[int, ...]) -> Bool[np.nd
 
 def write_reviewed(folder: Path, name: str, reviewed: Bool[np.ndarray, "h w"]) -> None:
     """Write which pixels were looked at."""
-    write_labels(made(folder / "reviewed") / f"{name}.png", REVIEWED * reviewed.astype(np.int32))
+    with durable(made(folder / "reviewed") / f"{name}.png") as temporary:
+        temporary.write_bytes(encode_mask(reviewed))
 
 
 def read_objects(folder: Path, name: str) -> tuple[dict[int, Known], int]:
@@ -174,7 +183,7 @@ def read_objects(folder: Path, name: str) -> tuple[dict[int, Known], int]:
 def write_objects(folder: Path, name: str, known: Mapping[int, Known], revision: int = 0) -> None:
     """Write class and score of each label, and the revision that an image's files are of."""
     objects = {str(label): list(values) for label, values in known.items()}
-    with atomic(made(folder / "objects") / f"{name}.json") as temporary:
+    with durable(made(folder / "objects") / f"{name}.json") as temporary:
         temporary.write_text(json.dumps({"revision": revision, "objects": objects}))
 
 
@@ -186,10 +195,17 @@ def write_state(
     known: Mapping[int, Known],
     revision: int = 0,
 ) -> None:
-    """Write all that is known of an image; each file appears whole or not at all, the revision with the last."""
-    write_labels(made(folder / "labels") / f"{name}.tif", labels)
+    """Write all that is known of an image; each file appears whole or not at all, the revision with the last.
+
+    The others are on the disk before it, whatever happens to the power.
+    """
+    with durable(made(folder / "labels") / f"{name}.tif") as temporary:
+        temporary.write_bytes(encode_labels(labels))
     if reviewed.any():
         write_reviewed(folder, name, reviewed)
     else:
         (folder / "reviewed" / f"{name}.png").unlink(missing_ok=True)
+    for part in ("labels", "reviewed"):
+        if (folder / part).is_dir():
+            flush(folder / part)
     write_objects(folder, name, known, revision)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from jaxtyping import Integer, Shaped
+from jaxtyping import Bool, Integer, Shaped
 from PIL import Image
 
 from attractor.errors import InputError
@@ -76,4 +76,11 @@ def encode_labels(labels: Integer[np.ndarray, "h w"]) -> bytes:
     file = io.BytesIO()
     numbers = labels.astype(np.uint16 if labels.max(initial=0) <= 65535 else np.uint32)
     tifffile.imwrite(file, numbers, compression="zlib", photometric="minisblack")
+    return file.getvalue()
+
+
+def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
+    """A mask as the content of a PNG of 0 and 255."""
+    file = io.BytesIO()
+    Image.fromarray(255 * mask.astype(np.uint8)).save(file, "PNG", compress_level=1)
     return file.getvalue()

@@ -26,7 +26,7 @@ from attractor.datasets.session import (
     write_state,
 )
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, atomic, find_images, made, read_image, read_labels
+from attractor.images import IMAGE_SUFFIXES, durable, find_images, made, read_image, read_labels
 from attractor.images.unfinished import hold
 from attractor.instances import Instances
 from attractor.session import trash
@@ -168,7 +168,7 @@ class Session:
                     "or rename the new one."
                 )
             target = made(self.folder / "images") / path.name
-            with atomic(target) as temporary:
+            with durable(target) as temporary:
                 shutil.copyfile(path, temporary)
             self._files[path.stem] = target
         return path.stem
