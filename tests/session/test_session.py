@@ -19,6 +19,7 @@ from attractor.instances import Instances
 from attractor.session import Accept, Delete, Draw, Erase, Merge, Paint, Session, SetClass
 from attractor.session.journal import Journal, records
 
+FILES_OF_A = ("labels/a.tif", "reviewed/a.png", "objects/a.json")
 FOUND = np.zeros((40, 50), np.int32)
 FOUND[5:12, 5:15], FOUND[20:30, 8:20], FOUND[15:35, 30:45] = 1, 2, 3
 
@@ -391,3 +392,29 @@ def test_what_cannot_be_moved_or_deleted_is_named(project):
     (project / "trash").write_text("")
     with Session(project) as session, pytest.raises(InputError, match="trash: cannot be deleted: Not a directory"):
         session.empty_trash()
+
+
+def test_all_that_an_operation_writes_is_on_the_disk_before_its_revision_is(project, monkeypatch):
+    """Nobody can cut the power in a test; what the system was asked to do, and in which order, can be seen."""
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def flushing(descriptor):
+        done.append(("flush", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def replacing(source, target):
+        assert ("flush", os.stat(source).st_ino) in done, f"{target} would have no content"
+        done.append(("replace", str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(os, "replace", replacing)
+    with Session(project) as session:
+        done.clear()
+        session.apply(Accept("a", box=(0, 0, 20, 20)))
+    journal, *_ = done
+    assert journal == ("flush", (project / "edits.jsonl").stat().st_ino)
+    places = {name: done.index(("replace", str(project / name))) for name in FILES_OF_A}
+    for name in FILES_OF_A[:2]:
+        folder = ("flush", (project / name).parent.stat().st_ino)
+        assert places[name] < done.index(folder) < places["objects/a.json"]

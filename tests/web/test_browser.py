@@ -272,6 +272,79 @@ def test_before_and_after_stand_side_by_side_and_a_model_is_chosen(browser, fold
         assert session.model == "street"
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with another one in it, and with files that are no images."""
+    inner = tmp_path / "plate" / "inner"
+    inner.mkdir(parents=True)
+    for k in range(130):  # a browser gives a hundred at a time
+        Image.fromarray(picture(k % 3)[..., 0]).save(tmp_path / "plate" / f"i{k:03}.png")
+    Image.fromarray(picture(3)[..., 0]).save(inner / "deep.png")
+    (inner / "notes.txt").write_text("no image")
+    (inner / "broken.png").write_bytes(b"broken")
+    (tmp_path / "plate" / ".hidden.png").write_bytes(b"")
+    return tmp_path / "plate"
+
+
+def test_a_folder_is_added_and_what_was_refused_is_listed(browser, tmp_path, pictures):
+    Session.create(tmp_path / "new", []).close()
+    with serving(tmp_path / "new") as address, opened(browser, address) as one:
+        page = one.page
+        with page.expect_file_chooser() as chooser:
+            page.locator("#add-folder").focus()
+            page.keyboard.press("Enter")
+        chooser.value.set_files(pictures)
+        expect(page.locator("#upload-words")).to_have_text("131 of 133 added, 2 refused", timeout=60_000)
+        expect(page.locator("#images li")).to_have_count(131)
+        expect(page.locator("#upload-share")).to_be_hidden()
+        refused = sorted(page.locator("#upload-refused li").all_inner_texts())
+        assert refused[0].startswith("plate/inner/broken.png is not an image that can be read here; give PNG")
+        assert refused[1] == "plate/inner/notes.txt is no image that can be read here."
+        page.get_by_role("button", name="Close").click()
+        expect(page.locator("#uploads")).to_be_hidden()
+        one.problems.clear()  # the browser reports the refusal
+
+
+def test_a_folder_is_dropped_and_given_up_halfway(browser, tmp_path, pictures):
+    Session.create(tmp_path / "new", []).close()
+    with serving(tmp_path / "new") as address, opened(browser, address) as one:
+        page = one.page
+        drag = page.context.new_cdp_session(page)
+        data = {"items": [], "files": [str(pictures)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            drag.send("Input.dispatchDragEvent", {"type": kind, "x": 640, "y": 300, "data": data})
+        expect(page.locator("#upload-words")).to_have_text(re.compile(r"^\d+ of 133 added"))
+        expect(page.locator("#upload-words")).to_have_text(re.compile(r"^[1-9]"))
+        page.locator("#upload-cancel").click()
+        expect(page.locator("#upload-words")).to_have_text(re.compile(r"^\d+ of 133 added.*; cancelled$"))
+        expect(page.locator("#upload-close")).to_be_visible()
+        n = int(page.locator("#upload-words").inner_text().split()[0])
+        assert 0 < n < 131
+        page.wait_for_timeout(500)  # nothing more is sent
+        assert n <= len(list((tmp_path / "new" / "images").iterdir())) <= n + 3  # those that were under way
+        one.problems.clear()
+
+
+def test_an_image_is_removed_and_brought_back(browser, folder):
+    with serving(folder) as address, opened(browser, address) as one:
+        page = one.page
+        one.settle()
+        name = page.locator("#images [aria-current=true]").get_attribute("data-image")
+        page.locator("#remove").click()
+        expect(page.locator("#images li")).to_have_count(2)
+        expect(page.locator("#images [aria-current=true]")).not_to_have_attribute("data-image", name)
+        page.locator("#removed summary").click()
+        page.get_by_role("button", name=f"Bring {name} back").click()
+        expect(page.locator("#images li")).to_have_count(3)
+        expect(page.locator("#removed")).to_be_hidden()
+        page.locator("#remove").click()
+        expect(page.locator("#images li")).to_have_count(2)
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Delete for good").click()
+        expect(page.locator("#removed")).to_be_hidden()
+    assert not (folder / "trash").exists()
+
+
 def test_two_people_see_each_others_work(browser, folder):
     with serving(folder) as address, opened(browser, address) as one:
         one.settle()

@@ -22,7 +22,17 @@ from attractor.datasets.label_images import LabelImages
 from attractor.datasets.layout import Evidence, Holds
 from attractor.datasets.sample import Dataset, Sample, distinct
 from attractor.errors import InputError
-from attractor.images import atomic, image_suffix, made, read_image, read_labels, write_image, write_labels, write_mask
+from attractor.images import (
+    durable,
+    flush,
+    image_suffix,
+    made,
+    read_image,
+    read_labels,
+    write_image,
+    write_labels,
+    write_mask,
+)
 from attractor.instances import relabel
 
 PROJECT = "project.toml"
@@ -125,7 +135,7 @@ def read_project(folder: Path) -> dict[str, Any]:
 
 def write_project(folder: Path, content: Mapping[str, Any]) -> None:
     """Write project.toml."""
-    with atomic(folder / PROJECT) as temporary:
+    with durable(folder / PROJECT) as temporary:
         temporary.write_text(tomli_w.dumps({"format": FORMAT, **content}), encoding="utf-8")
 
 
@@ -146,7 +156,7 @@ def read_reviewed(folder: Path, name: str, shape: tuple[int, ...]) -> Bool[np.nd
 
 def write_reviewed(folder: Path, name: str, reviewed: Bool[np.ndarray, "h w"]) -> None:
     """Write which pixels were looked at."""
-    write_mask(made(folder / "reviewed") / f"{name}.png", reviewed)
+    write_mask(made(folder / "reviewed") / f"{name}.png", reviewed, through=durable)
 
 
 def read_objects(folder: Path, name: str) -> tuple[dict[int, Known], int]:
@@ -176,7 +186,7 @@ def write_objects(
 ) -> None:
     """Write class and score of each label, the revision that an image's files are of, and a summary of them."""
     objects = {str(label): list(values) for label, values in known.items()}
-    with atomic(made(folder / "objects") / f"{name}.json") as temporary:
+    with durable(made(folder / "objects") / f"{name}.json") as temporary:
         temporary.write_text(json.dumps({"revision": revision, "summary": dict(summary or {}), "objects": objects}))
 
 
@@ -204,10 +214,16 @@ def write_state(
     revision: int = 0,
     summary: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write all that is known of an image; each file appears whole or not at all, the revision with the last."""
-    write_labels(made(folder / "labels") / f"{name}.tif", labels)
+    """Write all that is known of an image; each file appears whole or not at all, the revision with the last.
+
+    The others are on the disk before it, whatever happens to the power.
+    """
+    write_labels(made(folder / "labels") / f"{name}.tif", labels, through=durable)
     if reviewed.any():
         write_reviewed(folder, name, reviewed)
     else:
         (folder / "reviewed" / f"{name}.png").unlink(missing_ok=True)
+    for part in ("labels", "reviewed"):
+        if (folder / part).is_dir():
+            flush(folder / part)
     write_objects(folder, name, known, revision, summary)

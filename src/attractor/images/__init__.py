@@ -13,7 +13,17 @@ from __future__ import annotations
 
 from attractor.images.arrays import as_channels, as_image
 from attractor.images.calibration import pixel_size
-from attractor.images.files import IMAGE_SUFFIXES, OUTPUT_ENDINGS, Found, atomic, find_images, images_in, made
+from attractor.images.files import (
+    IMAGE_SUFFIXES,
+    OUTPUT_ENDINGS,
+    Found,
+    atomic,
+    durable,
+    find_images,
+    flush,
+    images_in,
+    made,
+)
 from attractor.images.reading import image_shape, read_image, read_labels
 from attractor.images.unfinished import temporary_folder
 from attractor.images.writing import encode_labels, image_suffix, write_image, write_labels, write_mask
@@ -25,8 +35,10 @@ __all__ = [
     "as_channels",
     "as_image",
     "atomic",
+    "durable",
     "encode_labels",
     "find_images",
+    "flush",
     "image_shape",
     "image_suffix",
     "images_in",

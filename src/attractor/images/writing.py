@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import tifffile
@@ -19,6 +21,8 @@ from attractor.errors import InputError
 from attractor.images.files import atomic
 
 STRIP = 1 << 18  # bytes of a strip of labels
+
+Writes: TypeAlias = Callable[[Path], AbstractContextManager[Path]]  # `atomic` or `durable`
 
 
 def image_suffix(image: Shaped[np.ndarray, "h w c"]) -> str:
@@ -49,8 +53,13 @@ def write_image(path: str | Path, image: Shaped[np.ndarray, "h w c"]) -> None:
         )
 
 
-def write_labels(path: str | Path, labels: Integer[np.ndarray, "h w"]) -> None:
+def write_labels(path: str | Path, labels: Integer[np.ndarray, "h w"], *, through: Writes = atomic) -> None:
     """Write a label image to TIFF (zlib; uint16, or uint32 above 65,535) or, by suffix, to PNG (uint16).
+
+    Args:
+        path: of the file.
+        labels: 0 is background.
+        through: `atomic`, or `durable`, which takes longer and survives a power cut.
 
     Raises:
         InputError: if there are negative labels, too many for a PNG, or the file cannot be written.
@@ -64,10 +73,10 @@ def write_labels(path: str | Path, labels: Integer[np.ndarray, "h w"]) -> None:
     if path.suffix.lower() == ".png":
         if highest > 65535:
             raise InputError(f"{path}: PNG holds labels up to 65,535, these go to {highest}; name the file .tif.")
-        with atomic(path) as temporary:
+        with through(path) as temporary:
             Image.fromarray(labels.astype(np.uint16)).save(temporary, "PNG")
     elif path.suffix.lower() in (".tif", ".tiff"):
-        with atomic(path) as temporary, temporary.open("wb") as file:
+        with through(path) as temporary, temporary.open("wb") as file:
             _write_labels(file, labels, highest)
     else:
         raise InputError(
@@ -75,13 +84,13 @@ def write_labels(path: str | Path, labels: Integer[np.ndarray, "h w"]) -> None:
         )
 
 
-def write_mask(path: str | Path, mask: Bool[np.ndarray, "h w"]) -> None:
-    """Write a yes or no for each pixel as a PNG of bits.
+def write_mask(path: str | Path, mask: Bool[np.ndarray, "h w"], *, through: Writes = atomic) -> None:
+    """Write a yes or no for each pixel as a PNG of bits; `through` is as for `write_labels`.
 
     Raises:
         InputError: if the file cannot be written.
     """
-    with atomic(path) as temporary:
+    with through(Path(path)) as temporary:
         Image.fromarray(mask).save(temporary, "PNG")
 
 

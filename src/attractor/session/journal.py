@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from attractor.errors import InputError
+from attractor.images import flush
 from attractor.session.canvas import Box, Change
 from attractor.shortage import cure
 
@@ -96,6 +97,7 @@ class Journal:
         try:
             self._file = path.open("ab", buffering=0)
             os.truncate(path, whole_length(path))
+            flush(path.parent)
         except OSError as error:
             raise InputError(f"{path}: cannot be opened: {error.strerror}.") from error
 

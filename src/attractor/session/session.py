@@ -29,7 +29,7 @@ from attractor.datasets.session import (
 )
 from attractor.description import read_description
 from attractor.errors import InputError
-from attractor.images import IMAGE_SUFFIXES, atomic, find_images, image_shape, made, read_image
+from attractor.images import IMAGE_SUFFIXES, durable, find_images, image_shape, made, read_image
 from attractor.images.unfinished import hold
 from attractor.instances import Instances
 from attractor.session import trash
@@ -178,7 +178,7 @@ class Session:
                     "or rename the new one."
                 )
             target = made(self.folder / "images") / path.name
-            with atomic(target) as temporary:
+            with durable(target) as temporary:
                 shutil.copyfile(path, temporary)
             self._files[path.stem] = target
         return path.stem

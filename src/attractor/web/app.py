@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from attractor.errors import InputError
-from attractor.images import find_images
+from attractor.images import IMAGE_SUFFIXES, find_images
 from attractor.images.calibration import pixel_size
 from attractor.session import Session
 from attractor.session.differences import picture_file, pictures_of_round
@@ -238,6 +238,7 @@ def _looking(server: Server) -> APIRouter:
             "removed": list(server.session.removed),
             "jobs": [vars(job) for job in server.jobs.all()],
             "side": SIDE,
+            "takes": list(IMAGE_SUFFIXES),
         }
 
     @routes.get("/api/image")

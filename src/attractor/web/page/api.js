@@ -29,7 +29,7 @@ export const post = async (path, content = {}) =>
   (await sent(`/api/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(content) })).json();
 export const remove = async (path) => (await sent(`/api/${path}`, { method: "DELETE" })).json();
 
-export function upload(file, progress) {  // fetch cannot tell how far an upload is
+export function upload(file, progress, signal) {  // fetch cannot tell how far an upload is
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     const form = new FormData();
@@ -41,6 +41,9 @@ export function upload(file, progress) {  // fetch cannot tell how far an upload
       answer(content).then((r) => r.json()).then(resolve, reject);
     };
     request.onerror = () => reject(new Error("The server does not answer. Is attractor still running?"));
+    request.onabort = () => reject(new Error("It was cancelled."));
+    signal.addEventListener("abort", () => request.abort());
+    if (signal.aborted) return reject(new Error("It was cancelled."));
     request.send(form);
   });
 }

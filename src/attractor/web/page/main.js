@@ -1,8 +1,10 @@
 // The page: images on the left, the image with its objects in the middle, the table of objects and the jobs on the right.
 
 import * as api from "./api.js";
+import { showRemoved } from "./removed.js";
 import { listModels, listRounds, whenChosen } from "./rounds.js";
 import { Tools, TOOLS } from "./tools.js";
+import { Uploads, dropped, isShown } from "./uploads.js";
 import { View } from "./view.js";
 
 const at = (id) => document.getElementById(id);
@@ -51,8 +53,11 @@ async function load() {
   listModels(session);
   listForms(session.forms);
   listRounds(session);
+  if (!state.images.has(state.image)) state.image = null;  // it was removed
   listImages();
   listJobs();
+  showRemoved(session.removed, tried);
+  at("remove").disabled = !state.images.size;
   if (!state.image && state.images.size) open(sortedImages()[0].image);
 }
 
@@ -66,6 +71,12 @@ function listForms(forms) {
   });
   at("export").replaceChildren(made("option", { value: "", textContent: "as …" }),
     made("optgroup", { label: "all images" }, ...options("all")), made("optgroup", { label: "this image" }, ...options("")));
+}
+
+let loading = null;
+function loadSoon() {  // hundreds of images may come at once
+  loading ??= new Promise((resolve) => setTimeout(resolve, 300)).then(() => { loading = null; return load(); });
+  return loading;
 }
 
 function sortedImages() {
@@ -355,39 +366,26 @@ function curve({ loss, validation }) {
 
 // ------------------------------------------------------------------ files
 
-async function addFiles(files) {
-  for (const file of files) {
-    const done = await tried(() => api.upload(file, (share) => say(`${file.name}: ${Math.round(100 * share)} %`)));
-    if (done) say(`${file.name} was added.`);
-  }
-  await load();
-}
-
-async function filesOf(entry) {  // of a folder that was dropped, all that are in it
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-  const reader = entry.createReader(), found = [];
-  for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) return found;
-    for (const one of some) found.push(...(await filesOf(one)));
-  }
-}
+const uploads = new Uploads({ takes: () => state.session.takes, added: loadSoon });
+const addFiles = (files) => uploads.add([...files].filter(isShown));
 
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, async (event) => {
     event.preventDefault();
     at("middle").classList.toggle("drop", kind === "dragover");
     if (kind !== "drop") return;
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const files = entries.length ? (await Promise.all(entries.map(filesOf))).flat() : [...event.dataTransfer.files];
-    addFiles(files);
+    const files = await tried(() => dropped(event.dataTransfer));
+    if (files) addFiles(files);
   });
 }
 
 // ------------------------------------------------------------------ begin
 
-at("files").onchange = () => addFiles([...at("files").files]);
-at("add").onkeydown = (event) => { if (event.key === "Enter" || event.key === " ") at("files").click(); };
+for (const [button, input] of [["add", "files"], ["add-folder", "folder-files"]]) {
+  at(button).onclick = () => at(input).click();
+  at(input).onchange = () => { addFiles(at(input).files); at(input).value = ""; };
+}
+at("remove").onclick = () => tried(() => api.remove(`images?${new URLSearchParams({ name: state.image })}`));
 at("sort").onchange = listImages;
 at("mode").onchange = () => { view.mode = at("mode").value; view.repaint(); };
 at("contrast").oninput = at("brightness").oninput = () => view.look(Number(at("contrast").value), Number(at("brightness").value));
@@ -421,7 +419,7 @@ await tried(async () => {
     edit: take,
     job: (job) => { state.jobs.set(job.number, job); listJobs(); if (job.state === "done" && job.kind === "train") load(); },
     model: load,
-    image: async ({ image }) => { await load(); if (image === state.image) { view.changed([0, 0, 1e9, 1e9]); listObjects(); } },
+    image: async ({ image }) => { await loadSoon(); if (image === state.image) { view.changed([0, 0, 1e9, 1e9]); listObjects(); } },
   }, again);
 });
 document.body.dataset.ready = "yes";
