@@ -33,27 +33,27 @@ FEW = 1 << 22  # pixels of a level that is read to find its values
 
 @dataclass(frozen=True)
 class Values:
-    """What there is in each channel: the values shown as black and as white by default, and the range of all."""
+    """What there is in each channel of an image."""
 
-    low: list[float]
+    low: list[float]  # the values that are shown as black and as white, unless somebody wants others
     high: list[float]
-    least: list[float]
+    auto_low: list[float]  # percentiles
+    auto_high: list[float]
+    least: list[float]  # the range of a slider: of the type, or of the values that were seen, with 0
     greatest: list[float]
 
 
 def values_of(sample: Shaped[np.ndarray, "h w c"]) -> Values:
-    """The values of an image or a sample of it: colours of 8 bits as they are, others by their percentiles."""
+    """The values of an image or a sample of it: colours of 8 bits are shown as they are, others by percentiles."""
     channels, flat = sample.shape[2], sample.reshape(-1, sample.shape[2])
     if sample.dtype == np.uint8:
         least, greatest = np.zeros(channels), np.full(channels, 255.0)
     else:
         least, greatest = np.minimum(flat.min(0), 0).astype(float), flat.max(0).astype(float)
-    if sample.dtype == np.uint8 and channels == 3:
-        low, high = least, greatest
-    else:
-        low, scale = (np.broadcast_to(np.ravel(x), channels).astype(float) for x in Normalisation().limits(sample))
-        high = np.where(np.isfinite(scale), low + scale, low)
-    return Values(*(x.tolist() for x in (low, high, least, greatest)))
+    dark, scale = (np.broadcast_to(np.ravel(x), channels).astype(float) for x in Normalisation().limits(sample))
+    bright = np.where(np.isfinite(scale), dark + scale, dark)
+    low, high = (least, greatest) if sample.dtype == np.uint8 and channels == 3 else (dark, bright)
+    return Values(*(x.tolist() for x in (low, high, dark, bright, least, greatest)))
 
 
 def halved(image: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, "i j c"]:

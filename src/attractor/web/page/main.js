@@ -1,11 +1,13 @@
 // The page: images on the left, the image with its objects in the middle, the table of objects and the jobs on the right.
 
 import * as api from "./api.js";
+import { Channels } from "./channels.js";
 import { showRemoved } from "./removed.js";
 import { listModels, listRounds, whenChosen } from "./rounds.js";
 import { Tools, TOOLS } from "./tools.js";
 import { Uploads, dropped, isShown } from "./uploads.js";
 import { View } from "./view.js";
+import { Windowed } from "./windowed.js";
 
 const at = (id) => document.getElementById(id);
 const made = (kind, properties = {}, ...children) => {
@@ -41,6 +43,15 @@ const who = () => at("who").value.trim() || somebody;
 
 const view = new View(at("viewer"), null);
 const tools = new Tools(view, { choose, edit, classNumber: () => Number(at("class").value) || 1 });
+const channels = new Channels(at("channels"), () => view.relook(channels.text()));
+const rowsOfImages = new Windowed(at("images"), at("images"), imageRow, (above, below) => {
+  Object.assign(at("images").style, { paddingTop: `${above}px`, paddingBottom: `${below}px` });
+});
+const rowsOfObjects = new Windowed(at("table"), at("objects"), objectRow, (above, below) => {
+  at("above").style.height = `${above}px`;
+  at("below").style.height = `${below}px`;
+});
+const collator = new Intl.Collator(undefined, { numeric: true });
 
 async function load() {
   const session = await tried(() => api.get("session"));
@@ -82,24 +93,29 @@ function loadSoon() {  // hundreds of images may come at once
 function sortedImages() {
   const images = [...state.images.values()];
   const unsure = (image) => (image.state === "reviewed" ? 2 : image.least_score ?? 1);
-  const byName = (a, b) => a.image.localeCompare(b.image, undefined, { numeric: true });
+  const byName = (a, b) => collator.compare(a.image, b.image);
   return images.sort(at("sort").value === "name" ? byName : (a, b) => unsure(a) - unsure(b) || byName(a, b));
 }
 
-function listImages() {
+function imageRow(image, index) {
   const words = { new: "new", segmented: "segmented", "in work": "in work", reviewed: "reviewed" };
-  at("images").replaceChildren(...sortedImages().map((image) => {
-    const share = image.state === "in work" ? `, ${Math.max(1, Math.round(100 * image.reviewed))} %` : "";
-    const kind = { "in work": "work", reviewed: "reviewed" }[image.state] ?? "";
-    const picture = made("img", { loading: "lazy", alt: "", src: api.address("thumbnail", { name: image.image, mark: image.mark }) });
-    const text = made("span", {},
-      made("span", { className: "name", textContent: image.image, title: image.image }),
-      made("span", { className: `faint state ${kind}`, textContent: `${counted(image.objects)}, ${words[image.state]}${share}` }));
-    const button = made("button", { onclick: () => open(image.image) }, picture, text);
-    button.setAttribute("aria-current", image.image === state.image);
-    button.dataset.image = image.image;
-    return made("li", {}, button);
-  }));
+  const share = image.state === "in work" ? `, ${Math.max(1, Math.round(100 * image.reviewed))} %` : "";
+  const kind = { "in work": "work", reviewed: "reviewed" }[image.state] ?? "";
+  const picture = made("img", { loading: "lazy", alt: "", src: api.address("thumbnail", { name: image.image, mark: image.mark }) });
+  const text = made("span", {},
+    made("span", { className: "name", textContent: image.image, title: image.image }),
+    made("span", { className: `faint state ${kind}`, textContent: `${counted(image.objects)}, ${words[image.state] ?? image.state}${share}` }));
+  const button = made("button", { onclick: () => open(image.image) }, picture, text);
+  button.setAttribute("aria-current", image.image === state.image);
+  button.dataset.image = image.image;
+  const row = made("li", {}, button);
+  row.setAttribute("aria-setsize", state.images.size);
+  row.setAttribute("aria-posinset", index + 1);
+  return row;
+}
+
+function listImages() {
+  rowsOfImages.show(sortedImages());
   const done = [...state.images.values()].filter((image) => image.state === "reviewed").length;
   at("progress").textContent = state.images.size ? `${done} of ${state.images.size} reviewed` : "";
   at("empty").hidden = state.images.size > 0;
@@ -112,25 +128,13 @@ async function open(name) {
   state.image = name;
   state.objects = [];
   tools.give_up();
-  const several = info.channels > 1 && info.channels !== 3;
-  at("channels").replaceChildren(...(several ? Array.from({ length: info.channels }, (_, k) => channel(k)) : []));
-  view.channels = several ? "0" : "";
+  channels.open(info);
+  view.look = channels.text();
   view.open(info, state.session.side);
   listImages();
   showTools();
-  document.querySelector('#images [aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+  rowsOfImages.reveal(rowsOfImages.items.findIndex((image) => image.image === name));
   await listObjects();
-}
-
-function channel(k) {
-  const box = made("input", { type: "checkbox", checked: k === 0, onchange: () => {
-    const shown = [...at("channels").querySelectorAll("input")].flatMap((input, index) => (input.checked ? [index] : []));
-    view.channels = shown.slice(0, 3).join(",") || "0";
-    const keep = view.viewer.viewport.getBounds();
-    view.open(view.info, state.session.side);
-    view.viewer.addOnceHandler("open", () => view.viewer.viewport.fitBounds(keep, true));
-  } });
-  return made("label", {}, box, ` ${k + 1} `);
 }
 
 function step(by) {
@@ -153,36 +157,37 @@ function showObjects() {
   const worth = (one) => (one[state.by] === null ? 2 : Number(one[state.by]));
   const sorted = [...state.objects].sort((a, b) => (worth(a) - worth(b)) * (state.down ? -1 : 1) || a.label - b.label);
   at("count").textContent = counted(state.objects.length);
-  at("objects").replaceChildren(...sorted.slice(0, 2000).map((one) => {
-    const cells = [one.label, one.score === null ? "–" : one.score.toFixed(2), one.area, state.session.classes[one.class_number - 1], one.reviewed ? "✓" : ""];
-    const row = made("tr", { tabIndex: 0 }, ...cells.map((text) => made("td", { textContent: text })));
-    row.dataset.label = one.label;
-    row.setAttribute("aria-selected", view.chosen.has(one.label));
-    row.onclick = (event) => { choose(one.label, event.shiftKey); view.fly(one.box); };
-    row.onkeydown = (event) => {
-      if (event.key === "Enter") row.click();
-      if (event.key === "ArrowDown") row.nextElementSibling?.focus();
-      if (event.key === "ArrowUp") row.previousElementSibling?.focus();
-    };
-    return row;
-  }));
+  at("objects").parentElement.setAttribute("aria-rowcount", sorted.length + 1);
+  rowsOfObjects.show(sorted);
+}
+
+function objectRow(one, index) {
+  const cells = [one.label, one.score === null ? "–" : one.score.toFixed(2), one.area, state.session.classes[one.class_number - 1], one.reviewed ? "✓" : ""];
+  const row = made("tr", { tabIndex: 0 }, ...cells.map((text) => made("td", { textContent: text })));
+  row.dataset.label = one.label;
+  row.setAttribute("aria-selected", view.chosen.has(one.label));
+  row.setAttribute("aria-rowindex", index + 2);
+  row.onclick = (event) => { choose(one.label, event.shiftKey); view.fly(one.box); };
+  row.onkeydown = (event) => {
+    if (event.key === "Enter") row.click();
+    else if (event.key === "ArrowDown") rowsOfObjects.focus(index + 1);
+    else if (event.key === "ArrowUp") rowsOfObjects.focus(index - 1);
+    else return;
+    event.preventDefault();
+  };
+  return row;
 }
 
 function choose(label, add) {
-  if (!add) view.chosen.clear();
-  if (label) view.chosen.has(label) && add ? view.chosen.delete(label) : view.chosen.add(label);
-  showChosen();
+  const labels = new Set(add ? view.chosen : []);
+  if (label) labels.has(label) ? labels.delete(label) : labels.add(label);
+  showChosen(labels);
+  if (label) rowsOfObjects.reveal(rowsOfObjects.items.findIndex((one) => one.label === label));
 }
 
-function chooseAll() {
-  for (const { label } of state.objects) view.chosen.add(label);
-  showChosen();
-}
-
-function showChosen() {
+function showChosen(labels) {
+  view.choose(labels);
   for (const row of at("objects").children) row.setAttribute("aria-selected", view.chosen.has(Number(row.dataset.label)));
-  document.querySelector("#objects [aria-selected=true]")?.scrollIntoView({ block: "nearest" });
-  view.repaint();
   showTools();
 }
 
@@ -233,6 +238,13 @@ const ACTIONS = [
 function inView() {
   const b = view.bounds(), w = view.info.width;
   return [b.y * w, b.x * w, (b.y + b.height) * w, (b.x + b.width) * w].map(Math.round);
+}
+
+let before = "outlines";  // how objects were shown before they were hidden
+function hide() {
+  if (at("mode").value !== "hidden") before = at("mode").value;
+  at("mode").value = at("mode").value === "hidden" ? before : "hidden";
+  at("mode").onchange();
 }
 
 function next() {
@@ -286,14 +298,13 @@ document.addEventListener("keydown", (event) => {
   if (action) {
     if (state.image && !event.repeat && view.chosen.size >= (action.needs ?? 0)) action.run();
   } else if (isCommand && key === "a") {
-    chooseAll();
+    showChosen(new Set(state.objects.map(({ label }) => label)));
   } else if (isCommand) {
     return;
   } else if (TOOLS.some((tool) => tool.key === key)) {
     use(TOOLS.find((tool) => tool.key === key).name);
   } else if (key === "h") {
-    at("mode").value = at("mode").value === "hidden" ? "outlines" : "hidden";
-    at("mode").onchange();
+    hide();
   } else if (key === "[" || key === "]") {
     tools.radius = Math.max(1, Math.min(60, tools.radius * (key === "]" ? 1.25 : 0.8)));
     tools.size.value = tools.radius;
@@ -387,8 +398,13 @@ for (const [button, input] of [["add", "files"], ["add-folder", "folder-files"]]
 }
 at("remove").onclick = () => tried(() => api.remove(`images?${new URLSearchParams({ name: state.image })}`));
 at("sort").onchange = listImages;
-at("mode").onchange = () => { view.mode = at("mode").value; view.repaint(); };
-at("contrast").oninput = at("brightness").oninput = () => view.look(Number(at("contrast").value), Number(at("brightness").value));
+at("mode").onchange = () => {
+  view.mode = at("mode").value;
+  at("opacity").value = view.opacity[view.mode];
+  at("opacity").disabled = view.mode === "hidden";
+  view.repaint();
+};
+at("opacity").oninput = () => view.fade(Number(at("opacity").value));
 at("class").onchange = () => {
   if (view.chosen.size) edit({ kind: "class", image: state.image, labels: chosen(), class_number: Number(at("class").value) });
 };

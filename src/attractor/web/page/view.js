@@ -4,6 +4,8 @@ import { address, bytes } from "./api.js";
 
 const RIM = 2;  // a tile of labels has one row or column more on each side
 const MOST_TILES = 64;
+const AT_ONCE = 6;  // requests for tiles of labels under way
+const DRAWING = 6;  // milliseconds of a frame in which tiles are made into pictures
 const LINES = 4;  // screen pixels a pixel from which outlines are lines between pixels
 
 export function colourOf(label) {  // bright, and far apart for neighbours; the order does not depend on red and green alone
@@ -33,7 +35,12 @@ export class View {
     this.viewer.canvas.appendChild(this.canvas);
     this.context = this.canvas.getContext("2d");
     this.tiles = new Map();
+    this.wanted = [];  // keys of tiles in view that are to be fetched, most wanted last
+    this.asked = 0;  // requests under way
+    this.frame = 0;
     this.mode = "outlines";
+    this.opacity = { outlines: 1, filled: 0.45, hidden: 1 };
+    this.look = "";  // channels, colours and contrast, as the address of a tile has them
     this.chosen = new Set();
     this.sketch = null;  // { points, radius, closed } of what is being drawn
     this.cursor = null;  // of the keyboard: { row, column }
@@ -47,12 +54,28 @@ export class View {
     this.tiles.clear();
     this.chosen.clear();
     this.sketch = this.cursor = null;
-    const top = info.levels - 1;
-    this.viewer.open({
+    this.viewer.open(this.source());
+  }
+
+  source() {
+    const { info, side, look } = this, top = info.levels - 1;
+    return {
       width: info.width, height: info.height, tileSize: side, minLevel: 0, maxLevel: top,
       getTileUrl: (level, column, row) =>
-        address("tile", { name: info.image, level: top - level, row, column, channels: this.channels ?? "", mark: info.mark }),
-    });
+        address("tile", { name: info.image, level: top - level, row, column, channels: look, mark: info.mark }),
+    };
+  }
+
+  relook(look) {  // the image with other channels or contrast, over the old one until it is all there
+    if (!this.info || look === this.look) return;
+    this.look = look;
+    const { world } = this.viewer, isNow = (info) => info === this.info && look === this.look;
+    const { info } = this;
+    this.viewer.addTiledImage({ tileSource: this.source(), success: ({ item }) => item.whenFullyLoaded(() => {
+      if (!isNow(info)) return;
+      const others = Array.from({ length: world.getItemCount() }, (_, k) => world.getItemAt(k)).filter((one) => one !== item);
+      for (const one of others) world.removeItem(one);
+    }) });
   }
 
   close() {
@@ -64,11 +87,6 @@ export class View {
   sharpen() {  // smoothing far in would show the borders of tiles
     const item = this.viewer.world.getItemAt(0);
     if (item) this.viewer.drawer.setImageSmoothingEnabled(this.scale() < 4);
-  }
-
-  look(contrast, brightness) {
-    const canvas = this.viewer.drawer.canvas;
-    canvas.style.filter = contrast === 1 && brightness === 1 ? "" : `brightness(${brightness}) contrast(${contrast})`;
   }
 
   // ---- places: image pixels are (row, column), whole numbers being their edges
@@ -124,9 +142,14 @@ export class View {
 
   // ---- tiles of labels
 
-  async load(key, level, row, column) {
-    const tile = this.tiles.get(key) ?? {};
+  fetchWanted() {
+    while (this.asked < AT_ONCE && this.wanted.length) this.load(this.wanted.pop());
+  }
+
+  async load(key) {
+    const tile = this.tiles.get(key) ?? {}, [level, row, column] = key.split("/").map(Number);
     const { info } = this;
+    this.asked++;
     tile.asked = true;
     tile.stale = false;
     this.tiles.set(key, tile);
@@ -134,12 +157,15 @@ export class View {
       const labels = new Uint32Array(await bytes("labels", { name: info.image, level, row, column }));
       if (info !== this.info) return;
       tile.labels = labels;
+      tile.old = tile.drawn ?? tile.old;
       tile.drawn = null;
       tile.asked = false;
-      this.draw();
     } catch {
       tile.asked = false;
       tile.stale = true;
+    } finally {
+      this.asked--;
+      this.drawSoon();
     }
   }
 
@@ -155,7 +181,7 @@ export class View {
     const { side } = this, wide = side + RIM, { labels } = tile, filled = this.mode === "filled";
     const canvas = new OffscreenCanvas(side, side), context = canvas.getContext("2d");
     const image = context.createImageData(side, side), out = new Uint32Array(image.data.buffer);
-    const known = new Map();
+    const known = new Map(), fill = Math.round(255 * this.opacity.filled), lit = filled ? Math.min(255, fill + 90) : 150;
     for (let r = 0; r < side; r++) {
       for (let c = 0, k = (r + 1) * wide + 1; c < side; c++, k++) {
         const label = labels[k];
@@ -168,7 +194,7 @@ export class View {
           const [red, green, blue] = rgb(label);
           known.set(label, (colour = (blue << 16) | (green << 8) | red));
         }
-        out[r * side + c] = ((isEdge ? 255 : isChosen ? 150 : 105) << 24) | colour;
+        out[r * side + c] = ((isEdge ? 255 : isChosen ? lit : fill) << 24) | colour;
       }
     }
     context.putImageData(image, 0, 0);
@@ -176,8 +202,42 @@ export class View {
   }
 
   repaint() {
-    for (const tile of this.tiles.values()) tile.drawn = null;
+    for (const tile of this.tiles.values()) [tile.old, tile.drawn] = [tile.drawn ?? tile.old, null];
     this.draw();
+  }
+
+  choose(labels) {  // only tiles with an object that was chosen, or is no more, are painted anew
+    const changed = [...this.chosen].filter((label) => !labels.has(label)).concat([...labels].filter((label) => !this.chosen.has(label)));
+    this.chosen = labels;
+    for (const tile of this.tiles.values()) {
+      if (tile.drawn && changed.some((label) => tile.labels.includes(label))) [tile.old, tile.drawn] = [tile.drawn, null];
+    }
+    this.draw();
+  }
+
+  fade(opacity) {  // of the objects as they are shown now
+    this.opacity[this.mode] = opacity;
+    if (this.mode === "filled") this.repaint();
+    else this.draw();
+  }
+
+  drawSoon() {
+    this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.draw(); });
+  }
+
+  ready(tile, until) {  // the picture of a tile, if there is time to make it; else an older one
+    if (!tile?.labels) return null;
+    if (!tile.drawn && performance.now() < until) [tile.drawn, tile.old] = [this.picture(tile), null];
+    if (!tile.drawn) this.drawSoon();
+    return tile.drawn ?? tile.old ?? null;
+  }
+
+  standIn(level, row, column) {  // the part of a coarser tile that shows what a tile will
+    for (let up = 1; level + up < this.info.levels; up++) {
+      const tile = this.tiles.get(`${level + up}/${row >> up}/${column >> up}`), part = this.side >> up;
+      if (tile?.drawn) return [tile.drawn, (column % 2 ** up) * part, (row % 2 ** up) * part, part, part];
+    }
+    return null;
   }
 
   draw() {
@@ -193,19 +253,31 @@ export class View {
     const first = (x) => Math.max(0, Math.floor((x * info.width) / size));
     const last = (x, n) => Math.min(n - 1, Math.floor((x * info.width) / size));
     context.imageSmoothingEnabled = scale * f < 1;
-    const used = [];
+    const used = [], wanted = [], until = performance.now() + DRAWING;
+    context.globalAlpha = this.mode === "outlines" ? this.opacity.outlines : 1;
     for (let row = first(b.y); row <= last(b.y + b.height, rows); row++) {
       for (let column = first(b.x); column <= last(b.x + b.width, columns); column++) {
         const key = `${level}/${row}/${column}`, tile = this.tiles.get(key);
         used.push(key);
-        if (!tile || (tile.stale && !tile.asked)) this.load(key, level, row, column);
-        if (!tile?.labels || this.mode === "hidden") continue;
+        if (!tile || (tile.stale && !tile.asked) || !(tile.labels || tile.asked)) wanted.push(key);
+        if (this.mode === "hidden") continue;
         const [x, y] = this.onScreen({ row: row * size, column: column * size });
-        if (scale * f >= LINES && this.mode === "outlines") this.lines(tile, x, y, scale * f, width, height);
-        else context.drawImage((tile.drawn ??= this.picture(tile)), x, y, size * scale, size * scale);
+        if (tile?.labels && scale * f >= LINES && this.mode === "outlines") {
+          this.lines(tile, x, y, scale * f, width, height);
+          continue;
+        }
+        const drawn = this.ready(tile, until), other = drawn ? null : this.standIn(level, row, column);
+        if (drawn) context.drawImage(drawn, x, y, size * scale, size * scale);
+        else if (other) context.drawImage(...other, x, y, size * scale, size * scale);
       }
     }
-    for (const key of used) { const tile = this.tiles.get(key); this.tiles.delete(key); this.tiles.set(key, tile); }
+    context.globalAlpha = 1;
+    this.wanted = wanted.reverse();
+    this.fetchWanted();
+    for (const key of used) {  // those used last are kept longest
+      const tile = this.tiles.get(key);
+      if (tile) { this.tiles.delete(key); this.tiles.set(key, tile); }
+    }
     const most = Math.max(MOST_TILES, used.length);
     for (const key of this.tiles.keys()) { if (this.tiles.size <= most) break; this.tiles.delete(key); }
     this.drawSketch(scale);
