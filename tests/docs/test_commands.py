@@ -48,6 +48,8 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "attractor serve": "serves a page until it is told to end; tests/web runs it",
     "attractor evaluate street data/street/test --metric coco --results": "needs the classes of that model",
     "python -m benchmarks": "takes minutes, and is no part of the package",
+    "curl ": "needs a server; tests/web/test_answers.py asks one the same",
+    "python examples/segment_by_http.py": "needs a server; tests/web/test_http_page.py runs it",
     "python docs/pictures.py gallery": "needs data that does not come with the project",
     "make ": "sets up an environment",
     "pip install ": "needs a network",

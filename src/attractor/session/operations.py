@@ -222,9 +222,9 @@ def from_json(content: object) -> Operation:
     Raises:
         InputError: if there is no such operation, or a part of it is missing, unknown or of another kind.
     """
-    if not isinstance(content, Mapping) or content.get("kind") not in KINDS:
+    if not isinstance(content, Mapping) or str(content.get("kind")) not in KINDS:
         raise InputError(f'There is no such operation; its "kind" is one of {", ".join(KINDS)}.')
-    kind = KINDS[content["kind"]]
+    kind = KINDS[str(content["kind"])]
     fields = {field.name: field for field in dataclasses.fields(kind)}
     given = {name: value for name, value in content.items() if name != "kind"}
     needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}

@@ -6,13 +6,14 @@ The queue is an SQLite file in the session. What was running when a server ended
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ LOG_LINES = 200
 LOGS = 20  # of jobs
 GRACE = 5.0  # seconds that a job has to clear up when it is told to end
 KINDS = ("segment", "train")
+LAST = (1 << 63) - 1  # number that the database can hold
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,11 @@ class Jobs:
         """Put a job at the end of the queue.
 
         Raises:
-            InputError: if there is no such kind, or the queue is full.
+            InputError: if there is no such kind, an argument has an impossible value, or the queue is full.
         """
         if kind not in KINDS:
             raise InputError(f'There is no job "{str(kind)[:50]}"; there are {" and ".join(KINDS)}.')
+        check_values(self.session, arguments)
         with self._mutex:
             if sum(job.state == QUEUED for job in self.all()) >= MOST_QUEUED:
                 raise InputError(f"{MOST_QUEUED:,} jobs are waiting; cancel some, or wait until they are done.")
@@ -138,7 +141,7 @@ class Jobs:
             InputError: if there is none of this number.
         """
         with self._mutex:
-            row = self._database.execute("SELECT * FROM jobs WHERE number = ?", (number,)).fetchone()
+            row = self._database.execute("SELECT * FROM jobs WHERE number = ?", (min(number, LAST),)).fetchone()
         if row is None:
             raise InputError(f"There is no job {number}.")
         return _job(row)
@@ -333,6 +336,22 @@ class Jobs:
 def _job(row: tuple[Any, ...]) -> Job:
     number, kind, arguments, state, progress, words, curves, begun, ended = row
     return Job(number, kind, json.loads(arguments), state, progress, words, json.loads(curves), begun, ended)
+
+
+def check_values(session: Session, arguments: Mapping[str, Any]) -> None:
+    """Refuse images that are not there, and numbers that are none.
+
+    Raises:
+        InputError: that names the first of them.
+    """
+    known = session.images
+    for name in arguments.get("images", ()):
+        if name not in known:
+            raise InputError(f"There is no image {str(name)[:100]!r} in this session.")
+    for key in ("object_size", "minutes"):
+        value = arguments.get(key, 1)
+        if isinstance(value, bool) or not 0 < value < math.inf:
+            raise InputError(f"{key} is {value}; it must be a number above 0.")
 
 
 def model_of(session: Session, wanted: object) -> str:

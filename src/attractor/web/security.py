@@ -33,6 +33,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+LARGEST_OF_STRANGERS = 1 << 12  # bytes of a body
 OURS = ("same-origin", "none")  # what a browser says of requests from our page, and of addresses typed by hand
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -92,7 +93,10 @@ class Door:
     """Turns requests away before their bodies are read: large ones, and those without the token that bring one."""
 
     def __init__(self, app: Application, guard: Guard, largest: int, uploads: Collection[str]) -> None:
-        """Wrap an application; only uploads to some paths may be larger than a number of bytes."""
+        """Wrap an application; only uploads to some paths may be larger than a number of bytes.
+
+        Whoever has no token may send little more than a token.
+        """
         self.app, self.guard, self.largest, self.uploads = app, guard, largest, uploads
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -102,7 +106,8 @@ class Door:
             length, is_upload = request.headers.get("content-length"), scope["path"] in self.uploads
             if is_upload and not self.guard.knows(request):
                 return await Response("", 401)(scope, receive, send)
-            if not is_upload and (length is None or not length.isdecimal() or int(length) > self.largest):
+            most = self.largest if self.guard.knows(request) else LARGEST_OF_STRANGERS
+            if not is_upload and (length is None or not length.isdecimal() or int(length) > most):
                 if scope["method"] != "DELETE" or length is not None:
                     return await Response("", 413 if length else 411)(scope, receive, send)
         await self.app(scope, receive, send)
