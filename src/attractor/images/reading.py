@@ -5,7 +5,7 @@ Shapes: `h` rows, `w` columns, `c` channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,6 @@ from attractor.images.tiff import SIGNATURES, read_tiff, read_tiff_values
 
 Reader = Callable[[Path], Shaped[np.ndarray, "..."]]
 
-BAND = 1 << 22  # pixels of a large label image that are read at once
 PNG = b"\x89PNG\r\n\x1a\n"
 READERS: dict[bytes, Reader] = {  # by how files begin
     PNG: read_png,
@@ -84,17 +83,14 @@ def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
     return as_labels(array.reshape(array.shape[:2]), str(path))
 
 
-def label_bands(path: Path, image: TiffLevel) -> Iterator[Int32[np.ndarray, "r w"]]:
-    """A large label image from top to bottom, some rows at a time.
+def read_label_rows(path: Path, image: TiffLevel, rows: slice) -> Int32[np.ndarray, "r w"]:
+    """Some rows of a large label image.
 
     Raises:
         InputError: as `read_labels`.
     """
-    height, width = image.shape[:2]
     _refuse_channels(image.shape, path)
-    rows = max(1, BAND // width)
-    for top in range(0, height, rows):
-        yield as_labels(image.stored((slice(top, min(top + rows, height)), slice(0, width)))[..., 0], str(path))
+    return as_labels(image.stored((rows, slice(0, image.shape[1])))[..., 0], str(path))
 
 
 def _refuse_channels(shape: tuple[int, ...], path: Path) -> None:
