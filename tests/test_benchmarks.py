@@ -2,11 +2,12 @@
 
 import pkgutil
 from importlib import import_module
+from types import SimpleNamespace
 
 import benchmarks
 import numpy as np
 import pytest
-from benchmarks import correcting, end_to_end, films
+from benchmarks import correcting, end_to_end, films, peers
 from benchmarks.harness import picture_of_cells
 
 from attractor.errors import InputError
@@ -108,3 +109,59 @@ def test_the_verdict_compares_operations_at_the_same_score():
     assert "reaches 0.610 after 60 operations on 10 images" in correcting.verdict([*hand, *loop])
     assert "0.15 of the operations" in correcting.verdict([*hand, *loop])
     assert "does not reach the 0.600 of 20 images" in correcting.verdict([*hand, *loop[:1]])
+
+
+def test_programs_take_turns_over_the_same_files_and_the_ratio_is_to_ours(tmp_path):
+    calls = []
+
+    def program(name, seconds):
+        def run(files, out):
+            calls.append((name, len(files)))
+            clock.append(clock[-1] + seconds * len(files))
+            return 7
+
+        return run, "a fake"
+
+    clock = [0.0]
+    files = [tmp_path / f"{k}.png" for k in range(4)]
+    programs = {peers.OURS: program(peers.OURS, 0.5), "Peer": program("Peer", 2.0)}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(peers.time, "perf_counter", lambda: clock[-1])
+        times = peers.in_turns(programs, files, tmp_path, repeats=3)
+    assert calls == [(name, n) for n in (2, 4, 4, 4) for name in programs]
+    ours, theirs = peers.rows_of(times)
+    assert ours["a file"] == "500 ms"
+    assert (theirs["program"], theirs["ratio"], theirs["from"], theirs["objects"]) == ("Peer", "4.0x", "4.0", 7)
+
+
+def test_ours_writes_a_label_image_for_each_file(tmp_path):
+    pictures, out = tmp_path / "in", tmp_path / "out"
+    pictures.mkdir()
+    for k in range(2):
+        write_image(pictures / f"{k}.png", picture_of_cells(64, 64, 2, np.random.default_rng(k))[..., None])
+    run, _ = peers.with_attractor(None, tmp_path)
+    assert run(find_images([pictures]).images, out) == 4
+    assert sorted(file.name for file in out.iterdir()) == ["0_labels.tif", "1_labels.tif"]
+
+
+def test_programs_that_are_not_there_are_left_out_and_unknown_ones_refused(capsys, monkeypatch):
+    monkeypatch.setitem(peers.PROGRAMS, "Peer", (("no_such_module",), None))
+    assert peers.installed([peers.OURS, "Peer"]) == [peers.OURS]
+    assert "Peer is left out: no_such_module is not installed." in capsys.readouterr().out
+    with pytest.raises(InputError, match="no program Pear"):
+        peers.installed(["Pear"])
+
+
+def test_stardist_asks_for_images_to_learn_from(tmp_path):
+    with pytest.raises(InputError, match="--train DATASET"):
+        peers.with_stardist(SimpleNamespace(train=None), tmp_path)
+
+
+def test_some_files_are_evenly_spread():
+    assert peers.evenly(list(range(9)), 3) == [0, 4, 8]
+    assert peers.evenly([1, 2], None) == peers.evenly([1, 2], 5) == [1, 2]
+
+
+def test_grey_becomes_colour_and_further_channels_are_left_out():
+    grey, many = np.ones((2, 3, 1), np.uint8), np.zeros((2, 3, 4), np.uint8)
+    assert peers.colour(grey).shape == peers.colour(many).shape == (2, 3, 3)
