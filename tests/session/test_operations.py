@@ -140,6 +140,24 @@ def test_an_object_half_taken_keeps_what_is_left():
     assert canvas.box([1]) == (1, 0, 4, 4)
 
 
+def test_a_split_leaves_stray_pixels_with_the_nearest_piece():
+    labels = np.zeros((6, 12), np.int32)
+    labels[1:5, 1:9], labels[0, 0], labels[5, 9] = 1, 1, 1
+    canvas = Canvas(labels, np.zeros(labels.shape, bool), {})
+    Split("a", 1, ((0.0, 6.0), (6.0, 6.0))).apply(canvas)
+    assert numbers(canvas) == [1, 2]
+    assert canvas.labels[0, 0] == 1
+    assert canvas.labels[5, 9] == 2
+
+
+def test_a_line_between_two_parts_of_an_object_divides_it():
+    labels = np.zeros((4, 9), np.int32)
+    labels[:, :3], labels[:, 6:] = 1, 1
+    canvas = Canvas(labels, np.zeros(labels.shape, bool), {})
+    Split("a", 1, ((0.0, 4.5), (4.0, 4.5))).apply(canvas)
+    assert numbers(canvas) == [1, 2]
+
+
 def test_set_class(canvas):
     SetClass("a", (1, 3), 2).apply(canvas)
     assert canvas.things[1] == Thing(2, 0.9)

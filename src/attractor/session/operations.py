@@ -88,9 +88,13 @@ class Split:
     line: Points
 
     def apply(self, canvas: Canvas) -> Change:
-        """Pixels on the line go to the piece that is nearest."""
+        """Pixels on the line, and stray parts of the object that it does not meet, go to the piece that is nearest."""
         box, labels, own = _cut_out(canvas, (self.label,))
-        pieces, n = ndimage.label(own & ~_stroke(_checked(self.line, 2), CUT, box))
+        line = _stroke(_checked(self.line, 2), CUT, box)
+        parts, _ = ndimage.label(own)
+        pieces, n = ndimage.label(own & ~line & np.isin(parts, parts[own & line]))
+        if n < 2:  # it may go between parts that do not touch
+            pieces, n = ndimage.label(own & ~line)
         if n < 2:
             raise InputError("The line does not divide the object; draw it from one side of the object to the other.")
         nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
