@@ -35,6 +35,8 @@ def test_a_wrong_number_type_is_caught():
         "attractor.measurements",
         "attractor.overlays",
         "attractor.plots",
+        "attractor.napari.client",
+        "attractor.napari.files",
     ],
 )
 def test_scoring_needs_no_torch(module):

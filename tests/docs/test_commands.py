@@ -50,6 +50,7 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "python -m benchmarks": "takes minutes, and is no part of the package",
     "python docs/pictures.py gallery": "needs data that does not come with the project",
     "make ": "sets up an environment",
+    "napari": "opens a window; tests/napari opens one",
     "pip install ": "needs a network",
     "pytest": "is a test itself",
     "scripts/check": "runs all tests",
