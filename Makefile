@@ -4,6 +4,7 @@
 #   make test            the tests
 #   make check           format, lint, types, floors, tests
 #   make browser-test    the page of `attractor correct`, in Chromium
+#   make napari-test     the plug-in in a window of napari, which needs xvfb
 #   make bench           speed and scale
 #   make docs            the documentation as web pages, in docs/_build/html
 
@@ -12,7 +13,7 @@ BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test check browser-test bench docs clean
+.PHONY: demo test check browser-test napari-test bench docs clean
 
 demo: .venv/installed
 	$(BIN)/attractor demo
@@ -26,6 +27,10 @@ check: .venv/installed-dev
 browser-test: .venv/installed-dev
 	scripts/chromium
 	$(BIN)/python -m pytest tests/web/test_browser.py
+
+napari-test: .venv/installed-dev
+	$(PIP) PyQt6 -c constraints.txt
+	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m pytest tests/napari
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks

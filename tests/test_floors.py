@@ -38,6 +38,8 @@ def test_a_wrong_number_type_is_caught():
         "attractor.description",
         "attractor.session",
         "attractor.web.app",
+        "attractor.napari.client",
+        "attractor.napari.files",
     ],
 )
 def test_scoring_and_serving_need_no_torch(module):

@@ -52,6 +52,7 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "python examples/segment_by_http.py": "needs a server; tests/web/test_http_page.py runs it",
     "python docs/pictures.py gallery": "needs data that does not come with the project",
     "make ": "sets up an environment",
+    "napari": "opens a window; tests/napari opens one",
     "pip install ": "needs a network",
     "pytest": "is a test itself",
     "scripts/check": "runs all tests",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attractor.errors import InputError
-from attractor.session import Accept, Delete, Draw, Erase, Merge, Paint, SetClass, Split
+from attractor.session import Accept, Assign, Delete, Draw, Erase, Merge, Paint, SetClass, Split
 from attractor.session.canvas import Canvas, Change, Thing
 from attractor.session.operations import RIM, as_json, from_json
 
@@ -111,11 +111,51 @@ def test_erase(canvas):
         Erase("a", ((4.0, 1.0),), 1.0).apply(canvas)
 
 
+def test_single_pixels_go_to_an_object_a_new_one_or_the_background(canvas):
+    Assign("a", ((1, 0, 3), (3, 2, 1)), label=2).apply(canvas)
+    assert canvas.labels[1].tolist() == [2, 2, 2, 1, 1, 1, 1, 0]
+    assert canvas.labels[3].tolist() == [2, 2, 2, 0, 0, 3, 3, 3]
+    assert canvas.things[2] == Thing(2, 0.5)
+    assert canvas.reviewed[LABELS == 2].all()
+    Assign("a", ((2, 7, 1),), class_number=2).apply(canvas)
+    assert canvas.labels[2, 7] == 4
+    assert canvas.things[4] == Thing(2, None)
+    Assign("a", ((0, 0, 8),), label=0).apply(canvas)
+    assert not canvas.labels[0].any()
+    assert canvas.reviewed[canvas.labels == 1].all()
+    with pytest.raises(InputError, match="no object in these pixels"):
+        Assign("a", ((0, 0, 8),), label=0).apply(canvas)
+    with pytest.raises(InputError, match="ends in column 9; the image has 8 columns"):
+        Assign("a", ((0, 4, 5),)).apply(canvas)
+    with pytest.raises(InputError, match="outside of the image, or is empty"):
+        Assign("a", ((5, 0, 1),)).apply(canvas)
+    with pytest.raises(InputError, match="0 runs of pixels were given"):
+        Assign("a", ()).apply(canvas)
+
+
 def test_an_object_half_taken_keeps_what_is_left():
     canvas = Canvas(np.ones((4, 4), np.int32), np.zeros((4, 4), bool), {1: Thing(1, 0.7)})
     Paint("a", ((0.5, 0.5), (0.5, 3.5)), 0.6, over=True).apply(canvas)
     assert canvas.things[1] == Thing(1, 0.7)
     assert canvas.box([1]) == (1, 0, 4, 4)
+
+
+def test_a_split_leaves_stray_pixels_with_the_nearest_piece():
+    labels = np.zeros((6, 12), np.int32)
+    labels[1:5, 1:9], labels[0, 0], labels[5, 9] = 1, 1, 1
+    canvas = Canvas(labels, np.zeros(labels.shape, bool), {})
+    Split("a", 1, ((0.0, 6.0), (6.0, 6.0))).apply(canvas)
+    assert numbers(canvas) == [1, 2]
+    assert canvas.labels[0, 0] == 1
+    assert canvas.labels[5, 9] == 2
+
+
+def test_a_line_between_two_parts_of_an_object_divides_it():
+    labels = np.zeros((4, 9), np.int32)
+    labels[:, :3], labels[:, 6:] = 1, 1
+    canvas = Canvas(labels, np.zeros(labels.shape, bool), {})
+    Split("a", 1, ((0.0, 4.5), (4.0, 4.5))).apply(canvas)
+    assert numbers(canvas) == [1, 2]
 
 
 def test_set_class(canvas):
@@ -154,6 +194,12 @@ def test_accept(canvas):
         Draw("a", ((1.0, 1.0), (2.0, 2.0))),
         Draw("a", ((1.0, float("inf")), (2.0, 2.0), (1.0, 2.0))),
         Split("a", 1, ((1.0, 1.0),)),
+        Assign("a", ((0, 1, 0),)),
+        Assign("a", ((-1, 1, 1),)),
+        Assign("a", ((0, -1, 1),)),
+        Assign("a", ((0, 1, 1),), label=7),
+        Assign("a", ((0, 1, 1),), label=-1),
+        Assign("a", ((0, 1, 1),), class_number=0),
     ],
 )
 def test_what_cannot_be_done_changes_nothing(canvas, operation):
@@ -165,6 +211,7 @@ def test_what_cannot_be_done_changes_nothing(canvas, operation):
 
 coordinates = st.floats(-2, 10)
 points = st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=4).map(tuple)
+runs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7), st.integers(1, 4)), min_size=1, max_size=4).map(tuple)
 labels = st.lists(st.integers(1, 6), max_size=3).map(tuple)
 operations = st.one_of(
     st.builds(Delete, st.just("a"), labels),
@@ -173,6 +220,7 @@ operations = st.one_of(
     st.builds(Draw, st.just("a"), points, st.integers(1, 2)),
     st.builds(Paint, st.just("a"), points, st.floats(0.1, 3), st.none() | st.integers(1, 6), over=st.booleans()),
     st.builds(Erase, st.just("a"), points, st.floats(0.1, 3), st.none() | st.integers(1, 6)),
+    st.builds(Assign, st.just("a"), runs, st.none() | st.integers(0, 6)),
     st.builds(SetClass, st.just("a"), labels, st.integers(1, 2)),
     st.builds(Accept, st.just("a"), labels),
 )
@@ -228,6 +276,8 @@ def test_operations_are_plain_json(operation):
         {"kind": "paint", "image": "a", "stroke": [[1, 2]], "radius": "wide"},
         {"kind": "paint", "image": "a", "stroke": [[1, 2]], "radius": 1, "over": 1},
         {"kind": "accept", "image": "a", "box": [1, 2, 3]},
+        {"kind": "assign", "image": "a", "runs": [[1, 2]]},
+        {"kind": "assign", "image": "a", "runs": [[1, 2, 0.5]]},
         {"kind": "class", "image": "a", "labels": [1], "class_number": 10**30},
     ],
 )

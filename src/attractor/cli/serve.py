@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import socket
+import sys
+import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -67,9 +71,14 @@ def serve(
     ] = None,
     browser: Browser = False,
     device: Device = "auto",
+    until_input_ends: Annotated[
+        bool, typer.Option("--until-input-ends", help="End when stdin does: with the program that started this.")
+    ] = False,
 ) -> None:
     """Serve the page and the HTTP API of a session, for instance on a lab's machine."""
     _check_installed()
+    if until_input_ends:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     from attractor.datasets.session import SessionImages
     from attractor.session import Session
 
@@ -79,6 +88,12 @@ def serve(
         names = read_description(find_model(model)).class_names
         Session.create(project, [], model=_kept(model), class_names=names).close()
     _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()), quota=quota)
+
+
+def _end_with_input() -> None:
+    while os.read(sys.stdin.fileno(), 1 << 10):  # sys.stdin.read would hold a lock that Python needs when it ends
+        pass
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _kept(model: str) -> str:

@@ -21,11 +21,12 @@ Shapes: `h` rows, `w` columns; `r` rows and `c` columns of a box.
 
 from __future__ import annotations
 
-from attractor.session.operations import Accept, Delete, Draw, Erase, Merge, Operation, Paint, SetClass, Split
+from attractor.session.operations import Accept, Assign, Delete, Draw, Erase, Merge, Operation, Paint, SetClass, Split
 from attractor.session.session import Progress, Session
 
 __all__ = [
     "Accept",
+    "Assign",
     "Delete",
     "Draw",
     "Erase",

@@ -24,9 +24,11 @@ CUT = 0.75  # pixels on both sides of a line that it takes away: enough to keep 
 LARGEST_BRUSH = 1000.0  # pixels
 MOST_POINTS = 100_000  # of an outline or a stroke
 MOST_COVERED = 1 << 28  # pixels that a stroke goes over, counted as often as it does
+MOST_RUNS = 300_000  # of pixels that are given one by one; so many fit into a request
 
 Point: TypeAlias = tuple[float, float]
 Points: TypeAlias = tuple[Point, ...]
+Run: TypeAlias = tuple[int, int, int]  # pixels of one row: the row, the first column, and how many
 
 
 class Operation(Protocol):
@@ -86,9 +88,13 @@ class Split:
     line: Points
 
     def apply(self, canvas: Canvas) -> Change:
-        """Pixels on the line go to the piece that is nearest."""
+        """Pixels on the line, and stray parts of the object that it does not meet, go to the piece that is nearest."""
         box, labels, own = _cut_out(canvas, (self.label,))
-        pieces, n = ndimage.label(own & ~_stroke(_checked(self.line, 2), CUT, box))
+        line = _stroke(_checked(self.line, 2), CUT, box)
+        parts, _ = ndimage.label(own)
+        pieces, n = ndimage.label(own & ~line & np.isin(parts, parts[own & line]))
+        if n < 2:  # it may go between parts that do not touch
+            pieces, n = ndimage.label(own & ~line)
         if n < 2:
             raise InputError("The line does not divide the object; draw it from one side of the object to the other.")
         nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
@@ -168,6 +174,37 @@ class Erase:
 
 
 @dataclass(frozen=True)
+class Assign:
+    """Give pixels to an object or to the background, or, without a label, make an object of them.
+
+    Programs whose own tools have painted say by this what came of it.
+    """
+
+    kind: ClassVar[str] = "assign"
+    image: str
+    runs: tuple[Run, ...]
+    label: int | None = None  # 0 is the background
+    class_number: int = 1
+
+    def apply(self, canvas: Canvas) -> Change:
+        """Exactly these pixels change."""
+        _check_class(self.class_number)
+        box = _run_box(canvas, self.runs)
+        if self.label == 0:
+            touched = np.unique(canvas.labels[_place(box)][_filled(self.runs, box)])
+            if not touched.any():
+                raise InputError("There is no object in these pixels.")
+            touched = touched[touched > 0]
+            box = _united(box, canvas.box(touched.tolist(), RIM))
+            labels, chosen = canvas.labels[_place(box)], _filled(self.runs, box)
+            return _changed(canvas, box, np.where(chosen, 0, labels), chosen | np.isin(labels, touched))
+        if self.label is not None:
+            box = _united(box, canvas.box((self.label,), RIM))
+        number = self.class_number if self.label is None else canvas.things[self.label].class_number
+        return _added(canvas, box, _filled(self.runs, box), self.label, number, over=True)
+
+
+@dataclass(frozen=True)
 class SetClass:
     """Give objects another class."""
 
@@ -206,7 +243,7 @@ class Accept:
 
 
 KINDS: dict[str, type[Any]] = {
-    operation.kind: operation for operation in (Delete, Merge, Split, Draw, Paint, Erase, SetClass, Accept)
+    operation.kind: operation for operation in (Delete, Merge, Split, Draw, Paint, Erase, Assign, SetClass, Accept)
 }
 
 
@@ -242,6 +279,8 @@ def _read(name: str, value: Any) -> Any:
         return None
     if name in ("line", "outline", "stroke"):
         return tuple((float(row), float(column)) for row, column in value)
+    if name == "runs":
+        return tuple((_integer(row), _integer(column), _integer(n)) for row, column, n in value)
     if name == "labels":
         return tuple(_integer(label) for label in value)
     if name == "box":
@@ -349,6 +388,28 @@ def _brushed(canvas: Canvas, stroke: Points, radius: float, label: int | None) -
         own = canvas.box((label,), RIM)
         box = _united(box, own)
     return box, _stroke(stroke, radius, box)
+
+
+def _run_box(canvas: Canvas, runs: Sequence[Run]) -> Box:
+    """A box around runs of pixels and a rim, if all of them lie in the image."""
+    if not 0 < len(runs) <= MOST_RUNS:
+        raise InputError(f"{len(runs):,} runs of pixels were given; it takes 1 at least and {MOST_RUNS:,} at most.")
+    rows, columns, lengths = np.array(runs, np.int64).T
+    ends = columns + lengths
+    if min(rows.min(), columns.min()) < 0 or lengths.min() < 1 or rows.max() >= canvas.shape[0]:
+        raise InputError("A run of pixels lies outside of the image, or is empty.")
+    if ends.max() > canvas.shape[1]:
+        raise InputError(f"A run of pixels ends in column {ends.max()}; the image has {canvas.shape[1]} columns.")
+    top, left, bottom, right = (int(n) for n in (rows.min(), columns.min(), rows.max() + 1, ends.max()))
+    return canvas.within((top - RIM, left - RIM, bottom + RIM, right + RIM))
+
+
+def _filled(runs: Sequence[Run], box: Box) -> Bool[np.ndarray, "r c"]:
+    """Which pixels of a box the runs hold."""
+    filled = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+    for row, column, n in runs:
+        filled[row - box[0], column - box[1] : column - box[1] + n] = True
+    return filled
 
 
 def _united(one: Box, other: Box) -> Box:
