@@ -57,9 +57,14 @@ async function load() {
   if (!state.image && state.images.size) open(sortedImages()[0].image);
 }
 
-let loading = null;
-function loadSoon() {  // hundreds of images may come at once
-  loading ??= new Promise((resolve) => setTimeout(resolve, 300)).then(() => { loading = null; return load(); });
+let loading = null, took = 0;
+function loadSoon() {  // hundreds of images may come at once, and a long list takes long to load
+  loading ??= new Promise((resolve) => setTimeout(resolve, Math.max(300, 5 * took))).then(async () => {
+    loading = null;
+    const begun = performance.now();
+    await load();
+    took = performance.now() - begun;
+  });
   return loading;
 }
 
