@@ -84,9 +84,14 @@ function listForms(forms) {
     made("optgroup", { label: "all images" }, ...options("all")), made("optgroup", { label: "this image" }, ...options("")));
 }
 
-let loading = null;
-function loadSoon() {  // hundreds of images may come at once
-  loading ??= new Promise((resolve) => setTimeout(resolve, 300)).then(() => { loading = null; return load(); });
+let loading = null, took = 0;
+function loadSoon() {  // hundreds of images may come at once, and a long list takes long to load
+  loading ??= new Promise((resolve) => setTimeout(resolve, Math.max(300, 5 * took))).then(async () => {
+    loading = null;
+    const begun = performance.now();
+    await load();
+    took = performance.now() - begun;
+  });
   return loading;
 }
 
