@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import pytest
 from attractor.datasets import layout_of, open_dataset
 from attractor.datasets.converting import convert
 from attractor.errors import InputError
-from attractor.images import read_labels, write_image
+from attractor.images import parts, read_labels, write_image, write_labels
 from attractor.instances import Instances
-from attractor.session import Accept, Delete, Draw, Erase, Merge, Paint, Session, SetClass
+from attractor.session import Accept, Delete, Draw, Erase, Merge, Paint, Session, SetClass, held
+from attractor.session import canvas as canvas_module
+from attractor.session import session as module
 from attractor.session.journal import Journal, records
 
 FILES_OF_A = ("labels/a.tif", "reviewed/a.png", "objects/a.json")
@@ -418,3 +421,129 @@ def test_all_that_an_operation_writes_is_on_the_disk_before_its_revision_is(proj
     for name in FILES_OF_A[:2]:
         folder = ("flush", (project / name).parent.stat().st_ino)
         assert places[name] < done.index(folder) < places["objects/a.json"]
+
+
+# ------------------------------------------------------------- large images
+
+
+def test_the_files_of_a_large_image_follow_in_a_pause_and_with_the_end(project, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 0)
+    with Session(project) as session:
+        session.apply(Delete("a", (1,)))
+        assert set(np.unique(read_labels(project / "labels" / "a.tif"))) == {0, 1, 2, 3}
+        session.flush()
+        assert set(np.unique(read_labels(project / "labels" / "a.tif"))) == {0, 2, 3}
+        session.apply(Delete("a", (2,)))
+    assert set(np.unique(read_labels(project / "labels" / "a.tif"))) == {0, 3}
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    with Session(project) as session:
+        session.apply(Delete("a", (3,)))
+        for _ in range(500):
+            if not read_labels(project / "labels" / "a.tif").any():
+                break
+            time.sleep(0.01)
+        assert not read_labels(project / "labels" / "a.tif").any()
+
+
+def test_what_was_not_yet_in_the_files_is_done_again_when_they_are_read(project, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 0)
+    with Session(project) as session:
+        session.apply(Delete("a", (1,)))
+        session.apply(SetClass("a", (3,), 1))
+        session._held.clear()  # as after a journal that could not be written
+        canvas = session.canvas("a")
+        assert set(canvas.things) == {2, 3}
+        assert canvas.things[3].class_number == 1
+        assert set(np.unique(read_labels(project / "labels" / "a.tif"))) == {0, 1, 2, 3}
+
+
+def test_canvases_are_let_go_by_their_bytes_and_written_before(project, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 0)
+    monkeypatch.setattr(module, "MOST_BYTES", 2 * 5 * FOUND.size)
+    with Session(project) as session:
+        session.apply(Delete("a", (1,)))
+        session.canvas("b")
+        assert list(session._held) == ["a", "b"]
+        session.canvas("c")
+        assert list(session._held) == ["b", "c"]
+        assert set(np.unique(read_labels(project / "labels" / "a.tif"))) == {0, 2, 3}
+        monkeypatch.setattr(module, "MOST_BYTES", 1)
+        session.canvas("a")
+        assert list(session._held) == ["a"]
+
+
+def test_very_large_labels_lie_in_a_file_that_is_mapped(project, monkeypatch):
+    monkeypatch.setattr(parts, "LARGE", 100)
+    monkeypatch.setattr(held, "IN_MEMORY", 100)
+    with Session(project) as session:
+        labels = session.canvas("a").labels
+        assert isinstance(labels, np.memmap)
+        np.testing.assert_array_equal(labels, FOUND)
+        session.apply(Delete("a", (1,)))
+        session.apply(Paint("a", stroke=((20, 25),), radius=2))
+        assert {file.name for file in project.iterdir() if file.name.startswith(".")} == {".lock"}
+        after = session.canvas("a").labels.copy()
+    np.testing.assert_array_equal(read_labels(project / "labels" / "a.tif"), after)
+
+
+def test_a_disk_without_room_for_labels_is_named(project, monkeypatch):
+    monkeypatch.setattr(parts, "LARGE", 100)
+    monkeypatch.setattr(held, "IN_MEMORY", 100)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(held, "_reserve", full)
+    with Session(project) as session, pytest.raises(InputError, match="has no room for the labels of 40 x 50 pixels"):
+        session.canvas("a")
+
+
+def test_areas_and_what_was_looked_at_follow_every_change(project, monkeypatch):
+    monkeypatch.setattr(canvas_module, "STRIP", 100)  # two rows
+    with Session(project) as session:
+        for operation in (
+            Accept("a", labels=(1,)),
+            Paint("a", stroke=((20, 25), (25, 28)), radius=3, label=2),
+            Erase("a", stroke=((7, 7),), radius=2),
+            Delete("a", (3,)),
+        ):
+            session.apply(operation)
+            canvas = session.canvas("a")
+            assert [canvas.area(k) for k in range(1, 9)] == [int((canvas.labels == k).sum()) for k in range(1, 9)]
+            assert canvas.looked_at() == set(np.unique(canvas.labels[canvas.reviewed]).tolist()) - {0}
+            assert canvas.share_reviewed() == pytest.approx(canvas.reviewed.mean())
+            for label in canvas.things:
+                rows, columns = np.nonzero(canvas.labels == label)
+                assert canvas.box([label]) == (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+
+
+def test_a_list_of_images_needs_no_label_image(project, monkeypatch):
+    with Session(project) as session:
+        session.apply(Accept("a", box=(0, 0, 20, 50)))
+        before = [session.progress(name) for name in session.images]
+    monkeypatch.setattr(Session, "_read", lambda *_: pytest.fail("it was read"))
+    with Session(project) as session:
+        assert [session.progress(name) for name in session.images] == before
+
+
+def test_a_list_of_images_notices_files_that_others_have_written(project):
+    with Session(project) as session:
+        session.apply(Accept("b"))
+    write_labels(project / "labels" / "a.tif", np.where(FOUND == 1, 1, 0))
+    (project / "reviewed" / "b.png").unlink()
+    (project / "objects" / "c.json").write_text('{"revision": 0, "summary": 3, "objects": {}}')
+    with Session(project) as session:
+        states = [session.progress(name) for name in session.images]
+    assert [own.objects for own in states] == [1, 3, 3]
+    assert [own.state for own in states] == ["segmented"] * 3
+
+
+def test_pyramids_are_no_data(project):
+    (project / "pyramids" / "a").mkdir(parents=True)
+    np.save(project / "pyramids" / "a" / "level-0.npy", FOUND)
+    write_image(project / "pyramids" / "a" / "b.png", np.zeros((4, 4, 1), np.uint8))
+    with Session(project) as session:
+        assert session.images == ("a", "b", "c")
+        session.apply(Accept("a"))
+    assert layout_of(project) == "session"
+    assert open_dataset(project).names == ("a",)

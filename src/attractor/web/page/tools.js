@@ -15,6 +15,7 @@ export class Tools {
     this.tool = TOOLS[0];
     this.radius = 4;
     this.stroke = null;
+    this.picking = Promise.resolve();
     view.viewer.addHandler("canvas-press", (event) => this.press(event));
     view.viewer.addHandler("canvas-drag", (event) => this.drag(event));
     view.viewer.addHandler("canvas-release", (event) => this.release(event));
@@ -61,7 +62,11 @@ export class Tools {
   click(event) {
     event.preventDefaultAction = true;
     if (this.isDrawing || !event.quick || !this.view.info) return;
-    this.actions.choose(this.view.labelAt(this.view.place(event.originalEvent)), event.shift);
+    this.pick(this.view.place(event.originalEvent), event.shift);
+  }
+
+  pick(place, add) {  // one after another, in the order of the clicks
+    this.picking = this.picking.then(async () => this.actions.choose(await this.view.find(place), add));
   }
 
   // ---- strokes, from a pointer or from keys
@@ -139,7 +144,7 @@ export class Tools {
     }
     if (event.key === " ") {
       const point = (view.cursor ??= view.centre());
-      if (!this.isDrawing) this.actions.choose(view.labelAt(point), event.shiftKey);
+      if (!this.isDrawing) this.pick(point, event.shiftKey);
       else if (this.stroke) this.add(point);
       else this.begin(point);
       view.draw();

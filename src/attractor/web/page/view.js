@@ -131,7 +131,7 @@ export class View {
     let fresh = null, old = null;
     for (let level = this.info.levels - 1; level >= 0; level--) {
       const f = 2 ** level, r = Math.floor(row / f), c = Math.floor(column / f);
-      const tile = this.tiles.get(`${level}/${Math.floor(r / this.side)}/${Math.floor(c / this.side)}`);
+      const tile = this.tiles.get(this.keyAt({ row, column }, level));
       const label = tile?.labels?.[(r % this.side + 1) * (this.side + RIM) + (c % this.side) + 1];
       if (label === undefined) continue;
       if (tile.stale || tile.asked) old = label;
@@ -140,19 +140,44 @@ export class View {
     return fresh ?? old ?? 0;
   }
 
+  async find(place) {  // as labelAt, but never from a tile that is coarser than the screen: that one is fetched
+    const { info } = this, { level } = this.resolution();
+    const keys = Array.from({ length: level + 1 }, (_, k) => this.keyAt(place, k));
+    const isThere = () => keys.some((key) => { const tile = this.tiles.get(key); return tile?.labels && !tile.stale && !tile.asked; });
+    if (!isThere() && place.row >= 0 && place.column >= 0 && place.row < info.height && place.column < info.width) {
+      const tile = this.tiles.get(keys[level]);
+      await (tile?.asked ? tile.coming : this.load(keys[level]));
+    }
+    return info === this.info ? this.labelAt(place) : 0;
+  }
+
+  resolution() {  // the level whose pixels are about as large as the screen's, and how many of the image's they are
+    const level = Math.max(0, Math.min(this.info.levels - 1, Math.floor(-Math.log2(this.scale()) + 0.5)));
+    return { level, f: 2 ** level };
+  }
+
+  keyAt({ row, column }, level) {
+    const size = this.side * 2 ** level;
+    return `${level}/${Math.floor(row / size)}/${Math.floor(column / size)}`;
+  }
+
   // ---- tiles of labels
 
   fetchWanted() {
     while (this.asked < AT_ONCE && this.wanted.length) this.load(this.wanted.pop());
   }
 
-  async load(key) {
-    const tile = this.tiles.get(key) ?? {}, [level, row, column] = key.split("/").map(Number);
-    const { info } = this;
-    this.asked++;
+  load(key) {
+    const tile = this.tiles.get(key) ?? {};
     tile.asked = true;
     tile.stale = false;
     this.tiles.set(key, tile);
+    return (tile.coming = this.fill(tile, key));
+  }
+
+  async fill(tile, key) {
+    const [level, row, column] = key.split("/").map(Number), { info } = this;
+    this.asked++;
     try {
       const labels = new Uint32Array(await bytes("labels", { name: info.image, level, row, column }));
       if (info !== this.info) return;
@@ -248,7 +273,7 @@ export class View {
     context.clearRect(0, 0, width, height);
     if (!info || !this.viewer.world.getItemCount()) return;
     const b = this.bounds(), scale = this.scale();
-    const level = Math.max(0, Math.min(info.levels - 1, Math.floor(-Math.log2(scale) + 0.5))), f = 2 ** level, size = this.side * f;
+    const { level, f } = this.resolution(), size = this.side * f;
     const rows = Math.ceil(info.height / size), columns = Math.ceil(info.width / size);
     const first = (x) => Math.max(0, Math.floor((x * info.width) / size));
     const last = (x, n) => Math.min(n - 1, Math.floor((x * info.width) / size));

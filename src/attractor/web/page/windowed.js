@@ -30,7 +30,8 @@ export class Windowed {
     this.first = first;
     const rows = this.items.slice(first, last).map((item, k) => this.make(item, first + k));
     this.body.replaceChildren(...rows);
-    if (rows.length) this.height = rows[0].getBoundingClientRect().height || this.height;
+    // the first row of a table shares a border with its head, and is lower than the others
+    this.height = rows[rows.length >> 1]?.getBoundingClientRect().height || this.height;
     this.pad(first * this.height, (this.items.length - last) * this.height);
     if (focused >= first && focused < last) this.focusable(focused)?.focus({ preventScroll: true });
   }
