@@ -5,9 +5,11 @@
     python docs/scores.py write
 
 `take` keeps the main values of an evaluation in docs/scores/NAME.json; NAME is that of a model that comes with the
-package, or of a control. `write` puts tables of them between the lines `<!-- scores: NAME NAME … -->` and
-`<!-- end of scores -->` of README.md and all pages, and the values of a model into its file, where `attractor models`
-finds them. A test sees to it that pages and files agree.
+package, or of a control. A model that is measured in several ways has further files, such as `nuclei.counts`: what is
+after the dot is not shown. `write` puts tables of them between the lines `<!-- scores: NAME NAME … -->` and
+`<!-- end of scores -->` of README.md and all pages, with a row for each class where the first of these lines is
+`<!-- scores of classes: NAME -->`, and the values of a model into its file, where `attractor models` finds them. A test
+sees to it that pages and files agree.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +31,7 @@ from attractor.wording import share
 DOCS = Path(__file__).parent
 SCORES = DOCS / "scores"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- scores: ([^>]+?) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- scores( of classes)?: ([^>]+?) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
 # metric to its columns: name in the table, list in the summary, place in it
 COLUMNS = {
     "average_precision": {
@@ -38,7 +41,14 @@ COLUMNS = {
         "mean AP": ("mean_average_precision", None),
     },
     "coco": {"AP": ("AP", None), "AP50": ("AP50", None), "AP75": ("AP75", None)},
+    "cvppp": {
+        "SBD": ("symmetric_best_dice", None),
+        "DiC": ("difference_in_count", None),
+        "|DiC|": ("absolute_difference_in_count", None),
+    },
 }
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+AMOUNTS = ("DiC", "|DiC|")  # columns that are numbers of objects, best near 0; all others are shares
 
 
 def digest(evaluation: dict) -> dict:
@@ -53,11 +63,32 @@ def digest(evaluation: dict) -> dict:
             f"There is no table for the metric {call['metric']}; there are tables for {', '.join(COLUMNS)}."
         )
     groups = {"all": evaluation["summary"], **evaluation["groups"]}
-    return {
+    kept = {
         "metric": call["metric"],
-        "with": [name for name in ("tta",) if call[name]],
+        "with": _ways(call),
         "rows": {group: _row(summary, call["metric"]) for group, summary in groups.items()},
     }
+    of_classes = evaluation["summary"].get("by_class", {})
+    if len(of_classes) < 2:
+        return kept
+    columns = COLUMNS[call["metric"]]
+    names = {number: call["class_names"][int(number) - 1] for number in of_classes}
+    return kept | {
+        "classes": {
+            names[number]: {column: round(values[key], 6) for column, (key, _) in columns.items()}
+            for number, values in of_classes.items()
+        }
+    }
+
+
+def _ways(call: dict) -> list[str]:
+    """How an evaluation differs from one of whole images as they are."""
+    ways = ["tta"] if call["tta"] else []
+    if call.get("crop"):
+        ways.append(f"crops of {call['crop']}")
+    if call.get("max_objects"):
+        ways.append(f"at most {call['max_objects']} objects")
+    return ways + (["classes ignored"] if call.get("ignore_classes") else [])
 
 
 def _row(summary: dict, metric: str) -> dict:
@@ -77,17 +108,45 @@ def table(names: list[str]) -> str:
     several = len(names) > 1
     lines = [["images", *([""] if several else []), *columns]]
     for group, first in digests[names[0]]["rows"].items():
-        best = [max(digests[name]["rows"][group][column][0] for name in names) for column in columns]
-        for name in names:
-            row = digests[name]["rows"][group]
+        rows = {name: digests[name]["rows"][group] for name in names}
+        best = [min((row[column][0] for row in rows.values()), key=_badness(column)) for column in columns]
+        for name, row in rows.items():
             cells = [
-                _cell(row[column], several and row[column][0] == top) for column, top in zip(columns, best, strict=True)
+                _cell(column, row[column], several and row[column][0] == top)
+                for column, top in zip(columns, best, strict=True)
             ]
             label = f"{group} ({first['images']})" if name == names[0] else ""
-            who = f"`{name}`" if name in MODELS else name
-            lines.append([label, *([who] if several else []), *cells])
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+            lines.append([label, *([_shown(name)] if several else []), *cells])
+    return _markdown(lines)
+
+
+def table_of_classes(name: str) -> str:
+    """A table in Markdown of one evaluation: the mean over classes, then each class, the best first."""
+    kept = _kept(name)
+    columns = list(COLUMNS[kept["metric"]])
+    mean = [_cell(column, kept["rows"]["all"][column], False) for column in columns]
+    lines = [["class", *columns], ["mean", *mean]]
+    for own, values in sorted(kept["classes"].items(), key=lambda item: -item[1][columns[0]]):
+        lines.append([own, *(share(values[column]) for column in columns)])
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    """Lines of cells, the first of which are headings."""
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    escaped.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+
+
+def _badness(column: str) -> Callable[[float], float]:
+    """What is least for the best value of a column."""
+    return abs if column in AMOUNTS else lambda value: -value
+
+
+def _shown(name: str) -> str:
+    """What a row is called: the name up to a dot, as code if it is that of a model."""
+    own = name.split(".")[0]
+    return f"`{own}`" if own in MODELS else own
 
 
 def _kept(name: str) -> dict:
@@ -99,20 +158,32 @@ def _kept(name: str) -> dict:
     return json.loads(path.read_text())
 
 
-def _cell(values: list[float], bold: bool) -> str:
-    value, low, high = map(share, values)
-    return f"{f'**{value}**' if bold else value} ({low}\N{EN DASH}{high})"
+def _cell(column: str, values: list[float], bold: bool) -> str:
+    if column in AMOUNTS:
+        value, low, high = (f"{number:.2f}".replace("-", MINUS) for number in values)
+        between = " to " if min(values) < 0 else DASH
+    else:
+        value, low, high = map(share, values)
+        between = DASH
+    return f"{f'**{value}**' if bold else value} ({low}{between}{high})"
 
 
 def written(page: str) -> str:
     """The text of a page with its tables made anew."""
-    return BLOCK.sub(lambda found: found[1] + "\n" + table(found[2].split()) + "\n" + found[3], page)
+
+    def anew(found: re.Match[str]) -> str:
+        opening, of_classes, names, closing = found.groups()
+        made = table_of_classes(names.strip()) if of_classes else table(names.split())
+        return f"{opening}\n{made}\n{closing}"
+
+    return BLOCK.sub(anew, page)
 
 
 def in_model(name: str) -> dict:
     """What the file of a model says of its scores on test images."""
     known = _kept(name)
-    return {"metric": known["metric"], "with": known["with"], **known["rows"]["all"]}
+    row = {column: value for column, value in known["rows"]["all"].items() if column != "DiC"}  # |DiC| tells enough
+    return {"metric": known["metric"], "with": known["with"], **row}
 
 
 def write() -> None:

@@ -558,7 +558,7 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
     assert (answer.code, "This installation comes without models" in answer.out) == (0, True)
     test = {
         "metric": "average_precision",
-        "with": [],
+        "with": ["tta"],
         "images": 9,
         "AP .50": [0.8, 0.75, 0.84],
         "AP .90": [0.312, 0.3, 0.33],
@@ -573,6 +573,7 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
     lines = [line.split() for line in answer.out.splitlines()]
     assert row in lines
     assert ["AP", ".90", ".312", "(.300-.330)"] in lines
+    assert ["(tta)"] in lines
     assert f"\ndiscs: spatial-embeddings, {megabytes} MB. Discs of everything.\n" in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
 

@@ -10,9 +10,8 @@ Shapes: `h` rows, `w` columns, `c` channels, `k` instances, `m` colours, `e` pai
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Shaped, UInt8
+from jaxtyping import Bool, Int, Int32, Int64, Shaped, UInt8
 from scipy import ndimage
-from skimage.segmentation import find_boundaries
 
 from attractor.errors import InputError
 from attractor.instances import Instances
@@ -123,10 +122,22 @@ def _limits(values: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
 
 def _lines(labels: Int32[np.ndarray, "h w"], *, thick: bool) -> Bool[np.ndarray, "h w"]:
     """The outermost pixels of each object, or the two outermost; the border of the image is no outline."""
-    lines: Bool[np.ndarray, "h w"] = find_boundaries(labels, connectivity=1, mode="inner")
+    lines = _outermost(labels)
     if thick:
-        lines |= find_boundaries(np.where(lines, 0, labels), connectivity=1, mode="inner")
+        lines |= _outermost(np.where(lines, 0, labels))
     return lines
+
+
+def _outermost(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Pixels of objects with a pixel of another label, or of background, beside, above or below."""
+    lines = np.zeros(labels.shape, bool)
+    differs = labels[1:] != labels[:-1]
+    lines[1:] |= differs
+    lines[:-1] |= differs
+    differs = labels[:, 1:] != labels[:, :-1]
+    lines[:, 1:] |= differs
+    lines[:, :-1] |= differs
+    return lines & (labels > 0)
 
 
 def _in_order(n: int) -> UInt8[np.ndarray, "n 3"]:
@@ -155,13 +166,18 @@ def _neighbours(labels: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, "e 2"]:
     if coarse.any():  # every background pixel goes to its nearest object
         rows, columns = ndimage.distance_transform_edt(coarse == 0, return_distances=False, return_indices=True)
         coarse = coarse[rows, columns]
-    return np.unique(np.concatenate([_touching(labels), _touching(coarse)]), axis=0)
+    codes = np.unique(np.concatenate([_touching(labels), _touching(coarse)]))
+    return np.stack([codes >> 32, codes & 0xFFFFFFFF], 1)
 
 
-def _touching(labels: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, "e 2"]:
-    """Pairs of labels, the lower first, with pixels side by side or one above the other."""
-    pairs = []
+def _touching(labels: Int32[np.ndarray, "h w"]) -> Int64[np.ndarray, " e"]:
+    """Labels with pixels side by side or one above the other, the lower in the upper half of a number's bits.
+
+    Numbers are made unique in a fraction of the time that pairs take.
+    """
+    codes = []
     for first, second in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
         meet = (first != second) & (first > 0) & (second > 0)
-        pairs.append(np.stack([first[meet], second[meet]], 1))
-    return np.unique(np.sort(np.concatenate(pairs), 1), axis=0)
+        one, other = first[meet].astype(np.int64), second[meet]
+        codes.append(np.unique(np.minimum(one, other) << 32 | np.maximum(one, other)))
+    return np.concatenate(codes)

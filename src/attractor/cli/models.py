@@ -49,13 +49,16 @@ def models() -> None:
 
 
 def _test_score(scores: Mapping[str, object]) -> str:
-    """A line for each score on test images, as in "AP .50 .814 (.782-.845)"; a dash if none is known."""
+    """A line for each score on test images, as in "AP .50 .814 (.782-.845)", and how; a dash if none is known."""
     test = scores.get("test")
     if not isinstance(test, dict):
         return "-"
     lines = [
         f"{name} {_interval(value)}" for name, value in test.items() if isinstance(value, list) and len(value) == 3
     ]
+    ways = test.get("with")
+    if lines and isinstance(ways, list):
+        lines += [f"({way})" for way in ways]
     return "\n".join(lines) or "-"
 
 
