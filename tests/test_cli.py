@@ -158,6 +158,22 @@ def test_an_error_without_a_signal_is_shown_as_it_is(monkeypatch, as_a_process):
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
+def test_several_scales_are_asked_for_beside_views(attractor_command, annotated, tiny_model):
+    call = ("evaluate", tiny_model, annotated, "--device", "cpu")
+    assert attractor_command(*call, "--tta", "--tta-scales", "0.5,1.25").code == 0
+    assert json.loads(Path("evaluation.json").read_text())["call"]["tta_scales"] == [0.5, 1.25]
+    image = annotated / "images/i0.png"
+    segment = ("segment", image, "--model", tiny_model, "--device", "cpu", "--dtype", "float32")
+    assert attractor_command(*segment, "--tta", "--tta-scales", "1.25").code == 0
+    expected = attractor.load(tiny_model, device="cpu", dtype="float32", tta_scales=(1.25,))
+    assert np.array_equal(read_labels("out/i0_labels.tif"), expected.segment(read_image(image), tta=True).labels)
+    for command in (call, segment):
+        refused = attractor_command(*command, "--tta-scales", "1.25")
+        assert (refused.code, "adds to the views that --tta averages over; give --tta" in refused.error) == (2, True)
+        refused = attractor_command(*command, "--tta", "--tta-scales", "1.1;2")
+        assert (refused.code, "write numbers separated by commas, such as 1.1,1.25" in refused.error) == (2, True)
+
+
 def test_whole_masks_are_written_and_scored_if_asked_for(attractor_command, annotated, tiny_model):
     for out, asked in (("cut", ()), ("whole", ("--whole-masks",))):
         image, formats = annotated / "images/i0.png", ("--format", "labels,coco", "--device", "cpu")
@@ -188,7 +204,7 @@ def test_a_model_and_the_files_it_wrote_score_alike(attractor_command, annotated
     a, b = (json.loads(Path(name).read_text()) for name in ("model.json", "evaluation.json"))
     assert a.pop("call") == {
         "model": str(tiny_model), "dataset": "squares", "found": None,
-        "metric": "average_precision", "by": "kind", "tta": False, "whole_masks": False,
+        "metric": "average_precision", "by": "kind", "tta": False, "tta_scales": [], "whole_masks": False,
         "device": choose_device("auto").type, "engine": "torch", "dtype": "float32",
         "classes": None, "ignore_classes": False, "class_names": ["object"],
     }  # fmt: skip

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from attractor.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from attractor import metrics
     from attractor.datasets import open_dataset as read
     from attractor.evaluation import evaluate_model as evaluate
@@ -47,6 +49,7 @@ def load(
     engine: str = "torch",
     dtype: str = "auto",
     whole_masks: bool = False,
+    tta_scales: Sequence[float] = (),
 ) -> Segmenter:
     """A model that is ready to segment images.
 
@@ -60,10 +63,12 @@ def load(
             which is bfloat16 on devices that have instructions for it.
         whole_masks: whether objects that overlap keep whole masks, as `Instances.masks`, beside the label image, which
             gives each pixel to one of them. Only for methods whose objects can overlap, such as spatial embeddings.
+        tta_scales: magnifications, such as (1.1, 1.25), at which test-time augmentation looks at each image besides its
+            own size. Only for spatial embeddings.
 
     Raises:
-        InputError: if there is no such model, device, engine or threshold, the file is not a model, or its objects
-            cannot overlap although masks are to be whole.
+        InputError: if there is no such model, device, engine or threshold, the file is not a model, or its method
+            cannot give whole masks or look at several scales.
 
     Example:
         >>> import numpy as np
@@ -85,6 +90,7 @@ def load(
         engine=engine,
         dtype=dtype,
         whole_masks=whole_masks,
+        tta_scales=tta_scales,
         copies=False,
     )
 

@@ -520,6 +520,30 @@ def test_views_of_an_image_whose_grid_steps_differ_are_turned_in_pixels(margin, 
             torch.testing.assert_close(found[term], value)
 
 
+@pytest.mark.parametrize("margin", ["elliptical", "circular", "fixed"])
+@pytest.mark.parametrize("factors", [(1, 1), (2, 2), (0.5, 0.5), (2, 0.5)], ids=str)
+def test_maps_of_a_magnified_image_say_the_same_of_the_image(margin, factors):
+    """All pixels point at one place of the image, from where the margin reaches nine pixels down and six across."""
+    se = method(margin=margin, fixed_margin=9.0)
+    h, w = 40, 48
+    place, reach = np.array([17.0, 21.5]), np.array([9.0, 6.0 if margin == "elliptical" else 9.0])
+
+    def maps_at(factors):
+        seen = [round(n * factor) for n, factor in zip((h, w), factors, strict=True)]
+        position = np.stack(np.meshgrid(*map(np.arange, seen), indexing="ij"))
+        target = (place + 0.5) * factors - 0.5  # whole numbers are the middles of pixels
+        offset = np.arctanh((target[:, None, None] - position) / 1024)
+        sigma = np.log(math.log(2) / (reach * factors / 1024) ** 2) / 10
+        sigma = {"elliptical": sigma, "circular": sigma.mean(keepdims=True), "fixed": sigma[:0]}[margin]
+        sigma = np.broadcast_to(sigma[:, None, None], (len(sigma), *seen))
+        return Maps(*(torch.tensor(x)[None] for x in (offset, sigma, np.full((1, *seen), 2.0))))
+
+    found, expected = se.resampled(maps_at(factors), (h, w)), maps_at((1, 1))
+    inside = (..., slice(2, -2), slice(2, -2))  # beyond the middles of the outermost pixels nothing is known
+    for ours, true in zip(vars(found).values(), vars(expected).values(), strict=True):
+        torch.testing.assert_close(ours[inside], true[inside])
+
+
 def test_a_fixed_margin_is_one_in_pixels_along_both_axes():
     se = method(margin="fixed", centre="centroid", fixed_margin=6.0, grid_step=(1 / 256, 1 / 1024))
     zeros = torch.zeros(1, 2, 4, 4, dtype=torch.float64)

@@ -13,7 +13,7 @@ from attractor.methods import METHODS
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings
 from attractor.model import Model
 from attractor.prediction.image import Segmenter, choose_device
-from attractor.prediction.resampling import resized
+from attractor.prediction.resampling import rescaled, resized
 from attractor.prediction.tiles import tiled_maps
 
 
@@ -68,6 +68,34 @@ def test_views_are_averaged(segmenter, squares):
     # sides are multiples of eight, so that the squares' lattice is the same in every view
     for name, value in vars(plain).items():
         torch.testing.assert_close(vars(averaged)[name], value, msg=name)
+
+
+def test_several_scales_are_averaged_on_the_grid_of_the_image(segmenter):
+    image = torch.rand(1, 1, 24, 40)
+    scaled = Segmenter(segmenter.model, device="cpu", dtype="float32", tta_scales=(0.5, 1.0, 1.5, 0.5))
+    seen, forward = [], Bright.forward
+    scaled._method.forward = lambda images: seen.append(images.shape[-2:]) or forward(scaled._method, images)
+    found = scaled.maps(image, tta=True)
+    assert seen == [*[(24, 40), (40, 24)] * 4, *[(12, 20), (20, 12)] * 4, *[(36, 60), (60, 36)] * 4]
+    parts = [segmenter.maps(rescaled(image, scale), tta=True) for scale in (1.0, 0.5, 1.5)]
+    method = segmenter.model.method
+    expected = method.averaged([parts[0], *(method.resampled(part, (24, 40)) for part in parts[1:])])
+    for name, value in vars(expected).items():
+        torch.testing.assert_close(vars(found)[name], value, msg=name)
+    assert len(scaled.maps(image).seed) == 1
+    assert len(seen) == 25  # scales are for views only
+
+
+@pytest.mark.parametrize("scale", [0.2, 5.0, float("nan")])
+def test_scales_that_no_image_is_seen_at_are_refused(segmenter, scale):
+    with pytest.raises(InputError, match=r"tta_scales is .*; it must be between 0.25 and 4"):
+        Segmenter(segmenter.model, device="cpu", tta_scales=(scale,))
+
+
+def test_a_method_of_one_scale_refuses_others():
+    model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",)))
+    with pytest.raises(InputError, match="rsis looks at images in their own size only; leave the scales out"):
+        Segmenter(model, device="cpu", tta_scales=(1.25,))
 
 
 def test_a_model_of_upright_pictures_never_sees_one_upside_down():

@@ -80,6 +80,7 @@ def test_a_call_says_what_it_did(segment, tiny_model, tmp_path):
         "object_size": 12,
         "tile": 16,
         "tta": False,
+        "tta_scales": [],
         "whole_masks": False,
         "thresholds": {"seed_threshold": 0.6},
         "formats": ["csv", "labels"],

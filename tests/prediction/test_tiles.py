@@ -125,6 +125,7 @@ def test_tiles_are_chosen_by_the_size_of_the_image_and_the_network(monkeypatch):
     assert tile_with(1300**2) == 512
     assert tile_with(0) == 256
     assert tile_with(512 * 512, 512, 512) is None
+    assert memory.chosen_tile(512, 512, network, magnification=1.25) == 256  # for the network, 640 x 640 pixels
 
 
 @pytest.mark.parametrize("name", NETWORKS)

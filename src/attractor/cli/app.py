@@ -9,6 +9,7 @@ import typer
 import typer.core
 
 import attractor
+from attractor.errors import InputError
 
 app = typer.Typer(
     name="attractor",
@@ -38,10 +39,20 @@ Views = Annotated[
     bool,
     typer.Option("--tta", help="Average over eight views of the image (two for photographs): better, but slower."),
 ]
+Scales = Annotated[
+    str,
+    typer.Option(
+        "--tta-scales",
+        metavar="LIST",
+        help="With --tta: also look at the image magnified so often, such as 1.1,1.25.",
+        show_default=False,
+    ),
+]
 WholeMasks = Annotated[
     bool,
     typer.Option(
-        "--whole-masks", help="Where objects overlap, keep each mask whole beside the label image; see `segment`."
+        "--whole-masks",
+        help="Where objects overlap, keep whole masks beside the label image (coco, geojson, rois, COCO's score).",
     ),
 ]
 Metric = Annotated[str, typer.Option(metavar="NAME", help="How to score. {metrics}.")]
@@ -65,6 +76,20 @@ Split = Annotated[
 MaxObjects = Annotated[
     int | None, typer.Option(metavar="N", help="With --crop: leave out crops with more objects than this.")
 ]
+
+
+def scales_of(text: str) -> tuple[float, ...]:
+    """The numbers that `--tta-scales` gives."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise InputError(f"--tta-scales {text}: write numbers separated by commas, such as 1.1,1.25.") from error
+
+
+def check_scales(scales: tuple[float, ...], *, tta: bool) -> None:
+    """Refuse scales without views that they add to."""
+    if scales and not tta:
+        raise InputError("--tta-scales adds to the views that --tta averages over; give --tta, too.")
 
 
 def _layouts() -> str:

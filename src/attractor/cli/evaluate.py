@@ -10,7 +10,20 @@ import typer
 
 import attractor
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Crop, Device, Dtype, Engine, MaxObjects, Metric, Split, Views, WholeMasks
+from attractor.cli.app import (
+    Crop,
+    Device,
+    Dtype,
+    Engine,
+    MaxObjects,
+    Metric,
+    Scales,
+    Split,
+    Views,
+    WholeMasks,
+    check_scales,
+    scales_of,
+)
 from attractor.cli.printing import complain, progress, say, show, with_progress, write_json
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -63,6 +76,7 @@ def evaluate(
     crop: Crop = None,
     max_objects: MaxObjects = None,
     tta: Views = False,
+    tta_scales: Scales = "",
     whole_masks: WholeMasks = False,
     device: Device = "auto",
     engine: Engine = "torch",
@@ -71,6 +85,8 @@ def evaluate(
 ) -> None:
     """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
     _check_what_is_scored(model, dataset, found, truth, tta or whole_masks)
+    scales = scales_of(tta_scales)
+    check_scales(scales, tta=tta)
     _check_files(out, results, whole=crop is None and found is None)
     _check_metric(metric, found)
     from attractor.datasets import split_path
@@ -78,19 +94,21 @@ def evaluate(
     path = split_path(truth or dataset or "", split)
     images = annotated_images(path, crop, max_objects, classes, ignore_classes)
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
-    call |= {"whole_masks": whole_masks}
     if model is not None:
         if results is not None:
             _check_results(results, images)
-        segmenter = attractor.load(model, device=device, engine=engine, dtype=dtype, whole_masks=whole_masks)
+        segmenter = attractor.load(
+            model, device=device, engine=engine, dtype=dtype, whole_masks=whole_masks, tta_scales=scales
+        )
         result = _score_model(segmenter, images, metric, by, tta, results)
         call |= {"device": segmenter.device.type, "engine": segmenter.engine, "dtype": segmenter.dtype}
     else:
         images = _without_unknown_classes(images, str(found))
         result = _score_files(str(found), images, metric, by)
+    asked = {"tta_scales": scales, "whole_masks": whole_masks}
     cut = {} if crop is None else {"crop": crop, "max_objects": max_objects}
     chosen = {"classes": classes, "ignore_classes": ignore_classes, "class_names": list(images.class_names)}
-    write_json(out, {"attractor": attractor.__version__, "call": call | cut | chosen, **result.as_json()})
+    write_json(out, {"attractor": attractor.__version__, "call": call | asked | cut | chosen, **result.as_json()})
     _show(result, len(images), results, out)
 
 

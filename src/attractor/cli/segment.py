@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import attractor
-from attractor.cli.app import Device, Dtype, Engine, Views, WholeMasks
+from attractor.cli.app import Device, Dtype, Engine, Scales, Views, WholeMasks, check_scales, scales_of
 from attractor.cli.printing import complain, progress, say
 from attractor.errors import InputError
 from attractor.wording import counted
@@ -39,6 +39,7 @@ def segment(
         int | None, typer.Option(metavar="PX", help="To save memory, use tiles of this side, a multiple of 8.")
     ] = None,
     tta: Views = False,
+    tta_scales: Scales = "",
     whole_masks: WholeMasks = False,
     thresholds: Annotated[
         list[str] | None,
@@ -87,6 +88,7 @@ def segment(
         object_size=object_size,
         tile=tile,
         tta=tta,
+        tta_scales=scales_of(tta_scales),
         whole_masks=whole_masks,
         thresholds=_numbers(thresholds or ()),
         formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
@@ -95,6 +97,7 @@ def segment(
     former = None if like is None else read_run(like)
     if former is not None:
         options = former.again(options, changed=_given(context))
+    check_scales(options.tta_scales, tta=options.tta)
     if not options.images:
         raise InputError("No image is given; give files or folders of images, or --like run.json to repeat a call.")
     outcomes = _segmented(options, former)
@@ -126,6 +129,7 @@ def _segmented(options: Options, former: Run | None) -> list[Outcome]:
         engine=options.engine,
         dtype=options.dtype,
         whole_masks=options.whole_masks,
+        tta_scales=options.tta_scales,
     )
     outcomes = segment_files(
         segmenter,

@@ -125,6 +125,14 @@ class Turns(Protocol[M]):
 
 
 @runtime_checkable
+class Rescales(Protocol[M]):
+    """Test-time augmentation at several scales: what is seen of the magnified image is brought back to its own grid."""
+
+    def resampled(self, maps: M, shape: tuple[int, int]) -> M:
+        """Maps of the image itself, which has this shape, from those of the image on a finer or coarser grid."""
+
+
+@runtime_checkable
 class Gathers(Protocol[Given, Part]):
     """Large images: only what grouping needs is kept of each strip of maps."""
 

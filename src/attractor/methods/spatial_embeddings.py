@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int32
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attractor.augmentation import View
 from attractor.errors import InputError, check_choice, check_number, check_thresholds
@@ -286,6 +287,24 @@ class SpatialEmbeddings(nn.Module):
         shifts = sigma.new_tensor([-change, change])[: sigma.shape[1], None, None]
         return _scaled(column, height / width), _scaled(-row, width / height), sigma.flip(1) + shifts
 
+    def resampled(self, maps: Maps, shape: tuple[int, int]) -> Maps:
+        """Maps of the image itself, from those of the image on a finer or coarser grid, with lengths in its own pixels.
+
+        Offsets are interpolated in grid units, so that pixels between two that point at one place point there, too.
+        """
+        factors = [seen / own for seen, own in zip(maps.seed.shape[-2:], shape, strict=True)]
+
+        def brought_back(values: Float[Tensor, "b _ i j"]) -> Float[Tensor, "b _ h w"]:
+            return F.interpolate(values, shape, mode="bilinear", align_corners=False, antialias=max(factors) > 1)
+
+        offset = brought_back(torch.tanh(maps.offset)) / maps.offset.new_tensor(factors)[:, None, None]
+        sigma = maps.sigma.new_empty(*maps.sigma.shape[:2], *shape)
+        if n_sigma := N_SIGMA[self.margin]:
+            changes = maps.sigma.new_tensor([2 * math.log(factor) / 10 for factor in factors])
+            changes = changes if n_sigma == 2 else changes.mean(0, keepdim=True)
+            sigma = brought_back(maps.sigma) + changes[:, None, None]
+        return Maps(_raw(offset), sigma, brought_back(maps.seed))
+
     def averaged(self, views: Sequence[Maps]) -> Maps:
         """Mean of several maps of one image, for test-time augmentation.
 
@@ -518,9 +537,14 @@ def _embedding(position: Float[Tensor, "*b 2 *n"], offset: Float[Tensor, "*b 2 *
 
 
 def _scaled(offset: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
-    """The raw offset that is a multiple of another one in grid units; at most 1, which is all that tanh can give."""
+    """The raw offset that is a multiple of another one in grid units."""
+    return _raw(factor * torch.tanh(offset))
+
+
+def _raw(offset: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """The raw offset of one in grid units; at most 1, which is all that tanh can give."""
     most = 1 - 2 * torch.finfo(offset.dtype).eps
-    return torch.atanh((factor * torch.tanh(offset)).clamp(-most, most))
+    return torch.atanh(offset.clamp(-most, most))
 
 
 def _concentration(sigma: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

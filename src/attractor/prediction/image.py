@@ -9,7 +9,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from threading import Lock
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
-from attractor.errors import InputError, check_thresholds
+from attractor.errors import InputError, check_number, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances
 from attractor.methods.contract import (
@@ -32,6 +32,7 @@ from attractor.methods.contract import (
     Method,
     Ordered,
     Proposes,
+    Rescales,
     Turns,
     with_network,
 )
@@ -48,6 +49,7 @@ from attractor.shortage import is_for_memory
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+TTA_SCALES = 0.25, 4.0  # the smallest and the largest: a network knows no object at others
 MOST_PIXELS = 1 << 31  # in an image: positions in it are 32-bit numbers
 
 T = TypeVar("T")
@@ -112,6 +114,7 @@ class Segmenter:
         engine: str = "torch",
         dtype: str = "auto",
         whole_masks: bool = False,
+        tta_scales: Sequence[float] = (),
         record: bool = True,
         copies: bool = True,
     ) -> None:
@@ -125,12 +128,13 @@ class Segmenter:
             dtype: the type of the numbers in the network: "float32", as for all published scores, "bfloat16", or
                 "auto", which is bfloat16 on devices that have instructions for it.
             whole_masks: whether objects that overlap keep whole masks beside the label image.
+            tta_scales: magnifications at which test-time augmentation looks at an image, besides its own size.
             record: on CUDA, launch all kernels at once for an image size seen before; this holds on to memory.
             copies: whether to copy the model; there is no need to where nothing else will use it.
 
         Raises:
-            InputError: if the device or engine is not available, a threshold is unknown or out of range, or masks are
-                to be whole and the method gives each pixel to one object.
+            InputError: if the device or engine is not available, a threshold or scale is unknown or out of range, or
+                the method cannot give whole masks or look at several scales.
         """
         model = (copy.deepcopy(model) if copies else model).eval()
         known = model.method.thresholds
@@ -140,6 +144,8 @@ class Segmenter:
         known.update(thresholds or {})
         if whole_masks:
             _keep_whole_masks(model)
+        _check_scales(model, tta_scales)
+        self.tta_scales = tuple(dict.fromkeys(float(scale) for scale in tta_scales if scale != 1))
         self.device = choose_device(device)
         check_engine(engine, dtype, self.device)
         self.engine, self._dtype, self._record = engine, dtype, record
@@ -285,7 +291,8 @@ class Segmenter:
         if (factor := self._magnification(object_size)) != 1:
             source = rescaled(source[..., :, :], factor)
         compute = partial(self._mapped, source, tta, name)
-        group, tile = self._within_memory(compute, (source.shape[-2], source.shape[-1]), tile, name)
+        magnification = max((1.0, *self.tta_scales)) if tta else 1.0
+        group, tile = self._within_memory(compute, (source.shape[-2], source.shape[-1]), tile, name, magnification)
         between = clock(self.device)
         found = resized(group(), shape)
         return Prediction(found, tile, between - start, clock(self.device) - between)
@@ -310,15 +317,20 @@ class Segmenter:
         return lambda: method.group(maps)[0]
 
     def _within_memory(
-        self, compute: Callable[[int | None], T], shape: tuple[int, int], tile: int | None, name: str
+        self,
+        compute: Callable[[int | None], T],
+        shape: tuple[int, int],
+        tile: int | None,
+        name: str,
+        magnification: float,
     ) -> tuple[T, int | None]:
-        """The result of `compute`, and the side of the tiles it used: this one, or one that suits the image's size.
+        """The result of `compute`, and the side of the tiles it used: this one, or one that suits the size it sees.
 
         None means the whole image. If memory runs out, smaller tiles are tried; later images then begin with those.
         """
         is_tileable = self.model.method.tileable
         if tile is None and is_tileable:
-            chosen = chosen_tile(*shape, self.model.method.network)
+            chosen = chosen_tile(*shape, self.model.method.network, magnification=magnification)
             tile = min((side for side in (chosen, self._tried) if side is not None), default=None)
         while True:
             try:
@@ -406,7 +418,19 @@ class Segmenter:
             return maps_of
         if not isinstance(method, Turns):
             raise self._no_views()
-        return lambda image: method.averaged([method.turned(maps_of(view.apply(image)), view) for view in self.views])
+
+        def over_views(image: Float[Tensor, "1 c h w"]) -> object:
+            return method.averaged([method.turned(maps_of(view.apply(image)), view) for view in self.views])
+
+        if not self.tta_scales or not isinstance(method, Rescales):
+            return over_views
+
+        def over_scales(image: Float[Tensor, "1 c h w"]) -> object:
+            shape = image.shape[-2], image.shape[-1]
+            others = (over_views(rescaled(image, scale)) for scale in self.tta_scales)
+            return method.averaged([over_views(image), *(method.resampled(maps, shape) for maps in others)])
+
+        return over_scales
 
     def most_pixels(self) -> int:
         """How many pixels are computed at once; larger images are computed in tiles."""
@@ -484,6 +508,14 @@ def _keep_whole_masks(model: Model) -> None:
     if not isinstance(model.method, KeepsWhole):
         raise InputError(f"{model.description.method} gives each pixel to one object; leave whole masks out.")
     model.method.keep_whole_masks()
+
+
+def _check_scales(model: Model, scales: Sequence[float]) -> None:
+    """Refuse scales that images cannot be seen at."""
+    for scale in scales:
+        check_number("tta_scales", scale, *TTA_SCALES)
+    if scales and not isinstance(model.method, Rescales):
+        raise InputError(f"{model.description.method} looks at images in their own size only; leave the scales out.")
 
 
 def _is_constant(pixels: Shaped[np.ndarray, "h w c"]) -> bool:

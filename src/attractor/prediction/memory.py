@@ -53,9 +53,16 @@ def most_pixels(network: Network) -> int:
     return int(MOST_BYTES / bytes_per_pixel(network))
 
 
-def chosen_tile(height: int, width: int, network: Network) -> int | None:
-    """Side of the largest tiles of at most `most_pixels` pixels; None if the whole image has no more than that."""
-    most = most_pixels(network)
+def chosen_tile(height: int, width: int, network: Network, *, magnification: float = 1.0) -> int | None:
+    """Side of the largest tiles of at most `most_pixels` pixels; None if the whole image has no more than that.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        network: that sees it.
+        magnification: at which the network sees each tile, or the image.
+    """
+    most = most_pixels(network) / magnification**2
     if height * width <= most:
         return None
     return next((tile for tile in TILES if (tile + 2 * HALO) ** 2 <= most), TILES[-1])

@@ -78,6 +78,7 @@ class Options(_Record):
     object_size: float | None
     tile: int | None
     tta: bool
+    tta_scales: tuple[float, ...]
     whole_masks: bool
     thresholds: dict[str, float]  # that were changed
     formats: tuple[str, ...]
