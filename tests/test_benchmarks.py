@@ -131,6 +131,7 @@ def test_programs_take_turns_over_the_same_files_and_the_ratio_is_to_ours(tmp_pa
     assert calls == [(name, n) for n in (2, 4, 4, 4) for name in programs]
     ours, theirs = peers.rows_of(times)
     assert ours["a file"] == "500 ms"
+    assert len(times["Peer"].processor) == 3
     assert (theirs["program"], theirs["ratio"], theirs["from"], theirs["objects"]) == ("Peer", "4.0x", "4.0", 7)
 
 
