@@ -8,9 +8,11 @@ from shutil import which
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from tests.web.conftest import Finder, picture, serving
 
+from attractor.images import write_image
 from attractor.instances import Instances
 from attractor.session import Session
 from attractor.session.differences import draw_differences, pictures_of_round
@@ -62,8 +64,9 @@ class Page:
         x, y = self.page.evaluate(
             """([row, column]) => {
                 const canvas = document.querySelector("canvas.labels"), box = canvas.getBoundingClientRect();
-                const viewport = OpenSeadragon.getViewer(document.querySelector("#viewer")).viewport;
-                const point = viewport.imageToViewerElementCoordinates(new OpenSeadragon.Point(column, row));
+                const image = OpenSeadragon.getViewer(document.querySelector("#viewer")).world.getItemAt(0);
+                if (!image) return [0, 0];
+                const point = image.imageToViewerElementCoordinates(new OpenSeadragon.Point(column, row));
                 return [box.left + point.x, box.top + point.y];
             }""",
             [row, column],
@@ -107,6 +110,29 @@ class Page:
                 return n;
             }"""
         )
+
+    def pixel(self, row, column, canvas="canvas.labels"):
+        """Red, green, blue and opacity where a pixel of the image is."""
+        x, y = self.place(row, column)
+        return self.page.evaluate(
+            """([canvas, x, y]) => {
+                const viewer = OpenSeadragon.getViewer(document.querySelector("#viewer"));
+                const from = canvas === "image" ? viewer.drawer.canvas : document.querySelector(canvas);
+                const box = from.getBoundingClientRect(), ratio = from.width / box.width;
+                const [left, top] = [(x - box.left) * ratio, (y - box.top) * ratio];
+                return [...from.getContext("2d").getImageData(left, top, 1, 1).data];
+            }""",
+            [canvas, x, y],
+        )
+
+    def expect_pixel(self, row, column, colour, canvas="image", off=14):
+        """Wait until a pixel has a colour."""
+        for _ in range(100):
+            found = self.pixel(row, column, canvas)
+            if max(abs(a - b) for a, b in zip(found, colour, strict=False)) <= off:
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"{found} instead of {colour}")
 
     def close(self):
         self.context.close()
@@ -356,6 +382,127 @@ def test_two_people_see_each_others_work(browser, folder):
             one.expect_objects(2)
             other.expect_objects(2)
         assert [cookie["httpOnly"] for cookie in cookies] == [True]
+
+
+def test_objects_are_filled_fade_and_hide_by_keys(browser, folder):
+    with serving(folder) as address, opened(browser, address) as one:
+        page = one.page
+        one.settle()
+        assert one.pixel(35, 20)[3] == 0  # within an outline
+        page.locator("#mode").select_option("filled")
+        one.expect_pixel(35, 20, (0, 0, 0, 115), "canvas.labels", 255)
+        at_first = one.pixel(35, 20)[3]
+        assert 90 < at_first < 140
+        page.get_by_label("Opacity").focus()
+        page.keyboard.press("Home")
+        page.wait_for_timeout(200)
+        assert 5 < one.pixel(35, 20)[3] < 30
+        page.keyboard.press("End")
+        page.wait_for_timeout(200)
+        assert one.pixel(35, 20)[3] == 255
+        page.locator("#mode").select_option("outlines")
+        page.wait_for_timeout(200)
+        whole = one.colours()
+        page.get_by_label("Opacity").press("Home")
+        page.wait_for_timeout(200)
+        assert one.colours() >= 0.9 * whole  # all lines are there, but faint
+        page.locator("#viewer").focus()
+        page.keyboard.press("h")
+        page.wait_for_timeout(200)
+        assert one.colours() == 0
+        expect(page.get_by_label("Opacity")).to_be_disabled()
+        page.keyboard.press("h")
+        page.wait_for_timeout(200)
+        assert one.colours() >= 0.9 * whole
+
+
+def test_channels_get_colours_and_contrast_by_keys(browser, tmp_path):
+    image = np.zeros((2, 60, 80), np.uint16)
+    image[0, :30], image[1, :, :40] = 4000, 1000
+    image[:, 0, 0], image[:, -1, -1] = 5000, 5000
+    (tmp_path / "pictures").mkdir()
+    tifffile.imwrite(tmp_path / "pictures" / "two.tif", image, photometric="minisblack", metadata={"axes": "CYX"})
+    Session.create(tmp_path / "project", [tmp_path / "pictures"]).close()
+    with serving(tmp_path / "project") as address, opened(browser, address) as one:
+        page = one.page
+        one.expect_pixel(15, 60, (255, 0, 255))
+        one.expect_pixel(45, 20, (0, 255, 0))
+        one.expect_pixel(15, 20, (255, 255, 255))
+        page.get_by_role("checkbox", name="channel 2").focus()
+        page.keyboard.press("Space")
+        one.expect_pixel(45, 20, (0, 0, 0))
+        one.expect_pixel(15, 60, (255, 0, 255))
+        page.get_by_label("Colour of channel 1").select_option("cyan")
+        one.expect_pixel(15, 60, (0, 255, 255))
+        page.get_by_label("Brightest value of channel 1, as a number").fill("8000")
+        page.keyboard.press("Enter")
+        one.expect_pixel(15, 60, (0, 128, 128))
+        page.get_by_role("button", name="Contrast of channel 1 by the values of this image").press("Enter")
+        one.expect_pixel(15, 60, (0, 255, 255))
+        page.get_by_role("button", name="Full range of channel 1").press("Enter")
+        one.expect_pixel(15, 60, (0, 204, 204))
+        page.get_by_label("Darkest value of channel 1", exact=True).focus()
+        page.keyboard.press("End")
+        one.expect_pixel(15, 60, (0, 0, 0))
+
+
+def test_a_long_list_has_only_the_rows_in_view(browser, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for k in range(150):
+        Image.fromarray(np.full((8, 8), k, np.uint8)).save(tmp_path / "pictures" / f"image {k}.png")
+    Session.create(tmp_path / "project", [tmp_path / "pictures"]).close()
+    with serving(tmp_path / "project") as address, opened(browser, address) as one:
+        page = one.page
+        rows = page.locator("#images li")
+        page.locator("#sort").select_option("name")
+        expect(rows.first).to_contain_text("image 0")
+        assert rows.count() < 60
+        assert rows.first.get_attribute("aria-setsize") == "150"
+        page.locator("#images").evaluate("list => { list.scrollTop = list.scrollHeight; }")
+        expect(rows.last).to_contain_text("image 149")
+        assert rows.last.get_attribute("aria-posinset") == "150"
+        rows.last.locator("button").click()
+        expect(page.locator("#images [aria-current=true]")).to_contain_text("image 149")
+        page.locator("#viewer").focus()
+        page.keyboard.press("p")
+        expect(page.locator("#images [aria-current=true]")).to_contain_text("image 148")
+        page.locator("#images").evaluate("list => { list.scrollTop = 0; }")
+        expect(rows.first).to_contain_text("image 0")
+        page.locator("#viewer").focus()
+        page.keyboard.press("n")
+        expect(page.locator("#images [aria-current=true]")).to_be_in_viewport()
+
+
+def test_a_thin_object_is_found_at_once_and_its_row_among_many(browser, tmp_path):
+    labels = np.zeros((1100, 1100), np.int32)
+    labels[np.ix_(range(20, 1000, 60), range(20, 1000, 60))] = np.arange(1, 290).reshape(17, 17)
+    labels[501, 103:1001] = 290  # one pixel wide, in a row that coarser tiles leave out
+    write_image(tmp_path / "thin.png", np.full((1100, 1100, 1), 90, np.uint8))
+    with Session.create(tmp_path / "project", [tmp_path / "thin.png"]) as session:
+        n = int(labels.max())
+        session.put("thin", Instances(labels, np.ones(n, np.int32), np.linspace(0.1, 0.9, n).astype(np.float32)))
+    with serving(tmp_path / "project") as address, opened(browser, address) as one:
+        page = one.page
+        one.expect_objects(290)
+        expect(page.locator("#objects tr").first).to_be_visible()
+        page.evaluate(
+            """() => {
+                const { viewport } = OpenSeadragon.getViewer(document.querySelector("#viewer"));
+                viewport.zoomTo(viewport.imageToViewportZoom(8), null, true);
+                viewport.panTo(viewport.imageToViewportCoordinates(new OpenSeadragon.Point(555, 501.5)), true);
+            }"""
+        )
+        one.click(501.5, 555.5)
+        chosen = page.locator("tr[aria-selected=true]")
+        expect(chosen.locator("td").first).to_have_text("290")
+        expect(chosen).to_be_in_viewport()
+        assert page.locator("#objects tr").count() < 100
+        page.locator("#table").evaluate("table => { table.scrollTop = 0; }")
+        row = page.locator("#objects tr").first
+        row.focus()
+        for _ in range(60):
+            page.keyboard.press("ArrowDown")
+        expect(page.locator("#objects tr:focus td").first).to_have_text("61")
 
 
 def test_a_wrong_token_shows_a_closed_door(browser, folder):

@@ -44,8 +44,8 @@ const who = () => at("who").value.trim() || somebody;
 const view = new View(at("viewer"), null);
 const tools = new Tools(view, { choose, edit, classNumber: () => Number(at("class").value) || 1 });
 const channels = new Channels(at("channels"), () => view.relook(channels.text()));
-const rowsOfImages = new Windowed(at("images"), at("images"), imageRow, (above, below) => {
-  Object.assign(at("images").style, { paddingTop: `${above}px`, paddingBottom: `${below}px` });
+const rowsOfImages = new Windowed(at("images"), at("images"), imageRow, (above, below, rows) => {
+  if (rows.length) [rows[0].style.marginTop, rows.at(-1).style.marginBottom] = [`${above}px`, `${below}px`];
 });
 const rowsOfObjects = new Windowed(at("table"), at("objects"), objectRow, (above, below) => {
   at("above").style.height = `${above}px`;

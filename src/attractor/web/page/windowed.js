@@ -4,7 +4,7 @@ const FEW = 100;  // that are all laid out
 const BEYOND = 10;  // rows above and below the view
 
 export class Windowed {
-  constructor(scroller, body, make, pad) {  // make(item, index) gives a row; pad(above, below) leaves room, in pixels
+  constructor(scroller, body, make, pad) {  // make(item, index) gives a row; pad(above, below, rows) leaves room, in pixels
     Object.assign(this, { scroller, body, make, pad, items: [], first: 0, height: 0 });
     scroller.addEventListener("scroll", () => this.lay());
     new ResizeObserver(() => this.lay()).observe(scroller);
@@ -29,10 +29,12 @@ export class Windowed {
     const focus = this.rows().findIndex((row) => row.contains(document.activeElement)), focused = focus < 0 ? -1 : focus + this.first;
     this.first = first;
     const rows = this.items.slice(first, last).map((item, k) => this.make(item, first + k));
+    this.pad(first * this.height, (this.items.length - last) * this.height, rows);  // before anything asks how high the list is
     this.body.replaceChildren(...rows);
-    // the first row of a table shares a border with its head, and is lower than the others
-    this.height = rows[rows.length >> 1]?.getBoundingClientRect().height || this.height;
-    this.pad(first * this.height, (this.items.length - last) * this.height);
+    if (!this.height && rows.length) {  // the first row of a table shares a border with its head, and is lower than the others
+      this.height = rows[rows.length >> 1].getBoundingClientRect().height;
+      if (this.height && this.items.length > FEW) return this.lay(true);
+    }
     if (focused >= first && focused < last) this.focusable(focused)?.focus({ preventScroll: true });
   }
 
@@ -48,7 +50,7 @@ export class Windowed {
   reveal(index) {  // scroll as little as brings a row into view
     if (index < 0 || !this.height) return;
     const { scroller, height } = this, top = index * height;
-    const head = this.body.getBoundingClientRect().top - scroller.getBoundingClientRect().top + scroller.scrollTop - this.first * height;
+    const head = this.body === scroller ? 0 : this.body.getBoundingClientRect().top - scroller.getBoundingClientRect().top + scroller.scrollTop - this.first * height;
     const room = scroller.clientHeight - Math.max(0, head);
     if (top < scroller.scrollTop) scroller.scrollTop = top;
     else if (top + height > scroller.scrollTop + room) scroller.scrollTop = top + height - room;
