@@ -5,6 +5,8 @@ import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import tifffile
 from PIL import Image
 from tests.web.conftest import Finder, picture, serving
 
+from attractor.cli import serve
 from attractor.images import write_image
 from attractor.instances import Instances
 from attractor.session import Session
@@ -503,6 +506,20 @@ def test_a_thin_object_is_found_at_once_and_its_row_among_many(browser, tmp_path
         for _ in range(60):
             page.keyboard.press("ArrowDown")
         expect(page.locator("#objects tr:focus td").first).to_have_text("61")
+
+
+def test_the_address_reaches_the_browser_by_a_file_that_nobody_else_can_read(browser, folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr("webbrowser.open", asked.append)
+    with serving(folder) as address, serve.opened(address, folder.parent):
+        (given,) = asked
+        assert "token" not in given
+        file = Path(url2pathname(urlsplit(given).path))
+        assert file.stat().st_mode & 0o077 == 0
+        with opened(browser, given) as one:
+            one.expect_objects(3)
+            assert one.page.url == address.partition("#")[0]
+    assert not file.exists()
 
 
 def test_a_wrong_token_shows_a_closed_door(browser, folder):

@@ -9,6 +9,8 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ import typer
 from attractor.cli.app import Device
 from attractor.cli.printing import say
 from attractor.errors import InputError
+from attractor.images import temporary_folder
 from attractor.wording import install
 
 Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 lets other machines in.")]
@@ -141,6 +144,20 @@ def _serve(
         if host not in HOSTS:
             say("Whoever knows this address can change the session. On an open network, put TLS in front of it.")
         say("Ctrl-C ends it; everything is kept.")
-        if browser:
-            webbrowser.open(address)
-        Server(app).run(sockets=[listener])
+        with opened(address, folder) if browser else nullcontext():
+            Server(app).run(sockets=[listener])
+
+
+@contextmanager
+def opened(address: str, folder: Path) -> Iterator[None]:
+    """Open an address in the browser, by way of a file that only this person can read.
+
+    The address has the token, and what stands on a command line is seen by everybody on the machine.
+    """
+    with temporary_folder(folder) as hidden:
+        file = hidden / "open.html"
+        descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as page:
+            page.write(f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}">')
+        webbrowser.open(file.resolve().as_uri())
+        yield
