@@ -31,7 +31,7 @@ from attractor.images import IMAGE_SUFFIXES, atomic, find_images, image_shape, m
 from attractor.images.unfinished import hold
 from attractor.instances import Instances
 from attractor.session.canvas import Box, Canvas, Change, Thing
-from attractor.session.held import held_labels
+from attractor.session.held import held_labels, let_go
 from attractor.session.journal import Entry, Journal, Record, now, records
 from attractor.session.operations import Operation, as_json
 from attractor.wording import counted
@@ -277,7 +277,11 @@ class Session:
             InputError: as `canvas`.
         """
         with self._mutex:
-            yield self.canvas(name)
+            canvas = self.canvas(name)
+            try:
+                yield canvas
+            finally:
+                let_go(canvas.labels)
 
     def history(self, name: str) -> tuple[Record, ...]:
         """Every operation on an image, first to last."""
@@ -448,6 +452,7 @@ class Session:
         with self._writing:
             if revision >= self._written.get(name, 0):
                 write_state(self.folder, name, canvas.labels, canvas.reviewed, known, revision, summary)
+                let_go(canvas.labels)
                 self._written[name] = revision
 
     def _write_soon(self) -> None:
