@@ -34,6 +34,7 @@ CLICKS = 20
 TILES = 200  # tiles of labels that are asked for one after another
 SMALL = 64  # side of an image of the long list
 PATIENCE = 120  # seconds
+SETTLED = 0.3  # seconds between an outline that is seen and a click on it
 
 SEEN = """() => {  // all tiles of the image, and outlines in each ninth of it
     const viewer = OpenSeadragon.getViewer(document.querySelector("#viewer")), item = viewer.world.getItemAt(0);
@@ -49,7 +50,8 @@ SEEN = """() => {  // all tiles of the image, and outlines in each ninth of it
     return /^[1-9]/.test(document.querySelector("#count").textContent);
 }"""
 
-OUTLINED = """() => {  // an outline in the middle of the view
+OUTLINED = """() => {  // all tiles of the image that are in view, and an outline in the middle
+    if (!OpenSeadragon.getViewer(document.querySelector("#viewer")).world.getItemAt(0).getFullyLoaded()) return false;
     const canvas = document.querySelector("canvas.labels"), x = canvas.width / 2 - 20, y = canvas.height / 2 - 20;
     return canvas.getContext("2d").getImageData(x, y, 40, 40).data.some((value, n) => n % 4 === 3 && value);
 }"""
@@ -197,6 +199,7 @@ def clicks(page, objects):
             [(top + bottom) / 2, (left + right) / 2],
         )
         until(page, OUTLINED)
+        time.sleep(SETTLED)
         page.evaluate(CLICKED, one["label"])
         page.mouse.click(x, y)
         times.append(page.evaluate("() => window.clicked"))

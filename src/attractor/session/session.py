@@ -34,7 +34,7 @@ from attractor.images.unfinished import hold
 from attractor.instances import Instances
 from attractor.session import trash
 from attractor.session.canvas import Box, Canvas, Change, Thing
-from attractor.session.held import held_labels
+from attractor.session.held import held_labels, let_go
 from attractor.session.journal import Entry, Journal, Record, now, records
 from attractor.session.operations import Operation, as_json
 from attractor.weights import MODELS
@@ -358,7 +358,11 @@ class Session:
             InputError: as `canvas`.
         """
         with self._mutex:
-            yield self.canvas(name)
+            canvas = self.canvas(name)
+            try:
+                yield canvas
+            finally:
+                let_go(canvas.labels)
 
     def history(self, name: str) -> tuple[Record, ...]:
         """Every operation on an image, first to last."""
@@ -529,6 +533,7 @@ class Session:
         with self._writing:
             if revision >= self._written.get(name, 0):
                 write_state(self.folder, name, canvas.labels, canvas.reviewed, known, revision, summary)
+                let_go(canvas.labels)
                 self._written[name] = revision
 
     def _write_soon(self) -> None:

@@ -207,10 +207,13 @@ export class View {
     const canvas = new OffscreenCanvas(side, side), context = canvas.getContext("2d");
     const image = context.createImageData(side, side), out = new Uint32Array(image.data.buffer);
     const known = new Map(), fill = Math.round(255 * this.opacity.filled), lit = filled ? Math.min(255, fill + 90) : 150;
+    let last = 0;
+    tile.has = new Set();
     for (let r = 0; r < side; r++) {
       for (let c = 0, k = (r + 1) * wide + 1; c < side; c++, k++) {
         const label = labels[k];
         if (!label) continue;
+        if (label !== last) tile.has.add((last = label));
         const isEdge = labels[k - 1] !== label || labels[k + 1] !== label || labels[k - wide] !== label || labels[k + wide] !== label;
         const isChosen = this.chosen.has(label);
         if (!isEdge && !filled && !isChosen) continue;
@@ -235,7 +238,7 @@ export class View {
     const changed = [...this.chosen].filter((label) => !labels.has(label)).concat([...labels].filter((label) => !this.chosen.has(label)));
     this.chosen = labels;
     for (const tile of this.tiles.values()) {
-      if (tile.drawn && changed.some((label) => tile.labels.includes(label))) [tile.old, tile.drawn] = [tile.drawn, null];
+      if (tile.drawn && changed.some((label) => tile.has.has(label))) [tile.old, tile.drawn] = [tile.drawn, null];
     }
     this.draw();
   }
