@@ -22,7 +22,8 @@ Shapes: `h` rows, `w` columns; `r` rows and `c` columns of a box.
 from __future__ import annotations
 
 from attractor.session.operations import Accept, Assign, Delete, Draw, Erase, Merge, Operation, Paint, SetClass, Split
-from attractor.session.session import Progress, Session
+from attractor.session.progress import Progress
+from attractor.session.session import Session
 
 __all__ = [
     "Accept",

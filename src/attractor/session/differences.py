@@ -14,7 +14,8 @@ from attractor.instances import Instances
 from attractor.metrics.average_precision import score_image
 from attractor.metrics.metric import Pair
 from attractor.overlays import overlay
-from attractor.session.session import Finds, model_of_round
+from attractor.session.models import model_of_round
+from attractor.session.session import Finds
 
 SHOWN = 4  # images
 LARGEST = 1200  # pixels of the long side of a picture

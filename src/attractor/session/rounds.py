@@ -28,7 +28,8 @@ from attractor.metrics.bootstrap import Interval
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
 from attractor.session.differences import draw_differences, pictures_of_round
-from attractor.session.session import Session, image_files, model_of_round
+from attractor.session.models import model_of_round
+from attractor.session.session import Session, image_files
 from attractor.wording import counted, share
 
 HELD_OUT = 0.2  # share of the reviewed images

@@ -7,8 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -27,16 +25,18 @@ from attractor.datasets.session import (
     write_project,
     write_state,
 )
-from attractor.description import read_description
 from attractor.errors import InputError
 from attractor.images import IMAGE_SUFFIXES, durable, find_images, image_shape, made, read_image
 from attractor.images.unfinished import hold
 from attractor.instances import Instances
 from attractor.session import trash
-from attractor.session.canvas import Box, Canvas, Change, Thing
+from attractor.session.canvas import Canvas, Change, Thing
 from attractor.session.held import held_labels, let_go
 from attractor.session.journal import Entry, Journal, Record, now, records
+from attractor.session.models import check_model, model_of_round, n_classes
 from attractor.session.operations import Operation, as_json
+from attractor.session.progress import NEW, REVIEWED, Progress, state_of, summary, summary_of
+from attractor.session.undoing import last_standing, meet, standing, undone_last
 from attractor.weights import MODELS
 from attractor.wording import counted
 
@@ -46,19 +46,6 @@ MOST_BYTES = 1 << 30  # of their labels, unless one has more
 AT_ONCE = 1 << 22  # pixels of an image whose files are written with each operation; larger ones wait for a pause
 PAUSE = 3.0  # seconds
 TAKES_BACK = ("undo", "redo")
-IN_WORK, NEW, REVIEWED, SEGMENTED = "in work", "new", "reviewed", "segmented"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the correction of one image has come."""
-
-    image: str
-    state: str  # "new": not segmented yet; "segmented"; "in work"; "reviewed": every pixel is
-    objects: int
-    reviewed: float  # share of the pixels
-    edits: int  # operations that count, those taken back not being among them
-    least_score: float | None  # of the objects that nobody has reviewed; None without one
 
 
 class Finds(Protocol):
@@ -207,8 +194,8 @@ class Session:
             if self._label_file(name).exists():
                 self._replace(name, found.labels, known)
                 return
-            summary = _summary(len(known), 0.0, (score for _, score in known.values()))
-            write_state(self.folder, name, found.labels, np.zeros(found.labels.shape, bool), known, 0, summary)
+            own = summary(len(known), 0.0, (score for _, score in known.values()))
+            write_state(self.folder, name, found.labels, np.zeros(found.labels.shape, bool), known, 0, own)
             self._progress.pop(name, None)
 
     def is_taken(self, name: str) -> bool:
@@ -379,16 +366,14 @@ class Session:
         self.path(name)
         if not self._label_file(name).exists():
             return Progress(name, NEW, 0, 0.0, 0, None)
-        edits = len(_standing(self.history(name)))
+        edits = len(standing(self.history(name)))
         try:
             own = read_summary(self.folder, name) if name not in self._held else {}
             objects, share, least = int(own["objects"]), float(own["reviewed"]), own["least_score"]
-            return Progress(name, _state_of(share), objects, share, edits, None if least is None else float(least))
+            return Progress(name, state_of(share), objects, share, edits, None if least is None else float(least))
         except (KeyError, TypeError, ValueError):  # none, or written by something else
-            own = _summary_of(self.canvas(name))
-            return Progress(
-                name, _state_of(own["reviewed"]), own["objects"], own["reviewed"], edits, own["least_score"]
-            )
+            own = summary_of(self.canvas(name))
+            return Progress(name, state_of(own["reviewed"]), own["objects"], own["reviewed"], edits, own["least_score"])
 
     def next(self) -> str | None:
         """The image with the least sure object that nobody has reviewed; None if all are reviewed.
@@ -443,11 +428,11 @@ class Session:
         with self._mutex:
             canvas, history = self.canvas(name), self._history.get(name, [])
             own = [entry for entry in history if entry.who == who and entry.kind != "segment"]
-            entry = _undone_last(own) if kind == "redo" else _last_standing(own)
+            entry = undone_last(own) if kind == "redo" else last_standing(own)
             if entry is None:
                 raise InputError(f"There is nothing to {kind} in this image.")
-            since = _standing([later for later in history if later.revision > entry.revision and later not in own])
-            if in_the_way := [later for later in since if _meet(entry.box, later.box)]:
+            since = standing([later for later in history if later.revision > entry.revision and later not in own])
+            if in_the_way := [later for later in since if meet(entry.box, later.box)]:
                 is_segmented = in_the_way[-1].kind == "segment"
                 what = "The image was segmented" if is_segmented else "Somebody else has changed this place"
                 raise InputError(f"{what} since; {kind} is not possible any more.")
@@ -520,7 +505,7 @@ class Session:
         """What is written of an image: its canvas, what is known of the objects, the revision, and a summary."""
         canvas = self.canvas(name)
         known = {label: (thing.class_number, thing.score) for label, thing in canvas.things.items()}
-        return canvas, known, self._last_revision(name), _summary_of(canvas)
+        return canvas, known, self._last_revision(name), summary_of(canvas)
 
     def _put_on_disk(
         self, name: str, canvas: Canvas, known: Mapping[int, Known], revision: int, summary: Mapping[str, Any]
@@ -605,87 +590,7 @@ class Session:
         return f"Session({str(self.folder)!r}, {counted(len(self._files), 'image')}, revision {self.revision})"
 
 
-def check_model(model: str, models: Sequence[str]) -> None:
-    """Refuse a model that is none of those: a page names no other files.
-
-    Raises:
-        InputError: if it is none of them.
-    """
-    if model not in models:
-        raise InputError(f'There is no model "{model[:100]}" here; there are {", ".join(models)}.')
-
-
-def model_of_round(number: int) -> str:
-    """The file of a round's model, in the session's folder."""
-    return f"models/round-{number}.safetensors"
-
-
-@cache
-def n_classes(name: str) -> int:
-    """Number of classes of a model that comes with the package."""
-    return len(read_description(MODELS[name]).class_names)
-
-
 def image_files(folder: Path) -> dict[str, Path]:
     """The files of a folder of images by their stems."""
     files = folder.iterdir() if folder.is_dir() else ()
     return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."}
-
-
-def _summary(objects: int, reviewed: float, scores: Iterable[float | None]) -> dict[str, Any]:
-    """What the list of images says, apart from the journal."""
-    return {
-        "objects": objects,
-        "reviewed": reviewed,
-        "least_score": min((score for score in scores if score is not None), default=None),
-    }
-
-
-def _summary_of(canvas: Canvas) -> dict[str, Any]:
-    looked_at = canvas.looked_at()
-    scores = (thing.score for label, thing in canvas.things.items() if label not in looked_at)
-    return _summary(len(canvas.things), canvas.share_reviewed(), scores)
-
-
-def _state_of(reviewed: float) -> str:
-    """The state of an image of which a share was reviewed."""
-    return REVIEWED if reviewed == 1 else IN_WORK if reviewed else SEGMENTED
-
-
-def _standing(history: Sequence[Record]) -> list[Record]:
-    """The operations that count: neither taken back, nor a taking back."""
-    standing: dict[int, Record] = {}
-    taken: dict[int, Record] = {}
-    for entry in history:
-        if entry.kind == "undo":
-            if (gone := standing.pop(entry.operation["of"], None)) is not None:
-                taken[gone.revision] = gone
-        elif entry.kind == "redo":
-            if (back := taken.pop(entry.operation["of"], None)) is not None:
-                standing[back.revision] = back
-        else:
-            standing[entry.revision] = entry
-    return list(standing.values())
-
-
-def _last_standing(own: Sequence[Record]) -> Record | None:
-    """The last operation of a person that counts."""
-    return max(_standing(own), key=lambda entry: entry.revision, default=None)
-
-
-def _undone_last(own: Sequence[Record]) -> Record | None:
-    """The operation that can be done again: the last one taken back, with only undo and redo after it."""
-    taken: list[int] = []
-    for entry in own:
-        if entry.kind == "undo":
-            taken.append(entry.operation["of"])
-        elif entry.kind == "redo":
-            taken.pop()
-        else:
-            taken.clear()
-    return next((entry for entry in own if taken and entry.revision == taken[-1]), None)
-
-
-def _meet(one: Box, other: Box) -> bool:
-    """Whether two boxes share a pixel."""
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

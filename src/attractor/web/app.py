@@ -24,8 +24,8 @@ from attractor.images.calibration import pixel_size
 from attractor.session import Session
 from attractor.session.differences import picture_file, pictures_of_round
 from attractor.session.journal import Record
+from attractor.session.models import check_model
 from attractor.session.operations import from_json
-from attractor.session.session import check_model
 from attractor.web.answers import Answers, Wanted, unless_gone
 from attractor.web.export import exported, forms, parts_of
 from attractor.web.jobs import Jobs
