@@ -2,12 +2,12 @@
 
     python -m benchmarks.correcting --data DATA [--out runs/correcting] [--images 20] [--model nuclei]
 
-DATA holds `train` and `test`. Somebody who knows the truth works in two sessions on the same images of `train`. In one
-they draw every object. In the other a model has found objects, and they mend what is wrong from the top down, until
-they have done as many operations on an image as a third of the drawing would have taken; the part above counts as
-reviewed. Where hardly anything found is right, they begin by deleting all of it at once. After each round the new model
-finds the objects of the images to come. Both train as `attractor train PROJECT` does, in the same number of steps, and
-each model is scored on all of `test`. Such a person flatters: real ones hesitate and err.
+DATA holds `train` and `test`. Somebody who knows the truth works in two sessions. In one they draw every object of some
+images of `train`. In the other a model has found the objects of all images of `train`, and they spend a third of those
+operations on mending what is wrong: a few in each image, from the top down; the part above counts as reviewed. Where
+hardly anything found is right, they begin by deleting all of it at once. After each round the new model finds the
+objects of the images to come. Both train as `attractor train PROJECT` does, in the same number of steps, and each model
+is scored on all of `test`. Such a person flatters: real ones hesitate and err.
 
 What is done is kept in the folder `--out`, and not done again.
 """
@@ -37,11 +37,18 @@ from attractor.session.operations import Operation
 from attractor.session.rounds import train_round
 from benchmarks.harness import print_machine, print_table
 
-RIGHT = 0.6  # IoU from which an object is left as it is
+RIGHT = 0.55  # IoU from which an object is left as it is
 WORTH_KEEPING = 1 / 3  # share of right objects among those found, below which all are deleted at once
 INSIDE = 0.5  # share of an object that lies in another one, from which it is a part of it
-BANDS = 10  # parts of an image, from top to bottom, that are mended one after the other
+BANDS = 16  # parts of an image, from top to bottom, that are mended one after the other
 CROPS = 320  # of an epoch
+CHANGES = (
+    f"training.crops_per_epoch={CROPS}",
+    "training.batch_size=8",
+    "training.crop_size=256",
+    "training.minutes=0",
+)
+FEWEST = 3  # operations left for an image, below which it is passed over
 BY_HAND, LOOP = "by hand", "the loop"
 
 
@@ -100,14 +107,15 @@ class Annotator:
     drawn: set[int] = field(default_factory=set)  # objects of the truth
     left: set[int] = field(default_factory=set)  # labels that are not touched again
 
-    def correct(self, most: int | None = None) -> None:
+    def correct(self, most: float = np.inf) -> None:
         """Mend band after band until that many operations are done, and accept what was gone through."""
         height, width = self.truth.shape
         self._clear()
         for stop in np.linspace(0, height, BANDS + 1).round().astype(int)[1:].tolist():
             while any(self._try(operation) for operation in self.wanted(stop)):
                 pass
-            if most is not None and len(self.session.history(self.name)) >= most:
+            done = sum(entry.kind != "segment" for entry in self.session.history(self.name))
+            if done >= most - 1:  # one is to accept
                 break
         self.session.apply(Accept(self.name, box=(0, 0, stop, width)))
 
@@ -206,62 +214,67 @@ def main() -> None:
 def measured(data: Path, out: Path, model: str, n_images: int, rounds: int, steps: int) -> list[Point]:
     """All points of both ways; those that the folder holds are not made again."""
     train, test = open_dataset(data / "train"), open_dataset(data / "test")
-    chosen = Subset(train, np.linspace(0, len(train) - 1, n_images).round().astype(int).tolist())
-    if not (out / "images").exists():
-        write_label_images(out / "images", list(chosen))
-    changes = [f"training.epochs={round(steps * 8 / CROPS)}", f"training.crops_per_epoch={CROPS}", "training.minutes=0"]
-    changes += ["training.batch_size=8", "training.crop_size=256"]
-    third = round(sum(len(sample.classes) for sample in chosen) / n_images / 3)
+    some = Subset(train, np.linspace(0, len(train) - 1, n_images).round().astype(int).tolist())
+    training = Training(model, test, [*CHANGES, f"training.epochs={round(steps * 8 / CROPS)}"])
     points: list[Point] = []
-    for way, most in ((BY_HAND, None), (LOOP, third)):
-        with opened(
-            out / way.replace(" ", "-"), out / "images" / "images", None if way == BY_HAND else model
-        ) as session:
-            for part in np.array_split(np.arange(n_images), rounds):
-                points.append(one_round(session, chosen, part.tolist(), way, most, model, changes, test))
+    with opened(out / "by-hand", some, None) as session:
+        for part in np.array_split(np.arange(n_images), rounds):
+            points.append(training.round(session, some, part.tolist(), BY_HAND, np.inf))
+    with opened(out / "loop", train, model) as session:
+        for part in np.array_split(np.arange(len(train)), rounds):
+            points.append(training.round(session, train, part.tolist(), LOOP, points[rounds - 1].operations / 3))
     return points
 
 
-def opened(folder: Path, images: Path, model: str | None) -> Session:
+def opened(folder: Path, images: Dataset, model: str | None) -> Session:
     """The session in a folder, made first if it is not there."""
-    if folder.exists():
-        return Session(folder)
+    if (folder / "session").exists():
+        return Session(folder / "session")
+    write_label_images(folder / "data", list(images))
     segmenter = None if model is None else Segmenter(Model.load(model))
-    return Session.create(folder, [images], segmenter, model=model or "")
+    return Session.create(folder / "session", [folder / "data" / "images"], segmenter, model=model or "")
 
 
-def one_round(
-    session: Session,
-    images: Dataset,
-    part: Sequence[int],
-    way: str,
-    most: int | None,
-    model: str,
-    changes: Sequence[str],
-    test: Dataset,
-) -> Point:
-    """Correct a part of the images, train on all that were corrected so far, and score the new model."""
-    kept = session.folder / f"point-{part[-1] + 1}.json"
-    if kept.exists():
-        return Point(**json.loads(kept.read_text()))
-    segmenter = None
-    if most is not None and session.project.get("in_use"):
-        segmenter = Segmenter(Model.load(session.folder / session.project["in_use"]))
-    for index in part:
-        sample = images[index]
-        if session.history(sample.name):
-            continue
-        if segmenter is not None:
-            session.segment(sample.name, segmenter)
-        Annotator(session, sample.name, sample.labels).correct(most)
-    operations = sum(len(session.history(name)) for name in session.images)
-    done = train_round(session, start=model, changes=changes)
-    new = Segmenter(Model.load(session.folder / "models" / f"round-{done.number}.safetensors"))
-    ap = evaluate_model(new, test).summary.by_image.value
-    point = Point(way, part[-1] + 1, operations, float(ap[0]), float(ap[5]))
-    kept.write_text(json.dumps(dataclasses.asdict(point)))
-    print(point, done, flush=True)
-    return point
+@dataclass(frozen=True)
+class Training:
+    """How all models are trained and scored."""
+
+    model: str  # that they start from
+    test: Dataset
+    changes: Sequence[str]  # of the recipe
+
+    def round(self, session: Session, images: Dataset, part: Sequence[int], way: str, budget: float) -> Point:
+        """Correct a part of the images, train on all that were corrected so far, and score the new model.
+
+        The budget of operations is for all images; each part gets its share of what is left.
+        """
+        kept = session.folder / f"point-{part[-1] + 1}.json"
+        if kept.exists():
+            return Point(**json.loads(kept.read_text()))
+        segmenter = None
+        if way == LOOP and session.project.get("in_use"):
+            segmenter = Segmenter(Model.load(session.folder / session.project["in_use"]))
+        for index in part:
+            sample = images[index]
+            if session.history(sample.name):
+                continue
+            left = budget * (index + 1) / len(images) - operations(session)
+            if segmenter is not None:
+                session.put(sample.name, segmenter.segment(sample.image, name=sample.name))
+            if left >= FEWEST:
+                Annotator(session, sample.name, sample.labels).correct(left)
+        done = train_round(session, start=self.model, changes=self.changes)
+        new = Segmenter(Model.load(session.folder / "models" / f"round-{done.number}.safetensors"))
+        ap = evaluate_model(new, self.test).summary.by_image.value
+        point = Point(way, part[-1] + 1, operations(session), float(ap[0]), float(ap[5]))
+        kept.write_text(json.dumps(dataclasses.asdict(point)))
+        print(point, done, flush=True)
+        return point
+
+
+def operations(session: Session) -> int:
+    """How many operations somebody has done by hand."""
+    return sum(entry.kind != "segment" for name in session.images for entry in session.history(name))
 
 
 def verdict(points: Sequence[Point]) -> str:

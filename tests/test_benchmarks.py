@@ -76,7 +76,7 @@ TRUTH[5:15, 40:70], TRUTH[40:55, 10:30] = 3, 4
     ids=["nothing is wrong", "two in one", "one in two", "one is missing", "one too many", "all is wrong"],
 )
 def test_a_simulated_person_does_what_is_needed(tmp_path, found, operations):
-    with _corrected(tmp_path, found, most=None) as session:
+    with _corrected(tmp_path, found, most=np.inf) as session:
         assert [entry.kind for entry in session.history("a")] == operations
         labels = session.canvas("a").labels
         assert session.canvas("a").reviewed.all()
