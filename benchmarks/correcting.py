@@ -2,12 +2,12 @@
 
     python -m benchmarks.correcting --data DATA [--out runs/correcting] [--images 20] [--model nuclei]
 
-DATA holds `train` and `test`. Somebody who knows the truth works in two sessions. In one they draw every object of some
-images of `train`. In the other a model has found the objects of all images of `train`, and they spend a third of those
-operations on mending what is wrong: a few in each image, from the top down; the part above counts as reviewed. Where
-hardly anything found is right, they begin by deleting all of it at once. After each round the new model finds the
-objects of the images to come. Both train as `attractor train PROJECT` does, in the same number of steps, and each model
-is scored on all of `test`. Such a person flatters: real ones hesitate and err.
+DATA holds `train` and `test`. Somebody who knows the truth works in two sessions on the same images of `train`. In one
+they draw every object. In the other a model has found objects, and they spend a third of those operations on mending
+what is wrong: some in each image, from the top down; the part above counts as reviewed. Where hardly anything found is
+right, they begin by deleting all of it at once. After each round the new model finds the objects of the images to come.
+Both train as `attractor train PROJECT` does, in the same number of steps, and each model is scored on all of `test`.
+Such a person flatters: real ones hesitate and err.
 
 What is done is kept in the folder `--out`, and not done again.
 """
@@ -40,7 +40,7 @@ from benchmarks.harness import print_machine, print_table
 RIGHT = 0.55  # IoU from which an object is left as it is
 WORTH_KEEPING = 1 / 3  # share of right objects among those found, below which all are deleted at once
 INSIDE = 0.5  # share of an object that lies in another one, from which it is a part of it
-BANDS = 16  # parts of an image, from top to bottom, that are mended one after the other
+BANDS = 10  # parts of an image, from top to bottom, that are mended one after the other
 CROPS = 320  # of an epoch
 CHANGES = (
     f"training.crops_per_epoch={CROPS}",
@@ -220,9 +220,9 @@ def measured(data: Path, out: Path, model: str, n_images: int, rounds: int, step
     with opened(out / "by-hand", some, None) as session:
         for part in np.array_split(np.arange(n_images), rounds):
             points.append(training.round(session, some, part.tolist(), BY_HAND, np.inf))
-    with opened(out / "loop", train, model) as session:
-        for part in np.array_split(np.arange(len(train)), rounds):
-            points.append(training.round(session, train, part.tolist(), LOOP, points[rounds - 1].operations / 3))
+    with opened(out / "loop", some, model) as session:
+        for part in np.array_split(np.arange(n_images), rounds):
+            points.append(training.round(session, some, part.tolist(), LOOP, points[rounds - 1].operations / 3))
     return points
 
 
