@@ -145,7 +145,7 @@ def test_images_that_are_sent_and_jobs_take_turns(client, session):
 
 def processes():
     """Those that the server has started."""
-    (server,) = psutil.Process().children()
+    (server,) = (child for child in psutil.Process().children() if "serve" in child.cmdline())
     return server.children()
 
 

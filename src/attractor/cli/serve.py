@@ -19,7 +19,6 @@ import typer
 from attractor.cli.app import Device
 from attractor.cli.printing import say
 from attractor.errors import InputError
-from attractor.images import temporary_folder
 from attractor.wording import install
 
 Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 lets other machines in.")]
@@ -154,6 +153,8 @@ def opened(address: str, folder: Path) -> Iterator[None]:
 
     The address has the token, and what stands on a command line is seen by everybody on the machine.
     """
+    from attractor.images import temporary_folder
+
     with temporary_folder(folder) as hidden:
         file = hidden / "open.html"
         descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
