@@ -70,7 +70,7 @@ def test_images_of_a_session_are_shown_and_left(bench, viewer, told, address):
     assert told == ["Choose an image layer to segment."]
     for name in ("a", "b"):
         bench.show(name)
-        until(bench, lambda: f"{name} found" in viewer.layers)  # noqa: B023
+        until(bench, lambda name=name: f"{name} found" in viewer.layers)
     np.testing.assert_array_equal(viewer.layers["b found"].data, LABELS)
     bench.show("a")
     assert bench.current.name == "a"

@@ -172,7 +172,7 @@ def create_app(
     app.add_exception_handler(InputError, _refused)
     app.add_exception_handler(RequestValidationError, _misunderstood)
     app.include_router(_open_routes(server.guard))
-    for routes in (_looking, _tiling, _correcting, _working):
+    for routes in (_looking, _following, _tiling, _correcting, _keeping, _working):
         app.include_router(routes(server), dependencies=[Depends(server.guard.allowed)])
     return app
 
@@ -273,6 +273,13 @@ def _looking(server: Server) -> APIRouter:
             ]
         return JSONResponse(found)
 
+    return routes
+
+
+def _following(server: Server) -> APIRouter:
+    """What has changed: by a round of training, and at any moment."""
+    routes = APIRouter()
+
     @routes.get("/api/difference")
     def difference(number: int, name: Name, which: Literal["before", "after"]) -> FileResponse:
         shown = {entry["number"]: entry.get("shown", ()) for entry in server.session.project.get("rounds", [])}
@@ -344,8 +351,8 @@ def _correcting(server: Server) -> APIRouter:
     return routes
 
 
-def _working(server: Server) -> APIRouter:
-    """Images that are added, jobs, and what is taken away as files."""
+def _keeping(server: Server) -> APIRouter:
+    """Images that come and go, and their objects as files."""
     routes = APIRouter()
 
     @routes.post("/api/images")
@@ -370,6 +377,35 @@ def _working(server: Server) -> APIRouter:
         server.session.empty_trash()
         return _renewed(server, "")
 
+    @routes.post("/api/demo")
+    def demo() -> dict[str, Any]:
+        from attractor.demo import FOLDER
+
+        paths = [path for path in find_images([FOLDER / "images"]).images if path.stem not in server.session.images]
+        added = [server.session.add(path) for path in paths]
+        _begun(server, added)
+        return {"images": added}
+
+    @routes.get("/api/export")
+    def export(form: Annotated[str, Query(max_length=30)] = "labels", name: Name = "") -> Response:
+        names = [name] if name else list(server.session.images)
+        headers = {"content-disposition": f'attachment; filename="{form}.zip"'}
+        content = parts_of(exported(server.session, names, form))
+        return StreamingResponse(content, media_type="application/zip", headers=headers)
+
+    return routes
+
+
+def _working(server: Server) -> APIRouter:
+    """The model, and what it is put to."""
+    routes = APIRouter()
+
+    @routes.post("/api/model")
+    def use(model: Annotated[str, Body(embed=True, max_length=1000)]) -> dict[str, str]:
+        server.session.use(model)
+        server.events.tell("model", {"model": model})
+        return {"model": model}
+
     @routes.post("/api/segment")
     async def segment(
         request: Request,
@@ -383,21 +419,6 @@ def _working(server: Server) -> APIRouter:
             check_model(model, (*MODELS, *server.session.models))
         return await unless_gone(request, server.answers(file, Wanted(form, model, tta, object_size)))
 
-    @routes.post("/api/demo")
-    def demo() -> dict[str, Any]:
-        from attractor.demo import FOLDER
-
-        paths = [path for path in find_images([FOLDER / "images"]).images if path.stem not in server.session.images]
-        added = [server.session.add(path) for path in paths]
-        _begun(server, added)
-        return {"images": added}
-
-    @routes.post("/api/model")
-    def use(model: Annotated[str, Body(embed=True, max_length=1000)]) -> dict[str, str]:
-        server.session.use(model)
-        server.events.tell("model", {"model": model})
-        return {"model": model}
-
     @routes.post("/api/jobs")
     def add_job(kind: Annotated[str, Body()], arguments: Annotated[dict[str, Any] | None, Body()] = None) -> Any:
         return vars(server.jobs.add(kind, {"device": server.device, **_checked(server.session, kind, arguments or {})}))
@@ -409,13 +430,6 @@ def _working(server: Server) -> APIRouter:
     @routes.delete("/api/jobs/{number}")
     def cancel(number: int) -> Any:
         return vars(server.jobs.cancel(number))
-
-    @routes.get("/api/export")
-    def export(form: Annotated[str, Query(max_length=30)] = "labels", name: Name = "") -> Response:
-        names = [name] if name else list(server.session.images)
-        headers = {"content-disposition": f'attachment; filename="{form}.zip"'}
-        content = parts_of(exported(server.session, names, form))
-        return StreamingResponse(content, media_type="application/zip", headers=headers)
 
     return routes
 
@@ -430,8 +444,7 @@ def _begun(server: Server, names: list[str]) -> None:
     """Show images that were added, and find their objects, if the session has a model."""
     for name in names:
         server.events.tell("image", {"image": name})
-    project = server.session.project
-    if names and (project.get("in_use") or project.get("model")):
+    if names and server.session.model:
         server.jobs.add_images(names, {"device": server.device})
 
 

@@ -1,5 +1,7 @@
 // Channels of the image: which are shown, in what colour, and which values are black and full colour.
 
+import { made } from "./elements.js";
+
 // Far apart for people who do not tell red from green, too: magenta and green, cyan, yellow and so on differ in blue or in lightness.
 const COLOURS = {
   grey: "ffffff", magenta: "ff00ff", green: "00ff00", cyan: "00ffff", yellow: "ffff00", orange: "ff9000", blue: "3070ff", red: "ff3030",
@@ -9,11 +11,6 @@ const OF_RGB = ["ff0000", "00ff00", "0000ff"];
 const MOST_SHOWN = 3;  // at first
 const WAIT = 120;  // milliseconds between two looks while a slider moves
 
-const made = (kind, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(kind), properties);
-  element.append(...children);
-  return element;
-};
 const named = (element, name) => { element.setAttribute("aria-label", name); return element; };
 
 export class Channels {

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { Channels } from "./channels.js";
+import { at, made } from "./elements.js";
 import { showRemoved } from "./removed.js";
 import { listModels, listRounds, whenChosen } from "./rounds.js";
 import { Tools, TOOLS } from "./tools.js";
@@ -9,12 +10,6 @@ import { Uploads, dropped, isShown } from "./uploads.js";
 import { View } from "./view.js";
 import { Windowed } from "./windowed.js";
 
-const at = (id) => document.getElementById(id);
-const made = (kind, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(kind), properties);
-  element.append(...children);
-  return element;
-};
 const state = { session: null, images: new Map(), image: null, objects: [], by: "score", down: false, jobs: new Map(), revisions: new Map(), wanted: null };
 
 let saidAt = 0;

@@ -1,8 +1,7 @@
 // The images that were removed, each with a button that brings it back.
 
 import * as api from "./api.js";
-
-const at = (id) => document.getElementById(id);
+import { at } from "./elements.js";
 
 export function showRemoved(names, tried) {
   at("removed").hidden = !names.length;

@@ -1,13 +1,7 @@
 // Which model is used, and what each round of training has changed: its scores, and pictures side by side.
 
 import { address, post } from "./api.js";
-
-const at = (id) => document.getElementById(id);
-const made = (kind, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(kind), properties);
-  element.append(...children);
-  return element;
-};
+import { at, made } from "./elements.js";
 
 const nameOf = (model) => model.replace(/^models\/round-(\d+)\.safetensors$/, "round $1").replace(/^.*[\\/]/, "");
 const score = (interval) => interval.value.toFixed(3).replace(/^0/, "");

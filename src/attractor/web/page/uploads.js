@@ -1,9 +1,9 @@
 // Images that are added: a few at a time, with one bar for all of them, and what was refused is listed at the end.
 
 import * as api from "./api.js";
+import { at } from "./elements.js";
 
 const AT_ONCE = 3;
-const at = (id) => document.getElementById(id);
 
 export class Uploads {
   constructor({ takes, added }) {
