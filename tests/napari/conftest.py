@@ -4,15 +4,27 @@ import threading
 
 import numpy as np
 import pytest
-from tests.web.conftest import LABELS, TOKEN, folder, session  # noqa: F401
+from tests.web.conftest import LABELS, TOKEN, session_in
 
 from attractor.napari.client import Client
+from attractor.session import Session
 from attractor.web.app import create_app
 from attractor.web.server import Server, listening
 
 
 @pytest.fixture
-def address(session):  # noqa: F811
+def folder(tmp_path):
+    return session_in(tmp_path)
+
+
+@pytest.fixture
+def session(folder):
+    with Session(folder) as session:
+        yield session
+
+
+@pytest.fixture
+def address(session):
     listener = listening("127.0.0.1", 0)
     port = listener.getsockname()[1]
     server = Server(create_app(session, token=TOKEN, port=port, device="cpu"))

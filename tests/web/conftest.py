@@ -35,13 +35,18 @@ class Finder:
         return Instances(LABELS.copy(), np.array([1, 1, 2], np.int32), np.array([0.9, 0.4, 0.7], np.float32))
 
 
+def session_in(folder):
+    """The folder of a new session with three images."""
+    (folder / "pictures").mkdir()
+    for seed, name in enumerate(("a", "b", "c d")):
+        write_image(folder / "pictures" / f"{name}.png", picture(seed))
+    Session.create(folder / "project", [folder / "pictures"], Finder()).close()
+    return folder / "project"
+
+
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    for seed, name in enumerate(("a", "b", "c d")):
-        write_image(tmp_path / "pictures" / f"{name}.png", picture(seed))
-    Session.create(tmp_path / "project", [tmp_path / "pictures"], Finder()).close()
-    return tmp_path / "project"
+    return session_in(tmp_path)
 
 
 @pytest.fixture
