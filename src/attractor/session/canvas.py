@@ -109,10 +109,8 @@ class Canvas:
         """Keep the arrays, which are changed in place."""
         self.labels, self.reviewed, self.things = labels, reviewed, dict(things)
         self._boxes: dict[int, Box] = {}
-        self._areas, self._seen = (
-            np.zeros(0, np.int64),
-            np.zeros(0, np.int64),
-        )  # pixels of each label, and reviewed ones
+        self._areas = np.zeros(0, np.int64)  # pixels of each label
+        self._seen = np.zeros(0, np.int64)  # those of them that were reviewed
         for strip in _strips(labels.shape):
             self._find(strip)
             self._count(strip, 1)
@@ -127,7 +125,7 @@ class Canvas:
         for label, found in enumerate(ndimage.find_objects(self.labels[_place(strip)]), 1):
             if found is not None:
                 own = strip[0] + found[0].start, found[1].start, strip[0] + found[0].stop, found[1].stop
-                self._boxes[label] = _around(self._boxes.get(label, own), own)
+                self._boxes[label] = united(self._boxes.get(label, own), own)
 
     def _count(self, box: Box, sign: int) -> None:
         """Add to the pixels of each label those in a box, or take them away."""
@@ -266,7 +264,7 @@ class Canvas:
     def _fit_box(self, label: int, changed: Box) -> None:
         """The box of an object after something in another box has changed."""
         own = self._boxes.get(label, changed)
-        box = _around(own, changed)
+        box = united(own, changed)
         rows, columns = (np.flatnonzero((self.labels[_place(box)] == label).any(axis)) for axis in (1, 0))
         if len(rows):
             top, left = int(rows[0]) + box[0], int(columns[0]) + box[1]
@@ -280,7 +278,7 @@ def _strips(shape: tuple[int, ...]) -> Iterator[Box]:
         yield top, 0, min(top + rows, shape[0]), shape[1]
 
 
-def _around(one: Box, other: Box) -> Box:
+def united(one: Box, other: Box) -> Box:
     """The smallest box with both in it."""
     return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
 

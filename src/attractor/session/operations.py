@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from attractor.datasets.polygons import fill_polygon
 from attractor.errors import InputError
-from attractor.session.canvas import Box, Canvas, Change, Thing, Things
+from attractor.session.canvas import Box, Canvas, Change, Thing, Things, united
 
 RIM = 3  # pixels around an object that are reviewed with it
 CUT = 0.75  # pixels on both sides of a line that it takes away: enough to keep the two sides apart
@@ -167,7 +167,7 @@ class Erase:
         touched = touched[touched > 0]
         if not np.isin(labels[under], touched).any():
             raise InputError("There is no object under the brush.")
-        box = _united(box, canvas.box(touched.tolist(), RIM))
+        box = united(box, canvas.box(touched.tolist(), RIM))
         labels, under = canvas.labels[_place(box)], _stroke(self.stroke, self.radius, box)
         own = np.isin(labels, touched)
         return _changed(canvas, box, np.where(under & own, 0, labels), under | own)
@@ -195,11 +195,11 @@ class Assign:
             if not touched.any():
                 raise InputError("There is no object in these pixels.")
             touched = touched[touched > 0]
-            box = _united(box, canvas.box(touched.tolist(), RIM))
+            box = united(box, canvas.box(touched.tolist(), RIM))
             labels, chosen = canvas.labels[_place(box)], _filled(self.runs, box)
             return _changed(canvas, box, np.where(chosen, 0, labels), chosen | np.isin(labels, touched))
         if self.label is not None:
-            box = _united(box, canvas.box((self.label,), RIM))
+            box = united(box, canvas.box((self.label,), RIM))
         number = self.class_number if self.label is None else canvas.things[self.label].class_number
         return _added(canvas, box, _filled(self.runs, box), self.label, number, over=True)
 
@@ -386,7 +386,7 @@ def _brushed(canvas: Canvas, stroke: Points, radius: float, label: int | None) -
     box = canvas.within(_around(_checked(stroke, 1), radius, RIM))
     if label is not None:
         own = canvas.box((label,), RIM)
-        box = _united(box, own)
+        box = united(box, own)
     return box, _stroke(stroke, radius, box)
 
 
@@ -410,11 +410,6 @@ def _filled(runs: Sequence[Run], box: Box) -> Bool[np.ndarray, "r c"]:
     for row, column, n in runs:
         filled[row - box[0], column - box[1] : column - box[1] + n] = True
     return filled
-
-
-def _united(one: Box, other: Box) -> Box:
-    """The box that holds two."""
-    return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
 
 
 def _stroke(points: Points, radius: float, box: Box) -> Bool[np.ndarray, "r c"]:
