@@ -98,9 +98,22 @@ def test_validation_can_be_rarer_but_comes_at_the_end(folder, tmp_path, monkeypa
     validated = []
     tune = training.tune
     monkeypatch.setattr(training, "tune", lambda *given, **options: validated.append(1) or tune(*given, **options))
+    monkeypatch.setattr(training, "FEW_OBJECTS", 1)
     run(folder, tmp_path / "a", epochs=3, validate_every=2)
     assert len(validated) == 3  # after the second epoch and the last, and for the result
     assert (tmp_path / "a" / "model.safetensors").exists()
+
+
+def test_a_few_objects_do_not_choose_thresholds(folder, tmp_path, monkeypatch, caplog):
+    changed = {"seed_threshold": 0.123}
+    monkeypatch.setattr(training, "tune", lambda *given, **options: changed)
+    before = new_model().method.thresholds["seed_threshold"]
+    run(folder, tmp_path / "few")
+    assert Model.load(tmp_path / "few" / "model.safetensors").method.thresholds["seed_threshold"] == before
+    assert "fewer than 50 objects, too few to choose thresholds by" in caplog.text
+    monkeypatch.setattr(training, "FEW_OBJECTS", 1)
+    run(folder, tmp_path / "enough")
+    assert Model.load(tmp_path / "enough" / "model.safetensors").method.thresholds["seed_threshold"] == 0.123
 
 
 def test_while_nothing_is_found_the_latest_model_is_kept(folder, tmp_path, monkeypatch):

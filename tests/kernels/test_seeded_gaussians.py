@@ -69,7 +69,8 @@ def assert_claims_equal_to_plain(embedding, concentration, seed, **options):
     pixel, score = foreground(seed, options["foreground_threshold"])
     of_pixels = pixel, score, at(embedding, pixel), at(concentration, pixel)
     rules = {name: value for name, value in options.items() if name != "foreground_threshold"}
-    labels, scores, claims = seeded_claims(*of_pixels, seed.shape, **rules)
+    labels, grown, claims = seeded_claims(*of_pixels, seed.shape, **rules)
+    scores = score[grown]
     masks = np.zeros((len(scores), seed.size), bool)
     for mask, pixels in zip(masks, claims, strict=True):
         assert len(np.unique(pixels)) == len(pixels)

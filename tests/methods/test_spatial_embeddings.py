@@ -15,6 +15,7 @@ from attractor.augmentation import VIEWS
 from attractor.errors import InputError
 from attractor.kernels.medoids import medoids
 from attractor.losses import lovasz_hinge
+from attractor.methods.points import joined_parts
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, class_weights, group_plain
 from attractor.networks import ERFNet
 from attractor.statistics import ObjectStatistics
@@ -370,8 +371,11 @@ def test_whole_masks_of_strips_are_those_of_the_image():
     options = {"count_seed": True, "seed_threshold": 0.7, "whole_masks": True, "grid_step": (1 / 1024, 1 / 1024)}
     se, maps = method(**options), overlapping()
     maps = Maps(*(values.mT.contiguous() for values in vars(maps).values()))  # a column, so that strips cut it
-    parts = [Maps(*(x[:, :, rows] for x in vars(maps).values())) for rows in (slice(0, 3), slice(3, 8))]
-    found = se.group_gathered([se.gathered(parts[0]), se.gathered(parts[1], top=3)], (8, 1))
+    parts = []
+    for rows in (slice(0, 3), slice(3, 8)):
+        strip = Maps(*(x[:, :, rows] for x in vars(maps).values()))
+        parts.append(((rows, slice(0, 1)), se.gathered(strip, corner=(rows.start, 0))))
+    found = se.group_gathered(joined_parts(parts, (slice(0, 8), slice(0, 1))), (8, 1)).found
     (expected,) = se.group(maps)
     assert np.array_equal(found.labels, expected.labels)
     assert (

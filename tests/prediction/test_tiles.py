@@ -12,7 +12,7 @@ from attractor.model import Model
 from attractor.networks import NETWORKS
 from attractor.prediction import memory
 from attractor.prediction.image import Segmenter, Source
-from attractor.prediction.tiles import strips, tiled_maps
+from attractor.prediction.tiles import maps_within, strips, tiled_maps
 
 CPU = torch.device("cpu")
 
@@ -80,12 +80,21 @@ def test_strips_are_rows_of_the_stitched_maps():
     image = torch.rand(1, 1, 100, 76)
     whole = vars(tiled_maps(segmenter.model.method, image, 32, halo=32))
     at = 0
-    for top, maps in strips(segmenter.model.method, image, 32, halo=32):
-        assert top == at
+    for rows, maps in strips(segmenter.model.method, image, 32, halo=32):
+        assert rows.start == at
         for name, part in vars(maps).items():
-            assert torch.equal(part, whole[name][..., top : top + part.shape[-2], :])
-            at = top + part.shape[-2]
+            assert torch.equal(part, whole[name][..., rows, :])
+        at = rows.stop
     assert at == 100
+
+
+def test_maps_of_a_part_are_those_of_the_whole():
+    segmenter = untrained()
+    image = torch.rand(1, 1, 100, 76)
+    whole = vars(tiled_maps(segmenter.model.method, image, 32, halo=32))
+    part = maps_within(segmenter.model.method, image, slice(32, 100), slice(64, 76), 32, halo=32)
+    for name, values in vars(part).items():
+        assert torch.equal(values, whole[name][..., 32:100, 64:76])
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])

@@ -11,8 +11,11 @@ import typer
 import attractor
 from attractor.cli.app import Device, Dtype, Engine, Scales, Views, WholeMasks, check_scales, scales_of
 from attractor.cli.printing import complain, progress, say
+from attractor.cli.slide import Asked, is_for_slide, segment_slide
 from attractor.errors import InputError
 from attractor.wording import counted
+
+LARGE = "Images larger than memory (OME-Zarr)"
 
 if TYPE_CHECKING:
     from attractor.prediction.folder import Outcome
@@ -71,10 +74,53 @@ def segment(
             show_default=False,
         ),
     ] = None,
+    level: Annotated[
+        int, typer.Option(metavar="N", help="Resolution to look at, 0 for the finest.", rich_help_panel=LARGE)
+    ] = 0,
+    channels: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Channels by number or name: 0 or DAPI, say.",
+            show_default="all",
+            rich_help_panel=LARGE,
+        ),
+    ] = "",
+    plane: Annotated[
+        str, typer.Option(metavar="AXIS=N", help="Place along t and z, such as t=0,z=3.", rich_help_panel=LARGE)
+    ] = "",
+    image: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which image, where a file holds several.", rich_help_panel=LARGE)
+    ] = None,
+    into: Annotated[
+        bool, typer.Option("--into", help="Write the labels into the image, not into a copy.", rich_help_panel=LARGE)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace labels that are there.", rich_help_panel=LARGE)
+    ] = False,
+    block: Annotated[
+        int | None,
+        typer.Option(metavar="PX", help="Side of a block, a multiple of the tile.", rich_help_panel=LARGE),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="Processes that share the work.", rich_help_panel=LARGE)
+    ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Dask scheduler, such as tcp://node1:8786.", rich_help_panel=LARGE),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do one of N parts, 0/N to N-1/N: for job arrays.", rich_help_panel=LARGE),
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Put the parts together, once all are done.", rich_help_panel=LARGE)
+    ] = False,
 ) -> None:
     """Find the objects in images; write a label image, a picture with outlines and a table for each.
 
-    The file run.json beside the results says what was done, with which model and options.
+    The file run.json beside the results says what was done, with which model and options. Images of any size are read
+    as OME-Zarr; give --out NAME.ome.zarr for them, and for large TIFF files.
     """
     from attractor.prediction.run import Options, read_run
 
@@ -100,6 +146,9 @@ def segment(
     check_scales(options.tta_scales, tta=options.tta)
     if not options.images:
         raise InputError("No image is given; give files or folders of images, or --like run.json to repeat a call.")
+    asked = Asked(level, channels, plane, image, into, overwrite, block, workers, scheduler, part, finish)
+    if is_for_slide(options, asked):
+        return segment_slide(options, asked, formats_given="formats" in _given(context))
     outcomes = _segmented(options, former)
     done = [outcome for outcome in outcomes if outcome.problem is None]
     if done:

@@ -12,7 +12,7 @@ import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import tifffile
@@ -30,6 +30,7 @@ MOST_PART = 1 << 26  # bytes of a strip, above which a file is no better than on
 JPEG = (6, 7, 34892, 33007)  # compressions that need the file's tables
 
 
+@runtime_checkable
 class Level(Protocol):
     """Pixels that can be taken out part by part: an array, or a file."""
 

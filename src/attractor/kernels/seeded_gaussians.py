@@ -38,7 +38,8 @@ def seeded_gaussians(embedding, concentration, seed, *, foreground_threshold, **
     """
     pixel, score = foreground(seed, foreground_threshold)
     everywhere = np.ascontiguousarray(concentration).reshape(2, -1)  # looked up for seeds alone
-    return seeded_points(pixel, score, at(embedding, pixel), everywhere, seed.shape, where=pixel, **grouping)
+    labels, grown = seeded_points(pixel, score, at(embedding, pixel), everywhere, seed.shape, where=pixel, **grouping)
+    return labels, score[grown]
 
 
 def foreground(seed, threshold):
@@ -56,11 +57,15 @@ def seeded_points(pixel, score, embedding, concentration, shape, **grouping):
 
     `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (2, n)
     and `concentration` (2, n) are theirs; with `where` (n,) given, `concentration` is (2, m), and theirs is at `where`.
-    Options and result are those of `seeded_gaussians`.
+    Options are those of `seeded_gaussians`.
+
+    Returns:
+        labels: (h, w) int32.
+        grown: (k,) int32, the pixel that each object grew from, by its place in `pixel`.
     """
     labels = np.zeros(shape, np.int32)
-    found, _ = _grouped(pixel, score, embedding, concentration, labels, np.empty(0, np.int32), **grouping)
-    return labels, score[found]
+    grown, _ = _grouped(pixel, score, embedding, concentration, labels, np.empty(0, np.int32), **grouping)
+    return labels, grown
 
 
 def seeded_claims(pixel, score, embedding, concentration, shape, **grouping):
@@ -68,13 +73,13 @@ def seeded_claims(pixel, score, embedding, concentration, shape, **grouping):
 
     Returns:
         labels: (h, w) int32.
-        scores: (k,) float.
+        grown: (k,) int32.
         claims: k arrays of int32, the pixels of each claim, counted row by row and in no order.
     """
     labels = np.zeros(shape, np.int32)
     room = np.empty(2 * pixel.size, np.int32)  # enough for all: more than half of each claim is new
-    found, ends = _grouped(pixel, score, embedding, concentration, labels, room, **grouping)
-    return labels, score[found], np.split(room[: ends[-1]], ends[:-1]) if ends.size else []
+    grown, ends = _grouped(pixel, score, embedding, concentration, labels, room, **grouping)
+    return labels, grown, np.split(room[: ends[-1]], ends[:-1]) if ends.size else []
 
 
 def _grouped(

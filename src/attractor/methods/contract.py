@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from attractor.augmentation import View
 from attractor.errors import InputError, check_number
 from attractor.instances import Instances
+from attractor.methods.points import Grown, Points
 from attractor.networks import Network
 from attractor.statistics import ObjectStatistics
 from attractor.truth import Truth
 
 M = TypeVar("M")  # given and taken
 Given = TypeVar("Given", contravariant=True)  # maps that are only taken
-Part = TypeVar("Part")
 Suggestions = dict[str, dict[str, object]]  # section of a recipe, key, value
 
 
@@ -133,14 +133,14 @@ class Rescales(Protocol[M]):
 
 
 @runtime_checkable
-class Gathers(Protocol[Given, Part]):
-    """Large images: only what grouping needs is kept of each strip of maps."""
+class Gathers(Protocol[Given]):
+    """Large images: only what grouping needs is kept of each part of the maps."""
 
-    def gathered(self, maps: Given, *, top: int = 0) -> Part:
-        """What grouping needs of some rows of one image, the first of which is `top`."""
+    def gathered(self, maps: Given, *, corner: tuple[int, ...] = ...) -> list[Points]:
+        """What grouping needs of a part of one image that begins at this row and column, for each class."""
 
-    def group_gathered(self, parts: Sequence[Part], shape: tuple[int, int]) -> Instances:
-        """The objects of an image of this shape, from what was gathered of all its rows, first to last."""
+    def group_gathered(self, of_classes: Sequence[Points], shape: tuple[int, int]) -> Grown:
+        """The objects of an image or window of this shape, from what was gathered of all of it."""
 
 
 @runtime_checkable

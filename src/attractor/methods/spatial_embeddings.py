@@ -35,6 +35,7 @@ from attractor.kernels.medoids import medoids
 from attractor.kernels.seeded_gaussians import at, foreground, seeded_claims, seeded_points
 from attractor.losses import lovasz_hinge
 from attractor.methods.contract import NetworkMaker, Suggestions, checked_weights
+from attractor.methods.points import Grown, Points
 from attractor.statistics import ObjectStatistics
 from attractor.truth import Objects, Truth
 
@@ -62,23 +63,6 @@ class Rules(TypedDict):
     min_free: int
     count_seed: bool
     overwrite: bool
-
-
-@dataclass(frozen=True)
-class Points:
-    """The foreground pixels of one class, row by row: everything that grouping needs."""
-
-    pixel: Int32[np.ndarray, " n"]  # position in the image, counted row by row
-    score: Float[np.ndarray, " n"]
-    embedding: Float[np.ndarray, "2 n"]
-    concentration: Float[np.ndarray, "2 n"]
-
-    @classmethod
-    def joined(cls, parts: Sequence[Points]) -> Points:
-        """The pixels of all strips of an image, from first to last."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts], -1) for field in fields(cls)))
 
 
 class SpatialEmbeddings(nn.Module):
@@ -412,63 +396,69 @@ class SpatialEmbeddings(nn.Module):
             return [self._group_on_device(*image) for image in zip(*self.decode(precise), strict=True)]
         height, width = maps.offset.shape[-2:]
         images = [Maps(*image) for image in zip(*(x.split(1) for x in vars(maps).values()), strict=True)]
-        return [self.group_gathered([self.gathered(image)], (height, width)) for image in images]
+        return [self.group_gathered(self.gathered(image), (height, width)).found for image in images]
 
     @torch.no_grad()
-    def gathered(self, maps: Maps, *, top: int = 0) -> list[Points]:
-        """The pixels of each class above the foreground threshold.
+    def gathered(self, maps: Maps, *, corner: tuple[int, ...] = (0, 0)) -> list[Points]:
+        """The pixels of each class above the foreground threshold: score, embedding and concentration.
 
         Args:
-            maps: of one image, or of some of its rows.
-            top: the first of these rows.
+            maps: of one image, or of a part of it.
+            corner: row and column of the image at which the part begins; embeddings are places in the image.
         """
         offset, sigma, scores = (_numpy(x[0]) for x in (maps.offset, self._full_sigma(maps), torch.sigmoid(maps.seed)))
         width = scores.shape[-1]
         of_classes = []
         for seed in scores:
             pixel, score = foreground(seed, self.thresholds["foreground_threshold"])
-            place = np.stack([pixel // width + top, pixel % width]).astype(offset.dtype)
+            place = np.stack([pixel // width + corner[0], pixel % width + corner[1]]).astype(offset.dtype)
             position = torch.from_numpy(place) * torch.tensor(self.grid_step, dtype=maps.offset.dtype)[:, None]
             embedding = _embedding(position, torch.from_numpy(at(offset, pixel)))
             concentration = _concentration(torch.from_numpy(at(sigma, pixel)))
-            of_classes.append(Points(pixel + np.int32(top * width), score, embedding.numpy(), concentration.numpy()))
+            values = {"score": score, "embedding": embedding.numpy(), "concentration": concentration.numpy()}
+            of_classes.append(Points(pixel, values))
         return of_classes
 
-    def group_gathered(self, parts: Sequence[list[Points]], shape: tuple[int, int]) -> Instances:
-        """Objects of an image of this shape, from what was gathered of all its rows, first to last."""
+    def group_gathered(self, of_classes: Sequence[Points], shape: tuple[int, int]) -> Grown:
+        """Objects of an image of this shape, from what was gathered of it for each class.
+
+        Embeddings may be places in a larger image, of which this one is a part.
+        """
         labels = np.zeros(shape, np.int32)
         best, classes = np.full(1, -1.0), np.zeros(1, np.int32)  # score and class of each label, background first
+        seeds = np.zeros(1, np.int32)
         claims: list[Int32[np.ndarray, "_"]] = []
-        for number, of_class in enumerate(zip(*parts, strict=True), 1):
-            points = Points.joined(of_class)
-            found, scores, of_objects = self._group_class(points, shape)
+        for number, points in enumerate(of_classes, 1):
+            found, grown, of_objects = self._group_class(points, shape)
             claims += of_objects
+            scores = points.values["score"][grown]
             claimed = points.pixel[found.ravel()[points.pixel] > 0]
             own = found.ravel()[claimed]
             wins = scores[own - 1] > best[labels.ravel()[claimed]]
             labels.ravel()[claimed[wins]] = own[wins] + len(best) - 1
             best = np.concatenate([best, scores])
             classes = np.concatenate([classes, np.full(len(scores), number, np.int32)])
+            seeds = np.concatenate([seeds, points.pixel[grown]])
         if self.n_classes > 1:
             labels[np.bincount(labels.ravel())[labels] < self.thresholds["min_size"]] = 0
         labels, kept = relabel(labels)  # objects that lost all their pixels are gone
         masks = _masks_that_overlap([claims[number - 1] for number in kept], shape) if self.whole_masks else None
-        return Instances(labels, classes[kept], best[kept].astype(np.float32), masks)
+        return Grown(Instances(labels, classes[kept], best[kept].astype(np.float32), masks), seeds[kept])
 
     def _group_class(
         self, points: Points, shape: tuple[int, int]
-    ) -> tuple[Int32[np.ndarray, "h w"], Float[np.ndarray, " k"], list[Int32[np.ndarray, "_"]]]:
-        """Labels of one class, the score of each, and the pixels that it claims if masks are to be whole."""
-        of_pixels = points.pixel, points.score, points.embedding, points.concentration, shape
+    ) -> tuple[Int32[np.ndarray, "h w"], Int32[np.ndarray, " k"], list[Int32[np.ndarray, "_"]]]:
+        """Labels of one class, the point each grew from, and the pixels it claims if masks are to be whole."""
+        of_pixels = points.pixel, *(points.values[name] for name in ("score", "embedding", "concentration")), shape
         thresholds = {name: value for name, value in self.thresholds.items() if name != "foreground_threshold"}
         if self.whole_masks:
-            labels, scores, claims = seeded_claims(*of_pixels, recentre=self.recentre, **thresholds, **self.grouping)
-            return labels, scores, claims
-        labels, scores = seeded_points(*of_pixels, recentre=self.recentre, **thresholds, **self.grouping)
+            labels, grown, claims = seeded_claims(*of_pixels, recentre=self.recentre, **thresholds, **self.grouping)
+            return labels, grown, claims
+        labels, grown = seeded_points(*of_pixels, recentre=self.recentre, **thresholds, **self.grouping)
         if self.objective == "regression":
             owner = labels.ravel()[points.pixel]
-            labels.ravel()[points.pixel] = _nearest(points.embedding, owner)
-        return labels, scores, []
+            labels.ravel()[points.pixel] = _nearest(points.values["embedding"], owner)
+        return labels, grown, []
 
     def _group_on_device(
         self, embedding: Float[Tensor, "2 h w"], concentration: Float[Tensor, "2 h w"], seed: Float[Tensor, "c h w"]

@@ -36,6 +36,7 @@ from attractor.methods.contract import (
     Turns,
     with_network,
 )
+from attractor.methods.points import Grown, Points, joined_parts
 from attractor.model import Model
 from attractor.networks.normalised import Normalised
 from attractor.normalisation import Normalisation
@@ -43,7 +44,7 @@ from attractor.prediction.crew import Crew
 from attractor.prediction.engines import Graphed, check_engine, dtype_of, engine_of
 from attractor.prediction.memory import chosen_tile, most_pixels, smaller_tile
 from attractor.prediction.resampling import rescaled, resized
-from attractor.prediction.tiles import Part, Parts, check_tile, strips, tiled_maps
+from attractor.prediction.tiles import Part, Parts, check_tile, maps_within, strips, tiled_maps
 from attractor.shortage import is_for_memory
 
 logger = logging.getLogger(__name__)
@@ -288,7 +289,7 @@ class Segmenter:
         if _is_constant(pixels):  # nothing can be told apart
             return Prediction(self._nothing(shape), None, clock(self.device) - start)
         source: Parts = Source(pixels, self.model.description.normalisation, self.device)
-        if (factor := self._magnification(object_size)) != 1:
+        if (factor := self.magnification(object_size)) != 1:
             source = rescaled(source[..., :, :], factor)
         compute = partial(self._mapped, source, tta, name)
         magnification = max((1.0, *self.tta_scales)) if tta else 1.0
@@ -308,8 +309,13 @@ class Segmenter:
         if tile is not None and isinstance(method, Gathers):  # keep only what grouping needs of each strip
             self._check_tile(tile)
             with torch.inference_mode():
-                parts = [method.gathered(maps, top=top) for top, maps in strips(self._predict(tta), source, tile)]
-            return partial(method.group_gathered, parts, shape)
+                whole = slice(0, shape[0]), slice(0, shape[1])
+                parts = [
+                    ((rows, whole[1]), method.gathered(maps, corner=(rows.start, 0)))
+                    for rows, maps in strips(self._predict(tta), source, tile)
+                ]
+                of_classes = joined_parts(parts, whole)
+            return lambda: method.group_gathered(of_classes, shape).found
         maps = self.maps(source, tta=tta, tile=tile)
         if isinstance(method, KnowsWhenFull) and method.is_full(maps)[0]:
             most = method.max_instances
@@ -432,6 +438,33 @@ class Segmenter:
 
         return over_scales
 
+    def check_gathers(self) -> None:
+        """Refuse methods that cannot be grouped from parts of their maps.
+
+        Raises:
+            InputError: if the model's method is one of them, or is to keep whole masks.
+        """
+        if not isinstance(self.model.method, Gathers) or getattr(self.model.method, "whole_masks", False):
+            raise InputError(
+                f"{self.model.description.method} cannot group an image block by block, or not with whole masks; take "
+                "a model of spatial embeddings without whole masks, or cut the image into parts."
+            )
+
+    @torch.inference_mode()
+    def gathered(self, image: Parts, rows: slice, columns: slice, tile: int, *, tta: bool = False) -> list[Points]:
+        """What grouping needs of a part of a normalised image, for each class; the part lies on the grid of tiles."""
+        method = self.model.method
+        assert isinstance(method, Gathers)
+        self._check_tile(tile)
+        maps = maps_within(self._predict(tta), image, rows, columns, tile)
+        return method.gathered(maps, corner=(rows.start, columns.start))
+
+    def grown(self, of_classes: Sequence[Points], shape: tuple[int, int]) -> Grown:
+        """The objects of an image or window of this shape, from what was gathered of all of it."""
+        method = self.model.method
+        assert isinstance(method, Gathers)
+        return method.group_gathered(of_classes, shape)
+
     def most_pixels(self) -> int:
         """How many pixels are computed at once; larger images are computed in tiles."""
         return most_pixels(self.model.method.network)
@@ -445,7 +478,7 @@ class Segmenter:
         n_proposals: int = 0,
     ) -> None:
         """Raise what `segment`, or `propose` if proposals are wanted, would raise about these options for any image."""
-        self._magnification(object_size)
+        self.magnification(object_size)
         if tile is not None:
             self._check_tile(tile)
         if tta and not isinstance(self.model.method, Turns):
@@ -470,7 +503,12 @@ class Segmenter:
     def _no_views(self) -> InputError:
         return InputError(f"{self.model.description.method} has no test-time augmentation; leave --tta out.")
 
-    def _magnification(self, object_size: float | None) -> float:
+    def magnification(self, object_size: float | None) -> float:
+        """How much larger the network sees an image whose objects have this size.
+
+        Raises:
+            InputError: if the size is not above 0, or the model does not say what it was trained on.
+        """
         scale = self.model.description.scale
         if object_size is None:
             return scale

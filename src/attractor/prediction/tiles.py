@@ -41,11 +41,11 @@ def tiled_maps(predict: Callable[[Float[Tensor, "1 c _ _"]], M], image: Parts, t
     """The method's maps of an image, computed in tiles; arguments are those of `strips`."""
     h = image.shape[-2]
     stitched: dict[str, Tensor] = {}
-    for top, maps in strips(predict, image, tile, halo=halo):
+    for rows, maps in strips(predict, image, tile, halo=halo):
         for name, part in vars(maps).items():
             if name not in stitched:
                 stitched[name] = part.new_empty((*part.shape[:-2], h, part.shape[-1]))
-            stitched[name][..., top : top + part.shape[-2], :] = part
+            stitched[name][..., rows, :] = part
     return _of_kind(maps, stitched)
 
 
@@ -58,8 +58,8 @@ def _of_kind(maps: M, tensors: dict[str, Tensor]) -> M:
 
 def strips(
     predict: Callable[[Float[Tensor, "1 c _ _"]], M], image: Parts, tile: int, *, halo: int = HALO
-) -> Iterator[tuple[int, M]]:
-    """The maps of strips as wide as the image and as high as a tile, each with the row at which it begins.
+) -> Iterator[tuple[slice, M]]:
+    """The maps of strips as wide as the image and as high as a tile, each with its rows.
 
     Args:
         predict: maps of a batch of one.
@@ -72,17 +72,38 @@ def strips(
     """
     check_tile(tile, halo)
     h, w = image.shape[-2:]
-    for top, bottom in _spans(h, tile):
-        stitched: dict[str, Tensor] = {}
-        for left, right in _spans(w, tile):
-            above, before = max(top - halo, 0), max(left - halo, 0)
-            maps = predict(image[..., above : bottom + halo, before : right + halo])
+    for rows in _spans(slice(0, h), tile):
+        yield rows, maps_within(predict, image, rows, slice(0, w), tile, halo=halo)
+
+
+def maps_within(
+    predict: Callable[[Float[Tensor, "1 c _ _"]], M],
+    image: Parts,
+    rows: slice,
+    columns: slice,
+    tile: int,
+    *,
+    halo: int = HALO,
+) -> M:
+    """The maps of some rows and columns, computed tile by tile; they begin and end on the grid of tiles or the edge.
+
+    Each tile is seen with its halo, so that its maps are the same whatever else is asked for. Arguments are those of
+    `strips`.
+    """
+    stitched: dict[str, Tensor] = {}
+    for down in _spans(rows, tile):
+        for across in _spans(columns, tile):
+            above, before = max(down.start - halo, 0), max(across.start - halo, 0)
+            maps = predict(image[..., above : down.stop + halo, before : across.stop + halo])
+            inner = slice(down.start - above, down.stop - above), slice(across.start - before, across.stop - before)
             for name, values in vars(maps).items():
-                part = values[..., top - above : bottom - above, left - before : right - before]
+                part = values[..., inner[0], inner[1]]
                 if name not in stitched:
-                    stitched[name] = part.new_empty((*part.shape[:-1], w))
-                stitched[name][..., left:right] = part
-        yield top, _of_kind(maps, stitched)
+                    sides = rows.stop - rows.start, columns.stop - columns.start
+                    stitched[name] = part.new_empty((*part.shape[:-2], *sides))
+                first = down.start - rows.start, across.start - columns.start
+                stitched[name][..., first[0] :, first[1] :][..., : part.shape[-2], : part.shape[-1]] = part
+    return _of_kind(maps, stitched)
 
 
 def check_tile(tile: int, halo: int = HALO, *, stride: int = 8) -> None:
@@ -94,5 +115,5 @@ def check_tile(tile: int, halo: int = HALO, *, stride: int = 8) -> None:
         )
 
 
-def _spans(n: int, tile: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + tile, n)) for start in range(0, n, tile))
+def _spans(whole: slice, tile: int) -> Iterator[slice]:
+    return (slice(start, min(start + tile, whole.stop)) for start in range(whole.start, whole.stop, tile))

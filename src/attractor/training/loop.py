@@ -59,6 +59,7 @@ Weights: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 VALIDATIONS = 12  # of a run that time rules, at least if each takes its share
 SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
 HARDLY = 100  # steps; a model that has seen fewer is hardly trained
+FEW_OBJECTS = 50  # in the validation images; thresholds chosen by fewer suit those, and no others
 
 
 def _freeze_statistics(model: torch.nn.Module) -> None:
@@ -81,8 +82,9 @@ def train(
 ) -> Model:
     """Train a model; gives the one with the best validation score.
 
-    After each epoch the thresholds are tuned and the model is scored on the validation images, so that it is chosen by
-    what it will do in use. `out` gets `last.ckpt` (to resume from), `best.safetensors` (the best so far),
+    After each epoch the thresholds are tuned, unless the validation images have fewer objects than `FEW_OBJECTS`, and
+    the model is scored on those images, so that it is chosen by what it will do in use. `out` gets `last.ckpt` (to
+    resume from), `best.safetensors` (the best so far),
     `model.safetensors` (the result, with thresholds tuned once more), and `logs/`, as CSV and for TensorBoard.
 
     Raises:
@@ -101,11 +103,28 @@ def train(
         logger.warning("The model saw only %s: it is hardly trained. Give it more time.", counted(run.steps, "step"))
     best = Model.load(out / "best.safetensors")
     segmenter = Segmenter(best, device=device, dtype="float32", record=False)
-    best.method.thresholds.update(tune(segmenter, run.validation, metric=settings.metric))
+    if _has_enough_objects(run.validation):
+        best.method.thresholds.update(tune(segmenter, run.validation, metric=settings.metric))
+    else:
+        logger.warning(
+            "The validation images have fewer than %d objects, too few to choose thresholds by; those that training "
+            "began with stay.",
+            FEW_OBJECTS,
+        )
     scores = _scores(segmenter, run.validation, settings.metric)
     best.description = best.described(scores=best.description.scores | {"validation": scores})
     best.save(out / "model.safetensors")
     return best
+
+
+def _has_enough_objects(images: Dataset) -> bool:
+    """Whether thresholds can be chosen by these images; no more of them are read than it takes."""
+    n = 0
+    for index in range(len(images)):
+        n += len(images[index].classes)
+        if n >= FEW_OBJECTS:
+            return True
+    return False
 
 
 def _with_less_memory(run: _Run, do: Callable[[], None]) -> None:
@@ -410,7 +429,8 @@ class _Run(lightning.LightningModule):
 
     def _validated_on(self, images: Dataset, device: torch.device) -> dict[str, float]:
         segmenter = Segmenter(self.kept, device=device.type, dtype="float32", record=False)
-        self.kept.method.thresholds.update(tune(segmenter, images, rounds=1, metric=self.settings.metric))
+        if _has_enough_objects(images):
+            self.kept.method.thresholds.update(tune(segmenter, images, rounds=1, metric=self.settings.metric))
         return _scores(segmenter, images, self.settings.metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:

@@ -1,0 +1,323 @@
+"""An image larger than memory, block by block: time, memory, disk and seams, on a slide of drawn cells.
+
+    python -m benchmarks.scale [--side 16384] [--workers 2] [--seams 4096] [--speedup 0] [--kills 0] [--json FILE]
+
+The slide is drawn block by block, so its side is only limited by the disk: an ellipse in every 70 x 70 pixels. Because
+each cell can be drawn again, the labels are compared with the truth in windows spread over the slide. `attractor
+segment` runs as a user would call it, in processes of its own, which are watched from outside (Linux only).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import zarr
+
+from attractor.instances import Instances
+from attractor.metrics.average_precision import score_instances, summarise
+from benchmarks.harness import Headline, keep, options, print_machine, print_table
+
+SPACING = 70  # pixels from cell to cell, more or less
+REACH = 20  # pixels around a middle that a cell can have
+SHARD, CHUNK = 2048, 512
+LEVELS = 4
+WINDOW, WINDOWS = 1024, 16  # side and number of the parts that are compared with the truth
+EVERY = 0.5  # seconds between two looks at memory and disk
+MODEL = "nuclei"
+ASKED = {16384: "3 GB a worker", 50000: "3 h; 3 GB a worker; 1 byte a pixel"}
+
+
+def cells_of(side, rows, columns):
+    """Middle, radii along rows and columns, and brightness of each cell that can reach into some rows and columns."""
+    n = side // SPACING
+    found = []
+    for i in range(max(0, (rows.start - REACH) // SPACING - 1), min(n, (rows.stop + REACH) // SPACING + 2)):
+        random = np.random.default_rng([7, i])
+        drawn = random.uniform(-1, 1, (n, 5))
+        j = np.arange(max(0, (columns.start - REACH) // SPACING - 1), min(n, (columns.stop + REACH) // SPACING + 2))
+        along = drawn[j]
+        middle = (np.stack([np.full(len(j), i), j], 1) + 0.5) * SPACING + along[:, :2] * (SPACING / 2 - REACH + 4)
+        radius, stretch = 10 + 3 * along[:, 2], 1 + 0.2 * along[:, 3]
+        found.append(np.column_stack([middle, radius * stretch, radius / stretch, 140 + 50 * along[:, 4]]))
+    return np.concatenate(found) if found else np.zeros((0, 5))
+
+
+def drawn(side, rows, columns):
+    """Grey picture and true labels of a part of the slide."""
+    picture = np.random.default_rng([8, rows.start, columns.start]).normal(
+        20, 4, (rows.stop - rows.start, columns.stop - columns.start)
+    )
+    labels = np.zeros(picture.shape, np.int32)
+    for number, (y, x, along_rows, along_columns, brightness) in enumerate(cells_of(side, rows, columns), 1):
+        top, left = max(rows.start, int(y) - REACH), max(columns.start, int(x) - REACH)
+        bottom, right = min(rows.stop, int(y) + REACH + 1), min(columns.stop, int(x) + REACH + 1)
+        if top >= bottom or left >= right:
+            continue
+        down, across = np.ogrid[top:bottom, left:right]
+        distance = np.hypot((down - y) / along_rows, (across - x) / along_columns)
+        here = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
+        picture[here] += brightness / (1 + np.exp((distance - 1) * 10))
+        labels[here][distance < 1] = number
+    return picture.clip(0, 255).astype(np.uint8), labels
+
+
+def spans(side, step=SHARD):
+    """Parts of a side."""
+    return [slice(start, min(start + step, side)) for start in range(0, side, step)]
+
+
+def _draw(path, side, place):
+    rows, columns = place
+    zarr.open_array(f"{path}/0", mode="r+")[rows, columns] = drawn(side, rows, columns)[0]
+
+
+def _shrink(path, level, place):
+    rows, columns = place
+    finer = zarr.open_array(f"{path}/{level - 1}", mode="r")
+    read = finer[2 * rows.start : 2 * rows.stop : 1, 2 * columns.start : 2 * columns.stop]
+    zarr.open_array(f"{path}/{level}", mode="r+")[rows, columns] = read[::2, ::2]
+
+
+def make_slide(path, side):
+    """Draw a slide as OME-Zarr 0.5 with four resolutions."""
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    datasets = []
+    for level in range(LEVELS):
+        own = -(-side // 2**level)
+        how = {"chunks": (CHUNK, CHUNK), "shards": (SHARD, SHARD), "dimension_names": ["y", "x"]}
+        group.create_array(str(level), shape=(own, own), dtype="uint8", **how)
+        scale = {"type": "scale", "scale": [0.5 * 2**level] * 2}
+        datasets.append({"path": str(level), "coordinateTransformations": [scale]})
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"name": "slide", "axes": axes, "datasets": datasets}]}
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        places = [(rows, columns) for rows in spans(side) for columns in spans(side)]
+        list(pool.map(partial(_draw, path, side), places))
+        for level in range(1, LEVELS):
+            own = -(-side // 2**level)
+            places = [(rows, columns) for rows in spans(own) for columns in spans(own)]
+            list(pool.map(partial(_shrink, path, level), places))
+
+
+def bytes_in(folder):
+    """Bytes of all files in a folder, those that vanish meanwhile left out."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.stat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def memory_of(process):
+    """Bytes of a process that no other one shares, as far as the system tells."""
+    try:
+        return process.memory_full_info().uss
+    except (psutil.Error, OSError):
+        return 0
+
+
+def segmented(slide, out, *arguments, threads=None, kill_after=None):
+    """Seconds, the most bytes of memory of a process and of disk besides the output; None if it was killed."""
+    command = [
+        sys.executable,
+        "-m",
+        "attractor",
+        "segment",
+        str(slide),
+        "--out",
+        str(out),
+        "--model",
+        MODEL,
+        *arguments,
+    ]
+    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    start, memory, disk = time.monotonic(), 0, 0
+    process = psutil.Popen(command, env=environment, start_new_session=True)
+    while process.poll() is None:
+        time.sleep(EVERY)
+        try:
+            memory = max(memory, *map(memory_of, [process, *process.children(recursive=True)]))
+        except psutil.Error:
+            continue
+        disk = max(disk, bytes_in(f"{out}.unfinished"))
+        if kill_after is not None and time.monotonic() - start > kill_after:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return None
+    if process.returncode:
+        raise SystemExit(f"attractor segment failed with {process.returncode}")
+    return {"seconds": time.monotonic() - start, "memory": memory, "disk": disk}
+
+
+def labels_in(out):
+    """The label image, which is not read yet."""
+    return zarr.open_array(f"{out}/labels/attractor/0", mode="r")
+
+
+def score_in_windows(out, side):
+    """AP at IoU .50 and .75 by window, against the truth; objects that reach over a window's edge are cut there."""
+    random, scores = np.random.default_rng(0), []
+    for _ in range(WINDOWS):
+        top, left = random.integers(0, max(1, side - WINDOW), 2).tolist()
+        rows, columns = slice(top, min(side, top + WINDOW)), slice(left, min(side, left + WINDOW))
+        _, truth = drawn(side, rows, columns)
+        found = np.asarray(labels_in(out)[rows, columns]).astype(np.int64)
+        pairs = [
+            Instances.from_labels(np.unique(x, return_inverse=True)[1].reshape(x.shape).astype(np.int32))
+            for x in (truth, found)
+        ]
+        scores.append(score_instances(*pairs))
+    return summarise(scores).by_image.value
+
+
+def whole_slide(folder, side, workers):
+    """A slide from the first block to the last."""
+    slide, out = folder / "slide.ome.zarr", folder / "out.ome.zarr"
+    start = time.monotonic()
+    make_slide(slide, side)
+    print(f"drawn in {time.monotonic() - start:.0f} s", flush=True)
+    result = segmented(slide, out, "--workers", str(workers))
+    found = int(max(zarr.open_array(f"{out}/labels/attractor/0", mode="r")[rows, :].max() for rows in spans(side)))
+    ap = score_in_windows(out, side)
+    return result | {
+        "side": side,
+        "workers": workers,
+        "cells": (side // SPACING) ** 2,
+        "found": found,
+        "ap50": float(ap[0]),
+        "ap75": float(ap[5]),
+        "input": bytes_in(slide),
+        "output": bytes_in(out / "labels"),
+    }
+
+
+def same_objects(one, other):
+    """Share of the objects of one label image that are pixel for pixel in the other, and of pixels that agree."""
+    pairs, counts = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1, return_counts=True)
+    both = (pairs > 0).all(0)
+    size_one, size_other = np.bincount(one.ravel()), np.bincount(other.ravel())
+    equal = both & (counts == size_one[pairs[0]]) & (counts == size_other[pairs[1]])
+    n = max(len(np.unique(one)), len(np.unique(other))) - 1
+    partner = np.zeros(len(size_one), np.int64)
+    partner[pairs[0, both]] = pairs[1, both]
+    return float(equal.sum() / n), float((partner[one] == other).mean())
+
+
+def seams(folder, side):
+    """The objects of several sizes of blocks, against the whole image at once."""
+    slide = folder / "seams.ome.zarr"
+    make_slide(slide, side)
+    found, rows = {}, []
+    for block in (1024, 2048, -(-side // 1024) * 1024):
+        out = folder / f"seams-{block}.ome.zarr"
+        segmented(slide, out, "--dtype", "float32", "--tile", "1024", "--block", str(block), "--format", "labels")
+        found[block] = np.asarray(labels_in(out)[:, :]).astype(np.int64)
+    whole = found[max(found)]
+    for block, labels in found.items():
+        objects, pixels = same_objects(whole, labels)
+        rows.append({"block": block, "objects": int(labels.max()), "the same": objects, "pixels": pixels})
+    return rows
+
+
+def speedup(folder, side):
+    """Seconds with one and with two workers, of one thread each."""
+    slide = folder / "speedup.ome.zarr"
+    make_slide(slide, side)
+    seconds = {}
+    for workers in (1, 2):
+        out = folder / f"workers-{workers}.ome.zarr"
+        arguments = "--workers", str(workers), "--format", "labels"
+        seconds[workers] = segmented(slide, out, *arguments, threads=1)["seconds"]
+    return seconds
+
+
+def kills(folder, n):
+    """Kill the command and its workers at random moments until it is done; whether the files are those of one call."""
+    slide, random = folder / "kills.ome.zarr", np.random.default_rng(0)
+    make_slide(slide, 4096)
+    expected, out = folder / "undisturbed.ome.zarr", folder / "killed.ome.zarr"
+    arguments = "--tile", "512", "--workers", "2"
+    seconds = segmented(slide, expected, *arguments)["seconds"]
+    n_killed = 0
+    while n_killed < n:
+        if segmented(slide, out, *arguments, kill_after=random.uniform(4, seconds / 3)) is None:
+            n_killed += 1
+        else:
+            shutil.rmtree(out)
+    if not out.exists() or Path(f"{out}.unfinished").exists():
+        segmented(slide, out, *arguments)
+    files = [
+        {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+        for root in (expected, out)
+    ]
+    return {"kills": n_killed, "files": len(files[0]), "equal": files[0] == files[1]}
+
+
+def main():
+    """Print what is asked for."""
+    given = options(
+        __doc__.splitlines()[0],
+        ("--side", {"type": int, "default": 16384, "help": "of the slide; 0 for none"}),
+        ("--workers", {"type": int, "default": 2}),
+        (
+            "--seams",
+            {"type": int, "default": 4096, "help": "side of the image that is compared with the whole; 0 for none"},
+        ),
+        ("--speedup", {"type": int, "default": 0, "help": "side of the slide for one worker against two"}),
+        ("--kills", {"type": int, "default": 0, "help": "how often to kill all processes"}),
+        ("--folder", {"type": Path, "help": "where files go; by default a temporary folder"}),
+    )
+    print_machine()
+    numbers, headlines = {}, []
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        folder = Path(folder)
+        if given.side:
+            numbers["slide"] = result = whole_slide(folder, given.side, given.workers)
+            pixels = given.side**2
+            row = {
+                "side": result["side"],
+                "cells": result["cells"],
+                "found": result["found"],
+                "AP .50": f"{result['ap50']:.3f}",
+                "time": f"{result['seconds'] / 60:.1f} min",
+                "us a pixel": f"{result['seconds'] / pixels * 1e6:.3f}",
+                "memory of a process": f"{result['memory'] / 1e9:.2f} GB",
+                "disk, bytes a pixel": f"{result['disk'] / pixels:.3f}",
+                "asked": ASKED.get(given.side, ""),
+            }
+            print_table(f"A slide, {given.workers} workers", [row])
+        if given.speedup:
+            numbers["speedup"] = seconds = speedup(folder, given.speedup)
+            headlines.append(Headline("segment, 1 worker against 2", seconds[1], seconds[2], "1.7x"))
+            print(
+                f"\none worker {seconds[1]:.0f} s, two {seconds[2]:.0f} s: {seconds[1] / seconds[2]:.2f}x (asked: 1.7)"
+            )
+        if given.seams:
+            numbers["seams"] = rows = seams(folder, given.seams)
+            shown = [row | {key: f"{row[key]:.4%}" for key in ("the same", "pixels")} for row in rows]
+            print_table("Against the whole image in one block, float32 (asked: all objects, 99.99 % of pixels)", shown)
+        if given.kills:
+            numbers["kills"] = result = kills(folder, given.kills)
+            what = (
+                "byte for byte those of an undisturbed call" if result["equal"] else "NOT those of an undisturbed call"
+            )
+            print(f"\nafter {result['kills']} kills, {result['files']} files are {what}")
+    keep(given.json, numbers, headlines)
+
+
+if __name__ == "__main__":
+    main()
