@@ -25,7 +25,8 @@ import psutil
 import zarr
 
 from attractor.instances import Instances
-from attractor.metrics.average_precision import score_instances, summarise
+from attractor.metrics.average_precision import score_image, summarise
+from attractor.metrics.metric import Pair
 from benchmarks.harness import Headline, keep, options, print_machine, print_table
 
 SPACING = 70  # pixels from cell to cell, more or less
@@ -168,6 +169,12 @@ def labels_in(out):
     return zarr.open_array(f"{out}/labels/attractor/0", mode="r")
 
 
+def numbered(labels):
+    """The objects of a label image whose numbers may have gaps."""
+    rising = np.unique(np.append(labels.ravel(), 0), return_inverse=True)[1][:-1]
+    return Instances.from_labels(rising.reshape(labels.shape).astype(np.int32))
+
+
 def score_in_windows(out, side):
     """AP at IoU .50 and .75 by window, against the truth; objects that reach over a window's edge are cut there."""
     random, scores = np.random.default_rng(0), []
@@ -176,11 +183,7 @@ def score_in_windows(out, side):
         rows, columns = slice(top, min(side, top + WINDOW)), slice(left, min(side, left + WINDOW))
         _, truth = drawn(side, rows, columns)
         found = np.asarray(labels_in(out)[rows, columns]).astype(np.int64)
-        pairs = [
-            Instances.from_labels(np.unique(x, return_inverse=True)[1].reshape(x.shape).astype(np.int32))
-            for x in (truth, found)
-        ]
-        scores.append(score_instances(*pairs))
+        scores.append(score_image(Pair("window", numbered(truth), numbered(found))))
     return summarise(scores).by_image.value
 
 

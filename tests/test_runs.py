@@ -226,7 +226,7 @@ def test_a_recipe_for_large_objects_works_at_a_coarser_scale(tmp_path):
     assert recipe.training.crop_size == 72  # the image is that small now
     assert recipe_for(tmp_path / "data", ["model.scale=1.0"]).model.scale == 1
     assert recipe_for(tmp_path / "data", start="nuclei").model.scale == 1  # a model keeps its own
-    model = runs.run(recipe_for(tmp_path / "data", QUICK), tmp_path / "out", device="cpu")
+    model = runs.run(recipe_for(tmp_path / "data", QUICK), tmp_path / "out", together=runs.Together("cpu"))
     assert model.description.scale == 0.31
     assert model.description.object_size == pytest.approx(96, abs=1)  # in pixels of the images
 

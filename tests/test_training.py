@@ -262,7 +262,7 @@ def test_how_long_a_run_takes_is_said_before_its_first_step(folder, tmp_path, ca
 
 def test_where_validation_is_faster_than_it_seemed_more_images_are_validated_on(folder, tmp_path):
     images = open_dataset(folder)
-    wanted = training._Run(new_model(), Settings(**SETTINGS, minutes=2), Places(4), images, tmp_path)
+    wanted = training._Run(new_model(), Settings(**SETTINGS, minutes=2), Places(4, 2), images, tmp_path)
     wanted.clock.rules = True
     wanted.validate_on(1)
     wanted.best = 0.7

@@ -14,6 +14,7 @@ import shutil
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -49,6 +50,8 @@ def train(
     changes: Sequence[str] = (),
     resume: bool = False,
     device: str = "auto",
+    devices: str | int = 1,
+    nodes: int = 1,
 ) -> Segmenter:
     """Train a model on annotated images; it is kept in a folder, and comes back ready to segment.
 
@@ -66,6 +69,9 @@ def train(
         changes: keys of the recipe to change, as in "training.epochs=2".
         resume: continue the training in that folder.
         device: "cpu", "cuda", "mps", or "auto" for the first of CUDA, MPS and CPU that is there.
+        devices: how many of them share each batch, or "auto" for all GPUs. A script that asks for several must do its
+            work under `if __name__ == "__main__":`, since each further process imports it.
+        nodes: machines with as many devices each; torchrun or SLURM starts the same call once for each device.
 
     Raises:
         InputError: if the data cannot be learned from, or an argument or a key is impossible.
@@ -108,7 +114,29 @@ def train(
     if minutes is not None and wanted.stages:
         raise InputError(f"{source}: has stages, each with its own time limit: set training.minutes in each of them.")
     folder = default_folder(source) if out is None else out
-    return Segmenter(run(wanted, folder, resume=resume, device=device, read=read), device=device)
+    together = Together(device, devices, nodes)
+    return Segmenter(run(wanted, folder, resume=resume, together=together, read=read), device=device)
+
+
+@dataclass(frozen=True)
+class Together:
+    """What trains a model: devices of a kind, on as many machines."""
+
+    device: str = "auto"  # a name that `attractor.prediction.image.choose_device` takes
+    devices: str | int = 1  # on each machine
+    nodes: int = 1
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse several devices for trainings that follow each other.
+
+        Raises:
+            InputError: if the recipe asks for such.
+        """
+        if (self.devices != 1 or self.nodes != 1) and (recipe.data.folds or recipe.stages):
+            raise InputError("Folds and stages are trained one after another, on one device; leave --devices out.")
+
+
+ALONE = Together()
 
 
 def _timed(minutes: float, changes: Sequence[str]) -> list[str]:
@@ -133,7 +161,12 @@ def default_folder(source: str | Path) -> Path:
 
 
 def run(
-    recipe: Recipe, out: str | Path, *, resume: bool = False, device: str = "auto", read: Reader | None = None
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    together: Together = ALONE,
+    read: Reader | None = None,
 ) -> Model:
     """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
 
@@ -143,28 +176,29 @@ def run(
         recipe: what to do.
         out: folder for everything that is written.
         resume: continue from the last checkpoint in `out`; stages that were finished are kept.
-        device: a name that `attractor.prediction.image.choose_device` takes.
+        together: what trains.
         read: what reads the data sets.
 
     Raises:
         InputError: if the recipe, its data or the folder cannot be used, or there is nothing to resume.
     """
     out, read = Path(out), read or Reader()
+    together.check(recipe)
     _check_folder(out, recipe, resume)
     with _nothing_left_of_a_false_start(out):
         if recipe.data.folds:
-            return _run_folds(recipe, out, resume=resume, device=device, read=read)
+            return _run_folds(recipe, out, resume=resume, together=together, read=read)
         if recipe.stages:
-            return _run_stages(recipe, out, resume=resume, device=device, read=read)
-        return _run_one(recipe, out, resume=resume, device=device, read=read)
+            return _run_stages(recipe, out, resume=resume, together=together, read=read)
+        return _run_one(recipe, out, resume=resume, together=together, read=read)
 
 
-def _run_one(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Reader) -> Model:
+def _run_one(recipe: Recipe, out: Path, *, resume: bool, together: Together, read: Reader) -> Model:
     """Train by a recipe without stages; nothing is written until all data have been read."""
-    return _trained(recipe, out, *parts_of(recipe, read), resume=resume, device=device)
+    return _trained(recipe, out, *parts_of(recipe, read), resume=resume, together=together)
 
 
-def _trained(recipe: Recipe, out: Path, training: Held, validation: Held, *, resume: bool, device: str) -> Model:
+def _trained(recipe: Recipe, out: Path, training: Held, validation: Held, *, resume: bool, together: Together) -> Model:
     """Train on these images in a folder."""
     from attractor.training.loop import (
         train as fit,
@@ -181,11 +215,11 @@ def _trained(recipe: Recipe, out: Path, training: Held, validation: Held, *, res
         settings=Settings(**dataclasses.asdict(recipe.training)),
         augmentation=Augmentation(**dataclasses.asdict(recipe.augmentation)),
         resume=resume,
-        device=device,
+        **dataclasses.asdict(together),
     )
 
 
-def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Reader) -> Model:
+def _run_folds(recipe: Recipe, out: Path, *, resume: bool, together: Together, read: Reader) -> Model:
     """Train once without each part of the images, and once on all of them; each training has a folder below `out`.
 
     The model that was trained on all images gets the thresholds that are the medians over the folds.
@@ -206,7 +240,7 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Re
         logger.warning("%s: %s", name.replace("_", " ").capitalize(), folder)
         left = images.part([index for index in range(len(images)) if index not in set(without)])
         again = resume and (folder / "last.ckpt").exists()
-        return _trained(own, folder, left, images.part(validation), resume=again, device=device)
+        return _trained(own, folder, left, images.part(validation), resume=again, together=together)
 
     models = [trained(f"fold_{number}", part, part) for number, part in enumerate(parts, 1)]
     final = trained("all_images", [], parts[0])  # which only says that it has not gone wrong: it was trained on them
@@ -230,7 +264,7 @@ def _over_folds(models: Sequence[Model]) -> Values:
     return means | {f"{name} deviation": statistics.stdev(each) for name, each in values.items()}
 
 
-def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str, read: Reader) -> Model:
+def _run_stages(recipe: Recipe, out: Path, *, resume: bool, together: Together, read: Reader) -> Model:
     """Train one stage after another."""
     parts_of(recipe, read)  # an error in the data leaves no trace
     _make_folder(out)
@@ -244,7 +278,7 @@ def _run_stages(recipe: Recipe, out: Path, *, resume: bool, device: str, read: R
         if resume and Path(start).exists():
             continue
         logger.warning("Stage %d of %d: %s", number, len(recipe.stages), folder)
-        run(own, folder, resume=resume and (folder / "last.ckpt").exists(), device=device, read=read)
+        run(own, folder, resume=resume and (folder / "last.ckpt").exists(), together=together, read=read)
     model = Model.load(str(start))
     model.save(out / "model.safetensors", scores=model.description.scores)
     return model

@@ -15,6 +15,7 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
     "crops_per_epoch": (1, 100_000_000),
     "crop_size": (8, 8192),
     "batch_size": (1, 65_536),
+    "accumulate": (1, 65_536),
     "learning_rate": (0, 10),
     "warmup": (0, 1),
     "power": (0, 10),
@@ -36,7 +37,8 @@ class Settings:
     epochs: int = 30  # 0: as many as there is time for, which minutes says
     crops_per_epoch: int = 1600
     crop_size: int = 256  # side in pixels, a multiple of 8
-    batch_size: int = 8
+    batch_size: int = 8  # of a step, on all devices together
+    accumulate: int = 1  # parts in which a batch goes through the network, one after another, to save memory
     learning_rate: float = 1e-3  # its highest value, reached after warming up
     warmup: float = 0.03  # share of all steps during which the rate rises from 0
     schedule: str = "polynomial"  # by which it then falls to 0, or "cosine"

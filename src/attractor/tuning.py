@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -47,6 +48,8 @@ def tune(
     rounds: int = 2,
     tta: bool = False,
     metric: str = "average_precision",
+    deal: Callable[[Sequence[Any]], Sequence[Any]] = list,
+    gather: Callable[[Sequence[Any]], Sequence[Any]] = list,
 ) -> dict[str, float]:
     """The thresholds of the method with the best score on these images; they are set in the model.
 
@@ -59,10 +62,12 @@ def tune(
         rounds: how many times to go through all the thresholds.
         tta: tune for prediction with test-time augmentation.
         metric: a name in METRICS that does not rank proposals.
+        deal: which of the images to look at, where several processes share them.
+        gather: the scores of all processes, from those of this one.
     """
     headline, method = headline_of(metric), segmenter.model.method
     # moved off the accelerator, whose memory may not hold the maps of all images
-    samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS)]
+    samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS, deal)]
     maps = [
         each_changed(segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta), Tensor.cpu)
         for sample in samples
@@ -71,7 +76,7 @@ def tune(
     def mean_score() -> float:
         found = itertools.chain.from_iterable(map(method.group, maps))
         pairs = ((sample, resized(one, sample.labels.shape)) for sample, one in zip(samples, found, strict=True))
-        scores = (score_pair(*pair, metric=metric) for pair in pairs)
+        scores = gather([score_pair(*pair, metric=metric) for pair in pairs])
         return headline([image for image in scores if image is not None])
 
     best = mean_score()
@@ -95,8 +100,8 @@ def _drawn(sample: Sample) -> Sample:
     return dataclasses.replace(sample, annotate=annotate)
 
 
-def _spread(dataset: Dataset, n_pixels: int) -> list[Sample]:
+def _spread(dataset: Dataset, n_pixels: int, deal: Callable[[Sequence[Any]], Sequence[Any]]) -> list[Sample]:
     """Images spread evenly over the data set: about as many as make up this many pixels, but at least one."""
     first = dataset[0]
     n = min(len(dataset), max(1, n_pixels // first.labels.size))
-    return [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, n).round()]
+    return [dataset[int(i)] for i in deal(np.linspace(0, len(dataset) - 1, n).round().tolist())]

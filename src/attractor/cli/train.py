@@ -33,6 +33,12 @@ def train(
     split: Split = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the --out folder.")] = False,
     device: Device = "auto",
+    devices: Annotated[
+        str, typer.Option(metavar="N|auto", help="How many devices share each batch; auto is all GPUs.")
+    ] = "1",
+    nodes: Annotated[
+        int, typer.Option(metavar="M", help="Machines on which torchrun or SLURM starts this command.")
+    ] = 1,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, such as training.epochs=2."),
@@ -49,6 +55,8 @@ def train(
     if split is not None and source.suffix == ".toml":
         raise InputError(f"{source}: a recipe names its own images, in data.train; leave out --split.")
     if out is None and SessionImages.recognises(source):
+        if devices != "1" or nodes != 1:
+            raise InputError(f"{source}: is a session, whose rounds are trained on one device; leave --devices out.")
         return _round(source, start, minutes, device, changes or [], folds=folds, resume=resume)
     data, recipe = (None, source) if source.suffix == ".toml" else (split_path(source, split), None)
     folder = out if out is not None else runs.default_folder(source)
@@ -62,7 +70,13 @@ def train(
         changes=changes or (),
         resume=resume,
         device=device,
+        devices=int(devices) if devices.isdigit() else devices,
+        nodes=nodes,
     )
+    from attractor.training.ranks import is_first_process  # imports Lightning, which is not always installed
+
+    if not is_first_process():
+        return
     score = segmenter.model.description.score("validation", "mean")
     measured = "" if score is None else f" On the validation images its mean AP is {score:.3f}."
     say(f"The model is {folder / 'model.safetensors'}.{measured}")

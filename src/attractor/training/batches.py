@@ -145,16 +145,22 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
 
 
 class Places(torch.utils.data.Sampler[tuple[int, int]]):
-    """The (epoch, index) of each crop of the current epoch."""
+    """The (epoch, index) of each crop of the current epoch, in whole batches; of each batch, one rank's share."""
 
-    def __init__(self, n: int) -> None:
-        self.n, self.epoch = n, 0
+    def __init__(self, n: int, batch_size: int) -> None:
+        self.n, self.batch_size, self.epoch = n - n % batch_size, batch_size, 0
+        self.rank, self.ranks = 0, 1
 
     def __len__(self) -> int:
-        return self.n
+        return self.n // self.ranks
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in range(self.n))
+        share = self.batch_size // self.ranks
+        own = (range(start + self.rank * share, start + (self.rank + 1) * share) for start in self._batches())
+        return ((self.epoch, index) for part in own for index in part)
+
+    def _batches(self) -> range:
+        return range(0, self.n, self.batch_size)
 
 
 def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) -> Float[np.ndarray, " m"]:

@@ -16,6 +16,7 @@ class Clock:
         self.limit, self.before = limit, 0.0  # seconds: of the run, 0 for no limit; spent before an interruption
         self.rules = False  # whether all epochs would take longer than that, so that time decides
         self.started: float | None = None
+        self.told: float | None = None  # the share that is over, by another clock that decides
         self.last = self.validations = 0.0  # seconds: the last validation, and all of them
 
     def start(self) -> None:
@@ -27,18 +28,22 @@ class Clock:
         """Seconds of the run, with those before an interruption."""
         return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
 
-    def _used(self) -> float:
-        """The share of the time for steps that is over."""
+    def used(self) -> float:
+        """The share of the time for steps that is over, by this clock or the one that decides."""
+        return self.measured() if self.told is None else self.told
+
+    def measured(self) -> float:
+        """The share of the time for steps that is over, by this clock."""
         aside = min(3 * self.last, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
         return min(self.spent() / (self.limit - aside), 1.0) if self.limit else 0.0
 
     def share(self) -> float:
         """The share of the time for steps that is over, if time decides; else 0."""
-        return self._used() if self.rules else 0.0
+        return self.used() if self.rules else 0.0
 
     def is_up(self) -> bool:
         """Whether no time is left for steps."""
-        return self._used() >= 1
+        return self.used() >= 1
 
     def allows_validation(self) -> bool:
         """Whether another validation keeps all of them together within their share of the time, if time decides."""

@@ -13,10 +13,10 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import lightning
 import numpy as np
@@ -30,6 +30,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from attractor.augmentation import Augmentation
@@ -39,12 +40,14 @@ from attractor.errors import InputError
 from attractor.evaluation import pair_of, predicted, score_pair
 from attractor.images import atomic
 from attractor.methods.contract import HasCurriculum, each_changed
-from attractor.metrics.average_precision import SHOWN, THRESHOLDS, score_image
+from attractor.metrics.average_precision import SHOWN, THRESHOLDS, ImageScores, score_image
+from attractor.metrics.metric import Scores
 from attractor.model import Model
 from attractor.prediction.engines import dtype_of
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.settings import Settings
 from attractor.shortage import is_for_memory
+from attractor.training import ranks
 from attractor.training.batches import Batch, Places, RandomCrops, collate, seed_of
 from attractor.training.checkpoints import DAMAGE, read_checkpoint, unusable
 from attractor.training.clock import VALIDATION_SHARE, Clock
@@ -79,6 +82,8 @@ def train(
     augmentation: Augmentation,
     resume: bool = False,
     device: str = "auto",
+    devices: str | int = 1,
+    nodes: int = 1,
 ) -> Model:
     """Train a model; gives the one with the best validation score.
 
@@ -87,13 +92,21 @@ def train(
     resume from), `best.safetensors` (the best so far),
     `model.safetensors` (the result, with thresholds tuned once more), and `logs/`, as CSV and for TensorBoard.
 
+    With several devices, or several machines with as many each, the batches are those of one device, shared out.
+
     Raises:
-        InputError: if the data cannot be learned from, the loss stops being finite, or `out` cannot be written.
+        InputError: if the data cannot be learned from, the loss stops being finite, `out` cannot be written, or there
+            are not so many devices.
     """
     out = Path(out)
     chosen = choose_device(device)
-    crops = RandomCrops(model, training, settings, augmentation, chosen if chosen.type == "cuda" else None)
-    run = _Run(model, settings, Places(settings.crops_per_epoch), validation, out)
+    ranks.check_nodes(nodes)
+    n_devices = ranks.number_of_devices(devices, chosen)
+    ranks.share_of_batch(settings.batch_size, n_devices * nodes * settings.accumulate)
+    there = chosen if chosen.type == "cuda" and n_devices * nodes == 1 else None
+    crops = RandomCrops(model, training, settings, augmentation, there)
+    run = _Run(model, settings, Places(settings.crops_per_epoch, settings.batch_size), validation, out)
+    run.devices, run.nodes = n_devices, nodes
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     run.clock.start()
     if not resume:
@@ -140,12 +153,14 @@ def _with_less_memory(run: _Run, do: Callable[[], None]) -> None:
             if not is_for_memory(error):
                 raise
             settings = run.settings
-            if settings.batch_size == 1 or run.has_saved:
+            parts = run.devices * run.nodes * settings.accumulate
+            if settings.batch_size == 1 or settings.batch_size % (2 * parts) or run.has_saved:
                 raise InputError(
                     "Training needs more memory than there is; lower training.batch_size (now "
                     f"{settings.batch_size}) or training.crop_size (now {settings.crop_size})."
                 ) from error
         run.settings = dataclasses.replace(settings, batch_size=settings.batch_size // 2)
+        run.places = Places(settings.crops_per_epoch, run.settings.batch_size)
         logger.warning(
             "There is too little memory for batches of %d crops; training goes on with batches of %d.",
             *(settings.batch_size, run.settings.batch_size),
@@ -161,6 +176,7 @@ def _plan(run: _Run, crops: RandomCrops, device: torch.device) -> None:
     if not limit and settings.epochs * settings.crops_per_epoch * settings.crop_size**2 < SHORT:
         return
     step = run.seconds_of_a_step(crops, device, dtype_of(settings.dtype, device))
+    step /= run.devices * run.nodes if device.type != "cpu" else run.nodes  # a processor's cores are shared
     validation = run.seconds_of_a_validation(device)
     seconds = settings.epochs * settings.steps_per_epoch * step
     seconds += (settings.epochs // settings.validate_every + 2) * validation * len(run.validation)
@@ -192,7 +208,11 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
     settings, out = run.settings, run.out
     trainer = lightning.Trainer(
         accelerator=device.type,
-        devices=1,
+        devices=run.devices,
+        num_nodes=run.nodes,
+        strategy=ranks.strategy_of(run.devices * run.nodes, changes=isinstance(run.model.method, HasCurriculum)),
+        use_distributed_sampler=False,  # which repeats images where ranks are uneven; `Places` has no need to
+        accumulate_grad_batches=settings.accumulate,
         precision=_precision(settings, device),
         max_epochs=settings.epochs or -1,  # -1: until time is up
         num_sanity_val_steps=0,
@@ -208,7 +228,7 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
     )
     loader = torch.utils.data.DataLoader(
         crops,
-        settings.batch_size,
+        ranks.share_of_batch(settings.batch_size, run.devices * run.nodes * settings.accumulate),
         sampler=run.places,
         collate_fn=collate,
         drop_last=True,
@@ -225,10 +245,22 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
             trainer.fit(run, loader, ckpt_path=checkpoint, weights_only=True)
         except InputError:
             raise
+        except ProcessRaisedException as error:
+            raise _sentence_of(error) from error
         except DAMAGE as error:
             if checkpoint is not None and not run.has_begun:
                 raise unusable(checkpoint, error) from error
             raise
+
+    if run.devices > 1 and not ranks.are_started_elsewhere():
+        run.take_over(read_checkpoint(out / "last.ckpt"))  # what the first of the processes knew at the end
+
+
+def _sentence_of(error: ProcessRaisedException) -> Exception:
+    """What a user can mend, if that is why another process ended; else the error itself."""
+    last = str(error).strip().splitlines()[-1]
+    kind, _, sentence = last.partition(": ")
+    return InputError(sentence) if kind.endswith(InputError.__name__) else error
 
 
 class _Progress(pydantic.BaseModel):
@@ -255,6 +287,7 @@ class _Run(lightning.LightningModule):
         self.best, self.best_epoch = -1.0, 0
         self.crowded = 0  # crops of this epoch with more objects than the method can find
         self.has_begun = self.has_saved = False
+        self.devices = self.nodes = 1
         self.steps = 0  # that were taken
         self.average = None
         if settings.average:
@@ -268,12 +301,24 @@ class _Run(lightning.LightningModule):
         assert isinstance(kept, Model)
         return kept
 
-    def on_fit_start(self) -> None:
-        self.model.to(memory_format=self._layout())  # type: ignore[call-overload]
+    def setup(self, stage: str) -> None:
+        """Have all ranks do the same."""
+        self.places.rank, self.places.ranks = ranks.rank(), ranks.size()
+        there = self.trainer.strategy.root_device
+        if ranks.size() > 1 and there.type == "cpu":
+            torch.set_num_threads(max(1, torch.get_num_threads() // self.devices))
+        if self.clock.limit and ranks.size() > 1:
+            self.clock.rules = bool(ranks.agreed(self.clock.rules, there))
+            self.clock.told = ranks.agreed(self.clock.measured(), there)
+            self.validate_on(int(ranks.agreed(len(self.validation), there)))
 
-    def _layout(self) -> torch.memory_format:
+        # before DDP has laid out its buckets by the weights' strides: later, it would give gradients to other weights
+        self.model.to(memory_format=self._layout(there))  # type: ignore[call-overload]
+
+    @staticmethod
+    def _layout(device: torch.device) -> torch.memory_format:
         """Channels last is faster, but normalisation's gradients are wrong in it on MPS."""
-        return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
+        return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
     def on_train_start(self) -> None:
         self._check_parts()
@@ -344,9 +389,10 @@ class _Run(lightning.LightningModule):
         return batch.to(device)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        torch.manual_seed(seed_of(self.settings.seed, self.current_epoch, index, -1))  # for dropout
+        number = index * self.places.ranks + self.places.rank  # of this part of the epoch's crops
+        torch.manual_seed(seed_of(self.settings.seed, self.current_epoch, number, -1))  # for dropout
         self.crowded += _crowded(batch.truth, self.model.method.max_instances)
-        maps = self.model(batch.images.contiguous(memory_format=self._layout()))
+        maps = self.model(batch.images.contiguous(memory_format=self._layout(self.device)))
         terms = self.model.method.loss(maps, batch.truth)
         total = torch.stack([self.model.method.weights[name] * value for name, value in terms.items()]).sum()
         if not torch.isfinite(total):
@@ -356,7 +402,11 @@ class _Run(lightning.LightningModule):
         return total
 
     def on_train_batch_end(self, *_: object) -> None:
+        if self.global_step == self.steps:  # only a part of a batch
+            return
         self.steps = self.global_step
+        if self.clock.limit and ranks.size() > 1:
+            self.clock.told = ranks.agreed(self.clock.measured(), self.device)
         if self.average is not None:
             self.average.update_parameters(self.model)
         if self.clock.is_up():
@@ -404,14 +454,17 @@ class _Run(lightning.LightningModule):
             )
         if not self._is_time_to_validate(self.current_epoch + 1):
             return
+        ranks.average_statistics(self.kept)
         with self.clock.validating():
             scores = self._validated()
+        self.clock.last = ranks.agreed(self.clock.last, self.device)
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
         score = scores["mean" if self.settings.metric == "average_precision" else self.settings.metric]
         self.log("score", score, prog_bar=True, logger=False)
         if score > self.best or not self.best:  # as long as nothing is found, the latest is as good as any
             self.best, self.best_epoch = score, self.current_epoch
-            self.kept.save(self.out / "best.safetensors")
+            if self.global_rank == 0:
+                self.kept.save(self.out / "best.safetensors")
         if self.clock.rules:
             self._validate_on_more(self.clock.last)
         if self._out_of_patience(self.current_epoch):
@@ -421,7 +474,8 @@ class _Run(lightning.LightningModule):
         """Whether this many epochs call for it: the last one always does."""
         if epoch == self.settings.epochs or self.clock.is_up():
             return True
-        return epoch % self.settings.validate_every == 0 and self.clock.allows_validation()
+        wanted = epoch % self.settings.validate_every == 0
+        return wanted and bool(ranks.agreed(self.clock.allows_validation(), self.device))
 
     def _validated(self) -> dict[str, float]:
         """The scores after tuning the thresholds."""
@@ -430,8 +484,16 @@ class _Run(lightning.LightningModule):
     def _validated_on(self, images: Dataset, device: torch.device) -> dict[str, float]:
         segmenter = Segmenter(self.kept, device=device.type, dtype="float32", record=False)
         if _has_enough_objects(images):
-            self.kept.method.thresholds.update(tune(segmenter, images, rounds=1, metric=self.settings.metric))
+            self.kept.method.thresholds.update(
+                tune(segmenter, images, rounds=1, metric=self.settings.metric, deal=ranks.dealt, gather=ranks.gathered)
+            )
         return _scores(segmenter, images, self.settings.metric)
+
+    def take_over(self, checkpoint: Mapping[str, Any]) -> None:
+        """Know what another process knew when it wrote a checkpoint."""
+        progress = _Progress.model_validate(checkpoint["attractor"])
+        self.steps, self.clock.rules = int(checkpoint["global_step"]), progress.timed
+        self.validate_on(progress.validated or len(self.every))
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         self.has_saved = True
@@ -511,14 +573,15 @@ def _scores(segmenter: Segmenter, validation: Dataset, metric: str) -> dict[str,
 
     If another metric chooses the model, its value is added under the metric's name.
     """
-    images, others = [], []
-    for pair in predicted(segmenter, validation):
+    own = Subset(validation, list(ranks.dealt(range(len(validation)))))
+    images, others = list[ImageScores](), list[Scores | None]()
+    for pair in predicted(segmenter, own) if len(own) else ():
         images.append(score_image(pair_of(*pair)))
-        if metric != "average_precision" and (scores := score_pair(*pair, metric=metric)) is not None:
-            others.append(scores)
+        others.append(None if metric == "average_precision" else score_pair(*pair, metric=metric))
+    images, scored = ranks.gathered(images), [scores for scores in ranks.gathered(others) if scores is not None]
     by_image = np.mean([image.average_precision for image in images], 0)
     shown = {f"ap{100 * t:.0f}": float(by_image[THRESHOLDS.index(t)]) for t in SHOWN}
-    return {"mean": float(by_image.mean())} | shown | ({metric: headline_of(metric)(others)} if others else {})
+    return {"mean": float(by_image.mean())} | shown | ({metric: headline_of(metric)(scored)} if scored else {})
 
 
 def _some(dataset: Dataset, n: int) -> Dataset:
