@@ -9,24 +9,32 @@ segment` runs as a user would call it, in processes of its own, which are watche
 
 from __future__ import annotations
 
+import heapq
 import multiprocessing
 import os
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 import zarr
 
+from attractor.description import find_model
 from attractor.instances import Instances
 from attractor.metrics.average_precision import score_image, summarise
 from attractor.metrics.metric import Pair
+from attractor.prediction.blocks import Grid, Ledger
+from attractor.prediction.scheduling import find_objects
+from attractor.prediction.slide import Task, begun, do, planned
 from benchmarks.harness import Headline, keep, options, print_machine, print_table
 
 SPACING = 70  # pixels from cell to cell, more or less
@@ -215,7 +223,8 @@ def same_objects(one, other):
     size_one, size_other = np.bincount(one.ravel()), np.bincount(other.ravel())
     equal = both & (counts == size_one[pairs[0]]) & (counts == size_other[pairs[1]])
     n = max(len(np.unique(one)), len(np.unique(other))) - 1
-    partner = np.zeros(len(size_one), np.int64)
+    partner = np.full(len(size_one), -1)
+    partner[0] = 0
     partner[pairs[0, both]] = pairs[1, both]
     return float(equal.sum() / n), float((partner[one] == other).mean())
 
@@ -270,6 +279,103 @@ def kills(folder, n):
     return {"kills": n_killed, "files": len(files[0]), "equal": files[0] == files[1]}
 
 
+def seconds_of_steps(folder):
+    """Median seconds of each kind of step, by one worker of one thread."""
+    slide, out = folder / "steps.ome.zarr", folder / "steps-out.ome.zarr"
+    make_slide(slide, 3 * SHARD)
+    threads, seconds = torch.get_num_threads(), {}
+    torch.set_num_threads(1)
+    with begun(planned(str(slide), out, find_model(MODEL))) as plan:
+        for step in ("gather", "find", "paint"):
+            taken = []
+            for number in range(len(plan.ledger.blocks)):
+                start = time.monotonic()
+                do(plan, Task(step, number))
+                taken.append(time.monotonic() - start)
+            seconds[step] = statistics.median(taken)
+    torch.set_num_threads(threads)
+    return seconds
+
+
+def seconds_of_a_task(n=500):
+    """What it takes to give a task that does nothing to Dask and have it back, where many are under way."""
+    from dask.distributed import Client, LocalCluster, as_completed
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        client.submit(abs, -1).result()
+        start = time.monotonic()
+        for future in as_completed([client.submit(abs, i, pure=False) for i in range(n)]):
+            future.result()
+        return (time.monotonic() - start) / n
+
+
+@dataclass
+class Simulated:
+    """Workers that take their time by a clock of their own; a step does nothing but being done."""
+
+    ledger: Ledger
+    workers: int
+    seconds: dict
+    overhead: float  # seconds that the process which gives out the steps needs for each
+    clock: float = 0.0
+    running: list = field(default_factory=list)
+
+    @property
+    def has_room(self):
+        """Whether a worker is idle."""
+        return len(self.running) < self.workers
+
+    @property
+    def is_busy(self):
+        """Whether one works."""
+        return bool(self.running)
+
+    def give(self, task):
+        """Begin a step, once the process that gives them out has the time."""
+        self.clock += self.overhead
+        heapq.heappush(self.running, (self.clock + self.seconds[task.step], len(self.running), id(task), task))
+
+    def wait(self):
+        """Let the clock go on to the next step that is done."""
+        end, *_, task = heapq.heappop(self.running)
+        self.clock = max(self.clock, end) + self.overhead
+        self.ledger.done.add((task.step, task.number))
+        return task
+
+
+class Imagined(Ledger):
+    """A ledger whose files are only imagined."""
+
+    def __init__(self, side, halo):
+        super().__init__(Path(), Grid((side, side), (SHARD, SHARD)), (halo, halo), Grid((side, side), (SHARD, SHARD)))
+        object.__setattr__(self, "done", set())
+
+    def is_found(self, block):
+        """Whether the objects of a block are known."""
+        return ("find", block) in self.done
+
+    def needs_gathering(self, block):
+        """Whether its pixels are still to be gathered."""
+        return ("gather", block) not in self.done
+
+    def can_be_found(self, block):
+        """Whether those of all blocks around are there."""
+        return not self.is_found(block) and all(("gather", near) in self.done for near in self.around(block))
+
+
+def simulated(side, workers, seconds, overhead):
+    """Seconds until all labels are written, and the share of them that the workers are busy."""
+    ledger = Imagined(side, 256)
+    pool = Simulated(ledger, workers, seconds, overhead)
+    for _ in find_objects(ledger, pool):
+        pass
+    n = len(ledger.blocks)
+    pool.clock += n * overhead  # the objects are counted
+    painting = max(n * overhead, -(-n // workers) * seconds["paint"])
+    work = n * sum(seconds.values())
+    return pool.clock + painting, work / workers / (pool.clock + painting)
+
+
 def main():
     """Print what is asked for."""
     given = options(
@@ -282,6 +388,10 @@ def main():
         ),
         ("--speedup", {"type": int, "default": 0, "help": "side of the slide for one worker against two"}),
         ("--kills", {"type": int, "default": 0, "help": "how often to kill all processes"}),
+        (
+            "--simulate",
+            {"type": int, "default": 0, "help": "side of a slide that up to 1,024 workers share in thought"},
+        ),
         ("--folder", {"type": Path, "help": "where files go; by default a temporary folder"}),
     )
     print_machine()
@@ -313,6 +423,17 @@ def main():
             numbers["seams"] = rows = seams(folder, given.seams)
             shown = [row | {key: f"{row[key]:.4%}" for key in ("the same", "pixels")} for row in rows]
             print_table("Against the whole image in one block, float32 (asked: all objects, 99.99 % of pixels)", shown)
+        if given.simulate:
+            seconds, overhead = seconds_of_steps(folder), seconds_of_a_task()
+            numbers["simulation"] = rows = [
+                {"workers": workers, "seconds": total, "busy": busy}
+                for workers in (1, 16, 64, 256, 1024)
+                for total, busy in [simulated(given.simulate, workers, seconds, overhead)]
+            ]
+            times = ", ".join(f"{step} {value:.2f} s" for step, value in seconds.items())
+            print(f"\nmeasured: {times}; {1000 * overhead:.1f} ms to give out a step")
+            shown = [row | {"seconds": f"{row['seconds']:.0f} s", "busy": f"{row['busy']:.0%}"} for row in rows]
+            print_table(f"Simulated, {given.simulate} x {given.simulate} pixels", shown)
         if given.kills:
             numbers["kills"] = result = kills(folder, given.kills)
             what = (

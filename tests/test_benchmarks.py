@@ -1,5 +1,6 @@
 """Benchmarks: each can be imported, and what times a folder of files goes through it in both ways."""
 
+import itertools
 import pkgutil
 from importlib import import_module
 from types import SimpleNamespace
@@ -7,7 +8,8 @@ from types import SimpleNamespace
 import benchmarks
 import numpy as np
 import pytest
-from benchmarks import correcting, end_to_end, films, peers
+import zarr
+from benchmarks import correcting, end_to_end, films, peers, scale
 from benchmarks.harness import picture_of_cells
 
 from attractor.errors import InputError
@@ -166,3 +168,40 @@ def test_some_files_are_evenly_spread():
 def test_grey_becomes_colour_and_further_channels_are_left_out():
     grey, many = np.ones((2, 3, 1), np.uint8), np.zeros((2, 3, 4), np.uint8)
     assert peers.colour(grey).shape == peers.colour(many).shape == (2, 3, 3)
+
+
+def test_a_part_of_a_slide_has_the_cells_of_the_whole():
+    everything = slice(0, 500)
+    picture, labels = scale.drawn(500, everything, everything)
+    for rows, columns in itertools.product((slice(0, 130), slice(130, 500)), repeat=2):
+        part, own = scale.drawn(500, rows, columns)
+        assert np.array_equal(own > 0, labels[rows, columns] > 0)
+        assert abs(part.mean() - picture[rows, columns].mean()) < 1
+    assert len(np.unique(labels)) - 1 == (500 // scale.SPACING) ** 2
+
+
+def test_objects_are_the_same_whatever_their_numbers():
+    one = np.array([[1, 1, 0, 2], [0, 0, 0, 3]])
+    other = np.array([[5, 5, 0, 2], [0, 0, 0, 0]])
+    assert scale.same_objects(one, one * 7) == (1, 1)
+    assert scale.same_objects(one, other) == (pytest.approx(2 / 3), 7 / 8)
+
+
+def test_found_cells_are_scored_against_those_that_were_drawn(tmp_path):
+    rows = columns = slice(0, 600)
+    _, truth = scale.drawn(600, rows, columns)
+    group = zarr.open_group(tmp_path, mode="w")
+    array = group.require_group("labels").require_group("attractor").create_array("0", shape=(600, 600), dtype="uint32")
+    array[...] = truth * 3
+    assert scale.score_in_windows(tmp_path, 600)[0] == 1
+    array[...] = 0
+    assert scale.score_in_windows(tmp_path, 600)[0] == 0
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_simulated_workers_share_the_steps(workers):
+    steps = {"gather": 6.0, "find": 2.0, "paint": 1.0}
+    seconds, busy = scale.simulated(10 * scale.SHARD, workers, steps, 0.0)
+    assert seconds == pytest.approx(900 / workers, rel=0.05)
+    assert busy == pytest.approx(1, abs=0.05)
+    assert scale.simulated(10 * scale.SHARD, workers, steps, 10.0)[0] > 100 * 10 * 2

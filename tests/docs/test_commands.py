@@ -51,6 +51,8 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "curl ": "needs a server; tests/web/test_answers.py asks one the same",
     "python examples/segment_by_http.py": "needs a server; tests/web/test_http_page.py runs it",
     "python docs/pictures.py gallery": "needs data that does not come with the project",
+    "attractor segment slide.ome.zarr": "takes a slide; tests/prediction/test_slide.py gives such calls",
+    "attractor segment scan.tif": "takes a large TIFF file; tests/prediction/test_slide.py reads one",
     "make ": "sets up an environment",
     "napari": "opens a window; tests/napari opens one",
     "pip install ": "needs a network",

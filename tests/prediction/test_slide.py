@@ -1,6 +1,7 @@
 """Images of any size: labels in OME-Zarr are those of the whole image, whoever computes them in whatever order."""
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -66,7 +67,7 @@ def plan_of(image, out, model, **options):
 def worked(plan, **options):
     with begun(plan, **options) as plan:
         pool = Here(plan)
-        steps = [*find_objects(plan, pool), *paint_labels(plan, pool)]
+        steps = [*find_objects(plan.ledger, pool), *paint_labels(plan, pool)]
         assert [step.done for step in steps if step.stage == "finding objects"][-1:] in (
             [],
             [2 * len(plan.ledger.blocks)],
@@ -153,7 +154,7 @@ def test_parts_give_what_one_call_gives(image, expected, tmp_path, tiny_model):
     n = len(plan.ledger.blocks)
     for part in (2, 0, 1):
         with begun(plan, part=part) as plan:
-            assert list(find_objects(plan, Here(plan), blocks_of_part(n, part, 3)))
+            assert list(find_objects(plan.ledger, Here(plan), blocks_of_part(n, part, 3)))
     assert len(list((plan.folder / "objects").iterdir())) > 0
     worked(plan)
     assert files_in(tmp_path / "parts.zarr") == files_in(expected)
@@ -162,7 +163,7 @@ def test_parts_give_what_one_call_gives(image, expected, tmp_path, tiny_model):
 def test_two_workers_give_what_one_gives(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "two.zarr", tiny_model)
     with begun(plan) as plan, pool_of(plan, workers=2) as pool:
-        for _ in (*find_objects(plan, pool), *paint_labels(plan, pool)):
+        for _ in (*find_objects(plan.ledger, pool), *paint_labels(plan, pool)):
             pass
         finished(plan)
     assert files_in(tmp_path / "two.zarr") == files_in(expected)
@@ -172,7 +173,7 @@ def test_two_workers_give_what_one_gives(image, expected, tmp_path, tiny_model):
 def test_who_begins_again_does_what_is_missing(after, image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
     with begun(plan) as plan:
-        steps = find_objects(plan, Here(plan))
+        steps = find_objects(plan.ledger, Here(plan))
         for _ in range(after):
             next(steps)
     done = len(list((plan.folder / "objects").glob("*"))) + len(list((plan.folder / "gathered").glob("*")))
@@ -265,6 +266,39 @@ def _hold(plan, is_held, may_end):
     with begun(plan):
         is_held.set()
         may_end.wait(60)
+
+
+def test_a_worker_with_another_version_or_model_is_refused(image, tmp_path, tiny_model, monkeypatch):
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(tiny_model.read_bytes())
+    plan = plan_of(image, tmp_path / "b.zarr", model)
+    with begun(plan) as plan:
+        other = dataclasses.replace(plan, attractor="0.0.1")
+        with pytest.raises(
+            InputError, match=r"A worker has attractor .*, and the call came from 0\.0\.1; install the same"
+        ):
+            slide.do(other, slide.Task("gather", 0))
+        model.write_bytes(b"another")
+        with pytest.raises(InputError, match="is another model now, or on this machine"):
+            slide.do(plan, slide.Task("gather", 0))
+
+
+def test_a_full_disk_is_said_in_one_sentence(image, tmp_path, tiny_model, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
+    with begun(plan) as plan:
+        pool = Here(plan)
+        for _ in find_objects(plan.ledger, pool):
+            pass
+        monkeypatch.setattr(slide.LabelLevel, "__setitem__", full)
+        with pytest.raises(
+            InputError, match=r"b\.zarr: cannot be written: No space left on device; make room on the disk"
+        ):
+            list(paint_labels(plan, pool))
+    monkeypatch.undo()
+    assert worked(plan).total == labels_in(tmp_path / "b.zarr").max()
 
 
 def test_two_calls_at_once_into_one_output(image, tmp_path, tiny_model):

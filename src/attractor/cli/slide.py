@@ -71,7 +71,7 @@ def segment_slide(options: Options, asked: Asked, *, formats_given: bool) -> Non
     with begun(plan, overwrite=asked.overwrite, part=part if is_part else None) as plan:
         own = _own(plan, asked, part, parts)
         with pool_of(plan, workers=asked.workers, scheduler=asked.scheduler) as pool:
-            _shown(find_objects(plan, pool, own))
+            _shown(find_objects(plan.ledger, pool, own))
             if not is_part:
                 _shown(paint_labels(plan, pool))
         if is_part:

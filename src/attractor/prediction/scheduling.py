@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from attractor.errors import InputError
+from attractor.prediction.blocks import Ledger
 from attractor.prediction.slide import Plan, Task, do, painting
 from attractor.shortage import is_for_memory
 from attractor.wording import install
@@ -194,16 +195,15 @@ class Progress:
     total: int
 
 
-def find_objects(plan: Plan, pool: Pool, own: Collection[int] | None = None) -> Iterator[Progress]:
+def find_objects(ledger: Ledger, pool: Pool, own: Collection[int] | None = None) -> Iterator[Progress]:
     """Gather what grouping needs of blocks, and find the objects of those around which all is there.
 
     Args:
-        plan: of the work.
+        ledger: of the work.
         pool: who does the steps.
         own: numbers of the blocks that are meant, rising; all by default. The objects of blocks at the border to others
             can only be found once those have been gathered.
     """
-    ledger = plan.ledger
     numbers = range(len(ledger.blocks)) if own is None else own
     to_gather = deque(block for block in numbers if ledger.needs_gathering(block))
     to_find = {block for block in numbers if not ledger.is_found(block)}

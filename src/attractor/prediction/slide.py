@@ -330,8 +330,6 @@ def planned(
     sample = as_channels(_sampled(slide.pixels), n_channels, image)
     low, scale = segmenter.model.description.normalisation.limits(sample)
     sides = pixel_size or slide.pixel_size
-    with model.open("rb") as content:
-        checksum = hashlib.file_digest(content, "sha256").hexdigest()
     return Plan(
         format=FORMAT,
         attractor=metadata.version("attractor"),
@@ -342,7 +340,7 @@ def planned(
         plane=dict(plane or {}),
         shape=list(slide.pixels.shape),
         model=str(model.absolute()),
-        sha256=checksum,
+        sha256=_checksum(model),
         thresholds=dict(segmenter.model.method.thresholds),
         dtype=segmenter.dtype,
         engine=engine,
@@ -359,6 +357,11 @@ def planned(
         table=table,
         out=str(out.absolute()),
     )
+
+
+def _checksum(model: Path) -> str:
+    with model.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _sampled(pixels: Level) -> Shaped[np.ndarray, "n 1 c"]:
@@ -526,10 +529,20 @@ class _Work:
     """What a process keeps from step to step."""
 
     def __init__(self, plan: Plan) -> None:
+        if (here := metadata.version("attractor")) != plan.attractor:
+            raise InputError(
+                f"A worker has attractor {here}, and the call came from {plan.attractor}; install the same version on "
+                "all machines."
+            )
         self.plan = plan
 
     @cached_property
     def finder(self) -> ModelFinder:
+        if _checksum(Path(self.plan.model)) != self.plan.sha256:
+            raise InputError(
+                f"{self.plan.model}: is another model now, or on this machine; put back the one that the work began "
+                "with, or give --overwrite to begin anew."
+            )
         return ModelFinder(self.plan)
 
     @cached_property
@@ -543,7 +556,8 @@ class _Work:
     def paint(self, cell: Box, labels: Shaped[np.ndarray, "i j"]) -> None:
         """Write the labels of a cell."""
         rows, columns = cell
-        self.labels[self.plan.level][rows, columns] = labels
+        with _writing(self.plan.out):
+            self.labels[self.plan.level][rows, columns] = labels
 
     def resize(self, level: int, cell: int) -> None:
         """Write a cell of another resolution, from the one next to it that is nearer to what was painted."""
@@ -556,7 +570,8 @@ class _Work:
         ]
         down, across = (slice(int(place[0]), int(place[-1]) + 1) for place in places)
         read = source[down, across]
-        target[rows, columns] = read[np.ix_(*(place - place[0] for place in places))]
+        with _writing(self.plan.out):
+            target[rows, columns] = read[np.ix_(*(place - place[0] for place in places))]
         with atomic(made(self.plan.folder / f"level-{level}") / f"{cell:06d}") as temporary:
             temporary.touch()
 
@@ -594,20 +609,31 @@ def finished(plan: Plan) -> Numbers:
         InputError: if a file cannot be written.
     """
     numbers = plan.ledger.number()
-    try:
+    with _writing(plan.out):
         if plan.table:
             _write_table(plan, numbers)
-        if Path(plan.out).exists():
-            consolidate_again(plan.out)
+        consolidate_again(plan.out)
         with atomic(Path(plan.out).with_name(f"{Path(plan.out).name}.json")) as temporary:
             about = dataclasses.asdict(plan) | {"objects": numbers.total, "objects_cut": numbers.cut}
             temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{plan.out}: cannot be written: {error.strerror or error}; {cure(error) or 'check it'}."
-        ) from error
     _forget(plan.folder)
     return numbers
+
+
+@contextmanager
+def _writing(out: str) -> Iterator[None]:
+    """Say in one sentence why something cannot be written.
+
+    Raises:
+        InputError: in that case.
+    """
+    try:
+        yield
+    except OSError as error:
+        what_to_do = cure(error) or "check the folder and its permissions"
+        raise InputError(
+            f"{out}: cannot be written: {error.strerror or error}; {what_to_do}, and give the same command again."
+        ) from error
 
 
 def _write_table(plan: Plan, numbers: Numbers) -> None:
