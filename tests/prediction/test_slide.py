@@ -132,6 +132,26 @@ def test_the_table_has_a_row_for_each_label(image, tmp_path, tiny_model):
         assert row.centroid_column_um == pytest.approx(columns.mean() * 0.5)
 
 
+def test_outlines_lie_where_the_labels_do(image, tmp_path, tiny_model):
+    plan = plan_of(image, tmp_path / "b.ome.zarr", tiny_model, formats=["labels", "geojson"])
+    n = worked(plan).total
+    labels, features = labels_in(tmp_path / "b.ome.zarr"), []
+    for file in sorted((tmp_path / "b_objects.geojson").iterdir()):
+        features += json.loads(file.read_text())["features"]
+    assert len(features) == n == labels.max()
+    assert len({feature["id"] for feature in features}) == n
+    for label, feature in enumerate(features, 1):
+        geometry = feature["geometry"]
+        parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+        x, y = np.concatenate([ring for part in parts for ring in part]).T
+        rows, columns = np.nonzero(labels == label)
+        assert (y.min(), y.max(), x.min(), x.max()) == (
+            *(rows.min(), rows.max() + 1),
+            *(columns.min(), columns.max() + 1),
+        )
+    assert not table_file(plan).exists()
+
+
 def test_objects_of_another_size_are_seen_at_another_scale(image, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model, object_size=20.0)  # the model was trained on 10
     assert plan.unit == 2 * UNIT
@@ -342,7 +362,7 @@ def test_an_image_that_cannot_be_used_is_refused_before_anything_is_made(image, 
         (["--finish"], "6 of 6 blocks are still to be done, such as number 0; let every part run to its end"),
         (["--plane", "z"], "--plane z: write it as axis=place, such as z=3"),
         (["--into"], "--into writes the labels into the image itself; leave --out out."),
-        (["--format", "csv"], "--format csv is not written for OME-Zarr; the formats are labels and parquet."),
+        (["--format", "csv"], "--format csv is not written for OME-Zarr; the formats are labels, parquet, geojson."),
         (["--whole-masks"], "--whole-masks cannot be written to OME-Zarr"),
         (["--workers", "0"], "--workers is 0; give a number from 1."),
         (["--image", "0"], "is a single image; leave --image out."),

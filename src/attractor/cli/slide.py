@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from attractor.prediction.scheduling import Progress
     from attractor.prediction.slide import Plan
 
-FORMATS = ("labels", "parquet")
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -117,23 +115,22 @@ def _plan(options: Options, asked: Asked, formats_given: bool) -> Plan:
         tile=options.tile,
         block=asked.block,
         pixel_size=options.pixel_size,
-        table=_wants_table(options.formats, formats_given),
+        formats=_formats(options.formats, formats_given),
     )
 
 
-def _wants_table(formats: Sequence[str], given: bool) -> bool:
-    """Whether a table is to be written: by default if it can be."""
+def _formats(formats: Sequence[str], given: bool) -> Sequence[str]:
+    """What is written: by default a table, too, if it can be."""
+    from attractor.prediction.slide import FORMATS
+
     has_parquet = importlib.util.find_spec("pyarrow") is not None
     if not given:
-        return has_parquet
+        return ("labels", "parquet") if has_parquet else ("labels",)
     if unknown := [name for name in formats if name not in FORMATS]:
-        raise InputError(
-            f"--format {unknown[0]} is not written for OME-Zarr; the formats are {' and '.join(FORMATS)}. "
-            "`attractor convert` makes others of smaller parts."
-        )
+        raise InputError(f"--format {unknown[0]} is not written for OME-Zarr; the formats are {', '.join(FORMATS)}.")
     if "parquet" in formats and not has_parquet:
         raise InputError(f"The format parquet needs pyarrow, which is not installed. {install('scale')}")
-    return "parquet" in formats
+    return tuple(dict.fromkeys(formats))
 
 
 def _list(text: str) -> list[str]:
@@ -202,10 +199,12 @@ def _shown(steps: Iterable[Progress]) -> None:
 
 
 def _say_what_was_found(plan: Plan, total: int, cut: int) -> None:
-    from attractor.prediction.slide import NAME, table_file
+    from attractor.prediction.slide import NAME, outline_file, table_file
 
-    table = f", and their table is {table_file(plan)}" if plan.table else ""
-    say(f"Found {counted(total, 'object')}; the labels are in {plan.out}/labels/{NAME}{table}.")
+    places = [f"the labels are in {plan.out}/labels/{NAME}"]
+    places += [f"their table is {table_file(plan)}"] if "parquet" in plan.formats else []
+    places += [f"their outlines are in {outline_file(plan, 0).parent}"] if "geojson" in plan.formats and total else []
+    say(f"Found {counted(total, 'object')}; {', and '.join(places)}.")
     if cut:
         complain(
             f"{counted(cut, 'object')} may be cut: they reach further around their block than was looked at; a larger "

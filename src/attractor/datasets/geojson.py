@@ -95,15 +95,23 @@ def write_geojson(folder: str | Path, samples: Iterable[Sample], class_names: Se
     write_outlined(folder, samples, ENDING, encode)
 
 
-def encode_geojson(found: Instances, class_names: Sequence[str]) -> bytes:
+def encode_geojson(
+    found: Instances, class_names: Sequence[str], *, corner: tuple[int, int] = (0, 0), first: int = 1
+) -> bytes:
     """The objects as detections in a FeatureCollection that QuPath reads, each with class and score.
 
     The same label always gets the same id. Objects without a pixel are left out; where masks overlap, each is whole.
 
+    Args:
+        found: the objects of an image, or of a part of it.
+        class_names: of classes 1, 2, ….
+        corner: row and column of the image at which the part begins.
+        first: the label in the image that label 1 stands for; the others follow.
+
     Raises:
         InputError: if an object's class has no name.
     """
-    return _collection(list(_features(found, class_names)))
+    return _collection(list(_features(found, class_names, corner, first)))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -217,14 +225,16 @@ def _collection(features: list[dict[str, object]]) -> bytes:
     return json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":")).encode()
 
 
-def _features(found: Instances, class_names: Sequence[str]) -> Iterator[dict[str, object]]:
+def _features(
+    found: Instances, class_names: Sequence[str], corner: tuple[int, int] = (0, 0), first: int = 1
+) -> Iterator[dict[str, object]]:
     """One feature for each object."""
     for label, name, score, parts in objects_of(found, class_names):
         names = name.split(": ")  # QuPath's classes within classes
         yield {
             "type": "Feature",
-            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"label {label}")),
-            "geometry": _geometry(parts),
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"label {label + first - 1}")),
+            "geometry": _geometry(parts, corner),
             "properties": {
                 "objectType": "detection",
                 "classification": {
@@ -247,9 +257,10 @@ def _ignored_feature(is_ignored: Bool[np.ndarray, "h w"]) -> Iterator[dict[str, 
         }
 
 
-def _geometry(parts: list[Part]) -> dict[str, object]:
-    """One polygon, or several; each ring closed."""
-    polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in part] for part in parts]
+def _geometry(parts: list[Part], corner: tuple[int, int] = (0, 0)) -> dict[str, object]:
+    """One polygon, or several; each ring closed; counted from a corner at this row and column."""
+    moved = [[np.asarray(ring) + corner[::-1] for ring in part] for part in parts]
+    polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in part] for part in moved]
     if len(polygons) == 1:
         return {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "MultiPolygon", "coordinates": polygons}

@@ -232,6 +232,14 @@ class Ledger:
         with atomic(made(self.painted_file(cell).parent) / self.painted_file(cell).name) as temporary:
             temporary.touch()
 
+    def picture(self, numbers: Numbers, block: int) -> tuple[Int32[np.ndarray, "..."], Owned, tuple[int, ...]]:
+        """A block's objects, drawn with numbers from 1, with what is known of them, and the corner of the drawing."""
+        owned = Owned.from_arrays(_read(self.objects_file(block)))
+        box = tuple(slice(a, b) for a, b in zip(numbers.low[block], numbers.high[block], strict=True))
+        labels = np.zeros([side.stop - side.start for side in box], np.uint32)
+        owned.draw(labels, np.zeros(labels.shape, np.float32), box, 1)
+        return labels.astype(np.int32), owned, tuple(side.start for side in box)
+
     def table(self, numbers: Numbers) -> Iterator[dict[str, Shaped[np.ndarray, " k"]]]:
         """What is known of the objects of each block that has some, with their numbers."""
         for block, first in enumerate(numbers.firsts):

@@ -177,7 +177,9 @@ def pool_of(plan: Plan, *, workers: int = 1, scheduler: str | None = None) -> It
     settings["distributed.nanny.pre-spawn-environ"] = {
         name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     }
-    local = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    local: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
+    # no dashboard, which would be open to the network, and a port that no other cluster on this machine can have taken
+    local |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     with (
         dask.config.set(settings),
         make_cluster(host="127.0.0.1", **local) as cluster,

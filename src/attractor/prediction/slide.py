@@ -29,6 +29,8 @@ from jaxtyping import Float, Int, Int32, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from attractor.datasets.geojson import encode_geojson
+from attractor.description import read_description
 from attractor.errors import InputError
 from attractor.images import as_channels, atomic, made, read_image
 from attractor.images import pixel_size as pixel_size_in
@@ -63,6 +65,7 @@ CELL = 2048  # side of what is painted at once: a file of labels
 SAMPLES = 8  # windows along each side of an image from which percentiles are taken
 WINDOW = 512  # side of such a window
 FORMAT = 1  # of a plan
+FORMATS = ("labels", "parquet", "geojson")
 SHIFTED = {"row": 0, "column": 1}  # last word of a coordinate's name, and its axis
 
 
@@ -93,7 +96,7 @@ class Plan:
     low: list[float]  # of each of the model's channels: what is subtracted, and what it is then divided by
     scale: list[float]
     pixel_size: list[float] | None
-    table: bool
+    formats: list[str]  # of FORMATS
     out: str  # the hierarchy that the labels lie in
 
     @property
@@ -230,7 +233,7 @@ class ModelFinder:
         own: Int[np.ndarray, " j"],
     ) -> Table:
         """The table of some objects, whose coordinates are counted in the whole image."""
-        if not self.plan.table or not len(own):
+        if "parquet" not in self.plan.formats or not len(own):
             return {}
         number_of = np.zeros(len(classes) + 1, np.int32)
         number_of[own + 1] = np.arange(1, len(own) + 1)
@@ -281,7 +284,7 @@ def planned(
     tile: int | None = None,
     block: int | None = None,
     pixel_size: tuple[float, float] | None = None,
-    table: bool = True,
+    formats: Sequence[str] = ("labels", "parquet"),
 ) -> Plan:
     """What is to be done with an image; of its pixels, some are read for the percentiles.
 
@@ -303,7 +306,7 @@ def planned(
         tile: side of what the network adds in one pass, a multiple of 128.
         block: side of what is one step, a multiple of the tile.
         pixel_size: micrometres along a pixel's height and width, if the image's own is not to be used.
-        table: whether to measure the objects.
+        formats: what to write, of FORMATS; labels in any case.
 
     Raises:
         InputError: if the image or the model cannot be used so.
@@ -354,7 +357,7 @@ def planned(
         low=low.tolist(),
         scale=scale.tolist(),
         pixel_size=None if sides is None else list(sides),
-        table=table,
+        formats=list(formats),
         out=str(out.absolute()),
     )
 
@@ -423,6 +426,7 @@ def begun(plan: Plan, *, overwrite: bool = False, part: int | None = None) -> It
                             "--out."
                         )
                     _make_output(plan)
+                    shutil.rmtree(outline_file(plan, 0).parent, ignore_errors=True)
                     with atomic(folder / "plan.json") as temporary:
                         temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1), encoding="utf-8")
                     known = plan
@@ -505,7 +509,7 @@ def _held(path: Path, *, shared: bool, what: str, wait: bool = False) -> Iterato
 class Task:
     """One step of the work."""
 
-    step: str  # "gather", "find", "paint", or "level"
+    step: str  # "gather", "find", "paint", "outline", or "level"
     number: int  # of a block or cell
     level: int = 0  # of the labels, for the last
 
@@ -520,6 +524,8 @@ def do(plan: Plan, task: Task) -> Task:
         ledger.find(work.finder, task.number)
     elif task.step == "paint":
         ledger.paint(work, work.numbers, task.number)
+    elif task.step == "outline":
+        work.outline(task.number)
     else:
         work.resize(task.level, task.number)
     return task
@@ -559,6 +565,17 @@ class _Work:
         with _writing(self.plan.out):
             self.labels[self.plan.level][rows, columns] = labels
 
+    def outline(self, block: int) -> None:
+        """Write the outlines of a block's objects."""
+        labels, owned, corner = self.plan.ledger.picture(self.numbers, block)
+        found = Instances(labels, owned.classes, owned.scores)
+        names = read_description(self.plan.model).class_names
+        first = self.numbers.firsts[block]
+        content = encode_geojson(found, names, corner=(corner[0], corner[1]), first=first)
+        file = outline_file(self.plan, block)
+        with _writing(self.plan.out), atomic(made(file.parent) / file.name) as temporary:
+            temporary.write_bytes(content)
+
     def resize(self, level: int, cell: int) -> None:
         """Write a cell of another resolution, from the one next to it that is nearer to what was painted."""
         source = self.labels[level - 1 if level > self.plan.level else level + 1]
@@ -587,6 +604,9 @@ def painting(plan: Plan) -> list[list[Task]]:
     cells = [cell for cell in range(len(ledger.cells)) if not ledger.painted_file(cell).exists()]
     n_levels = len(open_labels(plan.out, NAME))
     stages = [[Task("paint", cell) for cell in cells]]
+    if "geojson" in plan.formats:
+        counts = ledger.number().counts
+        stages.append([Task("outline", n) for n, k in enumerate(counts) if k and not outline_file(plan, n).exists()])
     for level in [*range(plan.level + 1, n_levels), *reversed(range(plan.level))]:
         grid = Grid(open_labels(plan.out, NAME)[level].shape, (CELL, CELL))
         missing = (n for n in range(len(grid)) if not (plan.folder / f"level-{level}" / f"{n:06d}").exists())
@@ -596,10 +616,19 @@ def painting(plan: Plan) -> list[list[Task]]:
 
 def table_file(plan: Plan) -> Path:
     """Where the table of objects goes."""
+    return _beside(plan, "_objects.parquet")
+
+
+def outline_file(plan: Plan, block: int) -> Path:
+    """Where the outlines of a block's objects go; blocks without objects have no such file."""
+    return _beside(plan, "_objects.geojson") / f"{block:06d}.geojson"
+
+
+def _beside(plan: Plan, ending: str) -> Path:
     name = Path(plan.out).name
-    for ending in (".zarr", ".ome"):
-        name = name.removesuffix(ending)
-    return Path(plan.out).with_name(f"{name}_objects.parquet")
+    for known in (".zarr", ".ome"):
+        name = name.removesuffix(known)
+    return Path(plan.out).with_name(name + ending)
 
 
 def finished(plan: Plan) -> Numbers:
@@ -610,7 +639,7 @@ def finished(plan: Plan) -> Numbers:
     """
     numbers = plan.ledger.number()
     with _writing(plan.out):
-        if plan.table:
+        if "parquet" in plan.formats:
             _write_table(plan, numbers)
         consolidate_again(plan.out)
         with atomic(Path(plan.out).with_name(f"{Path(plan.out).name}.json")) as temporary:
