@@ -8,12 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+import yaozarrs
 import zarr
 from pyarrow import parquet
 from tests.test_ome_zarr import write
@@ -381,6 +385,39 @@ def test_a_name_for_labels_that_is_none(image, in_folder, tiny_model, attractor_
     assert "--out out: give a name that ends in .ome.zarr, or --into to write labels into the image." in answer.error
     answer = attractor_command("segment", image, image, "--model", tiny_model, "--out", "b.zarr")
     assert "an image that is read in blocks is segmented alone" in answer.error
+
+
+def test_labels_go_into_the_image_of_several_that_is_meant(tmp_path, tiny_model, attractor_command):
+    zarr.open_group(tmp_path / "a.zarr", mode="w").attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
+    for name in "01":
+        write(tmp_path / "a.zarr" / name, picture()[:100, :100], "yx")
+    usual = ["segment", tmp_path / "a.zarr", "--model", tiny_model, "--tile", UNIT, "--into"]
+    assert "holds 2 images; choose one by --image: 0, 1" in attractor_command(*usual).error
+    answer = attractor_command(*usual, "--image", "1")
+    assert answer.code == 0
+    assert labels_in(tmp_path / "a.zarr" / "1").max() > 0
+    assert not (tmp_path / "a.zarr" / "0" / "labels").exists()
+    tifffile.imwrite(tmp_path / "a.tif", picture())
+    answer = attractor_command("segment", tmp_path / "a.tif", "--into", "--out", "x.zarr")
+    assert "leave --out out" in answer.error
+
+
+def test_an_image_is_read_from_an_address(image, tmp_path, tiny_model):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(image.parent))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/{image.name}"
+        plan = plan_of(address, tmp_path / "b.zarr", tiny_model, tile=4 * UNIT)
+        n = worked(plan).total
+        server.shutdown()
+        thread.join()
+    labels = labels_in(tmp_path / "b.zarr")
+    assert n == labels.max() > 20
+    yaozarrs.validate_zarr_store(f"{tmp_path}/b.zarr/labels/{NAME}")
 
 
 def test_options_for_large_images_with_another_one(in_folder, tiny_model, attractor_command):

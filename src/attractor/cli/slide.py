@@ -92,7 +92,7 @@ def _plan(options: Options, asked: Asked, formats_given: bool) -> Plan:
     image = options.images[0]
     if asked.into and options.out != "out":
         raise InputError("--into writes the labels into the image itself; leave --out out.")
-    out = image if asked.into else options.out
+    out = _own_place(image, asked.image) if asked.into else options.out
     if not out.endswith(".zarr") and not asked.into:
         raise InputError(f"--out {out}: give a name that ends in .ome.zarr, or --into to write labels into the image.")
     if Path(out).is_file() or "://" in out:
@@ -117,6 +117,15 @@ def _plan(options: Options, asked: Asked, formats_given: bool) -> Plan:
         pixel_size=options.pixel_size,
         formats=_formats(options.formats, formats_given),
     )
+
+
+def _own_place(image: str, name: str | None) -> str:
+    """The group of an image, which is to get the labels."""
+    from attractor.images.ome_zarr import is_ome_zarr, open_ome_zarr
+
+    if not is_ome_zarr(image):
+        raise InputError(f"{image}: --into writes labels into OME-Zarr images, and this is none; give --out instead.")
+    return open_ome_zarr(image, name).path
 
 
 def _formats(formats: Sequence[str], given: bool) -> Sequence[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +170,9 @@ def open_ome_zarr(path: str | Path, image: str | None = None) -> OmeZarr:
     group = _group(str(path))
     attributes = _attributes(group)
     if "multiscales" not in attributes:
-        children = [name for name, child in group.groups() if "multiscales" in _attributes(child)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr's, about other files and folders there
+            children = [name for name, child in group.groups() if "multiscales" in _attributes(child)]
         if image is None and len(children) == 1:
             image = children[0]
         if image is None or image not in children:
@@ -362,7 +365,7 @@ def make_labels(
             datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
         multiscale = {"name": name, "axes": axes, "datasets": datasets}
         about: dict[str, Any] = {"image-label": {"version": version}}
-        if image is not None:
+        if image is not None and "://" not in image.path:
             about["image-label"]["source"] = {"image": "../../"}
         listed = labels.attrs.get("ome", {}).get("labels", []) if is_new else labels.attrs.get("labels", [])
         listed = [*dict.fromkeys([*listed, name])]

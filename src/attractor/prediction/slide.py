@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib import metadata
@@ -406,31 +406,38 @@ def begun(plan: Plan, *, overwrite: bool = False, part: int | None = None) -> It
         InputError: if another process works on the same, the plan differs, or labels are there.
     """
     folder = plan.folder
-    with _held(made(folder) / "lock", shared=part is not None, what=plan.out):
-        with _held(folder / ("whole" if part is None else f"part-{part}"), shared=False, what=plan.out):
-            with _held(folder / "beginning", shared=False, what=plan.out, wait=True):
-                known = _known(folder)
-                if known is not None and (key := _difference(known, plan)) is not None:
-                    if not overwrite:
-                        raise InputError(
-                            f"{folder}: was begun with {key} {getattr(known, key)!r:.60}, and now it is "
-                            f"{getattr(plan, key)!r:.60}; repeat the first call, or give --overwrite to begin anew."
-                        )
-                    _emptied(folder)
-                    known = None
-                if known is None:
-                    if has_labels(plan.out, NAME) and not overwrite:
-                        _forget(folder)
-                        raise InputError(
-                            f"{plan.out}: has labels {NAME!r} already; give --overwrite to replace them, or another "
-                            "--out."
-                        )
-                    _make_output(plan)
-                    shutil.rmtree(outline_file(plan, 0).parent, ignore_errors=True)
-                    with atomic(folder / "plan.json") as temporary:
-                        temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1), encoding="utf-8")
-                    known = plan
-            yield known
+    with ExitStack() as held:
+        held.enter_context(_held(made(folder) / "lock", shared=part is not None, what=plan.out))
+        if part is not None:
+            held.enter_context(_held(folder / f"part-{part}", shared=False, what=plan.out))
+        with _held(folder / "beginning", shared=False, what=plan.out, wait=True):  # parts may begin at once
+            plan = _begin(plan, overwrite)
+        yield plan
+
+
+def _begin(plan: Plan, overwrite: bool) -> Plan:
+    """Make the output, or find that it was made for the same plan; the plan that it was made for."""
+    folder = plan.folder
+    known = _known(folder)
+    key = None if known is None else _difference(known, plan)
+    if known is not None and key is None:
+        return known
+    if key is not None and not overwrite:
+        raise InputError(
+            f"{folder}: was begun with {key} {getattr(known, key)!r:.60}, and now it is {getattr(plan, key)!r:.60}; "
+            "repeat the first call, or give --overwrite to begin anew."
+        )
+    if known is None and has_labels(plan.out, NAME) and not overwrite:
+        _forget(folder)
+        raise InputError(
+            f"{plan.out}: has labels {NAME!r} already; give --overwrite to replace them, or another --out."
+        )
+    _emptied(folder)
+    _make_output(plan)
+    shutil.rmtree(outline_file(plan, 0).parent, ignore_errors=True)
+    with atomic(folder / "plan.json") as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1), encoding="utf-8")
+    return plan
 
 
 def _known(folder: Path) -> Plan | None:
