@@ -22,8 +22,10 @@ PARTS = (
     "methods",
     "loss",
     "training_step",
+    "crops",
     "end_to_end",
     "large_images",
+    "scale",
     "start_up",
     "cityscapes_metric",
 )

@@ -1,6 +1,7 @@
 """Training: the same seed gives the same run, a killed run resumes exactly, and what cannot be learned is refused."""
 
 import dataclasses
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -14,10 +15,12 @@ from attractor.datasets.label_images import write_label_images
 from attractor.datasets.sample import Sample
 from attractor.description import Description
 from attractor.errors import InputError
+from attractor.images import made
 from attractor.model import Model
 from attractor.settings import Settings
 from attractor.training import loop as training
-from attractor.training.batches import Places, RandomCrops, collate, image_weights, normalised
+from attractor.training import ready
+from attractor.training.batches import Places, RandomCrops, Room, collate, image_weights, normalised
 from attractor.training.checkpoints import read_checkpoint
 from attractor.training.loop import train
 
@@ -142,7 +145,7 @@ def test_a_hot_pixel_does_not_overflow():
 def test_many_images_reach_the_worker(folder):
     """A tensor an image would cost a file descriptor each, of which there may be only a thousand."""
     crops = RandomCrops(new_model(), hold(open_dataset(folder)), Settings(**SETTINGS), Augmentation())
-    assert not any(isinstance(image, torch.Tensor) for image, _ in crops.held)
+    assert not any(isinstance(value, torch.Tensor) for ready in crops.ready for value in vars(ready).values())
 
 
 def test_crops_made_on_a_device_are_the_same(folder, monkeypatch):
@@ -162,10 +165,54 @@ def test_images_that_are_too_many_to_hold_are_read_when_asked_for(folder, caplog
     given = new_model(), hold(open_dataset(folder)), Settings(**SETTINGS), Augmentation()
     held = RandomCrops(*given)
     read = RandomCrops(new_model(), hold(open_dataset(folder), 3 * 40 * 40), *given[2:])
-    assert (held.held is None, read.held is None) == (False, True)
+    assert (held.ready is None, read.ready is None) == (False, True)
     assert "too many to hold" in caplog.text
     for place in [(0, 0), (0, 1), (3, 2)]:
         assert all(torch.equal(a, b) for a, b in zip(held[place][:3], read[place][:3], strict=True))
+
+
+def test_images_that_are_too_many_to_hold_lie_on_the_disk_while_training(folder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(ready, "SPARE", 0)
+    given = hold(open_dataset(folder), 3 * 40 * 40), Settings(**SETTINGS), Augmentation()
+    held = RandomCrops(new_model(), hold(open_dataset(folder)), *given[1:])
+    mapped = RandomCrops(new_model(), *given, None, Room(tmp_path, lambda: made(tmp_path / "images")))
+    assert "while training they take" in caplog.text
+    assert all(isinstance(image, ready.OnDisk) for image in mapped.ready)
+    again = pickle.loads(pickle.dumps(mapped))  # as for a process that makes crops
+    for place in [(0, 0), (0, 1), (3, 2)]:
+        for crops in (mapped, again):
+            assert all(torch.equal(a, b) for a, b in zip(held[place][:3], crops[place][:3], strict=True))
+    monkeypatch.setattr(ready, "SPARE", 1 << 60)
+    full = RandomCrops(new_model(), *given, None, Room(tmp_path, lambda: made(tmp_path / "more")))
+    assert full.ready is None
+    assert "the disk has no" in caplog.text
+    assert not (tmp_path / "more").exists()
+
+
+def test_images_on_the_disk_are_removed_after_training(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(ready, "SPARE", 0)
+    images = hold(open_dataset(folder), 3 * 40 * 40)
+    train(
+        new_model(),
+        images,
+        open_dataset(folder),
+        out=made(tmp_path / "out"),
+        settings=Settings(**SETTINGS),
+        augmentation=Augmentation(),
+        device="cpu",
+    )
+    assert "while training they take" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        ["best.safetensors", "last.ckpt", "logs", "model.safetensors"]
+    )
+
+
+def test_the_middle_of_an_object_is_the_mean_of_its_pixels():
+    labels = np.array([[0, 1, 1], [3, 1, 0]], np.int32)
+    found = ready.InMemory.of(np.zeros((1, 2, 3), np.float16), labels, labels < 0, sample("a")).centres
+    assert found[0].tolist() == pytest.approx([1 / 3, 4 / 3])
+    assert np.isnan(found[1]).all()
+    assert found[2].tolist() == [1, 0]
 
 
 def test_a_loss_that_is_not_finite_names_the_image(folder, tmp_path, monkeypatch):
@@ -309,12 +356,12 @@ def test_crops_are_made_at_the_scale_of_the_model(folder):
     model = new_model()
     model.description = dataclasses.replace(model.description, scale=0.5)
     half = RandomCrops(model, images, Settings(**SETTINGS), Augmentation())
-    for (image, sample), (small, other) in zip(whole.held, half.held, strict=True):
-        assert image.shape == (1, 40, 40)
-        assert small.shape == (1, 20, 20)
-        assert other.labels.shape == other.ignore.shape == (20, 20)
-        assert np.array_equal(other.labels, sample.labels[1::2, 1::2])
-        assert np.abs(small - image.reshape(1, 20, 2, 20, 2).mean((2, 4))).max() < 0.3
+    for large, small in zip(whole.ready, half.ready, strict=True):
+        assert large.image.shape == (1, 40, 40)
+        assert small.image.shape == (1, 20, 20)
+        assert small.labels.shape == small.valid.shape == (20, 20)
+        assert np.array_equal(small.labels, large.labels[1::2, 1::2])
+        assert np.abs(small.image - large.image.reshape(1, 20, 2, 20, 2).mean((2, 4))).max() < 0.3
 
 
 def test_a_model_of_another_scale_is_validated_at_full_resolution(folder, tmp_path):

@@ -150,7 +150,7 @@ def _warp(
     size: int,
     matrix: Float[Tensor, "2 2"],
 ) -> tuple[Float[Tensor, "c s s"], Int32[Tensor, "s s"], Bool[Tensor, "s s"]]:
-    """Sample image, labels and validity of the crop."""
+    """Sample image, labels and validity of the crop; no more of them is looked at than it shows."""
     h, w = labels.shape
     step = torch.arange(size) - (size - 1) / 2
     steps = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1)  # (s, s, 2)
@@ -159,11 +159,21 @@ def _warp(
     )  # (row, column) in the image
     outside = (place < -0.5).any(-1) | (place > torch.tensor([h - 0.5, w - 0.5], device=place.device)).any(-1)
     row, column = (_reflected(place[..., d], n) for d, n in ((0, h), (1, w)))
+    rows, columns = _span(row, h), _span(column, w)
+    image, labels, valid = image[:, rows, columns].float(), labels[rows, columns], valid[rows, columns]
+    row, column = row - rows.start, column - columns.start
+    h, w = labels.shape
     scale = torch.tensor([2 / max(w - 1, 1), 2 / max(h - 1, 1)], device=place.device)
     grid = torch.stack([column, row], -1) * scale - 1
     image = F.grid_sample(image[None], grid[None], align_corners=True, padding_mode="border")[0]
     nearest = row.round().long(), column.round().long()
     return image, labels[nearest], valid[nearest] & ~outside
+
+
+def _span(place: Float[Tensor, "s s"], n: int) -> slice:
+    """The pixels of a side of n between which these places lie."""
+    first = int(place.min())
+    return slice(first, min(int(place.max()) + 2, n))
 
 
 def _reflected(place: Float[Tensor, "s s"], n: int) -> Float[Tensor, "s s"]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
 from attractor.augmentation import Augmentation
@@ -26,6 +27,7 @@ from attractor.model import Model
 from attractor.prediction.memory import free_memory
 from attractor.prediction.resampling import nearest, rescaled
 from attractor.settings import Settings
+from attractor.training.ready import InMemory, Ready, kept_on_disk
 from attractor.truth import Truth
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,14 @@ class Batch:
         return Batch(self.images.to(device), truth, self.names)
 
 
+@dataclass(frozen=True)
+class Room:
+    """A folder for images that memory does not hold."""
+
+    place: Path  # an existing folder on the same disk
+    make: Callable[[], Path]  # makes the folder
+
+
 class RandomCrops(torch.utils.data.Dataset[Crop]):
     """Random crops of the training images; (seed, epoch, index) decides each."""
 
@@ -58,10 +68,11 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         settings: Settings,
         augmentation: Augmentation,
         device: torch.device | None = None,
+        room: Room | None = None,
     ) -> None:
-        """Normalise the images that are held in memory; if there are too many, a crop reads its image when it is made.
+        """Have the images ready: in memory, or on a disk with enough room for them; else each crop reads its image.
 
-        If a device is given and has room for the images held, they lie there, and crops are made there.
+        If a device is given and has room for the images held in memory, they lie there, and crops are made there.
         """
         self.settings, self.augmentation = settings, augmentation
         self.source, self.description = images.source, model.description
@@ -72,39 +83,38 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
             raise InputError("None of the training images has an object, so there is nothing to learn from.")
         _check_classes(images, self.description)
         self.by_class = _objects_by_class(images) if settings.even_classes else None
-        self.held = None if images.samples is None else [self._prepared(sample) for sample in images.samples]
-        if self.held is None:
-            logger.warning(
-                "The training images have %d million pixels, too many to hold: each crop reads its image again. More "
-                "training.workers may keep up with the network (now %d).",
-                *(sum(sizes) // 10**6, settings.workers),
-            )
         n_bytes = sum(sizes) * (2 * model.description.channels + 5)
-        fits = device is not None and self.held is not None and 2 * n_bytes < free_memory(device)
-        self.there = [self._tensors(*held, device) for held in self.held or ()] if fits else None
+        self.ready: Sequence[Ready] | None
+        if images.samples is not None:
+            held = [self._prepared(sample) for sample in images.samples]
+            fits = device is not None and 2 * n_bytes < free_memory(device)
+            self.there = [image.tensors(device) for image in held] if fits else None
+            self.ready = held
+            return
+        self.there = None
+        prepared = (self._prepared(self.source[index]) for index in range(len(images)))
+        self.ready = None if room is None else kept_on_disk(prepared, n_bytes, room.make, room.place)
+        many = f"The training images have {sum(sizes) // 10**6:,} million pixels, too many to hold"
+        if self.ready is None:
+            logger.warning(
+                "%s, and the disk has no %.0f GB for them: each crop reads its image again. More training.workers may "
+                "keep up with the network (now %d).",
+                *(many, n_bytes / 1e9, settings.workers),
+            )
+        else:
+            logger.warning("%s: while training they take %.1f GB on the disk.", many, n_bytes / 1e9)
 
     @property
     def workers(self) -> int:
         """Processes that make crops; 0 if crops are made on a device."""
         return 0 if self.there is not None else self.settings.workers
 
-    @staticmethod
-    def _tensors(
-        image: Float16[np.ndarray, "c h w"], sample: Sample, device: torch.device | None = None
-    ) -> tuple[Float16[Tensor, "c h w"], Int32[Tensor, "h w"], Bool[Tensor, "h w"]]:
-        """An image, its labels, and whether each pixel counts."""
-        arrays = image, sample.labels, ~sample.ignore
-        image_there, labels, valid = (torch.from_numpy(array).to(device or "cpu") for array in arrays)
-        return image_there, labels, valid
-
-    def _prepared(self, sample: Sample) -> tuple[Float16[np.ndarray, "c h w"], Sample]:
-        """The image as the network will see it, and its sample without pixels, so that they are not held twice."""
-        # arrays, since each tensor would cost the worker process a file descriptor
+    def _prepared(self, sample: Sample) -> InMemory:
+        """The image as the network will see it."""
         image = normalised(self.description, sample).numpy()
         shape = image.shape[1], image.shape[2]
         labels, ignore = (nearest(array, shape) for array in (sample.labels, sample.ignore))
-        nothing = np.empty((*shape, 0), np.uint8)
-        return image, dataclasses.replace(sample, image=nothing, labels=labels, ignore=ignore, annotate=None)
+        return InMemory.of(image, labels, ignore, sample)
 
     def __len__(self) -> int:
         """Number of crops in an epoch."""
@@ -114,11 +124,11 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         """The crop of an (epoch, index)."""
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, *place))
         i, label = self._drawn(generator)
-        image, sample = self.held[i] if self.held is not None else self._prepared(self.source[i])
-        pixels, labels, valid = self._tensors(image, sample) if self.there is None else self.there[i]
-        centre = self._centre(sample, label, generator)
-        crop = self.augmentation.crop(pixels.float(), labels, valid, centre, self.settings.crop_size, generator)
-        return *crop, sample
+        ready = self._prepared(self.source[i]) if self.ready is None else self.ready[i]
+        tensors = ready.tensors() if self.there is None else self.there[i]
+        centre = self._centre(ready, label, generator)
+        crop = self.augmentation.crop(*tensors, centre, self.settings.crop_size, generator)
+        return *crop, ready.sample
 
     def _drawn(self, generator: torch.Generator) -> tuple[int, int | None]:
         """An image, and the label of the object to show; 0 for a place anywhere, None to choose in the image."""
@@ -131,17 +141,18 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         i, label = objects[int(torch.randint(len(objects), (), generator=generator))].tolist()
         return i, label
 
-    def _centre(self, sample: Sample, label: int | None, generator: torch.Generator) -> tuple[float, float]:
+    def _centre(self, ready: Ready, label: int | None, generator: torch.Generator) -> tuple[float, float]:
         """A place anywhere or, more often, one that puts an object in the middle half of the crop."""
         by_object, row, column = torch.rand(3, generator=generator).tolist()
-        h, w = sample.labels.shape
-        if label is None and by_object < self.settings.around_objects and len(sample.classes):
-            label = 1 + int(torch.randint(len(sample.classes), (), generator=generator))
-        rows, columns = np.nonzero(sample.labels == label) if label else ((), ())
-        if not len(rows):
+        h, w = ready.shape
+        n = len(ready.centres)
+        if label is None and by_object < self.settings.around_objects and n:
+            label = 1 + int(torch.randint(n, (), generator=generator))
+        if not label or np.isnan(ready.centres[label - 1]).any():
             return row * h, column * w
         reach = self.settings.crop_size / 2
-        return np.mean(rows) + (row - 0.5) * reach, np.mean(columns) + (column - 0.5) * reach
+        middle = ready.centres[label - 1]
+        return float(middle[0] + (row - 0.5) * reach), float(middle[1] + (column - 0.5) * reach)
 
 
 class Places(torch.utils.data.Sampler[tuple[int, int]]):

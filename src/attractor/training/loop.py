@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -38,7 +39,7 @@ from attractor.datasets import Dataset, Subset
 from attractor.datasets.held import Held
 from attractor.errors import InputError
 from attractor.evaluation import pair_of, predicted, score_pair
-from attractor.images import atomic
+from attractor.images import atomic, temporary_folder
 from attractor.methods.contract import HasCurriculum, each_changed
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, ImageScores, score_image
 from attractor.metrics.metric import Scores
@@ -48,7 +49,7 @@ from attractor.prediction.image import Segmenter, choose_device
 from attractor.settings import Settings
 from attractor.shortage import is_for_memory
 from attractor.training import ranks
-from attractor.training.batches import Batch, Places, RandomCrops, collate, seed_of
+from attractor.training.batches import Batch, Places, RandomCrops, Room, collate, seed_of
 from attractor.training.checkpoints import DAMAGE, read_checkpoint, unusable
 from attractor.training.clock import VALIDATION_SHARE, Clock
 from attractor.truth import Objects, Truth
@@ -104,14 +105,16 @@ def train(
     n_devices = ranks.number_of_devices(devices, chosen)
     ranks.share_of_batch(settings.batch_size, n_devices * nodes * settings.accumulate)
     there = chosen if chosen.type == "cuda" and n_devices * nodes == 1 else None
-    crops = RandomCrops(model, training, settings, augmentation, there)
     run = _Run(model, settings, Places(settings.crops_per_epoch, settings.batch_size), validation, out)
     run.devices, run.nodes = n_devices, nodes
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    run.clock.start()
-    if not resume:
-        _with_less_memory(run, lambda: _plan(run, crops, chosen))
-    _with_less_memory(run, lambda: _fit(run, crops, chosen, _checkpoint(out) if resume else None))
+    with ExitStack() as leaving:
+        room = Room(out, lambda: leaving.enter_context(temporary_folder(out)))
+        crops = RandomCrops(model, training, settings, augmentation, there, room)
+        run.clock.start()
+        if not resume:
+            _with_less_memory(run, lambda: _plan(run, crops, chosen))
+        _with_less_memory(run, lambda: _fit(run, crops, chosen, _checkpoint(out) if resume else None))
     if run.clock.rules and run.steps < HARDLY:
         logger.warning("The model saw only %s: it is hardly trained. Give it more time.", counted(run.steps, "step"))
     best = Model.load(out / "best.safetensors")
