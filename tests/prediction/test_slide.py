@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import tifffile
 import torch
 import yaozarrs
 import zarr
+from distributed import LocalCluster
 from pyarrow import parquet
 from tests.test_ome_zarr import write
 
@@ -191,6 +193,35 @@ def test_two_workers_give_what_one_gives(image, expected, tmp_path, tiny_model):
             pass
         finished(plan)
     assert files_in(tmp_path / "two.zarr") == files_in(expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # Dask's, about the worker that is gone
+def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model):
+    plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
+    with begun(plan) as plan, pool_of(plan, workers=2) as pool:
+        victim = min(pool.client.run(os.getpid).values())
+        steps = itertools.chain(find_objects(plan.ledger, pool), paint_labels(plan, pool))
+        for number, _ in enumerate(steps):
+            if number == 2:
+                os.kill(victim, signal.SIGKILL)
+        finished(plan)
+    assert files_in(tmp_path / "b.zarr") == files_in(expected)
+
+
+def test_workers_of_a_scheduler_give_what_one_process_gives(image, expected, tmp_path, tiny_model):
+    plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
+    quiet = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", **quiet
+        ) as ours,
+        begun(plan) as plan,
+        pool_of(plan, scheduler=ours.scheduler_address) as pool,
+    ):
+        for _ in (*find_objects(plan.ledger, pool), *paint_labels(plan, pool)):
+            pass
+        finished(plan)
+    assert files_in(tmp_path / "b.zarr") == files_in(expected)
 
 
 @pytest.mark.parametrize("after", [0, 2, 5])
