@@ -164,7 +164,7 @@ def test_an_image_beyond_the_memory_is_named(segmenter, tmp_path, monkeypatch, e
     monkeypatch.setattr(type(segmenter), "predict", predict)
     (outcome,) = segment_files(segmenter, [picture(tmp_path / "a.png")], tmp_path / "out", object_size=2.0)
     assert "a.png: needs more memory than there is" in outcome.problem
-    assert "cut it into parts, or give a larger --object-size" in outcome.problem
+    assert "give --out NAME.ome.zarr to work on it in blocks, or give a larger --object-size" in outcome.problem
 
 
 def test_images_after_one_that_fails_are_there(segmenter, tmp_path, monkeypatch):

@@ -209,5 +209,7 @@ def test_memory_that_is_not_enough_for_the_smallest_tiles_is_an_error(monkeypatc
 def test_an_image_with_more_pixels_than_can_be_numbered_is_refused(tiny_model):
     segmenter = attractor.load(tiny_model, device="cpu")
     huge = np.broadcast_to(np.uint8(1), (1 << 16, 1 << 15))  # takes no memory
-    with pytest.raises(InputError, match=r"65536 x 32768 pixels; .* fewer than 2,147,483,648 .* Cut it into parts"):
+    with pytest.raises(
+        InputError, match=r"65536 x 32768 pixels; .* fewer than 2,147,483,648 .* in blocks with --out NAME"
+    ):
         segmenter.segment(huge)

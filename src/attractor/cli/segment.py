@@ -119,8 +119,9 @@ def segment(
 ) -> None:
     """Find the objects in images; write a label image, a picture with outlines and a table for each.
 
-    The file run.json beside the results says what was done, with which model and options. Images of any size are read
-    as OME-Zarr; give --out NAME.ome.zarr for them, and for large TIFF files.
+    The file run.json beside the results says what was done, with which model and options.
+
+    OME-Zarr images of any size, and large TIFF files, are read in blocks with --out NAME.ome.zarr.
     """
     from attractor.prediction.run import Options, read_run
 

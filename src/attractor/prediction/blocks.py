@@ -271,11 +271,25 @@ class Numbers:
 
     def reaching(self, box: Box) -> list[int]:
         """The blocks that may have objects in a box, rising."""
-        return [
-            block
-            for block, (low, high) in enumerate(zip(self.low, self.high, strict=True))
-            if low and all(a < side.stop and b > side.start for a, b, side in zip(low, high, box, strict=True))
-        ]
+        low, high = self._corners
+        starts, stops = (np.array([getattr(side, end) for side in box]) for end in ("start", "stop"))
+        reach = ((low < stops) & (high > starts)).all(1)
+        return [self._filled[place] for place in np.flatnonzero(reach).tolist()]
+
+    @cached_property
+    def _filled(self) -> list[int]:
+        """The blocks that have objects."""
+        return [block for block, count in enumerate(self.counts) if count]
+
+    @cached_property
+    def _corners(self) -> tuple[Int[np.ndarray, "n a"], Int[np.ndarray, "n a"]]:
+        """Those between which their objects lie."""
+        n_axes = max([1, *map(len, self.low)])
+        low, high = (
+            np.array([corners[block] for block in self._filled], np.int64).reshape(-1, n_axes)
+            for corners in (self.low, self.high)
+        )
+        return low, high
 
 
 @dataclass(frozen=True)

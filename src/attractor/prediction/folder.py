@@ -125,7 +125,9 @@ def _outcome(image: Path, written: Future[Outcome], object_size: float | None) -
     except (MemoryError, RuntimeError) as error:
         if not is_for_memory(error):
             raise
-        cure = "cut it into parts" + (", or give a larger --object-size" if object_size else "")
+        cure = "give --out NAME.ome.zarr to work on it in blocks" + (
+            ", or give a larger --object-size" if object_size else ""
+        )
         return Outcome(image, 0, f"{image}: needs more memory than there is; {cure}.")
 
 

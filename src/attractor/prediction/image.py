@@ -397,7 +397,7 @@ class Segmenter:
         if not 0 < n_pixels < MOST_PIXELS:
             raise InputError(
                 f"{name} has {' x '.join(map(str, shape[:2]))} pixels; at least one is needed, and fewer than "
-                f"{MOST_PIXELS:,} can be numbered. Cut it into parts."
+                f"{MOST_PIXELS:,} can be numbered. `attractor segment` works on it in blocks with --out NAME.ome.zarr."
             )
 
     @torch.inference_mode()
