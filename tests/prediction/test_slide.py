@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gc
 import itertools
 import json
 import multiprocessing
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -64,6 +66,15 @@ def expected(image, tiny_model, tmp_path_factory):
     out = tmp_path_factory.mktemp("expected") / "b.zarr"
     worked(plan_of(image, out, tiny_model))
     return out
+
+
+@pytest.fixture
+def several():
+    """For tests with Dask's workers, which leave sockets to the garbage collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 def plan_of(image, out, model, **options):
@@ -186,6 +197,8 @@ def test_parts_give_what_one_call_gives(image, expected, tmp_path, tiny_model):
     assert files_in(tmp_path / "parts.zarr") == files_in(expected)
 
 
+@pytest.mark.usefixtures("several")
+@pytest.mark.filterwarnings("ignore")
 def test_two_workers_give_what_one_gives(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "two.zarr", tiny_model)
     with begun(plan) as plan, pool_of(plan, workers=2) as pool:
@@ -195,7 +208,8 @@ def test_two_workers_give_what_one_gives(image, expected, tmp_path, tiny_model):
     assert files_in(tmp_path / "two.zarr") == files_in(expected)
 
 
-@pytest.mark.filterwarnings("ignore")  # Dask's, about the worker that is gone
+@pytest.mark.usefixtures("several")
+@pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
     with begun(plan) as plan, pool_of(plan, workers=2) as pool:
@@ -208,6 +222,8 @@ def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model
     assert files_in(tmp_path / "b.zarr") == files_in(expected)
 
 
+@pytest.mark.usefixtures("several")
+@pytest.mark.filterwarnings("ignore")
 def test_workers_of_a_scheduler_give_what_one_process_gives(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
     quiet = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
@@ -478,6 +494,8 @@ def test_the_command_says_what_it_found(image, tmp_path, tiny_model, attractor_c
     assert "table" not in answer.out
 
 
+@pytest.mark.usefixtures("several")
+@pytest.mark.filterwarnings("ignore")
 def test_no_scheduler_answers(image, tmp_path, tiny_model, attractor_command, monkeypatch):
     monkeypatch.setattr("attractor.prediction.scheduling.PATIENCE", 1)
     start = time.monotonic()

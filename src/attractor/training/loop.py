@@ -352,10 +352,12 @@ class _Run(lightning.LightningModule):
         return time.monotonic() - begun
 
     def seconds_of_a_step(self, crops: RandomCrops, device: torch.device, dtype: torch.dtype) -> float:
-        """How long a step takes, from one on a copy of the model after another one has warmed up."""
+        """How long a step takes one device, from one on a copy of the model after another one has warmed up."""
+        parts = self.devices * self.nodes * self.settings.accumulate
+        share = ranks.share_of_batch(self.settings.batch_size, parts)
         model = copy.deepcopy(self.model).to(device).train()
         begun = time.monotonic()
-        batch = collate([crops[0, index] for index in range(self.settings.batch_size)]).to(device)
+        batch = collate([crops[0, index] for index in range(share)]).to(device)
         making = time.monotonic() - begun
         for _ in range(2):
             begun = time.monotonic()
@@ -365,7 +367,7 @@ class _Run(lightning.LightningModule):
             total.backward()
             total.item()  # waits for a device that computes by itself
         learning = time.monotonic() - begun
-        return max(learning, making) if crops.workers else learning + making
+        return parts * (max(learning, making) if crops.workers else learning + making)
 
     def _check_parts(self) -> None:
         """Refuse a checkpoint whose parts are from different runs; torch would notice late, or never."""
