@@ -240,10 +240,7 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
         multiprocessing_context="spawn" if crops.workers else None,  # numba and forked processes do not mix
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", message="The dirpath has changed.*")  # a folder may be moved
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # within Lightning
+        ranks.hush()
         try:
             trainer.fit(run, loader, ckpt_path=checkpoint, weights_only=True)
         except InputError:

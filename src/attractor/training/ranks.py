@@ -6,7 +6,9 @@ counted twice. What depends on a clock is decided by the first rank, since all m
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
@@ -79,7 +81,30 @@ def strategy_of(n: int, *, changes: bool) -> DDPStrategy | str:
         return "auto"
     # processes that this one starts itself need no file to start from
     start: Literal["popen", "spawn"] = "popen" if are_started_elsewhere() else "spawn"
-    return DDPStrategy(start_method=start, find_unused_parameters=changes)
+    return _Quiet(start_method=start, find_unused_parameters=changes)
+
+
+class _Quiet(DDPStrategy):
+    """One that says nothing, in new processes either."""
+
+    def setup_environment(self) -> None:
+        hush()
+        super().setup_environment()
+
+
+def hush() -> None:
+    """Do not show what Lightning warns of, and what is meant to be so."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        "The dirpath has changed.*",  # a folder may be moved
+        ".*isinstance.treespec, LeafSpec.*",  # within Lightning
+        ".*sync_dist=True.*",  # all ranks log the same scores
+        "Grad strides do not match bucket view strides.*",  # where a side of a kernel is 1, strides mean nothing
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def share_of_batch(batch_size: int, parts: int) -> int:
