@@ -100,7 +100,7 @@ def test_a_training_ends_when_its_time_is_over(tmp_path, monkeypatch):
         return step(self, batch, index)
 
     monkeypatch.setattr(_Run, "training_step", training_step)
-    monkeypatch.setattr(Clock, "_used", lambda self: len(steps) / 4)  # a step is a quarter of the time
+    monkeypatch.setattr(Clock, "measured", lambda self: len(steps) / 4)  # a step is a quarter of the time
     long = ["training.epochs=900", "training.crops_per_epoch=600", "training.warmup=0.0"]
     segmenter = attractor.train(data, minutes=1, out=tmp_path / "out", device="cpu", changes=[*QUICK, *long])
     assert len(steps) == 4
@@ -226,7 +226,7 @@ def test_a_recipe_for_large_objects_works_at_a_coarser_scale(tmp_path):
     assert recipe.training.crop_size == 72  # the image is that small now
     assert recipe_for(tmp_path / "data", ["model.scale=1.0"]).model.scale == 1
     assert recipe_for(tmp_path / "data", start="nuclei").model.scale == 1  # a model keeps its own
-    model = runs.run(recipe_for(tmp_path / "data", QUICK), tmp_path / "out", together=runs.Together("cpu"))
+    model = runs.run(recipe_for(tmp_path / "data", QUICK), tmp_path / "out", device="cpu")
     assert model.description.scale == 0.31
     assert model.description.object_size == pytest.approx(96, abs=1)  # in pixels of the images
 

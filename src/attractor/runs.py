@@ -114,17 +114,17 @@ def train(
     if minutes is not None and wanted.stages:
         raise InputError(f"{source}: has stages, each with its own time limit: set training.minutes in each of them.")
     folder = default_folder(source) if out is None else out
-    together = Together(device, devices, nodes)
-    return Segmenter(run(wanted, folder, resume=resume, together=together, read=read), device=device)
+    trained = run(wanted, folder, resume=resume, device=device, devices=devices, nodes=nodes, read=read)
+    return Segmenter(trained, device=device)
 
 
 @dataclass(frozen=True)
 class Together:
     """What trains a model: devices of a kind, on as many machines."""
 
-    device: str = "auto"  # a name that `attractor.prediction.image.choose_device` takes
-    devices: str | int = 1  # on each machine
-    nodes: int = 1
+    device: str  # a name that `attractor.prediction.image.choose_device` takes
+    devices: str | int  # on each machine
+    nodes: int
 
     def check(self, recipe: Recipe) -> None:
         """Refuse several devices for trainings that follow each other.
@@ -134,9 +134,6 @@ class Together:
         """
         if (self.devices != 1 or self.nodes != 1) and (recipe.data.folds or recipe.stages):
             raise InputError("Folds and stages are trained one after another, on one device; leave --devices out.")
-
-
-ALONE = Together()
 
 
 def _timed(minutes: float, changes: Sequence[str]) -> list[str]:
@@ -165,7 +162,9 @@ def run(
     out: str | Path,
     *,
     resume: bool = False,
-    together: Together = ALONE,
+    device: str = "auto",
+    devices: str | int = 1,
+    nodes: int = 1,
     read: Reader | None = None,
 ) -> Model:
     """Train by a recipe; the folder gets the recipe used, the checkpoints and the model.
@@ -176,13 +175,15 @@ def run(
         recipe: what to do.
         out: folder for everything that is written.
         resume: continue from the last checkpoint in `out`; stages that were finished are kept.
-        together: what trains.
+        device: a name that `attractor.prediction.image.choose_device` takes.
+        devices: how many of them share each batch, on each machine.
+        nodes: machines.
         read: what reads the data sets.
 
     Raises:
         InputError: if the recipe, its data or the folder cannot be used, or there is nothing to resume.
     """
-    out, read = Path(out), read or Reader()
+    out, read, together = Path(out), read or Reader(), Together(device, devices, nodes)
     together.check(recipe)
     _check_folder(out, recipe, resume)
     with _nothing_left_of_a_false_start(out):
@@ -278,7 +279,8 @@ def _run_stages(recipe: Recipe, out: Path, *, resume: bool, together: Together, 
         if resume and Path(start).exists():
             continue
         logger.warning("Stage %d of %d: %s", number, len(recipe.stages), folder)
-        run(own, folder, resume=resume and (folder / "last.ckpt").exists(), together=together, read=read)
+        again = resume and (folder / "last.ckpt").exists()
+        run(own, folder, resume=again, read=read, **dataclasses.asdict(together))
     model = Model.load(str(start))
     model.save(out / "model.safetensors", scores=model.description.scores)
     return model
