@@ -113,7 +113,7 @@ def test_a_few_objects_do_not_choose_thresholds(folder, tmp_path, monkeypatch, c
     before = new_model().method.thresholds["seed_threshold"]
     run(folder, tmp_path / "few")
     assert Model.load(tmp_path / "few" / "model.safetensors").method.thresholds["seed_threshold"] == before
-    assert "fewer than 50 objects, too few to choose thresholds by" in caplog.text
+    assert "fewer than 100 objects, too few to choose thresholds by" in caplog.text
     monkeypatch.setattr(training, "FEW_OBJECTS", 1)
     run(folder, tmp_path / "enough")
     assert Model.load(tmp_path / "enough" / "model.safetensors").method.thresholds["seed_threshold"] == 0.123

@@ -63,7 +63,7 @@ Weights: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 VALIDATIONS = 12  # of a run that time rules, at least if each takes its share
 SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
 HARDLY = 100  # steps; a model that has seen fewer is hardly trained
-FEW_OBJECTS = 50  # in the validation images; thresholds chosen by fewer suit those, and no others
+FEW_OBJECTS = 100  # in the validation images; thresholds chosen by fewer suit those, and no others
 
 
 def _freeze_statistics(model: torch.nn.Module) -> None:
