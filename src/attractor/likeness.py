@@ -39,7 +39,7 @@ def traits(
     return ({"object size": float(np.median(2 * np.sqrt(size / np.pi)))} if len(size) else {}) | found
 
 
-def alike(images: Iterable[Shaped[np.ndarray, "h w c"]], n: int) -> list[int]:
+def alike(images: Iterable[Shaped[np.ndarray, "_ _ _"]], n: int) -> list[int]:
     """The number of a group for each image, so that images of one group look alike: fields of one well, for example.
 
     They are compared by their sides, their darkest, middle and brightest values as stored, which exposure and staining
