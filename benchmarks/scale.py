@@ -33,7 +33,7 @@ from attractor.instances import Instances
 from attractor.metrics.average_precision import score_image, summarise
 from attractor.metrics.metric import Pair
 from attractor.prediction.blocks import Grid, Ledger
-from attractor.prediction.scheduling import find_objects
+from attractor.prediction.schedulers import find_objects
 from attractor.prediction.slide import Task, begun, do, planned
 from benchmarks.harness import Headline, keep, options, print_machine, print_table
 

@@ -1,6 +1,7 @@
 """One thread, and where the real images are."""
 
 import os
+import shutil
 
 # before numpy and torch start their threads: on a shared machine a second one slows small tests
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -86,21 +87,28 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def annotated(in_folder: Path) -> Path:
-    """A data set of five images of squares, with a column `kind`."""
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of five images of squares, with a column `kind`; tests leave it as it is."""
     from attractor.images import write_image, write_labels
 
-    random = np.random.default_rng(0)
+    folder, random = tmp_path_factory.mktemp("data") / "squares", np.random.default_rng(0)
     for name in ("images", "labels"):
-        (in_folder / "squares" / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
     for k in range(5):
         labels = np.zeros((40, 48), np.int32)
         for n, (row, column) in enumerate([(4, 4), (4, 24), (22, 14 + k)]):
             labels[row : row + 10, column : column + 10] = n + 1
         pixels = (labels > 0) * 200 + random.integers(0, 40, labels.shape)
-        write_image(in_folder / f"squares/images/i{k}.png", pixels.astype(np.uint8)[..., None])
-        write_labels(in_folder / f"squares/labels/i{k}.png", labels)
+        write_image(folder / f"images/i{k}.png", pixels.astype(np.uint8)[..., None])
+        write_labels(folder / f"labels/i{k}.png", labels)
     rows = ["image,kind", *(f"i{k},{'even' if k % 2 == 0 else 'odd'}" for k in range(5))]
-    (in_folder / "squares/images.csv").write_text("\n".join(rows))
+    (folder / "images.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture
+def annotated(in_folder: Path, squares: Path) -> Path:
+    """A copy of that data set in the folder that the test works in."""
+    shutil.copytree(squares, in_folder / "squares")
     return Path("squares")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,6 +16,7 @@ from attractor.errors import InputError
 from attractor.model import Model
 from attractor.training import ranks
 from attractor.training.batches import Places
+from attractor.training.checkpoints import read_checkpoint
 
 CPU = torch.device("cpu")
 QUICK = [
@@ -79,27 +79,9 @@ def test_results_come_back_in_order_and_none_twice(n, monkeypatch):
     assert ranks.gathered(dealt[0]) == items
 
 
-@pytest.fixture(scope="module")
-def squares(tmp_path_factory):
-    """A data set of five images of squares."""
-    from attractor.images import write_image, write_labels
-
-    folder, random = tmp_path_factory.mktemp("data") / "squares", np.random.default_rng(0)
-    for name in ("images", "labels"):
-        (folder / name).mkdir(parents=True)
-    for k in range(5):
-        labels = np.zeros((40, 48), np.int32)
-        for n, (row, column) in enumerate([(4, 4), (4, 24), (22, 14 + k)]):
-            labels[row : row + 10, column : column + 10] = n + 1
-        pixels = (labels > 0) * 200 + random.integers(0, 40, labels.shape)
-        write_image(folder / f"images/i{k}.png", pixels.astype(np.uint8)[..., None])
-        write_labels(folder / f"labels/i{k}.png", labels)
-    return folder
-
-
 def gradient(out):
     """That of the first step, from what the optimiser remembers of it after one epoch of one step."""
-    state = torch.load(out / "last.ckpt", weights_only=False)["optimizer_states"][0]["state"]
+    state = read_checkpoint(out / "last.ckpt")["optimizer_states"][0]["state"]
     return torch.cat([weight["exp_avg"].flatten().double() for weight in state.values()])
 
 

@@ -24,6 +24,7 @@ import yaozarrs
 import zarr
 from distributed import LocalCluster
 from pyarrow import parquet
+from tests.prediction.test_blocks import assert_same_objects
 from tests.test_ome_zarr import write
 
 from attractor.errors import InputError
@@ -31,7 +32,7 @@ from attractor.images.parts import LARGE
 from attractor.model import Model
 from attractor.prediction import slide
 from attractor.prediction.image import Segmenter
-from attractor.prediction.scheduling import Here, blocks_of_part, find_objects, paint_labels, pool_of
+from attractor.prediction.schedulers import Here, blocks_of_part, find_objects, paint_labels, pool_of
 from attractor.prediction.slide import NAME, UNIT, begun, finished, planned, table_file
 
 SHAPE = 200, 300
@@ -69,7 +70,7 @@ def expected(image, tiny_model, tmp_path_factory):
 
 
 @pytest.fixture
-def several():
+def _collected():
     """For tests with Dask's workers, which leave sockets to the garbage collector."""
     yield
     with warnings.catch_warnings():
@@ -77,8 +78,22 @@ def several():
         gc.collect()
 
 
+def with_dask(test):
+    """For a test with Dask's workers: what they leave open is no fault of ours."""
+    for category in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
+        test = pytest.mark.filterwarnings(f"ignore::{category}")(test)
+    return pytest.mark.usefixtures("_collected")(test)
+
+
 def plan_of(image, out, model, **options):
     return planned(str(image), out, model, **({"tile": UNIT, "dtype": "float32", "device": "cpu"} | options))
+
+
+def done_by(plan, pool):
+    """Go through all steps, and give what was counted."""
+    for _ in (*find_objects(plan.ledger, pool), *paint_labels(plan, pool)):
+        pass
+    return finished(plan)
 
 
 def worked(plan, **options):
@@ -98,12 +113,6 @@ def labels_in(out, level=0):
 
 def files_in(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
-
-
-def assert_same_objects(labels, others):
-    """The same objects, whatever their numbers."""
-    pairs = np.unique(np.stack([labels.ravel(), others.ravel()]), axis=1)
-    assert pairs.shape[1] == len(np.unique(labels)) == len(np.unique(others))
 
 
 @pytest.mark.parametrize("block", [UNIT, 4 * UNIT])
@@ -197,19 +206,15 @@ def test_parts_give_what_one_call_gives(image, expected, tmp_path, tiny_model):
     assert files_in(tmp_path / "parts.zarr") == files_in(expected)
 
 
-@pytest.mark.usefixtures("several")
-@pytest.mark.filterwarnings("ignore")
+@with_dask
 def test_two_workers_give_what_one_gives(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "two.zarr", tiny_model)
     with begun(plan) as plan, pool_of(plan, workers=2) as pool:
-        for _ in (*find_objects(plan.ledger, pool), *paint_labels(plan, pool)):
-            pass
-        finished(plan)
+        done_by(plan, pool)
     assert files_in(tmp_path / "two.zarr") == files_in(expected)
 
 
-@pytest.mark.usefixtures("several")
-@pytest.mark.filterwarnings("ignore")
+@with_dask
 def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
     with begun(plan) as plan, pool_of(plan, workers=2) as pool:
@@ -222,8 +227,7 @@ def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model
     assert files_in(tmp_path / "b.zarr") == files_in(expected)
 
 
-@pytest.mark.usefixtures("several")
-@pytest.mark.filterwarnings("ignore")
+@with_dask
 def test_workers_of_a_scheduler_give_what_one_process_gives(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
     quiet = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
@@ -234,9 +238,7 @@ def test_workers_of_a_scheduler_give_what_one_process_gives(image, expected, tmp
         begun(plan) as plan,
         pool_of(plan, scheduler=ours.scheduler_address) as pool,
     ):
-        for _ in (*find_objects(plan.ledger, pool), *paint_labels(plan, pool)):
-            pass
-        finished(plan)
+        done_by(plan, pool)
     assert files_in(tmp_path / "b.zarr") == files_in(expected)
 
 
@@ -494,10 +496,9 @@ def test_the_command_says_what_it_found(image, tmp_path, tiny_model, attractor_c
     assert "table" not in answer.out
 
 
-@pytest.mark.usefixtures("several")
-@pytest.mark.filterwarnings("ignore")
+@with_dask
 def test_no_scheduler_answers(image, tmp_path, tiny_model, attractor_command, monkeypatch):
-    monkeypatch.setattr("attractor.prediction.scheduling.PATIENCE", 1)
+    monkeypatch.setattr("attractor.prediction.schedulers.PATIENCE", 1)
     start = time.monotonic()
     answer = attractor_command(
         "segment", image, "--model", tiny_model, "--out", tmp_path / "b.zarr", "--scheduler", "tcp://127.0.0.1:1"

@@ -14,7 +14,7 @@ from attractor.wording import counted, install
 
 if TYPE_CHECKING:
     from attractor.prediction.run import Options
-    from attractor.prediction.scheduling import Progress
+    from attractor.prediction.schedulers import Progress
     from attractor.prediction.slide import Plan
 
 
@@ -60,7 +60,7 @@ def segment_slide(options: Options, asked: Asked, *, formats_given: bool) -> Non
     Raises:
         InputError: if an option cannot be used, or the image cannot be read, or the output written.
     """
-    from attractor.prediction.scheduling import find_objects, paint_labels, pool_of
+    from attractor.prediction.schedulers import find_objects, paint_labels, pool_of
     from attractor.prediction.slide import begun, finished
 
     part, parts = _part(asked)
@@ -181,7 +181,7 @@ def _own(plan: Plan, asked: Asked, part: int, parts: int) -> range | None:
     Raises:
         InputError: if the work is to be finished, and parts of it have not been done.
     """
-    from attractor.prediction.scheduling import blocks_of_part
+    from attractor.prediction.schedulers import blocks_of_part
 
     ledger = plan.ledger
     if asked.finish:

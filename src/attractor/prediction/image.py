@@ -442,12 +442,12 @@ class Segmenter:
         """Refuse methods that cannot be grouped from parts of their maps.
 
         Raises:
-            InputError: if the model's method is one of them, or is to keep whole masks.
+            InputError: if the model's method is one of them.
         """
-        if not isinstance(self.model.method, Gathers) or getattr(self.model.method, "whole_masks", False):
+        if not isinstance(self.model.method, Gathers):
             raise InputError(
-                f"{self.model.description.method} cannot group an image block by block, or not with whole masks; take "
-                "a model of spatial embeddings without whole masks, or cut the image into parts."
+                f"{self.model.description.method} cannot group an image block by block; take a model of spatial "
+                "embeddings, or cut the image into parts."
             )
 
     @torch.inference_mode()
