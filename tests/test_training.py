@@ -341,6 +341,8 @@ def test_where_memory_runs_out_the_batch_is_halved(folder, tmp_path, caplog, mon
     run(folder, tmp_path / "out", epochs=1, crops_per_epoch=8, batch_size=8)
     assert "batches of 8 crops; training goes on with batches of 4" in caplog.text
     assert "batches of 4 crops; training goes on with batches of 2" in caplog.text
+    run(folder, tmp_path / "odd", epochs=1, crops_per_epoch=8, batch_size=3)
+    assert "batches of 3 crops; training goes on with batches of 1" in caplog.text
     assert read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == 4
 
 

@@ -157,12 +157,13 @@ def _with_less_memory(run: _Run, do: Callable[[], None]) -> None:
                 raise
             settings = run.settings
             parts = run.devices * run.nodes * settings.accumulate
-            if settings.batch_size == 1 or settings.batch_size % (2 * parts) or run.has_saved:
+            half = settings.batch_size // 2 // parts * parts
+            if not half or run.has_saved:
                 raise InputError(
                     "Training needs more memory than there is; lower training.batch_size (now "
                     f"{settings.batch_size}) or training.crop_size (now {settings.crop_size})."
                 ) from error
-        run.settings = dataclasses.replace(settings, batch_size=settings.batch_size // 2)
+        run.settings = dataclasses.replace(settings, batch_size=half)
         run.places = Places(settings.crops_per_epoch, run.settings.batch_size)
         logger.warning(
             "There is too little memory for batches of %d crops; training goes on with batches of %d.",
