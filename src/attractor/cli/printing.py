@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,15 +37,22 @@ def show(*tables: Table) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[tuple[Callable[[], None], Console]]:
-    """A bar on stderr, if that is a terminal: what to call after each step, and where to print meanwhile."""
+def bar(what: str, total: int | None = None) -> Iterator[tuple[Callable[..., None], Console]]:
+    """A bar on stderr, if that is a terminal: what to tell it, as Rich's `Progress.update` takes it, and its console."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task), console
+        yield partial(progress.update, task), console
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[tuple[Callable[[], None], Console]]:
+    """Such a bar for steps that are alike: what to call after each, and where to print meanwhile."""
+    with bar(what, total) as (update, console):
+        yield partial(update, advance=1), console
 
 
 def with_progress(what: str, items: Iterable[T], total: int) -> Iterator[T]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attractor.cli.printing import complain, say
+from attractor.cli.printing import bar, complain, say
 from attractor.errors import InputError
 from attractor.wording import counted, install
 
@@ -195,16 +195,10 @@ def _own(plan: Plan, asked: Asked, part: int, parts: int) -> range | None:
 
 
 def _shown(steps: Iterable[Progress]) -> None:
-    """Go through steps with a bar, if there is a terminal for it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
+    """Go through steps with a bar."""
+    with bar("") as (update, _):
         for step in steps:
-            bar.update(task, description=step.stage, completed=step.done, total=step.total)
+            update(description=step.stage, completed=step.done, total=step.total)
 
 
 def _say_what_was_found(plan: Plan, total: int, cut: int) -> None:
