@@ -38,7 +38,7 @@ def show(*tables: Table) -> None:
 
 @contextmanager
 def bar(what: str, total: int | None = None) -> Iterator[tuple[Callable[..., None], Console]]:
-    """A bar on stderr, if that is a terminal: what to tell it, as Rich's `Progress.update` takes it, and its console."""
+    """A bar on stderr, if that is a terminal: what to tell it, as in Rich's `Progress.update`, and its console."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
