@@ -137,6 +137,21 @@ def test_a_clock_sets_time_aside_for_validation(now):
     assert not Clock(0.0).is_up()  # no limit
 
 
+def test_an_end_is_not_taken_back_by_a_quicker_last_validation(now):
+    clock = ruling_clock(1)
+    for seconds in (5, 1):
+        now[0] += 30
+        assert clock.is_up() == (seconds == 1)  # 65 of 60 seconds, or of 45
+        with clock.validating():
+            now[0] += seconds
+    resumed = ruling_clock(2)
+    resumed.before, resumed.reached = clock.spent(), clock.reached
+    assert not resumed.is_up()  # it was given another minute
+    resumed.limit = 60.0
+    resumed.before = 50.0  # without the seconds that were set aside
+    assert resumed.is_up()
+
+
 def test_a_validation_that_was_held_up_does_not_shorten_the_training(now):
     clock = ruling_clock(60)
     for seconds in (600, 10):

@@ -18,6 +18,7 @@ class Clock:
         self.started: float | None = None
         self.told: float | None = None  # the share that is over, by another clock that decides
         self.last = self.validations = 0.0  # seconds: the last validation, and all of them
+        self.reached = 0.0  # seconds: the limit at which no time was left for steps; an end is not taken back
 
     def start(self) -> None:
         """Begin to count, unless that has begun."""
@@ -43,7 +44,9 @@ class Clock:
 
     def is_up(self) -> bool:
         """Whether no time is left for steps."""
-        return self.used() >= 1
+        if self.used() >= 1:
+            self.reached = self.limit
+        return 0 < self.limit <= self.reached
 
     def allows_validation(self) -> bool:
         """Whether another validation keeps all of them together within their share of the time, if time decides."""

@@ -274,6 +274,7 @@ class _Progress(pydantic.BaseModel):
     next_epoch: int = pydantic.Field(ge=1)
     seconds: float = pydantic.Field(ge=0, allow_inf_nan=False)
     timed: bool = False  # whether time decides
+    reached: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)  # seconds: the limit at which steps ended
     validated: int = pydantic.Field(default=0, ge=0)  # images; 0 for all
     thresholds: dict[str, int | float]
 
@@ -506,6 +507,7 @@ class _Run(lightning.LightningModule):
             next_epoch=self.current_epoch + 1,
             seconds=self.clock.spent(),
             timed=self.clock.rules,
+            reached=self.clock.reached,
             validated=len(self.validation),
             thresholds=dict(self.kept.method.thresholds),
         )
@@ -517,7 +519,7 @@ class _Run(lightning.LightningModule):
             raise ValueError("its thresholds belong to another method")
         self.has_saved = True
         self.best, self.best_epoch, self.clock.before = progress.best, progress.best_epoch, progress.seconds
-        self.clock.rules = progress.timed
+        self.clock.rules, self.clock.reached = progress.timed, progress.reached
         self.validate_on(progress.validated or len(self.every))
         self.kept.method.thresholds.update(progress.thresholds)
         self.places.epoch = progress.next_epoch  # the first crops are fetched before the epoch is announced
