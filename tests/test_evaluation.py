@@ -103,11 +103,8 @@ class Thresholded:
     def __init__(self):
         self.model = type("Model", (), {"method": self.Method()})()
 
-    def prepared(self, image, name):
-        return Grey(torch.from_numpy(image[..., 0]))
-
-    def maps(self, image, tta=False):
-        return image
+    def maps_of_each(self, named, tta=False):
+        return (Grey(torch.from_numpy(image[..., 0])) for _, image in named)
 
 
 def test_tuning_finds_the_best_threshold():

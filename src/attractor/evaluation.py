@@ -180,10 +180,16 @@ def class_numbers(own: Sequence[str], true: Sequence[str]) -> tuple[int, ...] | 
 
 
 def predicted(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> Iterator[tuple[Sample, Instances]]:
-    """Each annotated image with what the model finds in it."""
-    for index in range(len(dataset)):
-        sample = dataset[index]
-        yield sample, segmenter.segment(sample.image, tta=tta, name=sample.name)
+    """Each annotated image with what the model finds in it; several images are computed at once."""
+    taken = deque[Sample]()
+
+    def named() -> Iterator[tuple[str, np.ndarray]]:
+        for index in range(len(dataset)):
+            taken.append(dataset[index])
+            yield taken[-1].name, taken[-1].image
+
+    for prediction in segmenter.predict_many(named(), n_images=len(dataset), tta=tta):
+        yield taken.popleft(), dataclasses.replace(prediction.found, class_names=segmenter.class_names)
 
 
 def proposed(

@@ -68,10 +68,8 @@ def tune(
     headline, method = headline_of(metric), segmenter.model.method
     # moved off the accelerator, whose memory may not hold the maps of all images
     samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS, deal)]
-    maps = [
-        each_changed(segmenter.maps(segmenter.prepared(sample.image, name=sample.name), tta=tta), Tensor.cpu)
-        for sample in samples
-    ]
+    named = ((sample.name, sample.image) for sample in samples)
+    maps = [each_changed(one, Tensor.cpu) for one in segmenter.maps_of_each(named, tta=tta)]
 
     def mean_score() -> float:
         found = itertools.chain.from_iterable(map(method.group, maps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Condition
@@ -42,11 +42,16 @@ class Crew:
         finally:
             torch.set_num_threads(self.n_cores)
 
+    def each_of_groups(self, function: Callable[[S], Sequence[Future[T]]], groups: Iterable[S]) -> Iterator[Future[T]]:
+        """The function's results for each group of items, in order."""
+        for results in self.each(function, groups):
+            yield from results.result()
+
     @contextmanager
     def place(self, n_pixels: int) -> Iterator[None]:
         """Room for an image of that many pixels, and a share of the cores for the thread that asks."""
         with self.room.taken(n_pixels):
-            at_once = min(self.n_workers, max(1, self.room.most // n_pixels)) if self.side_by_side else 1
+            at_once = min(self.n_workers, max(1, self.room.most // max(1, n_pixels))) if self.side_by_side else 1
             torch.set_num_threads(max(1, self.n_cores // at_once))
             yield
 

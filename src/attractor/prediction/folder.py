@@ -26,8 +26,8 @@ from attractor.images import Found, atomic, find_images, read_image
 from attractor.images import pixel_size as pixel_size_in
 from attractor.instances import Instances
 from attractor.measurements import check_pixel_size
-from attractor.prediction.crew import Crew
-from attractor.prediction.image import Segmenter
+from attractor.prediction.batches import in_groups, settled
+from attractor.prediction.image import Prediction, Segmenter
 from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
 from attractor.prediction.result import FileOutput, FolderOutput, Result
 from attractor.shortage import is_for_memory
@@ -42,7 +42,12 @@ class Outcome:
     problem: str | None  # why there are no files; None if all were written
     shape: tuple[int, int] | None = None  # height and width in pixels; None if it failed
     tile: int | None = None  # side of the tiles it was computed in; None if it was computed whole
-    seconds: float | None = field(default=None, compare=False)  # from reading to writing
+    seconds: float | None = field(
+        default=None, compare=False
+    )  # from reading to writing; its share if others went along
+
+
+Image = Shaped[np.ndarray, "h w c"]
 
 
 def segment_files(
@@ -83,29 +88,45 @@ def segment_files(
         check_pixel_size(pixel_size)
     given = find_images(paths, written=written_endings())
     make_writable(Path(out))
-    crew = Crew(
-        side_by_side=segmenter.computes_side_by_side,
-        most_pixels=segmenter.most_pixels(),
-        n_images=len(given.images),
-    )
-    predict = partial(segmenter.predict, tta=tta, object_size=object_size, tile=tile)
+    crew = segmenter.crew(len(given.images))
+    predict = partial(segmenter.predict_group, tta=tta, object_size=object_size, tile=tile)
     reading = Lock()
 
-    def one(path: Path) -> Outcome:
-        start = time.perf_counter()
-        with ExitStack() as leaving:
-            with reading:  # no more than one image waits for room
-                image = read_image(path)
-                leaving.enter_context(crew.place(image.shape[0] * image.shape[1]))
-            prediction = predict(image, name=str(path))
-            size = pixel_size or pixel_size_in(path)
-            found = prediction.found
-            result = Result(path.name, image, found, segmenter.class_names, size, segmenter.is_ordered)
-            write_files(result, Path(out), formats)
-        shape = image.shape[0], image.shape[1]
-        return Outcome(path, len(found), None, shape, prediction.tile, time.perf_counter() - start)
+    def several(paths: list[Path]) -> list[Future[Outcome]]:
+        done = list[Future[Outcome]]()
+        read = ((path, settled(partial(read_image, path))) for path in paths)
+        groups = in_groups(read, len(paths), size=lambda one: _n_pixels(one[1]))
+        while True:
+            start = time.perf_counter()
+            with ExitStack() as leaving:
+                with reading:  # no more than one group waits for room
+                    if (group := next(groups, None)) is None:
+                        return done
+                    leaving.enter_context(crew.place(sum(_n_pixels(image) for _, image in group)))
+                able = {path: image.result() for path, image in group if not image.exception()}
+                predictions = predict([(str(path), image) for path, image in able.items()])
+                predicted = dict(zip(able, predictions, strict=True))
+                each = (time.perf_counter() - start) / len(group)
+                done += [settled(partial(write, path, image, predicted.get(path), each)) for path, image in group]
 
-    return _outcomes(given, crew.each(one, given.images), object_size)
+    def write(path: Path, read: Future[Image], predicted: Future[Prediction] | None, seconds: float) -> Outcome:
+        start = time.perf_counter()
+        image = read.result()
+        assert predicted is not None
+        prediction = predicted.result()
+        size = pixel_size or pixel_size_in(path)
+        result = Result(path.name, image, prediction.found, segmenter.class_names, size, segmenter.is_ordered)
+        write_files(result, Path(out), formats)
+        seconds += time.perf_counter() - start
+        return Outcome(path, len(prediction.found), None, (image.shape[0], image.shape[1]), prediction.tile, seconds)
+
+    groups = in_groups(given.images, segmenter.n_together)
+    return _outcomes(given, crew.each_of_groups(several, groups), object_size)
+
+
+def _n_pixels(image: Future[Image]) -> int:
+    """How many pixels an image has; none if it could not be read."""
+    return 0 if image.exception() else image.result().shape[0] * image.result().shape[1]
 
 
 def _outcomes(given: Found, written: Iterator[Future[Outcome]], object_size: float | None) -> Iterator[Outcome]:

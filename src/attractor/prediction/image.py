@@ -10,8 +10,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import itemgetter
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -34,12 +36,15 @@ from attractor.methods.contract import (
     Proposes,
     Rescales,
     Turns,
+    each_changed,
     with_network,
 )
 from attractor.methods.points import Grown, Points, joined_parts
 from attractor.model import Model
 from attractor.networks.normalised import Normalised
 from attractor.normalisation import Normalisation
+from attractor.prediction import batches
+from attractor.prediction.batches import in_groups, known, settled
 from attractor.prediction.crew import Crew
 from attractor.prediction.engines import Graphed, check_engine, dtype_of, engine_of
 from attractor.prediction.memory import chosen_tile, most_pixels, smaller_tile
@@ -165,6 +170,11 @@ class Segmenter:
         return self.device.type == "cpu" and self.engine == "torch"
 
     @property
+    def n_together(self) -> int:
+        """How many images of one size go through the network together; on a CPU each has a core of its own instead."""
+        return batches.MOST_IMAGES if self.device.type != "cpu" and self.engine == "torch" else 1
+
+    @property
     def _method(self) -> Method[Any]:
         """The model's method, with its network as the engine computes it."""
         with self._making:  # several threads may be the first to ask
@@ -239,8 +249,9 @@ class Segmenter:
     ) -> Iterator[Instances]:
         """The objects of each image, in order; several images are computed at once.
 
-        On a CPU each image has a core of its own, which is faster than `segment` in a loop. Images are taken shortly
-        before they are needed, so `images` may be a generator of more images than fit into memory.
+        On a CPU each image has a core of its own; on a GPU images of one size go through the network together. Either
+        is faster than `segment` in a loop, and finds the same. Images are taken shortly before they are needed, so
+        `images` may be a generator of more images than fit into memory.
 
         >>> import attractor, numpy as np
         >>> segmenter = attractor.load("nuclei", device="cpu")
@@ -257,21 +268,104 @@ class Segmenter:
         Raises:
             InputError: at once if an option is impossible; and as `segment` does, when an image's turn comes.
         """
+        named = ((f"Image {number}", image) for number, image in enumerate(images, 1))
+        n_images = len(images) if isinstance(images, Sized) else None
+        found = self.predict_many(named, n_images=n_images, tta=tta, object_size=object_size, tile=tile)
+        return (replace(one.found, class_names=self.class_names) for one in found)
+
+    def predict_many(
+        self,
+        named: Iterable[tuple[str, ArrayLike]],
+        *,
+        n_images: int | None = None,
+        tta: bool = False,
+        object_size: float | None = None,
+        tile: int | None = None,
+    ) -> Iterator[Prediction]:
+        """What `predict` gives for each image and its name, in order; arguments as for `segment_many`.
+
+        Args:
+            named: names, for messages, and images.
+            n_images: how many there are, if that is known.
+            tta: as for `segment`, like the next two.
+            object_size: typical diameter of the objects, in pixels.
+            tile: side in pixels of the tiles to compute one after another.
+        """
         self.check_options(tta=tta, object_size=object_size, tile=tile)
-        crew = Crew(
-            side_by_side=self.computes_side_by_side,
-            most_pixels=self.most_pixels(),
-            n_images=len(images) if isinstance(images, Sized) else None,
-        )
-        segment = partial(self.segment, tta=tta, object_size=object_size, tile=tile)
+        crew = self.crew(n_images)
+        predict = partial(self.predict_group, tta=tta, object_size=object_size, tile=tile)
 
-        def one(numbered: tuple[int, ArrayLike]) -> Instances:
-            name = f"Image {numbered[0]}"
-            pixels = self._pixels(numbered[1], name)
-            with crew.place(pixels.shape[0] * pixels.shape[1]):
-                return segment(pixels, name=name)
+        def some(given: Sequence[tuple[str, ArrayLike]]) -> list[Future[Prediction]]:
+            with crew.place(sum(_n_pixels(image) for _, image in given)):
+                return predict(given)
 
-        return (found.result() for found in crew.each(one, enumerate(images, 1)))
+        groups = in_groups(named, self.n_together, size=lambda one: _n_pixels(one[1]))
+        return (one.result() for one in crew.each_of_groups(some, groups))
+
+    def crew(self, n_images: int | None = None) -> Crew:
+        """Threads for this many images."""
+        return Crew(side_by_side=self.computes_side_by_side, most_pixels=self.most_pixels(), n_images=n_images)
+
+    def predict_group(
+        self,
+        named: Sequence[tuple[str, ArrayLike]],
+        *,
+        tta: bool = False,
+        object_size: float | None = None,
+        tile: int | None = None,
+    ) -> list[Future[Prediction]]:
+        """What `predict` gives or raises for each image and its name; images that can go together do."""
+        alone = partial(self.predict, tta=tta, object_size=object_size, tile=tile)
+        if self.n_together == 1 or tile is not None or len(named) == 1:
+            return [settled(partial(alone, image, name=name)) for name, image in named]
+        factor, magnification = self.magnification(object_size), max((1.0, *self.tta_scales)) if tta else 1.0
+        most = int(min(batches.MOST_PIXELS, self.most_pixels() / magnification**2) / factor**2)
+        pixels = [self._pixels_if_valid(image, name) for name, image in named]
+        sizes = [None if one is None or _is_constant(one) else one.shape[:2] for one in pixels]
+        predicted = dict[int, Future[Prediction]]()
+        for places in batches.batches(sizes, most):
+            if len(places) == 1:  # or what is wrong with it
+                name, image = named[places[0]]
+                predicted[places[0]] = settled(partial(alone, image, name=name))
+            else:
+                some = [(named[place][0], one) for place in places if (one := pixels[place]) is not None]
+                predicted.update(zip(places, self._together(some, factor, tta, alone), strict=True))
+        return [predicted[place] for place in range(len(named))]
+
+    def _together(
+        self,
+        named: Sequence[tuple[str, Shaped[np.ndarray, "h w c"]]],
+        factor: float,
+        tta: bool,
+        alone: Callable[..., Prediction],
+    ) -> list[Future[Prediction]]:
+        """What is found in images of one size, from one pass of the network; from several if memory runs out."""
+        if len(named) == 1:
+            return [settled(partial(alone, named[0][1], name=named[0][0]))]
+        try:
+            return [known(one) for one in self._in_one_pass(named, factor, tta)]
+        except (MemoryError, RuntimeError) as error:
+            if not is_for_memory(error):
+                raise
+        self._free_memory()
+        half = len(named) // 2
+        return [one for some in (named[:half], named[half:]) for one in self._together(some, factor, tta, alone)]
+
+    def _in_one_pass(
+        self, named: Sequence[tuple[str, Shaped[np.ndarray, "h w c"]]], factor: float, tta: bool
+    ) -> list[Prediction]:
+        """What is found in images of one size, from one pass of the network."""
+        start, normalisation = clock(self.device), self.model.description.normalisation
+        sources = [Source(image, normalisation, self.device)[..., :, :] for _, image in named]
+        maps = self.maps(rescaled(torch.cat(sources), factor), tta=tta)
+        for place, (name, _) in enumerate(named):
+            self._warn_if_full(maps, name, place)
+        between = clock(self.device)
+        found = [
+            resized(one, image.shape[:2]) for one, (_, image) in zip(self.model.method.group(maps), named, strict=True)
+        ]
+        each = (between - start) / len(named), (clock(self.device) - between) / len(named)
+        return [Prediction(one, None, *each) for one in found]
 
     def predict(
         self,
@@ -317,10 +411,15 @@ class Segmenter:
                 of_classes = joined_parts(parts, whole)
             return lambda: method.group_gathered(of_classes, shape).found
         maps = self.maps(source, tta=tta, tile=tile)
-        if isinstance(method, KnowsWhenFull) and method.is_full(maps)[0]:
+        self._warn_if_full(maps, name, 0)
+        return lambda: method.group(maps)[0]
+
+    def _warn_if_full(self, maps: Any, name: str, place: int) -> None:
+        """Say if the image at this place of a batch may have more objects than the method can find."""
+        method = self.model.method
+        if isinstance(method, KnowsWhenFull) and method.is_full(maps)[place]:
             most = method.max_instances
             logger.warning("%s: this model finds at most %d objects in an image; there may be more.", name, most)
-        return lambda: method.group(maps)[0]
 
     def _within_memory(
         self,
@@ -347,11 +446,15 @@ class Segmenter:
                     raise
                 self._tried = tile = smaller
                 logger.warning("%s: memory ran out on %s; computed in tiles of %d now.", name, self.device.type, tile)
-            if self.device.type == "cuda":
-                network = self._method.network
-                if isinstance(network, Graphed):
-                    network.forget()
-                torch.cuda.empty_cache()
+            self._free_memory()
+
+    def _free_memory(self) -> None:
+        """Give back what the device holds for later use."""
+        if self.device.type == "cuda":
+            network = self._method.network
+            if isinstance(network, Graphed):
+                network.forget()
+            torch.cuda.empty_cache()
 
     def propose(self, image: ArrayLike, n: int, *, tta: bool = False, name: str = "The image") -> Instances:
         """The best n proposals for objects of an image: masks that may overlap, each with its score.
@@ -379,6 +482,13 @@ class Segmenter:
         source = Source(self._pixels(image, name), self.model.description.normalisation, self.device)
         return rescaled(source[..., :, :], self.model.description.scale)
 
+    def _pixels_if_valid(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "h w c"] | None:
+        """The image as an array, unless something is wrong with it."""
+        try:
+            return self._pixels(image, name)
+        except InputError:
+            return None
+
     def _pixels(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "h w c"]:
         try:
             array = np.asarray(image)
@@ -402,39 +512,50 @@ class Segmenter:
 
     @torch.inference_mode()
     def maps(self, image: Parts, *, tta: bool = False, tile: int | None = None) -> Any:
-        """The method's raw maps of a normalised image (1, c, h, w); with `tta`, averaged over its views.
+        """The method's raw maps of normalised images (b, c, h, w); with `tta`, averaged over their views.
 
-        With a `tile`, each tile has its own views.
+        With a `tile` there is one image, and each tile has its own views.
         """
         if tile is None:
             return self._predict(tta)(image[..., :, :])
         self._check_tile(tile)
         return tiled_maps(self._predict(tta), image, tile)
 
-    def _predict(self, tta: bool) -> Callable[[Float[Tensor, "1 c h w"]], object]:
-        """The function that gives the maps of an image, or of a part of it."""
+    def maps_of_each(self, named: Iterable[tuple[str, ArrayLike]], *, tta: bool = False) -> Iterator[Any]:
+        """The method's raw maps of each image and its name, in order; images that can go together do."""
+        for group in in_groups(named, self.n_together, size=lambda one: _n_pixels(one[1])):
+            images = [self.prepared(image, name=name) for name, image in group]
+            found = dict[int, Any]()
+            for places in batches.batches([tuple(image.shape[-2:]) for image in images]):
+                together = self.maps(torch.cat([images[place] for place in places]), tta=tta)
+                for n, place in enumerate(places):
+                    found[place] = each_changed(together, itemgetter(slice(n, n + 1)))
+            yield from (found[place] for place in range(len(group)))
+
+    def _predict(self, tta: bool) -> Callable[[Float[Tensor, "b c h w"]], object]:
+        """The function that gives the maps of images, or of parts of them."""
         method = self._method
 
-        def maps_of(image: Float[Tensor, "1 c h w"]) -> object:
+        def maps_of(images: Float[Tensor, "b c h w"]) -> object:
             # RSIS has layers of its own besides its network
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-                return method(image)
+                return method(images)
 
         if not tta:
             return maps_of
         if not isinstance(method, Turns):
             raise self._no_views()
 
-        def over_views(image: Float[Tensor, "1 c h w"]) -> object:
-            return method.averaged([method.turned(maps_of(view.apply(image)), view) for view in self.views])
+        def over_views(images: Float[Tensor, "b c h w"]) -> object:
+            return method.averaged([method.turned(maps_of(view.apply(images)), view) for view in self.views])
 
         if not self.tta_scales or not isinstance(method, Rescales):
             return over_views
 
-        def over_scales(image: Float[Tensor, "1 c h w"]) -> object:
-            shape = image.shape[-2], image.shape[-1]
-            others = (over_views(rescaled(image, scale)) for scale in self.tta_scales)
-            return method.averaged([over_views(image), *(method.resampled(maps, shape) for maps in others)])
+        def over_scales(images: Float[Tensor, "b c h w"]) -> object:
+            shape = images.shape[-2], images.shape[-1]
+            others = (over_views(rescaled(images, scale)) for scale in self.tta_scales)
+            return method.averaged([over_views(images), *(method.resampled(maps, shape) for maps in others)])
 
         return over_scales
 
@@ -554,6 +675,11 @@ def _check_scales(model: Model, scales: Sequence[float]) -> None:
         check_number("tta_scales", scale, *TTA_SCALES)
     if scales and not isinstance(model.method, Rescales):
         raise InputError(f"{model.description.method} looks at images in their own size only; leave the scales out.")
+
+
+def _n_pixels(image: ArrayLike) -> int:
+    """How many pixels an image has, whatever its axes mean; 1 if it has no shape."""
+    return math.prod(getattr(image, "shape", ()))
 
 
 def _is_constant(pixels: Shaped[np.ndarray, "h w c"]) -> bool:

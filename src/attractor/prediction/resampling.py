@@ -1,6 +1,6 @@
 """Images, labels and objects on a finer or coarser grid.
 
-Shapes: `c` channels, `h` rows, `w` columns; `i` rows, `j` columns of the new grid.
+Shapes: `b` images, `c` channels, `h` rows, `w` columns; `i` rows, `j` columns of the new grid.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from attractor.instances import Instances, encode_mask, relabel
 
 
-def rescaled(image: Float[Tensor, "1 c h w"], factor: float) -> Float[Tensor, "1 c i j"]:
-    """The image magnified by a factor; smoothed before it is made smaller."""
+def rescaled(image: Float[Tensor, "b c h w"], factor: float) -> Float[Tensor, "b c i j"]:
+    """The images magnified by a factor; smoothed before they are made smaller."""
     h, w = image.shape[-2:]
     size = max(1, round(h * factor)), max(1, round(w * factor))
     if size == (h, w):
