@@ -298,6 +298,18 @@ def test_a_large_tiff_file_is_read_in_parts(tmp_path, tiny_model, monkeypatch):
     assert labels_in(tmp_path / "b.zarr").max() > 20
 
 
+def test_a_folder_of_tiles_gives_the_labels_of_the_whole(tmp_path, tiny_model, attractor_command):
+    pixels, folder = picture(), tmp_path / "tiles"
+    folder.mkdir()
+    for i, j in np.ndindex(2, 3):
+        tifffile.imwrite(folder / f"tile_r{i}_c{j}.tif", pixels[110 * i :, 100 * j : 100 * (j + 1)][:110])
+    answer = attractor_command("segment", folder, "--model", tiny_model, "--tile", UNIT, "--dtype", "float32",
+                               "--device", "cpu", "--out", tmp_path / "b.zarr")  # fmt: skip
+    assert answer.code == 0
+    whole = Segmenter(Model.load(tiny_model), device="cpu", dtype="float32").segment(pixels, tile=UNIT)
+    assert_same_objects(labels_in(tmp_path / "b.zarr"), whole.labels)
+
+
 def test_an_image_of_one_value_has_no_objects_made_up(tmp_path, tiny_model):
     image = write(tmp_path / "a.zarr", np.full((200, 200), 7, np.uint8), "yx")
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model, thresholds={"seed_threshold": 1.0})

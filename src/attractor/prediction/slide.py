@@ -1,4 +1,4 @@
-"""Images of any size, read and labelled block by block: OME-Zarr, and TIFF files that can be read in parts.
+"""Images of any size, read and labelled block by block: OME-Zarr, TIFF files, folders of tiles, and what bioio reads.
 
 The model's grid of tiles is the image's own, or a coarser or finer one where objects are to be seen at another size;
 blocks are on that grid, and labels on the image's. A plan says all that decides about the result. It is written
@@ -34,6 +34,7 @@ from attractor.description import read_description
 from attractor.errors import InputError
 from attractor.images import as_channels, atomic, made, read_image
 from attractor.images import pixel_size as pixel_size_in
+from attractor.images.by_bioio import is_for_bioio, open_by_bioio
 from attractor.images.ome_zarr import (
     LabelLevel,
     OmeZarr,
@@ -46,6 +47,7 @@ from attractor.images.ome_zarr import (
     open_ome_zarr,
 )
 from attractor.images.parts import Level, in_parts
+from attractor.images.tile_folder import TileFolder
 from attractor.instances import Instances, relabel
 from attractor.measurements import object_table
 from attractor.methods.points import Box, Points
@@ -143,7 +145,7 @@ def open_slide(
     channels: Sequence[str] = (),
     plane: Mapping[str, int] | None = None,
 ) -> Slide:
-    """An image by its path or address; of a file that is small enough, all pixels are read.
+    """An image by its path or address, or a folder of tiles; of a file that is small enough, all pixels are read.
 
     Raises:
         InputError: if it cannot be opened, or has no such image, level, channel or place.
@@ -151,12 +153,18 @@ def open_slide(
     if is_ome_zarr(path):
         hierarchy = open_ome_zarr(path, image)
         return Slide(hierarchy.level(level, channels=channels, plane=plane), hierarchy.pixel_size(level), hierarchy)
+    if is_for_bioio(path):
+        read = open_by_bioio(path, image=image, level=level, channels=channels, plane=plane)
+        return Slide(read, read.pixel_size, None)
     if given := [
         name
         for name, value in (("--image", image), ("--channels", channels), ("--plane", plane), ("--level", level))
         if value
     ]:
         raise InputError(f"{path}: {given[0]} is for OME-Zarr images, and this is none; leave it out.")
+    if Path(path).is_dir():
+        tiles = TileFolder(path)
+        return Slide(tiles, pixel_size_in(tiles.first_file), None)
     parts = in_parts(path)
     pixels = cast(Level, read_image(path)) if parts is None else parts.levels[0]
     return Slide(pixels, pixel_size_in(path), None)
