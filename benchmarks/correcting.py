@@ -195,15 +195,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="by default a folder in runs, named after the data")
     parser.add_argument("--model", default="nuclei", help="finds objects at first, and is trained on from")
     parser.add_argument("--images", default=20, type=int, help="of the training images, evenly spread")
-    parser.add_argument("--rounds", default=3, type=int)
+    parser.add_argument("--rounds", default=3, type=int, help="by hand")
+    parser.add_argument("--loop-rounds", default=6, type=int, help="with a model that finds the objects of the next")
     parser.add_argument("--steps", default=200, type=int, help="of each training, of eight crops")
     parser.add_argument("--plot", type=Path, help="a PNG file for the curve")
     given = parser.parse_args()
     out = given.out or Path("runs") / f"correcting-{given.data.resolve().name}"
     print_machine()
-    points = measured(given.data, out, given.model, given.images, given.rounds, given.steps)
+    points = measured(given.data, out, given.model, given.images, (given.rounds, given.loop_rounds), given.steps)
     print_table(
-        f"{given.data.name}, on all test images: {given.images} images in {given.rounds} rounds",
+        f"{given.data.name}, on all test images: {given.images} images",
         [{**dataclasses.asdict(p), "ap50": f"{p.ap50:.3f}", "ap75": f"{p.ap75:.3f}"} for p in points],
     )
     print(verdict(points))
@@ -211,18 +212,19 @@ def main() -> None:
         plot(points, given.plot)
 
 
-def measured(data: Path, out: Path, model: str, n_images: int, rounds: int, steps: int) -> list[Point]:
+def measured(data: Path, out: Path, model: str, n_images: int, rounds: tuple[int, int], steps: int) -> list[Point]:
     """All points of both ways; those that the folder holds are not made again."""
     train, test = open_dataset(data / "train"), open_dataset(data / "test")
     some = Subset(train, np.linspace(0, len(train) - 1, n_images).round().astype(int).tolist())
     training = Training(model, test, [*CHANGES, f"training.epochs={round(steps * 8 / CROPS)}"])
     points: list[Point] = []
     with opened(out / "by-hand", some, None) as session:
-        for part in np.array_split(np.arange(n_images), rounds):
+        for part in np.array_split(np.arange(n_images), rounds[0]):
             points.append(training.round(session, some, part.tolist(), BY_HAND, np.inf))
+    drawn = points[-1].operations
     with opened(out / "loop", some, model) as session:
-        for part in np.array_split(np.arange(n_images), rounds):
-            points.append(training.round(session, some, part.tolist(), LOOP, points[rounds - 1].operations / 3))
+        for part in np.array_split(np.arange(n_images), rounds[1]):
+            points.append(training.round(session, some, part.tolist(), LOOP, drawn / 3))
     return points
 
 

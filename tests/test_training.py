@@ -457,6 +457,27 @@ def test_crops_depend_on_seed_epoch_and_index_alone(folder):
         assert not torch.equal(crop(0, 1, 2), crop(*other))
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_crops_lie_where_the_annotation_says_something(folder, tmp_path, on_disk):
+    class Reviewed(Subset):
+        """Images of which only a corner was looked at."""
+
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            ignore = np.ones_like(found.ignore)
+            ignore[:16, :16] = False
+            return dataclasses.replace(found, ignore=ignore)
+
+    settings = Settings(**SETTINGS | {"crop_size": 8, "around_objects": 0.0})
+    room = Room(tmp_path, lambda: tmp_path / "images")
+    (tmp_path / "images").mkdir()
+    images = hold(Reviewed(open_dataset(folder), range(4)), most_pixels=1 if on_disk else 1 << 20)
+    plain = Augmentation(rotate=False, flip=False, scale=(1.0, 1.0))
+    crops = RandomCrops(new_model(), images, settings, plain, None, room)
+    counting = [crops[0, index][2][3:5, 3:5].any().item() for index in range(100)]
+    assert sum(counting) >= 95  # the corner is a sixth of the image; one crop in 40 finds it in no trial
+
+
 def test_crops_show_each_class_equally_often_if_asked(folder):
     class Streets(Subset):
         """One car in the last image, at a corner, and windows in all."""

@@ -32,6 +32,8 @@ from attractor.truth import Truth
 
 logger = logging.getLogger(__name__)
 
+TRIES = 20  # places that are drawn until one counts: of an image that was reviewed only in part, few may
+
 # pixels, labels, where labels are valid, and the sample that all of it is from
 Crop: TypeAlias = tuple[Tensor, Int32[Tensor, "s s"], Bool[Tensor, "s s"], Sample]
 
@@ -142,13 +144,17 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         return i, label
 
     def _centre(self, ready: Ready, label: int | None, generator: torch.Generator) -> tuple[float, float]:
-        """A place anywhere or, more often, one that puts an object in the middle half of the crop."""
+        """A place anywhere that counts or, more often, one that puts an object in the middle half of the crop."""
         by_object, row, column = torch.rand(3, generator=generator).tolist()
         h, w = ready.shape
         n = len(ready.centres)
         if label is None and by_object < self.settings.around_objects and n:
             label = 1 + int(torch.randint(n, (), generator=generator))
         if not label or np.isnan(ready.centres[label - 1]).any():
+            for _ in range(TRIES):
+                if ready.counts(int(row * h), int(column * w)):
+                    break
+                row, column = torch.rand(2, generator=generator).tolist()
             return row * h, column * w
         reach = self.settings.crop_size / 2
         middle = ready.centres[label - 1]

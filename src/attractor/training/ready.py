@@ -43,6 +43,9 @@ class Ready(Protocol):
     def tensors(self) -> Tensors:
         """The image, its labels, and whether each pixel counts."""
 
+    def counts(self, row: int, column: int) -> bool:
+        """Whether a pixel counts: the annotation says what it is."""
+
 
 @dataclass(frozen=True)
 class InMemory:
@@ -80,6 +83,10 @@ class InMemory:
         image, labels, valid = (torch.from_numpy(array).to(device or "cpu") for array in arrays)
         return image, labels, valid
 
+    def counts(self, row: int, column: int) -> bool:
+        """Whether a pixel counts."""
+        return bool(self.valid[row, column])
+
 
 @dataclass(frozen=True)
 class OnDisk:
@@ -103,6 +110,10 @@ class OnDisk:
         names = ("image", "labels", "valid")  # "c": torch warns of memory that nobody may write
         image, labels, valid = (torch.from_numpy(np.load(self.folder / f"{name}.npy", "c")) for name in names)
         return image, labels, valid
+
+    def counts(self, row: int, column: int) -> bool:
+        """Whether a pixel counts."""
+        return bool(np.load(self.folder / "valid.npy", "r")[row, column])
 
 
 def kept_on_disk(ready: Iterable[InMemory], n_bytes: int, room: Callable[[], Path], place: Path) -> list[OnDisk] | None:
