@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from attractor.errors import InputError
-from attractor.images import by_bioio, parts, tile_folder
+from attractor.images import by_bioio, parts, read_image, tile_folder
 from attractor.images.by_bioio import is_for_bioio, open_by_bioio
 from attractor.images.tile_folder import TileFolder
 
@@ -168,3 +168,6 @@ def test_without_bioio_the_cure_is_named(czi, monkeypatch):
     monkeypatch.setattr(by_bioio.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install bioio bioio-czi"):
         open_by_bioio(czi)
+    czi.write_bytes(b"ZISRAWFILE")
+    with pytest.raises(InputError, match=r"is read by bioio, and only block by block; give --out NAME\.ome\.zarr"):
+        read_image(czi)

@@ -134,5 +134,5 @@ def _place(path: Path, option: str, wanted: str | None, names: Sequence[str]) ->
 
 
 def _unreadable(path: Path, error: Exception, remark: str = "") -> InputError:
-    reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+    reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".") or type(error).__name__
     return InputError(f"{path}: bioio cannot read it ({reason}){remark}. Or save the image as OME-Zarr or OME-TIFF.")

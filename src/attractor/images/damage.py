@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from attractor.errors import InputError
+from attractor.images.by_bioio import PLUGINS
 from attractor.shortage import cure
 
 MOST_PIXELS = (1 << 31) - 1  # places in an image are 32-bit numbers
@@ -58,6 +59,11 @@ def damaged(path: Path, reason: str) -> InputError:
 
 def not_an_image(path: Path) -> InputError:
     """The error for a file of another kind."""
+    if path.suffix.lower() in PLUGINS:
+        return InputError(
+            f"{path}: this format is read by bioio, and only block by block; give --out NAME.ome.zarr, too, or save "
+            "the image as TIFF."
+        )
     return InputError(f"{path}: is not an image that can be read here; give PNG, TIFF, JPEG, WebP, BMP, GIF or PPM.")
 
 
