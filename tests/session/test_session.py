@@ -385,6 +385,24 @@ def test_a_removal_that_was_cut_short_is_finished_when_the_session_is_opened(pro
         assert len(session.canvas("a").things) > 0
 
 
+def test_what_was_removed_long_ago_is_deleted_for_good(project):
+    with Session(project) as session:
+        for name in ("a", "b"):
+            session.remove(name)
+        month_ago = time.time() - 30 * 86400
+        os.utime(project / "trash" / "removed" / "a.txt", (month_ago, month_ago))
+        assert session.empty_old_trash(31) == ()
+        assert session.empty_old_trash(29) == ("a",)
+        assert session.removed == ("b",)
+        assert not [path for path in (project / "trash").rglob("a.*")]
+        session.bring_back("b")
+        assert not [path for path in (project / "trash").rglob("b.*")]
+        session.remove("c")
+        (project / "trash" / "removed" / "c.txt").unlink()  # as an older version left it: its time begins now
+        assert session.empty_old_trash(1) == ()
+        assert session.empty_old_trash(0) == ("c",)
+
+
 def test_what_cannot_be_moved_or_deleted_is_named(project):
     (project / "trash" / "images" / "a.png" / "in the way").mkdir(parents=True)
     with Session(project) as session:

@@ -253,6 +253,17 @@ def test_an_image_that_was_removed_comes_back_as_it_was(client, folder, session)
     assert client.post("/api/undo", json={"image": "a", "who": "Ada"}).status_code == 200
 
 
+def test_a_server_deletes_what_was_removed_long_ago(session, folder, monkeypatch):
+    monkeypatch.setattr(web, "EMPTYING", 0.01)
+    session.remove("a")
+    with TestClient(web.create_app(session, token=TOKEN, port=1, trash_days=0.0), base_url="http://localhost"):
+        deadline = time.monotonic() + 60
+        while session.removed and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert session.removed == ()
+    assert not (folder / "trash" / "images" / "a.png").exists()
+
+
 def test_removed_images_are_deleted_for_good_when_somebody_says_so(client, folder):
     client.delete("/api/images", params={"name": "b"})
     assert client.delete("/api/trash").json() == {"image": "", "removed": []}

@@ -9,10 +9,10 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -71,6 +71,10 @@ def serve(
         float | None,
         typer.Option(metavar="GB", min=0, help="Most gigabytes that images may take; without it, no limit."),
     ] = None,
+    trash_days: Annotated[
+        float | None,
+        typer.Option(metavar="DAYS", min=0, help="Delete removed images for good after so long; without it, never."),
+    ] = None,
     browser: Browser = False,
     device: Device = "auto",
     until_input_ends: Annotated[
@@ -89,7 +93,8 @@ def serve(
 
         names = read_description(find_model(model)).class_names
         Session.create(project, [], model=_kept(model), class_names=names).close()
-    _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()), quota=quota)
+    limits = {"quota": None if quota is None else round(1e9 * quota), "trash_days": trash_days}
+    _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()), limits=limits)
 
 
 def _end_with_input() -> None:
@@ -120,7 +125,7 @@ def _serve(
     device: str,
     segments: bool = False,
     names: tuple[str, ...] = (),
-    quota: float | None = None,
+    limits: Mapping[str, Any] | None = None,
 ) -> None:
     """Answer requests until Ctrl-C."""
     from attractor.session import Session
@@ -135,8 +140,9 @@ def _serve(
     with listener, Session(folder) as session:
         port, token = listener.getsockname()[1], new_token()
         hosts = (*names, host, socket.gethostname())
-        most = None if quota is None else round(1e9 * quota)
-        app = create_app(session, token=token, port=port, hosts=hosts, device=device, segments=segments, quota=most)
+        app = create_app(
+            session, token=token, port=port, hosts=hosts, device=device, segments=segments, **(limits or {})
+        )
         shown = host if host not in ("0.0.0.0", "::") else names[0] if names else socket.gethostname()
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/#token={token}"
         say(f"Open {address}")

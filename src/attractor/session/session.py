@@ -241,6 +241,15 @@ class Session:
         with self._mutex:
             trash.empty(self.folder)
 
+    def empty_old_trash(self, days: float) -> tuple[str, ...]:
+        """Delete, for good, the images that were removed longer ago than that; gives their names.
+
+        Raises:
+            InputError: if they cannot be deleted.
+        """
+        with self._mutex:
+            return trash.empty_older(self.folder, days)
+
     # ------------------------------------------------------------------ looking
 
     @property

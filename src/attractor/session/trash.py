@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from attractor.errors import InputError
@@ -16,6 +17,7 @@ from attractor.shortage import cure
 
 TRASH = "trash"
 FOLDERS = ("images", "labels", "reviewed", "objects")
+WHEN = "removed"  # a folder of empty files, whose times are those of the removals
 
 
 def removed(folder: Path) -> tuple[str, ...]:
@@ -30,6 +32,7 @@ def remove(folder: Path, name: str) -> None:
     Raises:
         InputError: if one cannot be moved.
     """
+    (made(folder / TRASH / WHEN) / f"{name}.txt").touch()
     for part in FOLDERS:
         _move(_files(folder / part, name), folder / TRASH / part)
 
@@ -42,6 +45,33 @@ def bring_back(folder: Path, name: str) -> None:
     """
     for part in reversed(FOLDERS):
         _move(_files(folder / TRASH / part, name), folder / part)
+    (folder / TRASH / WHEN / f"{name}.txt").unlink(missing_ok=True)
+
+
+def empty_older(folder: Path, days: float) -> tuple[str, ...]:
+    """Delete, for good, what was removed longer ago; gives its names.
+
+    Raises:
+        InputError: if a file cannot be deleted.
+    """
+    limit = time.time() - 86400 * days
+    old = tuple(name for name in removed(folder) if _removed_at(folder, name) < limit)
+    for name in old:
+        for part in (*reversed(FOLDERS), WHEN):  # its own file last, by which it is known
+            for file in _files(folder / TRASH / part, name):
+                try:
+                    file.unlink()
+                except OSError as error:
+                    raise InputError(f"{file}: cannot be deleted: {error.strerror}; check the folder.") from error
+    return old
+
+
+def _removed_at(folder: Path, name: str) -> float:
+    """When an image was removed, in seconds since 1970; now, if that is not known."""
+    note = made(folder / TRASH / WHEN) / f"{name}.txt"
+    if not note.exists():
+        note.touch()
+    return note.stat().st_mtime
 
 
 def empty(folder: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -46,10 +47,13 @@ KINDS = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
 }
+EMPTYING = 3600.0  # seconds between two looks at what was removed long ago
 KEEP_ALIVE = 15.0  # seconds between two signs of life in a stream of events
 WHO = 60  # characters of a person's name
 
 Name = Annotated[str, Query(max_length=300)]
+
+logger = logging.getLogger(__name__)
 
 
 class Events:
@@ -124,6 +128,16 @@ class Server:
         return content
 
 
+async def _emptied_again_and_again(session: Session, days: float) -> None:
+    """Delete, every now and then, what was removed longer ago."""
+    while True:
+        try:
+            await asyncio.to_thread(session.empty_old_trash, days)
+        except InputError as error:
+            logger.warning("%s", error)
+        await asyncio.sleep(EMPTYING)
+
+
 def create_app(
     session: Session,
     *,
@@ -133,6 +147,7 @@ def create_app(
     device: str = "auto",
     segments: bool = False,
     quota: int | None = None,
+    trash_days: float | None = None,
 ) -> FastAPI:
     """The application for a session.
 
@@ -144,6 +159,7 @@ def create_app(
         device: for segmentation and training.
         segments: whether to begin by finding the objects of all images.
         quota: bytes that images may take, with those that were removed; None for no limit.
+        trash_days: after which images that were removed are deleted for good; None to keep them.
     """
     events = Events()
     looks, line = Looks(), Line()
@@ -158,7 +174,10 @@ def create_app(
         events.begin()
         if segments:
             server.jobs.add("segment", {"device": device})
+        emptying = None if trash_days is None else asyncio.create_task(_emptied_again_and_again(session, trash_days))
         yield
+        if emptying is not None:
+            emptying.cancel()
         for end in (answers.end, jobs.close, looks.close):
             await asyncio.to_thread(end)
 
