@@ -15,6 +15,7 @@ import time
 import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,10 +31,10 @@ from tests.test_ome_zarr import write
 from attractor.errors import InputError
 from attractor.images.parts import LARGE
 from attractor.model import Model
-from attractor.prediction import slide
+from attractor.prediction import schedulers, slide
 from attractor.prediction.image import Segmenter
 from attractor.prediction.schedulers import Here, blocks_of_part, find_objects, paint_labels, pool_of
-from attractor.prediction.slide import NAME, UNIT, begun, finished, planned, table_file
+from attractor.prediction.slide import NAME, UNIT, Task, begun, finished, planned, table_file
 
 SHAPE = 200, 300
 
@@ -275,6 +276,18 @@ def test_a_killed_call_goes_on(image, expected, tmp_path, tiny_model):
     if (tmp_path / "b.zarr.unfinished").exists() or not (tmp_path / "b.zarr").exists():
         assert killed_after(120, *arguments, "--out", tmp_path / "b.zarr") == 0
     assert files_in(tmp_path / "b.zarr") == files_in(expected)
+
+
+@pytest.mark.parametrize(("device", "name", "chosen"), [("cuda", 5, [1]), ("cuda", "tcp://a", []), ("cpu", 5, [])])
+def test_each_worker_has_a_gpu_of_its_own(image, tiny_model, tmp_path, monkeypatch, device, name, chosen):
+    plan = dataclasses.replace(plan_of(image, tmp_path / "b.zarr", tiny_model), device=device)
+    used = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr("dask.distributed.get_worker", lambda: SimpleNamespace(name=name))
+    monkeypatch.setattr(schedulers, "do", lambda plan, task: task)
+    assert schedulers.do_on_own_gpu(plan, Task("gather", 3)) == Task("gather", 3)
+    assert used == chosen
 
 
 def test_a_tiff_file_gets_labels_of_several_resolutions(tmp_path, tiny_model, monkeypatch):

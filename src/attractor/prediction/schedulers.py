@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 from attractor.errors import InputError
 from attractor.prediction.blocks import Ledger
 from attractor.prediction.slide import Plan, Task, do, painting
@@ -99,7 +101,7 @@ class Workers:
 
     def give(self, task: Task) -> None:
         """Begin a step."""
-        self.done.add(self.client.submit(do, self.plan, task, pure=False, retries=RETRIES))
+        self.done.add(self.client.submit(do_on_own_gpu, self.plan, task, pure=False, retries=RETRIES))
         self.n_under_way += 1
 
     def wait(self) -> Task:
@@ -125,6 +127,17 @@ class Workers:
             raise _too_large(self.plan) from error
         future.release()
         return task
+
+
+def do_on_own_gpu(plan: Plan, task: Task) -> Task:
+    """Do a step in a worker; of several GPUs, each worker of this machine's own cluster has another one."""
+    if plan.device == "cuda" and (n_devices := torch.cuda.device_count()) > 1:
+        from dask import distributed
+
+        get_worker: Any = distributed.get_worker  # which has no types
+        if isinstance(number := get_worker().name, int):  # others were started by somebody who gave them their GPU
+            torch.cuda.set_device(number % n_devices)
+    return do(plan, task)
 
 
 def _too_large(plan: Plan) -> InputError:
