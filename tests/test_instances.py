@@ -194,7 +194,7 @@ ONE = in_image([[0, 1]])
             r"labels of objects are an array of int64 of shape \(1, 2\); give an array of",
         ),
         ({"labels": ONE.astype(np.float32)}, "an array of float32"),
-        ({"labels": ONE[0]}, r"of shape \(2,\); give an array of int32 of shape \(h, w\)"),
+        ({"labels": ONE[0]}, r"of shape \(2,\); give an array of int32 of shape \(h, w\), or \(d, h, w\) for a volume"),
         ({"labels": [[0, 1]]}, "labels of objects are a list; give an array"),
         ({"classes": np.ones(2, int)}, "2 classes but 1 scores"),
         ({"classes": np.zeros(1, int)}, "has the class 0; classes are counted from 1"),
@@ -240,7 +240,7 @@ def unchecked(**parts: object) -> Instances:
     [
         (np.ones((2, 2), bool), r"A mask does not say .* skimage\.measure\.label\(mask\).* mask\.astype\(int\)"),
         (np.ones((2, 2)), "labels of objects are an array of float64"),
-        (np.ones((2, 2, 2), int), r"of shape \(2, 2, 2\); give an array of whole numbers of shape \(h, w\)"),
+        (np.ones((2, 2, 2, 2), int), r"of shape \(2, 2, 2, 2\); give an array of whole numbers of shape \(h, w\), or"),
         ([[1, 2]], "labels of objects are a list"),
         (np.array([[0, -1]]), "has the negative label -1"),
     ],

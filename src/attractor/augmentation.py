@@ -3,12 +3,16 @@
 One affine grid serves image and labels: the image is sampled bilinearly, the labels by nearest neighbour.
 Every draw comes from the generator that is passed in, so that (seed, epoch, index) decides all of it.
 
-Shapes: `c` channels, `h` rows, `w` columns, `s` side of the crop.
+Volumes are turned within their planes, and seen in those views that their steps allow.
+
+Shapes: `c` channels, `h` rows, `w` columns; `s` the lengths of an image along its axes, rows and columns, or of a
+volume, planes, rows and columns; `t` those of the crop, `a` the number of axes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,23 +25,74 @@ from attractor.errors import InputError, check_range
 
 @dataclass(frozen=True)
 class View:
-    """One of the eight views of a square: flipped left to right or not, then turned."""
+    """One way of seeing an image or volume: its axes are exchanged, it is upended, flipped left to right, and turned.
+
+    Images have eight views, for which the last two suffice.
+    """
 
     flipped: bool
     quarter_turns: int  # 0 to 3, counter-clockwise as displayed
+    upended: bool = False  # of a volume: the last plane comes first
+    first_axis: int = 0  # of a volume: the axis that becomes that of the planes; the other two stay in cyclic order
 
     def apply(self, x: Tensor) -> Tensor:
-        """The image or map, (…, h, w), seen this way."""
+        """The image or map, (…, h, w) or (…, d, h, w), seen this way."""
+        if self.first_axis:
+            x = x.movedim((-3, -2, -1), _cyclic(-self.first_axis))
+        x = x.flip(-3) if self.upended else x
         return torch.rot90(x.flip(-1) if self.flipped else x, self.quarter_turns, (-2, -1))
 
     def undo(self, x: Tensor) -> Tensor:
-        """The image or map, (…, h, w), that this is a view of."""
+        """The image or map that this is a view of."""
         x = torch.rot90(x, -self.quarter_turns, (-2, -1))
-        return x.flip(-1) if self.flipped else x
+        x = x.flip(-1) if self.flipped else x
+        x = x.flip(-3) if self.upended else x
+        return x.movedim((-3, -2, -1), _cyclic(self.first_axis)) if self.first_axis else x
+
+    def axes(self, n_axes: int) -> tuple[tuple[int, int], ...]:
+        """For each axis of the image, the axis of the view along which it lies, and 1, or -1 if it runs backwards."""
+        row, column = n_axes - 2, n_axes - 1
+        turned = {0: ((row, 1), (column, 1)), 1: ((column, 1), (row, -1))}[self.quarter_turns % 2]
+        sign = -1 if self.quarter_turns >= 2 else 1
+        (first, first_sign), (last, last_sign) = turned
+        plane = [(first, sign * first_sign), (last, sign * last_sign * (-1 if self.flipped else 1))]
+        if n_axes == 2:
+            return tuple(plane)
+        of_view = [(0, -1 if self.upended else 1), *plane]
+        return tuple(of_view[(axis - self.first_axis) % 3] for axis in range(3))
+
+
+def _cyclic(shift: int) -> tuple[int, int, int]:
+    """Where the last three axes go if each moves on by so many places, the last ones to the front."""
+    first, second, third = ((axis + shift) % 3 - 3 for axis in range(3))
+    return first, second, third
 
 
 VIEWS = tuple(View(flipped, turns) for flipped in (False, True) for turns in range(4))
 UPRIGHT_VIEWS = tuple(view for view in VIEWS if view.quarter_turns == 0)
+
+
+def views_of(spacing: Sequence[float]) -> tuple[View, ...]:
+    """All views in which each axis lies along one of equal step: 8 of an image, and 8, 16 or 48 of a volume.
+
+    Args:
+        spacing: length of a step along each axis: two for images, whose pixels are square, or three for volumes.
+    """
+    if len(spacing) == 2:
+        return VIEWS
+    every = (
+        View(view.flipped, view.quarter_turns, upended, first_axis)
+        for first_axis in range(3)
+        for upended in (False, True)
+        for view in VIEWS
+    )
+    return tuple(
+        view
+        for view in every
+        if all(math.isclose(spacing[own], spacing[axis]) for own, (axis, _) in enumerate(view.axes(3)))
+    )
+
+
 SMALLEST_SCALE, LARGEST_SCALE = 0.01, 100
 RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each setting that is a number
     "stretch": (1, 10),
@@ -88,26 +143,47 @@ class Augmentation:
 
     def crop(
         self,
-        image: Float[Tensor, "c h w"],
-        labels: Int32[Tensor, "h w"],
-        valid: Bool[Tensor, "h w"],
-        centre: tuple[float, float],
-        size: int,
+        image: Float[Tensor, "c *s"],
+        labels: Int32[Tensor, "*s"],
+        valid: Bool[Tensor, "*s"],
+        centre: tuple[float, ...],
+        size: int | tuple[int, ...],
         generator: torch.Generator,
-    ) -> tuple[Float[Tensor, "c s s"], Int32[Tensor, "s s"], Bool[Tensor, "s s"]]:
-        """A square crop of `size` pixels around `centre` (row, column), warped and with its intensities changed.
+        *,
+        spacing: Sequence[float] = (1.0, 1.0),
+    ) -> tuple[Float[Tensor, "c *t"], Int32[Tensor, "*t"], Bool[Tensor, "*t"]]:
+        """A crop of this size around `centre`, its place along each axis, warped and with its intensities changed.
 
         A crop that would reach beyond the image is moved into it; what still lies outside is reflected,
-        and counts neither as object nor as background.
+        and counts neither as object nor as background. Rows and columns of the crop are as many.
+
+        Args:
+            image: with its channels first.
+            labels: of the same lengths.
+            valid: pixels that count.
+            centre: row and column; in a volume, plane, row and column.
+            size: of the crop along each axis, or along all.
+            generator: of random numbers.
+            spacing: length of a step along each axis of a volume; it is turned only where steps are alike.
         """
+        shape = (size,) * labels.ndim if isinstance(size, int) else size
         matrix = self._matrix(generator)
-        row, column = (_inside(c, n, size) for c, n in zip(centre, labels.shape, strict=True))
-        image, labels, valid = _warp(image, labels, valid, (row, column), size, matrix)
+        if len(shape) == 3:
+            matrix = _of_volume(matrix, turns=math.isclose(spacing[1], spacing[2]))
+        middle = tuple(_inside(c, n, side) for c, n, side in zip(centre, labels.shape, shape, strict=True))
+        image, labels, valid = _warp(image, labels, valid, middle, shape, matrix)
         if self.flip:
-            views = UPRIGHT_VIEWS if self.upright else VIEWS
+            views = self._views(shape, spacing)
             view = views[_integer(len(views), generator)]
             image, labels, valid = (view.apply(x) for x in (image, labels, valid))
         return self.intensity(image, generator), labels, valid
+
+    def _views(self, shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[View, ...]:
+        """The views in which a crop of this shape keeps its shape."""
+        if self.upright:
+            return UPRIGHT_VIEWS
+        is_cube = len(set(shape)) == 1
+        return tuple(view for view in views_of(spacing) if is_cube or not view.first_axis)
 
     def _matrix(self, generator: torch.Generator) -> Float[Tensor, "2 2"]:
         """Step in the image, as (row, column), for a step of one pixel in the crop."""
@@ -119,14 +195,14 @@ class Augmentation:
         turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         return turn @ torch.diag(torch.tensor([-log_scale + log_stretch, -log_scale - log_stretch]).exp())
 
-    def intensity(self, image: Float[Tensor, "c h w"], generator: torch.Generator) -> Float[Tensor, "c h w"]:
+    def intensity(self, image: Float[Tensor, "c *s"], generator: torch.Generator) -> Float[Tensor, "c *s"]:
         """The image with its intensities changed; they are assumed to lie around 0 to 1."""
-        c = len(image)
+        c, ones = len(image), [1] * (image.ndim - 1)
 
-        def draw(n: int, reach: float) -> Float[Tensor, "n 1 1"]:
-            return ((2 * torch.rand(n, 1, 1, generator=generator) - 1) * reach).to(image.device)
+        def draw(n: int, reach: float) -> Float[Tensor, "..."]:
+            return ((2 * torch.rand(n, *ones, generator=generator) - 1) * reach).to(image.device)
 
-        if self.stain and c == 3:
+        if self.stain and c == 3 and len(ones) == 2:
             image = _restained(image, draw(3, self.stain))
         gamma = (1 + self.gamma) ** draw(1, 1.0)
         image = torch.where(image > 0, image.clamp(min=1e-6) ** gamma, image)
@@ -137,46 +213,53 @@ class Augmentation:
         if _uniform(generator) < self.invert:
             image = 1 - image
         if self.blur and _uniform(generator) < 0.5:
-            image = _blurred(image, self.blur * _uniform(generator))
+            sigma = self.blur * _uniform(generator)
+            image = _blurred(image.flatten(0, -3), sigma).view(image.shape)  # within planes
         noise = torch.randn(image.shape, generator=generator).to(image.device)
         return image + noise * (self.noise * _uniform(generator))
 
 
+def _of_volume(matrix: Float[Tensor, "2 2"], *, turns: bool) -> Float[Tensor, "3 3"]:
+    """The same step within planes, and as much larger or smaller across them."""
+    scale = torch.linalg.det(matrix).sqrt()
+    whole: Tensor = torch.eye(3) * scale
+    if turns:
+        whole[1:, 1:] = matrix
+    return whole
+
+
 def _warp(
-    image: Float[Tensor, "c h w"],
-    labels: Int32[Tensor, "h w"],
-    valid: Bool[Tensor, "h w"],
-    centre: tuple[float, float],
-    size: int,
-    matrix: Float[Tensor, "2 2"],
-) -> tuple[Float[Tensor, "c s s"], Int32[Tensor, "s s"], Bool[Tensor, "s s"]]:
+    image: Float[Tensor, "c *s"],
+    labels: Int32[Tensor, "*s"],
+    valid: Bool[Tensor, "*s"],
+    centre: tuple[float, ...],
+    shape: tuple[int, ...],
+    matrix: Float[Tensor, "a a"],
+) -> tuple[Float[Tensor, "c *t"], Int32[Tensor, "*t"], Bool[Tensor, "*t"]]:
     """Sample image, labels and validity of the crop; no more of them is looked at than it shows."""
-    h, w = labels.shape
-    step = torch.arange(size) - (size - 1) / 2
-    steps = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1)  # (s, s, 2)
-    place = (steps @ matrix.T + torch.tensor(centre, dtype=torch.float32)).to(
-        image.device
-    )  # (row, column) in the image
-    outside = (place < -0.5).any(-1) | (place > torch.tensor([h - 0.5, w - 0.5], device=place.device)).any(-1)
-    row, column = (_reflected(place[..., d], n) for d, n in ((0, h), (1, w)))
-    rows, columns = _span(row, h), _span(column, w)
-    image, labels, valid = image[:, rows, columns].float(), labels[rows, columns], valid[rows, columns]
-    row, column = row - rows.start, column - columns.start
-    h, w = labels.shape
-    scale = torch.tensor([2 / max(w - 1, 1), 2 / max(h - 1, 1)], device=place.device)
-    grid = torch.stack([column, row], -1) * scale - 1
+    along = [torch.arange(size) - (size - 1) / 2 for size in shape]
+    steps = torch.stack(torch.meshgrid(*along, indexing="ij"), -1)  # (*t, a)
+    place = (steps @ matrix.T + torch.tensor(centre, dtype=torch.float32)).to(image.device)  # in the image
+    last = torch.tensor([n - 0.5 for n in labels.shape], device=place.device)
+    outside = (place < -0.5).any(-1) | (place > last).any(-1)
+    places = [_reflected(place[..., axis], n) for axis, n in enumerate(labels.shape)]
+    spans = [_span(own, n) for own, n in zip(places, labels.shape, strict=True)]
+    image, labels, valid = image[(slice(None), *spans)].float(), labels[tuple(spans)], valid[tuple(spans)]
+    places = [own - span.start for own, span in zip(places, spans, strict=True)]
+    scale = torch.tensor([2 / max(n - 1, 1) for n in reversed(labels.shape)], device=place.device)
+    grid = torch.stack(places[::-1], -1) * scale - 1
     image = F.grid_sample(image[None], grid[None], align_corners=True, padding_mode="border")[0]
-    nearest = row.round().long(), column.round().long()
+    nearest = tuple(own.round().long() for own in places)
     return image, labels[nearest], valid[nearest] & ~outside
 
 
-def _span(place: Float[Tensor, "s s"], n: int) -> slice:
+def _span(place: Float[Tensor, "*t"], n: int) -> slice:
     """The pixels of a side of n between which these places lie."""
     first = int(place.min())
     return slice(first, min(int(place.max()) + 2, n))
 
 
-def _reflected(place: Float[Tensor, "s s"], n: int) -> Float[Tensor, "s s"]:
+def _reflected(place: Float[Tensor, "*t"], n: int) -> Float[Tensor, "*t"]:
     """Coordinates folded back into 0 … n - 1 at the outermost pixels."""
     if n == 1:
         return torch.zeros_like(place)
@@ -200,12 +283,13 @@ def _blurred(image: Float[Tensor, "c h w"], sigma: float) -> Float[Tensor, "c h 
     return F.conv2d(F.conv2d(padded, weights[None, None, None]), weights[None, None, :, None])[:, 0]
 
 
-def _patches(image: Float[Tensor, "c h w"], deviation: float, generator: torch.Generator) -> Float[Tensor, "1 h w"]:
+def _patches(image: Float[Tensor, "c *s"], deviation: float, generator: torch.Generator) -> Float[Tensor, "1 *s"]:
     """A factor around 1 that is the same for all channels, in patches of some 2 to 16 pixels across."""
     side = FINEST_PATCH * (COARSEST_PATCH / FINEST_PATCH) ** _uniform(generator)
-    shape = [max(2, round(n / side)) for n in image.shape[-2:]]
+    shape = [max(2, round(n / side)) for n in image.shape[1:]]
     field = torch.randn(1, 1, *shape, generator=generator)
-    field = F.interpolate(field, image.shape[-2:], mode="bicubic", align_corners=True)[0]
+    mode = "bicubic" if len(shape) == 2 else "trilinear"
+    field = F.interpolate(field, image.shape[1:], mode=mode, align_corners=True)[0]
     return (deviation * field).exp().to(image.device)
 
 

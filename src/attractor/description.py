@@ -20,7 +20,8 @@ from attractor.errors import InputError
 from attractor.normalisation import Normalisation
 from attractor.weights import MODELS
 
-FORMAT = 2  # of the model file; newer formats are refused, older ones are brought up to date
+FORMAT = 3  # of the model file; newer formats are refused, older ones are brought up to date
+OF_IMAGES = 2  # the format of models for images, which has no word for axes
 MOST_CHANNELS = 1 << 12  # of an image
 
 Length = Annotated[float, pydantic.Field(gt=0, le=1e6, allow_inf_nan=False)]  # pixels
@@ -47,10 +48,18 @@ class Description:
     scale: Scale = 1.0  # images are magnified by this before the network sees them, and what is found is scaled back
     # lowest and highest value of each trait of the training images: see `attractor.likeness`
     seen: dict[str, tuple[Finite, Finite]] = field(default_factory=dict)
+    axes: Annotated[int, pydantic.Field(ge=2, le=3)] = 2  # two for images, three for volumes
+    # of volumes: length of a step along (plane, row, column), in micrometres where the files said so; all alike if None
+    spacing: Annotated[tuple[Length, ...], pydantic.Field(min_length=3, max_length=3)] | None = None
     upright: bool = False  # trained on images that have an up and a down, such as photographs
     recipe: Values = field(default_factory=dict)  # that it was trained by
     scores: Values = field(default_factory=dict)
     about: str = ""  # one sentence: what it was trained on, and the licence
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """Length of a step along each axis, as methods and networks take it."""
+        return self.spacing or (1.0,) * self.axes
 
     def score(self, images: str, name: str) -> float | None:
         """A score on some images, such as "validation" and "mean"; None if it is not known."""
@@ -110,7 +119,10 @@ def read_header(path: str | Path) -> tuple[int, Description]:
 
 def encoded(description: Description) -> str:
     """The JSON header of a file with this description."""
-    return json.dumps({"format": FORMAT} | dataclasses.asdict(description))
+    content = dataclasses.asdict(description)
+    if description.axes == 2:
+        content = {name: value for name, value in content.items() if name not in ("axes", "spacing")}
+    return json.dumps({"format": FORMAT if description.axes == 3 else OF_IMAGES} | content)
 
 
 def _header(path: str | Path) -> dict[str, object]:

@@ -35,7 +35,7 @@ from torch.fx.experimental import _config as shapes
 from attractor.errors import InputError, check_choice
 from attractor.images import atomic
 from attractor.methods.contract import LearnsNumbers, with_network
-from attractor.model import Model
+from attractor.model import NO_OPTIONS, Model
 from attractor.networks import Network
 from attractor.networks.normalised import Normalised, number
 from attractor.wording import install
@@ -120,7 +120,7 @@ def described(model: Model) -> dict[str, object]:
     """
     description, method = model.described(), model.method
     parameters = inspect.signature(type(method)).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "n_classes"}
+    defaults = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name not in NO_OPTIONS}
     learned = method.learned_numbers() if isinstance(method, LearnsNumbers) else {}
     return {
         "attractor": metadata.version("attractor"),
@@ -243,6 +243,8 @@ def export(model: Model, path: str | Path, *, target: str = "onnx") -> list[str]
         InputError: as `check_export` does, or if the file cannot be written.
     """
     path = Path(path)
+    if model.description.axes != 2:
+        raise InputError(f"{path}: models for volumes cannot be written in other formats yet; use them with attractor.")
     check_export(path, target=target)
     program = program_of(model)
     EXPORTS[target].write(program, json.dumps(described(model)), path)

@@ -6,7 +6,8 @@ run lengths, and the label image is the view in which one object owns each pixel
 
 What can be made of a result (`table`, `to_geojson`, …) is on higher floors, and imported when it is asked for.
 
-Shapes: `h` rows, `w` columns, `c` channels, `k` instances, `r` runs. Coordinates are (row, column).
+Shapes: `s` the lengths of an image, rows and columns, or of a volume, planes, rows and columns; `k` instances, `r`
+runs. Coordinates are (row, column) or (plane, row, column).
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from PIL import Image
 
 from attractor.errors import InputError
 
+LABEL_SHAPE = "shape (h, w), or (d, h, w) for a volume"
+
 
 @dataclass(frozen=True)
 class Instances:
-    """The objects of one image; row i of `classes` and `scores` belongs to label i + 1.
+    """The objects of one image or volume; row i of `classes` and `scores` belongs to label i + 1.
 
     Raises:
         InputError: if a part has the wrong type or length, a label is negative or has no class, a class is below 1 or
@@ -43,7 +46,7 @@ class Instances:
         ['cell', 'debris']
     """
 
-    labels: Int32[np.ndarray, "h w"]  # 0 is background, 1 to k are objects
+    labels: Int32[np.ndarray, "*s"]  # 0 is background, 1 to k are objects
     classes: Int[np.ndarray, " k"]  # number of the class, counted from 1
     scores: Float[np.ndarray, " k"]  # 0 to 1; 1 for ground truth
     masks: tuple[Int[np.ndarray, "_"], ...] | None = None  # run lengths, where masks overlap
@@ -51,9 +54,9 @@ class Instances:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, so that nothing that takes objects has to check."""
-        _check_kind("labels", self.labels, (np.int32,), "an array of int32 of shape (h, w)", n_axes=2)
-        _check_kind("classes", self.classes, (np.integer,), "whole numbers, one for each object", n_axes=1)
-        _check_kind("scores", self.scores, (np.floating,), "fractions, one for each object", n_axes=1)
+        _check_kind("labels", self.labels, (np.int32,), f"an array of int32 of {LABEL_SHAPE}", n_axes=(2, 3))
+        _check_kind("classes", self.classes, (np.integer,), "whole numbers, one for each object", n_axes=(1,))
+        _check_kind("scores", self.scores, (np.floating,), "fractions, one for each object", n_axes=(1,))
         _check_labels(self.labels, len(self.classes))
         _check_counts(self)
         _check_classes(self.classes, self.class_names)
@@ -69,7 +72,7 @@ class Instances:
         """
         return len(self.classes)
 
-    def mask(self, label: int) -> Bool[np.ndarray, "h w"]:
+    def mask(self, label: int) -> Bool[np.ndarray, "*s"]:
         """The whole mask of one object, including what another one hides in the label image.
 
         Example:
@@ -83,15 +86,17 @@ class Instances:
         return decode_mask(self.masks[label - 1], self.labels.shape)
 
     def table(
-        self, image: Shaped[np.ndarray, "h w *c"] | None = None, *, pixel_size: tuple[float, float] | None = None
+        self, image: Shaped[np.ndarray, "..."] | None = None, *, pixel_size: tuple[float, ...] | None = None
     ) -> dict[str, list[int] | list[float] | list[str]]:
         """What can be measured of each object, column by column, as `pandas.DataFrame` takes it.
 
         `attractor.measurements.object_table` says what the columns mean.
 
         Args:
-            image: of the same size, (h, w) or (h, w, c); mean and maximum intensity are measured in it.
-            pixel_size: micrometres along a pixel's height and width; adds lengths and areas in micrometres.
+            image: of the same size, with channels last if it has several; mean and maximum intensity are measured in
+                it.
+            pixel_size: micrometres along a pixel's height and width, for a volume along a voxel's depth, height and
+                width; adds lengths, areas and volumes in micrometres.
 
         Raises:
             InputError: if the image has another size, or the pixel size is not above 0.
@@ -106,14 +111,14 @@ class Instances:
         """
         from attractor.measurements import object_table
 
-        channels = image[..., None] if image is not None and image.ndim == 2 else image
+        channels = image[..., None] if image is not None and image.ndim == self.labels.ndim else image
         return object_table(channels, self, self._names(), pixel_size=pixel_size)
 
     def to_geojson(self) -> dict[str, Any]:
         """The outlines as a FeatureCollection that QuPath reads, each with its class and score.
 
         Raises:
-            InputError: if a class has a name that QuPath would take for something else.
+            InputError: if a class has a name that QuPath would take for something else, or for a volume.
 
         Example:
             >>> import numpy as np
@@ -123,6 +128,7 @@ class Instances:
         """
         from attractor.datasets.geojson import encode_geojson
 
+        self._refuse_volume("Outlines in a plane are for images")
         return json.loads(encode_geojson(self, self._names()))
 
     def to_coco(self, image_name: str = "image.png") -> dict[str, Any]:
@@ -130,6 +136,9 @@ class Instances:
 
         Args:
             image_name: the file name that the document gives the image.
+
+        Raises:
+            InputError: for a volume.
 
         Example:
             >>> import numpy as np
@@ -139,6 +148,7 @@ class Instances:
         """
         from attractor.prediction.encoding import encode_coco
 
+        self._refuse_volume("COCO is for images")
         return json.loads(encode_coco(self, self._names(), image_name))
 
     def _repr_png_(self) -> bytes:
@@ -149,6 +159,11 @@ class Instances:
         Image.fromarray(label_picture(self)).save(file, "PNG")
         return file.getvalue()
 
+    def _refuse_volume(self, why: str) -> None:
+        """Refuse what is made for a plane."""
+        if self.labels.ndim == 3:
+            raise InputError(f"{why}, and this is a volume of {self.labels.shape[0]} planes; give one of its planes.")
+
     def _names(self) -> tuple[str, ...]:
         """Names of the classes, made up where none are given."""
         if self.class_names:
@@ -157,7 +172,7 @@ class Instances:
         return tuple(f"class {number}" for number in range(1, highest + 1)) if highest > 1 else ("object",)
 
     @classmethod
-    def from_labels(cls, labels: Int[np.ndarray, "h w"], *, class_number: int = 1) -> Instances:
+    def from_labels(cls, labels: Int[np.ndarray, "*s"], *, class_number: int = 1) -> Instances:
         """Objects of one class from any label image of whole numbers from 0 on, each with score 1.
 
         Labels are renumbered where some are missing.
@@ -178,10 +193,10 @@ class Instances:
     @classmethod
     def from_masks(
         cls,
-        masks: Sequence[Bool[np.ndarray, "h w"]],
+        masks: Sequence[Bool[np.ndarray, "*s"]],
         classes: Int[np.ndarray, " k"],
         scores: Float[np.ndarray, " k"],
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
     ) -> Instances:
         """Objects that may overlap; in the label image the higher score wins, then the earlier mask.
 
@@ -200,15 +215,15 @@ class Instances:
         return cls(labels, classes, scores, tuple(encode_mask(mask) for mask in masks))
 
 
-def _check_kind(name: str, array: object, kinds: tuple[type, ...], wanted: str, *, n_axes: int) -> None:
-    """Refuse a part that is not an array of this kind and number of axes."""
+def _check_kind(name: str, array: object, kinds: tuple[type, ...], wanted: str, *, n_axes: tuple[int, ...]) -> None:
+    """Refuse a part that is not an array of this kind and of one of these numbers of axes."""
     if not isinstance(array, np.ndarray):
         raise InputError(f"The {name} of objects are a {type(array).__name__}; give {wanted}.")
-    if array.ndim != n_axes or not any(np.issubdtype(array.dtype, kind) for kind in kinds):
+    if array.ndim not in n_axes or not any(np.issubdtype(array.dtype, kind) for kind in kinds):
         raise InputError(f"The {name} of objects are an array of {array.dtype} of shape {array.shape}; give {wanted}.")
 
 
-def _check_labels(labels: Int32[np.ndarray, "h w"], n: int) -> None:
+def _check_labels(labels: Int32[np.ndarray, "*s"], n: int) -> None:
     """Refuse labels outside 0 to n."""
     refuse_negative(labels)
     highest = int(labels.max(initial=0))
@@ -253,10 +268,10 @@ class Annotations:
     is_crowd: Bool[np.ndarray, " k"]  # a region of several objects of the class: one found there is not wrong
     areas: Float[np.ndarray, " k"]  # in pixels, as the annotation says, which may differ from the mask's
     distances: Float[np.ndarray, " k"]  # from the camera in metres; NaN where not known
-    void: Bool[np.ndarray, "h w"]  # pixels that are neither object, crowd nor background
+    void: Bool[np.ndarray, "*s"]  # pixels that are neither object, crowd nor background
 
     @classmethod
-    def of(cls, truth: Instances, void: Bool[np.ndarray, "h w"]) -> Annotations:
+    def of(cls, truth: Instances, void: Bool[np.ndarray, "*s"]) -> Annotations:
         """Annotations of a data set that says only which objects there are and which pixels do not count."""
         masks = tuple(truth.masks if truth.masks is not None else encode_masks(truth.labels, len(truth)))
         areas = np.array([mask[1::2].sum() for mask in masks], float)
@@ -265,7 +280,7 @@ class Annotations:
 
 def drawn_whole(
     annotations: Annotations, order: Iterable[int]
-) -> tuple[Int32[np.ndarray, "h w"], UInt16[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+) -> tuple[Int32[np.ndarray, "*s"], UInt16[np.ndarray, "*s"], Bool[np.ndarray, "*s"]]:
     """Whole masks drawn one over the other.
 
     Args:
@@ -296,7 +311,7 @@ def _refuse_mask(labels: object) -> None:
         )
 
 
-def refuse_negative(labels: Int[np.ndarray, "h w"]) -> None:
+def refuse_negative(labels: Int[np.ndarray, "*s"]) -> None:
     """Refuse a label image with negative labels, which mean "ignore" in some data sets.
 
     Raises:
@@ -308,14 +323,14 @@ def refuse_negative(labels: Int[np.ndarray, "h w"]) -> None:
         )
 
 
-def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], Int[np.ndarray, " k"]]:
+def relabel(labels: Int[np.ndarray, "*s"]) -> tuple[Int32[np.ndarray, "*s"], Int[np.ndarray, " k"]]:
     """Labels renumbered 1 to k in the order of their old numbers, and those old numbers.
 
     Raises:
         InputError: if a label is negative, or it is not a label image of whole numbers.
     """
     _refuse_mask(labels)
-    _check_kind("labels", labels, (np.integer,), "an array of whole numbers of shape (h, w)", n_axes=2)
+    _check_kind("labels", labels, (np.integer,), f"an array of whole numbers of {LABEL_SHAPE}", n_axes=(2, 3))
     refuse_negative(labels)
     highest = int(labels.max(initial=0))
     if highest <= max(4 * labels.size, 1 << 16):  # a table is faster than sorting all pixels
@@ -334,7 +349,7 @@ def relabel(labels: Int[np.ndarray, "h w"]) -> tuple[Int32[np.ndarray, "h w"], I
     return (flat.reshape(labels.shape) + shift).astype(np.int32), ids[ids > 0].astype(np.int64)
 
 
-def overlap(truth: Int32[np.ndarray, "h w"], found: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, "k j"]:
+def overlap(truth: Int32[np.ndarray, "*s"], found: Int32[np.ndarray, "*s"]) -> Int[np.ndarray, "k j"]:
     """Pixels that each true label shares with each found label; row and column 0 are background.
 
     Raises:
@@ -352,12 +367,12 @@ def overlap(truth: Int32[np.ndarray, "h w"], found: Int32[np.ndarray, "h w"]) ->
     return table
 
 
-def areas(labels: Int32[np.ndarray, "h w"], n: int) -> Int[np.ndarray, " n"]:
+def areas(labels: Int32[np.ndarray, "*s"], n: int) -> Int[np.ndarray, " n"]:
     """Pixels of labels 1 to n."""
     return np.bincount(labels.ravel(), minlength=n + 1)[1 : n + 1]
 
 
-def encode_mask(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, " r"]:
+def encode_mask(mask: Bool[np.ndarray, "*s"]) -> Int[np.ndarray, " r"]:
     """Lengths of the runs of zeros and ones in turn, down the columns, zeros first: COCO's order."""
     flat = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(flat)) + 1
@@ -376,7 +391,7 @@ def encode_pixels(pixels: Int[np.ndarray, " n"], shape: tuple[int, int]) -> Int[
     return np.diff(np.concatenate([[0], edges, [height * width]]))  # a last run of 0 zeros is allowed
 
 
-def encode_masks(labels: Int32[np.ndarray, "h w"], n: int) -> list[Int[np.ndarray, "_"]]:
+def encode_masks(labels: Int32[np.ndarray, "*s"], n: int) -> list[Int[np.ndarray, "_"]]:
     """The run lengths of labels 1 to n, as `encode_mask` gives them, in one pass over the image."""
     flat = labels.ravel(order="F")
     starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
@@ -392,7 +407,7 @@ def encode_masks(labels: Int32[np.ndarray, "h w"], n: int) -> list[Int[np.ndarra
     return found
 
 
-def decode_mask(runs: Int[np.ndarray, " r"], shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
+def decode_mask(runs: Int[np.ndarray, " r"], shape: tuple[int, ...]) -> Bool[np.ndarray, "*s"]:
     """The mask whose runs `encode_mask` gave.
 
     Raises:

@@ -1,6 +1,6 @@
 """A model: a method on a network, made from names and kept in one self-describing file.
 
-Shapes: `b` images, `c` channels, `h` rows, `w` columns.
+Shapes: `b` images, `c` channels, `s` their lengths along each axis.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from attractor.methods import METHODS, Method
 from attractor.methods.contract import lacking
 from attractor.methods.spatial_embeddings import SpatialEmbeddings
 from attractor.networks import NETWORKS, Network
-from attractor.wording import printable
+from attractor.networks.contract import TakesVolumes
+from attractor.wording import counted, printable
 
 T = TypeVar("T")
+NO_OPTIONS = ("n_classes", "spacing")  # arguments that follow from the rest of the description
 
 
 class Model(nn.Module):
@@ -52,10 +54,12 @@ class Model(nn.Module):
         options = _checked(make_method, description.options, f"method {description.method}")
         network_options = _checked(make_network, description.network_options, f"network {description.network}")
 
-        def network_for(channels_out: Sequence[int], extra_channels: int = 0) -> Network:
-            return make_network(description.channels + extra_channels, channels_out, **network_options)
+        spaced = _spaced(description, make_method, make_network)
 
-        method = make_method(network_for, n_classes=len(description.class_names), **options)
+        def network_for(channels_out: Sequence[int], extra_channels: int = 0) -> Network:
+            return make_network(description.channels + extra_channels, channels_out, **spaced, **network_options)
+
+        method = make_method(network_for, n_classes=len(description.class_names), **spaced, **options)
         if missing := lacking(method):
             raise InputError(
                 f"The method {description.method} lacks {', '.join(missing)}, which every method has: see "
@@ -63,7 +67,7 @@ class Model(nn.Module):
             )
         self.method = method
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> object:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> object:
         """The method's raw maps of normalised images."""
         return self.method(images)
 
@@ -130,10 +134,34 @@ def _check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
             raise InputError(f"the weights {name} are infinite or not numbers; train the model anew, or copy it again.")
 
 
+def _spaced(description: Description, *made: type) -> dict[str, tuple[float, ...]]:
+    """What a method and a network for volumes are made with, beside their options; nothing for images.
+
+    Raises:
+        InputError: if one of them takes images only, or the spacing does not suit the number of axes.
+    """
+    if description.axes == 2:
+        if description.spacing is not None:
+            raise InputError("The model has a spacing, but two axes; a spacing is for volumes, with axes = 3.")
+        return {}
+    if description.axes != 3 or len(description.steps) != 3:
+        raise InputError(
+            f"The model has {description.axes} axes and {counted(len(description.steps), 'step')}; images have 2 axes, "
+            "and volumes 3, with a step along each."
+        )
+    for make, name in zip(made, (description.method, description.network), strict=True):
+        if not isinstance(make, TakesVolumes):
+            able = [known for known, kind in (METHODS | NETWORKS).items() if isinstance(kind, TakesVolumes)]
+            raise InputError(f"{name} takes images, and no volumes; those that take volumes are {', '.join(able)}.")
+    for step in description.steps:
+        check_number("spacing", step, 1e-6, 1e6)
+    return {"spacing": description.steps}
+
+
 def _checked(make: type, options: Mapping[str, object], what: str) -> dict[str, object]:
     """Options that a method or network takes, each of its type."""
     parameters = inspect.signature(make).parameters.values()
-    known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "n_classes"]
+    known = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name not in NO_OPTIONS]
     if unknown := [name for name in options if name not in known]:
         raise InputError(
             f"The {what} has no option {', '.join(map(printable, unknown))}; its options are {', '.join(known)}."

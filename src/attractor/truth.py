@@ -1,11 +1,12 @@
 """What a loss knows about a batch of annotated images; it is the same for every method.
 
-Shapes: `b` images, `c` channels, `h` rows, `w` columns. In `Truth`, `k` is the most objects in any image of the batch;
-in `Objects`, the objects of all its images, and `n` their pixels.
+Shapes: `b` images or volumes, `c` channels, `s` their lengths along each axis. In `Truth`, `k` is the most objects in
+any image of the batch; in `Objects`, the objects of all its images, and `n` their pixels.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +18,11 @@ from torch import Tensor
 class Truth:
     """Annotated objects of a batch."""
 
-    labels: Int32[Tensor, "b h w"]  # 0 is background, objects of each image are 1, 2, …; gaps are allowed
+    labels: Int32[Tensor, "b *s"]  # 0 is background, objects of each image are 1, 2, …; gaps are allowed
     classes: Int[Tensor, "b k"]  # class of label i + 1, counted from 1; 0 if the image has fewer objects
-    valid: Bool[Tensor, "b h w"]  # False for pixels that count neither as object nor as background
+    valid: Bool[Tensor, "b *s"]  # False for pixels that count neither as object nor as background
 
-    def class_map(self) -> Int[Tensor, "b h w"]:
+    def class_map(self) -> Int[Tensor, "b *s"]:
         """Class of each pixel: 0 is background, -1 a pixel to leave out."""
         b = len(self.labels)
         of_label = torch.cat([self.classes.new_zeros(b, 1), self.classes], 1).long()
@@ -33,11 +34,11 @@ class Truth:
 class Objects:
     """All objects of a batch, image by image; those without a valid pixel are left out."""
 
-    owner: Int[Tensor, "b h w"]  # 1 + object, 0 for background, -1 for pixels to leave out
+    owner: Int[Tensor, "b *s"]  # 1 + object, 0 for background, -1 for pixels to leave out
     image: Int[Tensor, " k"]  # image of each object
     classes: Int[Tensor, " k"]  # class of each object, from 1
     weight: Float[Tensor, " k"]  # 1 / (objects of its image * images)
-    pixels: Int[Tensor, " n"]  # the pixels that belong to objects, of all b * h * w
+    pixels: Int[Tensor, " n"]  # the pixels that belong to objects, of all b * prod(s)
     of_pixel: Int[Tensor, " n"]  # object of each of these
     area: Float[Tensor, " k"]
     n_valid: Int[Tensor, " b"]
@@ -48,7 +49,7 @@ class Objects:
         b, k = len(truth.labels), truth.classes.shape[1]
         device = truth.labels.device
         labels = torch.where(truth.valid, truth.labels.long(), 0)
-        first = torch.arange(b, device=device)[:, None, None] * (k + 1)
+        first = torch.arange(b, device=device).view(-1, *[1] * (labels.ndim - 1)) * (k + 1)
         counts = torch.bincount((labels + first).flatten(), minlength=b * (k + 1)).view(b, k + 1)
         counts[:, 0] = 0
         present = counts > 0
@@ -68,13 +69,13 @@ class Objects:
             n_valid=truth.valid.flatten(1).sum(1),
         )
 
-    def at_pixels(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c"]:
+    def at_pixels(self, maps: Float[Tensor, "b c *s"]) -> Float[Tensor, "n c"]:
         """Values of the maps at the objects' pixels."""
-        h, w = maps.shape[-2:]
-        image, place = self.pixels // (h * w), self.pixels % (h * w)
+        n = math.prod(maps.shape[2:])
+        image, place = self.pixels // n, self.pixels % n
         return maps.flatten(2)[image, :, place]
 
-    def mean(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "k c"]:
+    def mean(self, maps: Float[Tensor, "b c *s"]) -> Float[Tensor, "k c"]:
         """Mean of the maps over each object."""
         return self.mean_values(self.at_pixels(maps))
 
@@ -105,18 +106,20 @@ class Objects:
 
         Args:
             image: its place in the batch.
-            reach: how far apart centres may be, in sums of the two objects' radii (those of discs of their area): 1 for
-                discs that touch. None for any distance.
+            reach: how far apart centres may be, in sums of the two objects' radii (those of discs, or
+                balls, of their size): 1 for those that touch. None for any distance.
         """
         own = torch.nonzero(self.image == image)[:, 0]
         others = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
         if reach is None or not len(own):
             return own, others
-        rows, columns = torch.nonzero(self.owner[image] > 0, as_tuple=True)
-        object_of = self.owner[image, rows, columns] - 1 - own[0]
-        centre = torch.zeros(len(own), 2, device=own.device).index_add(
-            0, object_of, torch.stack([rows, columns], 1).float()
+        inside = torch.nonzero(self.owner[image] > 0, as_tuple=True)
+        object_of = self.owner[image][inside] - 1 - own[0]
+        centre = torch.zeros(len(own), len(inside), device=own.device).index_add(
+            0, object_of, torch.stack(inside, 1).float()
         )
         centre = centre / self.area[own, None]
         radius = (self.area[own] / torch.pi).sqrt()
+        if len(inside) == 3:
+            radius = (self.area[own] * 0.75 / torch.pi) ** (1 / 3)
         return own, others & ((centre[:, None] - centre).norm(dim=2) <= reach * (radius[:, None] + radius))

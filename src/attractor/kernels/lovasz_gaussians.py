@@ -6,7 +6,8 @@ precision. Value and gradients therefore equal the plain form's up to the order 
 after another (or in blocks of bounded size), and gradients are added up on the way, so that memory grows with
 pixels and not with pixels times objects.
 
-Shapes: `b` images, `n` pixels of an image, `k` objects of the whole batch, sorted by image; 2 is (row, column).
+Shapes: `b` images, `a` axes, `n` pixels of an image, `k` objects of the whole batch, sorted by image. Axes come in the
+order (plane, row, column); images have the last two.
 Source: Neven et al. 2019, section 3.2; Berman et al. 2018 for the hinge.
 """
 
@@ -21,6 +22,18 @@ from numba import njit
 from torch import Tensor
 
 from attractor.kernels.binning import bin_points, bin_range
+from attractor.kernels.places import (
+    add,
+    difference,
+    nothing,
+    plus,
+    put,
+    row,
+    slopes,
+    squared,
+    squares,
+    weighted,
+)
 
 REACH = 26 * math.log(2)  # a Gaussian further out is below 2^-26
 BLOCK = 1 << 22  # pixel-object pairs looked at together without numba
@@ -32,10 +45,10 @@ def lovasz_gaussians(
     """Weighted sum over objects of the Lovász hinge of 2 phi - 1, against the pixels that are their own.
 
     Args:
-        embedding: (b, 2, n) float, where each pixel points.
+        embedding: (b, a, n) float, where each pixel points.
         owner: (b, n) int, 1 + object that owns the pixel, 0 for background, -1 for a pixel to leave out.
-        centre: (k, 2) of each object.
-        concentration: (k, 2), 1 / (2 sigma^2) along rows and columns.
+        centre: (k, a) of each object.
+        concentration: (k, a), 1 / (2 sigma^2) along each axis.
         image: (k,) int, in which image of the batch each object lies.
         weight: (k,) factor of each object in the sum; no gradient flows to it.
 
@@ -71,7 +84,7 @@ def _by_torch(embedding, owner, centre, concentration, image, weight):
     for b in range(len(embedding)):
         objects = torch.nonzero(image == b)[:, 0]
         for block in objects.split(max(1, BLOCK // max(n, 1))):
-            difference = embedding[b] - centre[block, :, None]  # (k, 2, n)
+            difference = embedding[b] - centre[block, :, None]  # (k, a, n)
             distance = (difference.square() * concentration[block, :, None]).sum(1)  # (k, n)
             own = owner[b] == block[:, None] + 1
             k, i = torch.nonzero((own | (distance < REACH)) & (owner[b] >= 0), as_tuple=True)
@@ -82,11 +95,13 @@ def _by_torch(embedding, owner, centre, concentration, image, weight):
             share = weight[block][k] * growth
             value += (share * margin).sum()
             slope = torch.where(margin > 0, share, 0) * torch.where(inside, 2, -2) * phi  # d value / d distance
-            difference, scale = difference[k, :, i], concentration[block][k]  # (pairs, 2)
+            difference, scale = difference[k, :, i], concentration[block][k]  # (pairs, a)
             by_pixel = 2 * slope[:, None] * scale * difference
             gradients[0][b].index_add_(1, i, by_pixel.T)
             for gradient, by_pair in ((gradients[1], -by_pixel), (gradients[2], slope[:, None] * difference.square())):
-                total = torch.zeros(len(block), 2, dtype=exact, device=k.device).index_add_(0, k, by_pair.to(exact))
+                total = torch.zeros(len(block), by_pair.shape[1], dtype=exact, device=k.device).index_add_(
+                    0, k, by_pair.to(exact)
+                )
                 gradient[block] += total.to(gradient.dtype)
     return value, *gradients
 
@@ -150,13 +165,14 @@ def _one_image(embedding, owner, centre, concentration, weight, by_pixel, by_cen
     n, n_objects = owner.size, len(centre)
     if not n_objects:
         return 0.0
-    bins = bin_points(embedding[1], embedding[0])
+    bins = bin_points(embedding[-1], embedding[-2])
+    at, by_pixel = tuple(embedding), tuple(by_pixel)
     own_pixels, own_starts = _pixels_by_owner(owner, n_objects)
     pixel, distance = np.empty(2 * max(n, BLOCK // 8), np.int32), np.empty(2 * max(n, BLOCK // 8), np.float32)
     value, first = 0.0, 0
     while first < n_objects:
         starts = _gather(
-            embedding,
+            at,
             owner,
             centre,
             concentration,
@@ -170,7 +186,7 @@ def _one_image(embedding, owner, centre, concentration, weight, by_pixel, by_cen
         )
         phi = torch.exp(-torch.from_numpy(distance[: starts[-1]])).numpy()
         value += _accumulate(
-            embedding,
+            at,
             centre,
             concentration,
             weight,
@@ -207,7 +223,7 @@ def _pixels_by_owner(owner, n_objects):
 
 @njit(cache=True, nogil=True)
 def _gather(
-    embedding,
+    at,
     owner,
     centre,
     concentration,
@@ -226,31 +242,28 @@ def _gather(
 
     Returns where each object's pairs begin; one object always fits.
     """
-    y, x = embedding[0], embedding[1]
     pair_starts = [np.int64(0)]
     count = 0
     for k in range(first, len(centre)):
-        cy, cx, ty, tx = centre[k, 0], centre[k, 1], concentration[k, 0], concentration[k, 1]
-        reach_x = math.sqrt(reach / tx) if tx > 0 else math.inf
-        reach_y = math.sqrt(reach / ty) if ty > 0 else math.inf
-        column, last_column = bin_range(cx, reach_x, grid[0], grid[2], shape[1])
-        row, last_row = bin_range(cy, reach_y, grid[1], grid[2], shape[0])
+        own_centre, tau = row(centre, k, at), row(concentration, k, at)
+        reach_x = math.sqrt(reach / tau[-1]) if tau[-1] > 0 else math.inf
+        reach_y = math.sqrt(reach / tau[-2]) if tau[-2] > 0 else math.inf
+        left, right = bin_range(own_centre[-1], reach_x, grid[0], grid[2], shape[1])
+        top, bottom = bin_range(own_centre[-2], reach_y, grid[1], grid[2], shape[0])
         most = own_starts[k + 1] - own_starts[k]
-        for r in range(row, last_row + 1):
-            most += starts[r * shape[1] + last_column + 1] - starts[r * shape[1] + column]
+        for r in range(top, bottom + 1):
+            most += starts[r * shape[1] + right + 1] - starts[r * shape[1] + left]
         if count + most > pixel.size:
             break
         for p in range(own_starts[k], own_starts[k + 1]):
             i = own_pixels[p]
-            dx, dy = x[i] - cx, y[i] - cy
             pixel[count] = i
-            distance[count] = dy * dy * ty + dx * dx * tx
+            distance[count] = squared(difference(at, i, own_centre), tau)
             count += 1
-        for r in range(row, last_row + 1):
-            for p in range(starts[r * shape[1] + column], starts[r * shape[1] + last_column + 1]):
+        for r in range(top, bottom + 1):
+            for p in range(starts[r * shape[1] + left], starts[r * shape[1] + right + 1]):
                 i = order[p]
-                dx, dy = x[i] - cx, y[i] - cy
-                d = dy * dy * ty + dx * dx * tx
+                d = squared(difference(at, i, own_centre), tau)
                 if d < reach and owner[i] >= 0 and owner[i] != k + 1:
                     pixel[count] = i
                     distance[count] = d
@@ -261,7 +274,7 @@ def _gather(
 
 @njit(cache=True, nogil=True)
 def _accumulate(
-    embedding,
+    at,
     centre,
     concentration,
     weight,
@@ -275,7 +288,6 @@ def _accumulate(
     by_concentration,
 ):
     """Add the gradients of the gathered objects, and return their weighted sum of losses."""
-    y, x = embedding[0], embedding[1]
     one, two = np.float32(1), np.float32(2)
     value = 0.0
     for block in range(starts.size - 1):
@@ -291,8 +303,8 @@ def _accumulate(
             wanted[count] = j
             count += margin[j] > 0
         wanted = wanted[:count]
-        cy, cx, ty, tx = centre[k, 0], centre[k, 1], concentration[k, 0], concentration[k, 1]
-        sum_x = sum_y = sum_tx = sum_ty = 0.0
+        own_centre, tau = row(centre, k, at), row(concentration, k, at)
+        of_centre, of_tau = nothing(at), nothing(at)
         missed = wrong = 0
         before = 0.0
         for j in wanted[_descending(margin[wanted], pixels[wanted])]:
@@ -306,16 +318,13 @@ def _accumulate(
             i = pixels[j]
             value += share * margin[j]
             slope = share * own[j] * (two if j < n_own else -two)
-            dx, dy = x[i] - cx, y[i] - cy
-            step_x, step_y = two * slope * tx * dx, two * slope * ty * dy
-            by_pixel[0, i] += step_y
-            by_pixel[1, i] += step_x
-            sum_x += step_x
-            sum_y += step_y
-            sum_tx += slope * dx * dx
-            sum_ty += slope * dy * dy
-        by_centre[k, 0], by_centre[k, 1] = -sum_y, -sum_x
-        by_concentration[k, 0], by_concentration[k, 1] = sum_ty, sum_tx
+            away = difference(at, i, own_centre)
+            step = slopes(away, tau, two * slope)
+            add(by_pixel, i, step)
+            of_centre = plus(of_centre, step)
+            of_tau = plus(of_tau, squares(away, slope))
+        put(by_centre, k, weighted(of_centre, -1.0))
+        put(by_concentration, k, of_tau)
     return value
 
 

@@ -6,7 +6,8 @@ point near it.
 Labels equal the plain form's pixel for pixel, because membership is decided by the same operations in the same order
 and precision.
 
-Shapes: `h` rows, `w` columns, `k` objects; 2 is (row, column).
+Shapes: `a` axes, of which images have two and volumes three; `s` their lengths, `k` objects, `n` pixels. Axes come in
+the order (plane, row, column).
 Source: Neven et al. 2019, section 3.4.
 """
 
@@ -18,6 +19,22 @@ import numpy as np
 from numba import njit
 
 from attractor.kernels.binning import bin_points, bin_range
+from attractor.kernels.places import (
+    alike,
+    column,
+    difference,
+    exponentials,
+    finite,
+    logarithms,
+    means,
+    nothing,
+    plus,
+    reaches,
+    squared,
+    taken,
+    weighted,
+    within,
+)
 
 FREE, TAKEN = -1, 0  # owners of a pixel that no object has: still to be claimed, or claimed in vain
 ANY = np.iinfo(np.int32).max
@@ -29,38 +46,38 @@ RUNS_PER_BIN = 4  # runs hold many pixels, so a run tested in vain costs more th
 def seeded_gaussians(embedding, concentration, seed, *, foreground_threshold, **grouping):
     """Group the pixels of one image and class.
 
-    `embedding` (2, h, w) is where each pixel points, `concentration` (2, h, w) is 1 / (2 sigma^2) along rows and
-    columns, `seed` (h, w) is 0 to 1; options are as `attractor.methods.spatial_embeddings.group_plain` has them.
+    `embedding` (a, *s) is where each pixel points, `concentration` (a, *s) is 1 / (2 sigma^2) along each axis, `seed`
+    (*s) is 0 to 1; options are as `attractor.methods.spatial_embeddings.group_plain` has them.
 
     Returns:
-        labels: (h, w) int32. A label has no pixel where later objects took them all.
+        labels: (*s) int32. A label has no pixel where later objects took them all.
         scores: (k,) float, the seed value each object grew from.
     """
     pixel, score = foreground(seed, foreground_threshold)
-    everywhere = np.ascontiguousarray(concentration).reshape(2, -1)  # looked up for seeds alone
+    everywhere = np.ascontiguousarray(concentration).reshape(len(concentration), -1)  # looked up for seeds alone
     labels, grown = seeded_points(pixel, score, at(embedding, pixel), everywhere, seed.shape, where=pixel, **grouping)
     return labels, score[grown]
 
 
 def foreground(seed, threshold):
-    """Pixels of an (h, w) map of seed scores that are above the threshold, counted row by row, and their scores."""
+    """Pixels of a map of seed scores that are above the threshold, counted row by row, and their scores."""
     return _above(np.ascontiguousarray(seed).ravel(), seed.dtype.type(threshold))
 
 
 def at(values, pixel):
-    """The values of a (2, h, w) map at these pixels, (2, n)."""
-    return _at(np.ascontiguousarray(values).reshape(2, -1), pixel)
+    """The values of an (a, *s) map at these pixels, (a, n)."""
+    return _at(np.ascontiguousarray(values).reshape(len(values), -1), pixel)
 
 
 def seeded_points(pixel, score, embedding, concentration, shape, **grouping):
     """Group the foreground of one image and class.
 
-    `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (2, n)
-    and `concentration` (2, n) are theirs; with `where` (n,) given, `concentration` is (2, m), and theirs is at `where`.
+    `pixel` (n,) are places in an image of this shape, counted row by row, in order; `score` (n,), `embedding` (a, n)
+    and `concentration` (a, n) are theirs; with `where` (n,) given, `concentration` is (a, m), and theirs is at `where`.
     Options are those of `seeded_gaussians`.
 
     Returns:
-        labels: (h, w) int32.
+        labels: (*s) int32.
         grown: (k,) int32, the pixel that each object grew from, by its place in `pixel`.
     """
     labels = np.zeros(shape, np.int32)
@@ -72,7 +89,7 @@ def seeded_claims(pixel, score, embedding, concentration, shape, **grouping):
     """What `seeded_points` gives, and all pixels that each object claims, those that others have among them.
 
     Returns:
-        labels: (h, w) int32.
+        labels: (*s) int32.
         grown: (k,) int32.
         claims: k arrays of int32, the pixels of each claim, counted row by row and in no order.
     """
@@ -103,7 +120,7 @@ def _grouped(
     return _group(
         pixel,
         score,
-        *np.ascontiguousarray(embedding),
+        tuple(np.ascontiguousarray(embedding)),
         np.ascontiguousarray(concentration),
         np.arange(pixel.size, dtype=np.int32) if where is None else where,
         score.dtype.type(seed_threshold),
@@ -123,8 +140,7 @@ def _grouped(
 def _group(
     pixel,
     score,
-    y,
-    x,
+    at,
     concentration,
     where,
     seed_threshold,
@@ -150,7 +166,7 @@ def _group(
     if n <= max(min_foreground, 0):
         return found[:0], ends[:0]
     width = _typical_margin(concentration, where, limit) / 2
-    runs = _runs(x, y, width)
+    runs = _runs(at, width)
     begin, end = runs[:2]
     all_near = np.empty(begin.size + 1, np.int32)
     owner = np.full(n, FREE, np.int32)
@@ -163,20 +179,20 @@ def _group(
             if not count_seed:
                 owner[p] = TAKEN
                 n_free -= 1
-            gaussian = x[p], y[p], concentration[1, where[p]], concentration[0, where[p]], limit
+            gaussian = taken(at, p), column(concentration, where[p], at), limit
             near = all_near[: _near(gaussian, runs, width, all_near)]
             for _ in range(recentre):
-                gaussian = _recentred(gaussian, near, begin, end, x, y, concentration, where, score)
+                gaussian = _recentred(gaussian, near, begin, end, at, concentration, where, score)
                 near = all_near[: _near(gaussian, runs, width, all_near)]
-            size, new = _count(gaussian, near, begin, end, x, y, owner)
+            size, new = _count(gaussian, near, begin, end, at, owner)
             emitted = size >= min_size and 2 * new > size
             if emitted:
                 if claimed.size:
-                    n_claimed = _list(gaussian, near, begin, end, x, y, pixel, claimed, n_claimed)
+                    n_claimed = _list(gaussian, near, begin, end, at, pixel, claimed, n_claimed)
                 found[n_found], ends[n_found] = p, n_claimed
                 n_found += 1
             label, below = (n_found, ANY if overwrite else TAKEN + 1) if emitted else (TAKEN, TAKEN)
-            _claim(gaussian, near, begin, end, x, y, owner, label, below)
+            _claim(gaussian, near, begin, end, at, owner, label, below)
             n_free -= new
             if owner[p] == FREE:
                 owner[p] = TAKEN
@@ -212,9 +228,14 @@ def _above(seed, threshold):
 @njit(cache=True, nogil=True)
 def _at(values, pixel):
     """The values at pixels."""
-    there = np.empty((2, pixel.size), values.dtype)
-    for p in range(pixel.size):
-        there[0, p], there[1, p] = values[0, pixel[p]], values[1, pixel[p]]
+    there = np.empty((len(values), pixel.size), values.dtype)
+    if len(values) == 2:  # both at once, which is faster
+        for p in range(pixel.size):
+            there[0, p], there[1, p] = values[0, pixel[p]], values[1, pixel[p]]
+    else:
+        for axis in range(len(values)):
+            for p in range(pixel.size):
+                there[axis, p] = values[axis, pixel[p]]
     return there
 
 
@@ -224,7 +245,9 @@ def _typical_margin(concentration, where, limit):
     total = 0.0
     n = 0
     for i in where[:: where.size // 1000 + 1]:
-        largest = max(concentration[0, i], concentration[1, i])
+        largest = concentration[0, i]
+        for axis in range(1, len(concentration)):
+            largest = max(largest, concentration[axis, i])
         if 0 < largest < math.inf:
             total += (math.log(limit) - math.log(largest)) / 2  # a quotient could overflow
             n += 1
@@ -232,111 +255,108 @@ def _typical_margin(concentration, where, limit):
 
 
 @njit(cache=True, nogil=True)
-def _runs(x, y, width):
-    """Consecutive pixels that point alike: at most `width` from where the first of the run points, along x and y.
+def _runs(at, width):
+    """Consecutive pixels that point alike: at most `width` from where the first of the run points, along each axis.
 
     Returns:
         begin, end: places of each run's first pixel and of the one after its last, in the order of the bins.
-        first_x, first_y: where the first pixel points.
-        starts, grid, shape: the bins, as `bin_points` has them.
+        first: where the first pixel points.
+        starts, grid, shape: the bins of the last two axes, as `bin_points` has them. A volume is binned along these
+            alone: its runs are few, and those that point to other planes are told apart one by one.
     """
-    begin = np.empty(x.size, np.int32)
-    end = np.empty(x.size, np.int32)
+    n = at[-1].size
+    begin = np.empty(n, np.int32)
+    end = np.empty(n, np.int32)
     begin[0] = n_runs = first = 0
-    for p in range(1, x.size):
-        if p - first == RUN or not (abs(x[p] - x[first]) <= width and abs(y[p] - y[first]) <= width):
+    widths = alike(width, at)
+    for p in range(1, n):
+        if p - first == RUN or not within(at, p, taken(at, first), widths):
             end[n_runs] = p
             n_runs += 1
             begin[n_runs] = first = p
-    end[n_runs] = x.size
+    end[n_runs] = n
     begin, end = begin[: n_runs + 1], end[: n_runs + 1]
-    starts, order, grid, shape = bin_points(x[begin], y[begin], RUNS_PER_BIN)
+    starts, order, grid, shape = bin_points(at[-1][begin], at[-2][begin], RUNS_PER_BIN)
     begin, end = begin[order], end[order]
-    return begin, end, x[begin], y[begin], starts, grid, shape
+    return begin, end, taken(at, begin), starts, grid, shape
 
 
 @njit(cache=True, nogil=True)
 def _near(gaussian, runs, width, near):
     """Write to `near` the runs that can reach into the margin, and return how many these are."""
-    cx, cy, tx, ty, limit = gaussian
-    _, _, first_x, first_y, starts, grid, shape = runs
-    if not (math.isfinite(cx) and math.isfinite(cy) and math.isfinite(tx) and math.isfinite(ty)):
+    centre, tau, limit = gaussian
+    _, _, first, starts, grid, shape = runs
+    if not (finite(centre) and finite(tau)):
         return 0  # every distance is infinite or not a number
-    # a little more than that, so that rounding cannot lose a run
-    reach_x = (width + math.sqrt(limit / tx)) * 1.001 + 1e-12 if tx > 0 else math.inf
-    reach_y = (width + math.sqrt(limit / ty)) * 1.001 + 1e-12 if ty > 0 else math.inf
-    column, last_column = bin_range(cx, reach_x, grid[0], grid[2], shape[1])
-    row, last_row = bin_range(cy, reach_y, grid[1], grid[2], shape[0])
+    reach = reaches(tau, limit, width)
+    left, right = bin_range(centre[-1], reach[-1], grid[0], grid[2], shape[1])
+    top, bottom = bin_range(centre[-2], reach[-2], grid[1], grid[2], shape[0])
     n = 0
-    for r in range(row, last_row + 1):
-        for run in range(starts[r * shape[1] + column], starts[r * shape[1] + last_column + 1]):
+    for r in range(top, bottom + 1):
+        for run in range(starts[r * shape[1] + left], starts[r * shape[1] + right + 1]):
             near[n] = run
-            n += (abs(first_x[run] - cx) <= reach_x) & (abs(first_y[run] - cy) <= reach_y)
+            n += within(first, run, centre, reach)
     return n
 
 
 @njit(cache=True, nogil=True)
-def _is_inside(x, y, gaussian):
-    """Whether a point is inside the margin, by the operations of the plain form in their order."""
-    cx, cy, tx, ty, limit = gaussian
-    dx, dy = x - cx, y - cy
-    return dy * dy * ty + dx * dx * tx < limit
+def _is_inside(at, i, gaussian):
+    """Whether a place is inside the margin."""
+    centre, tau, limit = gaussian
+    return squared(difference(at, i, centre), tau) < limit
 
 
 @njit(cache=True, nogil=True)
-def _count(gaussian, near, begin, end, x, y, owner):
+def _count(gaussian, near, begin, end, at, owner):
     """Pixels inside the margin, and how many of them are free."""
     size = new = 0
     for run in near:
         there = slice(begin[run], end[run])
-        x_there, y_there, owner_there = x[there], y[there], owner[there]
+        at_there, owner_there = taken(at, there), owner[there]
         for j in range(owner_there.size):
-            inside = _is_inside(x_there[j], y_there[j], gaussian)
+            inside = _is_inside(at_there, j, gaussian)
             size += inside
             new += inside & (owner_there[j] == FREE)
     return size, new
 
 
 @njit(cache=True, nogil=True)
-def _recentred(gaussian, near, begin, end, x, y, concentration, where, score):
+def _recentred(gaussian, near, begin, end, at, concentration, where, score):
     """The Gaussian whose centre and raw sigma are means over the pixels inside the margin, weighted by their scores.
 
     Sums are in double precision, so that their order cannot be seen in the result.
     """
-    total = sum_x = sum_y = sum_tx = sum_ty = 0.0
+    centre, tau = nothing(at), nothing(at)
+    total = 0.0
     for run in near:
         for p in range(begin[run], end[run]):
-            if _is_inside(x[p], y[p], gaussian):
+            if _is_inside(at, p, gaussian):
                 weight = np.float64(score[p])
                 total += weight
-                sum_x += weight * x[p]
-                sum_y += weight * y[p]
-                sum_tx += weight * math.log(concentration[1, where[p]])
-                sum_ty += weight * math.log(concentration[0, where[p]])
+                centre = plus(centre, weighted(taken(at, p), weight))
+                tau = plus(tau, logarithms(column(concentration, where[p], at), weight))
     if not total > 0:
         return gaussian
-    kind = x.dtype.type
-    tx, ty = kind(math.exp(sum_tx / total)), kind(math.exp(sum_ty / total))
-    return kind(sum_x / total), kind(sum_y / total), tx, ty, gaussian[4]
+    return means(centre, total, at), exponentials(tau, total, at), gaussian[2]
 
 
 @njit(cache=True, nogil=True)
-def _claim(gaussian, near, begin, end, x, y, owner, label, below):
+def _claim(gaussian, near, begin, end, at, owner, label, below):
     """Give the pixels inside the margin whose owner is below a number to a label."""
     for run in near:
         there = slice(begin[run], end[run])
-        x_there, y_there, owner_there = x[there], y[there], owner[there]
+        at_there, owner_there = taken(at, there), owner[there]
         for j in range(owner_there.size):
-            takes = _is_inside(x_there[j], y_there[j], gaussian) & (owner_there[j] < below)
+            takes = _is_inside(at_there, j, gaussian) & (owner_there[j] < below)
             owner_there[j] = label if takes else owner_there[j]
 
 
 @njit(cache=True, nogil=True)
-def _list(gaussian, near, begin, end, x, y, pixel, claimed, n):
+def _list(gaussian, near, begin, end, at, pixel, claimed, n):
     """Write the pixels inside the margin to `claimed` from place n on, and return the place after the last."""
     for run in near:
         for p in range(begin[run], end[run]):
-            if _is_inside(x[p], y[p], gaussian):
+            if _is_inside(at, p, gaussian):
                 claimed[n] = pixel[p]
                 n += 1
     return n

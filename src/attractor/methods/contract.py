@@ -6,7 +6,8 @@ truth, and `group` makes objects of them. That is `Method`. Each of the other pr
 may be able to do; callers ask for it with `isinstance`, and never ask for a method by its name.
 
 Type variable: `M`, the method's own maps; every field is a tensor whose first axis is the batch.
-Shapes: `b` images, `c` channels, `h` rows, `w` columns.
+Shapes: `b` images, `c` channels, `s` their lengths along each axis: rows and columns or, of volumes, planes, rows and
+columns.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Method(Protocol[M]):
             options: the paper's numbers, keyword-only, with the paper's values as defaults; a recipe sets them by name.
         """
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> M:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> M:
         """Raw maps of a batch of normalised images."""
 
     def loss(self, maps: M, truth: Truth) -> dict[str, Float[Tensor, ""]]:
@@ -97,7 +98,7 @@ class Method(Protocol[M]):
 
     # What every torch module has.
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> M:
+    def __call__(self, images: Float[Tensor, "b c *s"]) -> M:
         """As `forward`."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -128,7 +129,7 @@ class Turns(Protocol[M]):
 class Rescales(Protocol[M]):
     """Test-time augmentation at several scales: what is seen of the magnified image is brought back to its own grid."""
 
-    def resampled(self, maps: M, shape: tuple[int, int]) -> M:
+    def resampled(self, maps: M, shape: tuple[int, ...]) -> M:
         """Maps of the image itself, which has this shape, from those of the image on a finer or coarser grid."""
 
 
@@ -137,9 +138,9 @@ class Gathers(Protocol[Given]):
     """Large images: only what grouping needs is kept of each part of the maps."""
 
     def gathered(self, maps: Given, *, corner: tuple[int, ...] = ...) -> list[Points]:
-        """What grouping needs of a part of one image that begins at this row and column, for each class."""
+        """What grouping needs of a part of one image that begins at this place, for each class."""
 
-    def group_gathered(self, of_classes: Sequence[Points], shape: tuple[int, int]) -> Grown:
+    def group_gathered(self, of_classes: Sequence[Points], shape: tuple[int, ...]) -> Grown:
         """The objects of an image or window of this shape, from what was gathered of all of it."""
 
 

@@ -7,15 +7,18 @@ object's centre; grouping starts from the best seed, claims what lies inside its
 
 Source: Neven et al., "Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth",
 CVPR 2019; Lalit et al., "EmbedSeg", 2021, for the medoid and test-time augmentation.
-Shapes: `b` images, `c` classes, `h` rows, `w` columns, `n` pixels, `k` objects. The two channels of offset,
-embedding, centre and concentration are (row, column); the published models have them the other way round. Lengths are
-in grid units; a step of the grid is a pixel.
+Images have two axes and volumes three; nothing but their number and the step along each (`spacing`) differs. In a
+volume lengths are physical: a slice that is five times as far from the next one as a pixel is five steps away.
+
+Shapes: `b` images, `c` classes, `a` axes, `s` their lengths, `n` pixels, `k` objects. Channels of offset, embedding,
+centre and concentration are in the order of the axes, (row, column) or (plane, row, column); the published models have
+them the other way round. Lengths are in grid units; a step of the grid along rows and columns is a pixel.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypedDict
 
@@ -39,11 +42,13 @@ from attractor.methods.points import Grown, Points
 from attractor.statistics import ObjectStatistics
 from attractor.truth import Objects, Truth
 
-N_SIGMA = {"fixed": 0, "circular": 1, "elliptical": 2}
+MARGINS = ("fixed", "circular", "elliptical", "planar")
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
 OBJECTIVES = ("gaussian", "hinge", "regression")
 SEED_MEANS = ("pixels", "objects")
 MOST_RECENTRED = 10  # a claim no longer moves after a few
+CHANCE_OF_SEEDS, LEAST_CHANCE = 0.47, 0.09  # of being foreground: what scores of .9 and .5 mean for a weight of 10
+MOST_WEIGHT = 100  # of foreground, by which the seed score of a voxel is still told from 1
 MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
 
 
@@ -51,9 +56,17 @@ MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
 class Maps:
     """What the network says of each pixel, raw."""
 
-    offset: Float[Tensor, "b 2 h w"]  # tanh gives grid units
-    sigma: Float[Tensor, "b s h w"]  # s: 0, 1 or 2; exp(10 sigma) is the concentration, 1 / (2 sigma^2)
-    seed: Float[Tensor, "b c h w"]  # sigmoid gives the seed score of each class
+    offset: Float[Tensor, "b a *s"]  # tanh gives grid units
+    sigma: Float[Tensor, "b m *s"]  # m: 0 to a; exp(10 sigma) is the concentration, 1 / (2 sigma^2)
+    seed: Float[Tensor, "b c *s"]  # sigmoid gives the seed score of each class
+
+
+# Where objects are a small part of all voxels, f is large, and with it the scores of all that could be an object.
+CANDIDATES_OF_VOLUMES: dict[str, tuple[float, ...]] = {
+    "foreground_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95),
+    "seed_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995),
+    "min_size": (0, 8, 16, 32, 64, 100, 150, 200, 300, 400, 600),
+}
 
 
 class Rules(TypedDict):
@@ -70,13 +83,14 @@ class SpatialEmbeddings(nn.Module):
 
     max_instances: ClassVar[int | None] = None
     tileable: ClassVar[bool] = True
+    takes_volumes: ClassVar[bool] = True
     # What a threshold can be, and what validation tries; sizes are pixels.
     threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "foreground_threshold": (0.0, 1.0),
         "seed_threshold": (0.0, 1.0),
         "min_size": (0, MOST_PIXELS),
     }
-    threshold_candidates: ClassVar[dict[str, tuple[float, ...]]] = {
+    threshold_candidates: Mapping[str, tuple[float, ...]] = {
         "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
         "seed_threshold": (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96),
         "min_size": (0, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128),
@@ -87,6 +101,7 @@ class SpatialEmbeddings(nn.Module):
         make_network: NetworkMaker,
         *,
         n_classes: int = 1,
+        spacing: Sequence[float] = (1.0, 1.0),
         margin: str = "elliptical",
         centre: str = "learnable",
         objective: str = "gaussian",
@@ -113,7 +128,9 @@ class SpatialEmbeddings(nn.Module):
         Args:
             make_network: gives a network for a list of output channels, one entry for each decoder.
             n_classes: classes, each with its own seed map.
-            margin: "elliptical" (learned; the paper's best), "circular" (learned) or "fixed".
+            spacing: length of a step along each axis: three numbers for volumes, along (plane, row, column).
+            margin: "elliptical" (learned along each axis; the paper's best), "circular" (learned), "fixed" or, for
+                volumes, "planar" (learned across the planes and, alike for rows and columns, within them).
             centre: what an object's pixels are drawn to: "learnable", the mean of their embeddings (the paper's
                 best); "centroid"; or "medoid", the object's pixel with least distance to its others, or
                 "approximate-medoid", the one nearest to their median.
@@ -121,7 +138,8 @@ class SpatialEmbeddings(nn.Module):
                 "hinge" (3.2), which need `margin="fixed"` and one of the centres that the labels decide.
             fixed_margin: in pixels, for `margin="fixed"`: half the width of the smallest claim; delta of 3.2.
             initial_margin: in pixels, the margin that an untrained network gives.
-            grid_step: grid units per pixel along (row, column).
+            grid_step: grid units per pixel along (row, column) or, for volumes, (plane, row, column). Of two numbers
+                for a volume, those along its axes follow from the spacing.
             foreground_weight: f of the seed loss; one number, or one for each class.
             instance_weight: of the instance term in the loss.
             smoothness_weight: of the smoothness term.
@@ -153,11 +171,17 @@ class SpatialEmbeddings(nn.Module):
         for name, pixels in (("min_foreground", min_foreground), ("min_free", min_free)):
             check_number(name, pixels, 0, MOST_PIXELS)
         check_number("recentre", recentre, 0, MOST_RECENTRED)
-        _check_grid(grid_step)
-        self.n_classes = n_classes
+        _check_grid(grid_step, len(spacing))
+        if len(spacing) == 2 and margin == "planar":
+            raise InputError('margin = "planar" tells planes from what is across them: it is for volumes alone.')
+        self.n_classes, self.n_axes = n_classes, len(spacing)
+        self.spacing = tuple(spacing)
+        if self.n_axes == 3:
+            self.threshold_candidates = CANDIDATES_OF_VOLUMES
         self.margin, self.centre, self.objective = margin, centre, objective
         self.fixed_margin = fixed_margin
-        self.grid_step = tuple(grid_step)
+        self.grid_step = _grid_along(grid_step, self.spacing)
+        self.n_sigma = {"fixed": 0, "circular": 1, "planar": 2, "elliptical": self.n_axes}[margin]
         self.foreground_weight = _per_class(foreground_weight, n_classes)
         self.weights = checked_weights(instance=instance_weight, smoothness=smoothness_weight, seed=seed_weight)
         self.thresholds: dict[str, float] = {
@@ -176,7 +200,7 @@ class SpatialEmbeddings(nn.Module):
         self.whole_masks = False
         if whole_masks:
             self.keep_whole_masks()
-        self.network = make_network([2 + N_SIGMA[margin], n_classes])
+        self.network = make_network([self.n_axes + self.n_sigma, n_classes])
         self._start_at(initial_margin)
 
     @staticmethod
@@ -188,27 +212,33 @@ class SpatialEmbeddings(nn.Module):
             "initial_margin": round(0.29 * statistics.typical_size, 1),
             "min_size": statistics.min_object // 4,
         }
+        if statistics.n_axes == 3:
+            options["margin"] = "elliptical"
+            weight = float(np.clip(round(statistics.rarity), 1, MOST_WEIGHT))
+            options["foreground_weight"] = weight
+            options["foreground_threshold"] = round(_score_of(LEAST_CHANCE, weight), 2)
+            options["seed_threshold"] = round(_score_of(CHANCE_OF_SEEDS, weight), 3)
         if len(statistics.class_shares) == 1:
             options["recentre"] = 2  # photographs with several classes want the grouping that GPUs have
-        else:
+        elif statistics.n_axes == 2:
             options["foreground_weight"] = class_weights(statistics.class_shares)
         return {"model": {"options": options}}
 
     def _start_at(self, margin: float) -> None:
         """Let an untrained network point nowhere, with the same margin (in pixels) everywhere."""
-        n = 2 + N_SIGMA[self.margin]
+        first, n = self.n_axes, self.n_axes + self.n_sigma
         last = self.network.heads[0]
         sigma = torch.tensor(self._sigma_of(margin))
         assert last.bias is not None
         with torch.no_grad():
             last.weight[:, :n] = 0
-            last.bias[:2] = 0
-            last.bias[2:n] = sigma if self.margin == "elliptical" else sigma.mean()
+            last.bias[:first] = 0
+            last.bias[first:n] = sigma if self.margin == "elliptical" else sigma.mean()
 
-    def _sigma_of(self, margin: float) -> tuple[float, float]:
-        """Raw sigma of a margin in pixels, along rows and columns."""
-        along_rows, along_columns = (math.log(math.log(2) / (margin * step) ** 2) / 10 for step in self.grid_step)
-        return along_rows, along_columns
+    def _sigma_of(self, margin: float) -> tuple[float, ...]:
+        """Raw sigma of a margin in pixels, along each axis; in a volume it is as long along all of them."""
+        lengths = (step * self.spacing[-1] / own for step, own in zip(self.grid_step, self.spacing, strict=True))
+        return tuple(math.log(math.log(2) / (margin * step) ** 2) / 10 for step in lengths)
 
     @torch.no_grad()
     def put_rows_first(self) -> None:
@@ -221,71 +251,80 @@ class SpatialEmbeddings(nn.Module):
 
     # ---------------------------------------------------------------- the network's answer
 
-    def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
-        """Raw maps of a batch of normalised images."""
+    def forward(self, images: Float[Tensor, "b i *s"]) -> Maps:
+        """Raw maps of a batch of normalised images or volumes."""
         raw = self.network(images)
-        n_sigma = N_SIGMA[self.margin]
-        return Maps(*raw.split([2, n_sigma, self.n_classes], 1))
+        return Maps(*raw.split([self.n_axes, self.n_sigma, self.n_classes], 1))
 
-    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b 2 h w"], Float[Tensor, "b c h w"]]:
+    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b a *s"], Float[Tensor, "b a *s"], Float[Tensor, "b c *s"]]:
         """Embedding and concentration in grid units, and seed score, of each pixel."""
         embedding = _embedding(self.coordinates(maps.offset), maps.offset)
         return embedding, _concentration(self._full_sigma(maps)), torch.sigmoid(maps.seed)
 
-    def coordinates(self, like: Float[Tensor, "b _ h w"]) -> Float[Tensor, "2 h w"]:
-        """Row and column of each pixel in grid units."""
-        h, w = like.shape[-2:]
-        rows, columns = (
+    def coordinates(self, like: Float[Tensor, "b _ *s"]) -> Float[Tensor, "a *s"]:
+        """Place of each pixel along each axis, in grid units."""
+        shape = like.shape[2:]
+        along = (
             torch.arange(n, dtype=like.dtype, device=like.device) * step
-            for n, step in zip((h, w), self.grid_step, strict=True)
+            for n, step in zip(shape, self.grid_step, strict=True)
         )
-        return torch.stack([rows[:, None].expand(h, w), columns.expand(h, w)])
+        return torch.stack(torch.meshgrid(*along, indexing="ij"))
 
-    def _full_sigma(self, maps: Maps) -> Float[Tensor, "b 2 h w"]:
-        """Raw sigma along rows and columns, whatever the margin."""
-        b, _, h, w = maps.offset.shape
+    def _full_sigma(self, maps: Maps) -> Float[Tensor, "b a *s"]:
+        """Raw sigma along each axis, whatever the margin."""
+        b, shape = len(maps.offset), maps.offset.shape[2:]
         if self.margin == "fixed":
-            return maps.offset.new_tensor(self._sigma_of(self.fixed_margin))[:, None, None].expand(b, 2, h, w)
-        return maps.sigma.expand(b, 2, h, w)
+            sigma = maps.offset.new_tensor(self._sigma_of(self.fixed_margin))
+            return sigma.view(-1, *[1] * self.n_axes).expand(b, self.n_axes, *shape)
+        if self.margin == "planar" and maps.sigma.shape[1] == 2:
+            return maps.sigma[:, [0, 1, 1]]
+        return maps.sigma.expand(b, self.n_axes, *shape)
 
     def turned(self, maps: Maps, view: View) -> Maps:
         """Maps of the image itself, from those of a view: pixels are put back, and the vectors turned with them."""
         offset, sigma, seed = view.undo(maps.offset), view.undo(maps.sigma), view.undo(maps.seed)
-        if self.margin == "circular" and self.grid_step[0] != self.grid_step[1]:  # round before, and not when turned
-            sigma = sigma.expand(-1, 2, -1, -1)
-        row, column = offset.unbind(1)
-        if view.quarter_turns % 2:
-            row, column, sigma = self._upright(row, column, sigma)
-        if view.quarter_turns >= 2:
-            row, column = -row, -column
-        return Maps(torch.stack([row, -column if view.flipped else column], 1), sigma, seed)
+        if not self._is_alike_in_all_views():
+            sigma = self._full_sigma(Maps(offset, sigma, seed))
+        axes = view.axes(self.n_axes)
+        if sigma.shape[1] == self.n_axes:
+            sigma = torch.stack([self._sigma_along(axis, sigma, own) for axis, (own, _) in enumerate(axes)], 1)
+        vectors = [self._offset_along(axis, offset, *of_view) for axis, of_view in enumerate(axes)]
+        return Maps(torch.stack(vectors, 1), sigma, seed)
 
-    def _upright(
-        self, row: Float[Tensor, "b h w"], column: Float[Tensor, "b h w"], sigma: Float[Tensor, "b s h w"]
-    ) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"], Float[Tensor, "b _ h w"]]:
-        """Raw vectors and sigma of an image that was on its side; grid units along rows and columns may differ."""
-        height, width = self.grid_step
-        if height == width:
-            return column, -row, sigma.flip(1)
-        change = 2 * math.log(height / width) / 10  # of raw sigma, whose exponential goes by the square of a length
-        shifts = sigma.new_tensor([-change, change])[: sigma.shape[1], None, None]
-        return _scaled(column, height / width), _scaled(-row, width / height), sigma.flip(1) + shifts
+    def _is_alike_in_all_views(self) -> bool:
+        """Whether a margin with fewer numbers than axes has the same ones however the image is turned."""
+        if self.margin == "circular":
+            return len(set(self.grid_step)) == 1 or self.n_axes == 3  # planes are only exchanged where steps agree
+        return self.margin != "planar" or not math.isclose(self.spacing[0], self.spacing[1])
 
-    def resampled(self, maps: Maps, shape: tuple[int, int]) -> Maps:
+    def _offset_along(
+        self, axis: int, offset: Float[Tensor, "b a *s"], of_view: int, sign: int
+    ) -> Float[Tensor, "b *s"]:
+        """Raw offset along an axis, from that along an axis of the view; grid units along the two may differ."""
+        values = offset[:, of_view] if sign > 0 else -offset[:, of_view]
+        factor = self.grid_step[axis] / self.grid_step[of_view]
+        return values if factor == 1 else _scaled(values, factor)
+
+    def _sigma_along(self, axis: int, sigma: Float[Tensor, "b a *s"], of_view: int) -> Float[Tensor, "b *s"]:
+        """Raw sigma along an axis, whose exponential goes by the square of a length."""
+        factor = self.grid_step[axis] / self.grid_step[of_view]
+        return sigma[:, of_view] if factor == 1 else sigma[:, of_view] - 2 * math.log(factor) / 10
+
+    def resampled(self, maps: Maps, shape: tuple[int, ...]) -> Maps:
         """Maps of the image itself, from those of the image on a finer or coarser grid, with lengths in its own pixels.
 
         Offsets are interpolated in grid units, so that pixels between two that point at one place point there, too.
         """
-        factors = [seen / own for seen, own in zip(maps.seed.shape[-2:], shape, strict=True)]
+        factors = [seen / own for seen, own in zip(maps.seed.shape[2:], shape, strict=True)]
 
-        def brought_back(values: Float[Tensor, "b _ i j"]) -> Float[Tensor, "b _ h w"]:
+        def brought_back(values: Float[Tensor, "b m *s"]) -> Float[Tensor, "b m *t"]:
             return F.interpolate(values, shape, mode="bilinear", align_corners=False, antialias=max(factors) > 1)
 
         offset = brought_back(torch.tanh(maps.offset)) / maps.offset.new_tensor(factors)[:, None, None]
         sigma = maps.sigma.new_empty(*maps.sigma.shape[:2], *shape)
-        if n_sigma := N_SIGMA[self.margin]:
+        if self.n_sigma:
             changes = maps.sigma.new_tensor([2 * math.log(factor) / 10 for factor in factors])
-            changes = changes if n_sigma == 2 else changes.mean(0, keepdim=True)
+            changes = changes if self.n_sigma == 2 else changes.mean(0, keepdim=True)
             sigma = brought_back(maps.sigma) + changes[:, None, None]
         return Maps(_raw(offset), sigma, brought_back(maps.seed))
 
@@ -310,35 +349,35 @@ class SpatialEmbeddings(nn.Module):
             embedding, _, seed = self.decode(maps)
             sigma = self._full_sigma(maps)
             centre = self._centres(embedding, objects, truth)
-            mean_sigma = objects.mean(sigma)  # (k, 2)
+            mean_sigma = objects.mean(sigma)  # (k, a)
             concentration = torch.exp(10 * mean_sigma)
-            own_distance = objects.at_pixels(embedding) - centre[objects.of_pixel]  # (n, 2)
+            own_distance = objects.at_pixels(embedding) - centre[objects.of_pixel]  # (n, a)
             phi = torch.exp(-(own_distance.square() * concentration[objects.of_pixel]).sum(1))
             terms = {"instance": self._instance_term(embedding, centre, concentration, own_distance, objects)}
             if self.margin != "fixed":
-                n_sigma = N_SIGMA[self.margin]
-                deviation = objects.at_pixels(maps.sigma) - mean_sigma.detach()[objects.of_pixel, :n_sigma]
+                deviation = objects.at_pixels(maps.sigma) - mean_sigma.detach()[objects.of_pixel, : self.n_sigma]
                 terms["smoothness"] = objects.mean_over_images(objects.mean_values(deviation.square().mean(1)))
             terms["seed"] = self._seed_term(seed, phi.detach(), objects)
             return terms
 
-    def _centres(self, embedding: Float[Tensor, "b 2 h w"], objects: Objects, truth: Truth) -> Float[Tensor, "k 2"]:
+    def _centres(self, embedding: Float[Tensor, "b a *s"], objects: Objects, truth: Truth) -> Float[Tensor, "k a"]:
         """The point that each object's pixels are drawn to."""
         if self.centre == "learnable":
             return objects.mean(embedding)
         coordinates = self.coordinates(embedding).expand(embedding.shape)
         if self.centre == "centroid":
             return objects.mean(coordinates)
-        pixel = medoids(objects.owner, len(objects.image), approximate=self.centre == "approximate-medoid")
+        approximate = self.centre == "approximate-medoid"
+        pixel = medoids(objects.owner, len(objects.image), spacing=self.spacing, approximate=approximate)
         step = torch.tensor(self.grid_step, dtype=embedding.dtype, device=embedding.device)
         return pixel.to(step) * step
 
     def _instance_term(
         self,
-        embedding: Float[Tensor, "b 2 h w"],
-        centre: Float[Tensor, "k 2"],
-        concentration: Float[Tensor, "k 2"],
-        own_distance: Float[Tensor, "n 2"],
+        embedding: Float[Tensor, "b a *s"],
+        centre: Float[Tensor, "k a"],
+        concentration: Float[Tensor, "k a"],
+        own_distance: Float[Tensor, "n a"],
         objects: Objects,
     ) -> Float[Tensor, ""]:
         if self.objective == "gaussian":
@@ -354,7 +393,7 @@ class SpatialEmbeddings(nn.Module):
         return objects.mean_over_pixels(error) + 0 * embedding.sum()
 
     def _seed_term(
-        self, seed: Float[Tensor, "b c h w"], phi: Float[Tensor, " n"], objects: Objects
+        self, seed: Float[Tensor, "b c *s"], phi: Float[Tensor, " n"], objects: Objects
     ) -> Float[Tensor, ""]:
         """Squared error of the seed maps: 0 outside their class, the pixel's own Gaussian inside."""
         b = len(seed)
@@ -375,8 +414,10 @@ class SpatialEmbeddings(nn.Module):
         """From now on an object's mask is all that it claims, as with the option `whole_masks`.
 
         Raises:
-            InputError: if pixels go to the nearest object, so that nothing is claimed twice.
+            InputError: if pixels go to the nearest object, so that nothing is claimed twice, or for volumes.
         """
+        if self.n_axes == 3:
+            raise InputError("Objects of volumes have no masks beside the label image; leave whole masks out.")
         if self.objective == "regression":
             raise InputError(
                 'objective = "regression" gives each pixel to one object, so no masks overlap; leave whole masks out.'
@@ -390,28 +431,30 @@ class SpatialEmbeddings(nn.Module):
         If two classes claim a pixel, the higher seed score wins; what is left of an object that loses pixels must also
         have `min_size` pixels.
         """
-        on_device = self.objective != "regression" and not self.recentre and not self.whole_masks
+        on_device = self.objective != "regression" and not (self.recentre or self.whole_masks or self.n_axes == 3)
         if on_device and runs_triton(maps.offset.device.type):
             precise = Maps(*(x if x.dtype == torch.float64 else x.float() for x in vars(maps).values()))
             return [self._group_on_device(*image) for image in zip(*self.decode(precise), strict=True)]
-        height, width = maps.offset.shape[-2:]
+        shape = tuple(maps.offset.shape[2:])
         images = [Maps(*image) for image in zip(*(x.split(1) for x in vars(maps).values()), strict=True)]
-        return [self.group_gathered(self.gathered(image), (height, width)).found for image in images]
+        return [self.group_gathered(self.gathered(image), shape).found for image in images]
 
     @torch.no_grad()
-    def gathered(self, maps: Maps, *, corner: tuple[int, ...] = (0, 0)) -> list[Points]:
+    def gathered(self, maps: Maps, *, corner: tuple[int, ...] = ()) -> list[Points]:
         """The pixels of each class above the foreground threshold: score, embedding and concentration.
 
         Args:
             maps: of one image, or of a part of it.
-            corner: row and column of the image at which the part begins; embeddings are places in the image.
+            corner: place of the image at which the part begins, by default its first; embeddings are places in the
+                image.
         """
         offset, sigma, scores = (_numpy(x[0]) for x in (maps.offset, self._full_sigma(maps), torch.sigmoid(maps.seed)))
-        width = scores.shape[-1]
+        first = corner or (0,) * self.n_axes
         of_classes = []
         for seed in scores:
             pixel, score = foreground(seed, self.thresholds["foreground_threshold"])
-            place = np.stack([pixel // width + corner[0], pixel % width + corner[1]]).astype(offset.dtype)
+            along = _unravelled(pixel, scores.shape[1:])
+            place = np.stack([own + start for own, start in zip(along, first, strict=True)]).astype(offset.dtype)
             position = torch.from_numpy(place) * torch.tensor(self.grid_step, dtype=maps.offset.dtype)[:, None]
             embedding = _embedding(position, torch.from_numpy(at(offset, pixel)))
             concentration = _concentration(torch.from_numpy(at(sigma, pixel)))
@@ -419,7 +462,7 @@ class SpatialEmbeddings(nn.Module):
             of_classes.append(Points(pixel, values))
         return of_classes
 
-    def group_gathered(self, of_classes: Sequence[Points], shape: tuple[int, int]) -> Grown:
+    def group_gathered(self, of_classes: Sequence[Points], shape: tuple[int, ...]) -> Grown:
         """Objects of an image of this shape, from what was gathered of it for each class.
 
         Embeddings may be places in a larger image, of which this one is a part.
@@ -446,8 +489,8 @@ class SpatialEmbeddings(nn.Module):
         return Grown(Instances(labels, classes[kept], best[kept].astype(np.float32), masks), seeds[kept])
 
     def _group_class(
-        self, points: Points, shape: tuple[int, int]
-    ) -> tuple[Int32[np.ndarray, "h w"], Int32[np.ndarray, " k"], list[Int32[np.ndarray, "_"]]]:
+        self, points: Points, shape: tuple[int, ...]
+    ) -> tuple[Int32[np.ndarray, "*s"], Int32[np.ndarray, " k"], list[Int32[np.ndarray, "_"]]]:
         """Labels of one class, the point each grew from, and the pixels it claims if masks are to be whole."""
         of_pixels = points.pixel, *(points.values[name] for name in ("score", "embedding", "concentration")), shape
         thresholds = {name: value for name, value in self.thresholds.items() if name != "foreground_threshold"}
@@ -512,7 +555,7 @@ class SpatialEmbeddings(nn.Module):
                     [mask.cpu().numpy() for mask in masks],
                     objects.classes[own].to(torch.int32).cpu().numpy(),
                     np.ones(len(own), np.float32),
-                    (embedding.shape[-2], embedding.shape[-1]),
+                    tuple(embedding.shape[2:]),
                 )
             )
         return results
@@ -521,7 +564,7 @@ class SpatialEmbeddings(nn.Module):
 # -------------------------------------------------------------------- from raw to physical
 
 
-def _embedding(position: Float[Tensor, "*b 2 *n"], offset: Float[Tensor, "*b 2 *n"]) -> Float[Tensor, "*b 2 *n"]:
+def _embedding(position: Float[Tensor, "*_ a *s"], offset: Float[Tensor, "*_ a *s"]) -> Float[Tensor, "*_ a *s"]:
     """Where pixels at a position point."""
     return position + torch.tanh(offset)
 
@@ -547,8 +590,17 @@ def _numpy(values: Float[Tensor, "*n"]) -> Float[np.ndarray, "*n"]:
     return (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
+def _unravelled(pixel: Int[np.ndarray, " n"], shape: tuple[int, ...]) -> list[Int[np.ndarray, " n"]]:
+    """Places along each axis of pixels counted row by row; NumPy's function takes three times as long."""
+    along = []
+    for n in reversed(shape[1:]):
+        along.append(pixel % n)
+        pixel = pixel // n
+    return [pixel, *reversed(along)]
+
+
 def _masks_that_overlap(
-    claims: Sequence[Int32[np.ndarray, "_"]], shape: tuple[int, int]
+    claims: Sequence[Int32[np.ndarray, "_"]], shape: tuple[int, ...]
 ) -> tuple[Int[np.ndarray, "_"], ...] | None:
     """The run lengths of what each object claims; None where no pixel is claimed twice."""
     claimed = np.zeros(shape, bool)
@@ -556,22 +608,25 @@ def _masks_that_overlap(
         claimed.ravel()[pixels] = True
     if claimed.sum() == sum(len(pixels) for pixels in claims):
         return None
-    return tuple(encode_pixels(pixels, shape) for pixels in claims)
+    height, width = shape
+    return tuple(encode_pixels(pixels, (height, width)) for pixels in claims)
 
 
 # -------------------------------------------------------------------- the definitions, plain
 
 
 def squared_distance(
-    embedding: Float[Tensor, "2 *n"], centre: Float[Tensor, "2"], concentration: Float[Tensor, "2"]
+    embedding: Float[Tensor, "a *n"], centre: Float[Tensor, " a"], concentration: Float[Tensor, " a"]
 ) -> Float[Tensor, "*n"]:
     """Distance of each embedding to a centre in units of the bandwidth; inside the margin it is below ln 2.
 
     exp(-distance) is the paper's Gaussian, which is above 1/2 inside.
     """
-    row, column = embedding.unbind()
-    along_rows, along_columns = row - centre[0], column - centre[1]
-    return along_rows * along_rows * concentration[0] + along_columns * along_columns * concentration[1]
+    first, *others = ((x - c) * (x - c) * p for x, c, p in zip(embedding, centre, concentration, strict=True))
+    distance: Tensor = first
+    for square in others:
+        distance = distance + square
+    return distance
 
 
 def _limit(dtype: torch.dtype) -> float:
@@ -580,9 +635,9 @@ def _limit(dtype: torch.dtype) -> float:
 
 
 def group_plain(
-    embedding: Float[Tensor, "2 h w"],
-    concentration: Float[Tensor, "2 h w"],
-    seed: Float[Tensor, "h w"],
+    embedding: Float[Tensor, "a *s"],
+    concentration: Float[Tensor, "a *s"],
+    seed: Float[Tensor, "*s"],
     *,
     foreground_threshold: float,
     seed_threshold: float,
@@ -592,7 +647,7 @@ def group_plain(
     count_seed: bool,
     overwrite: bool,
     recentre: int = 0,
-) -> tuple[Int32[Tensor, "h w"], Float[Tensor, " k"]]:
+) -> tuple[Int32[Tensor, "*s"], Float[Tensor, " k"]]:
     """The sequential clustering of the paper for one image and class: the definition that the fast form equals.
 
     Returns:
@@ -617,9 +672,9 @@ def group_plain(
 
 
 def claims_plain(
-    embedding: Float[Tensor, "2 h w"],
-    concentration: Float[Tensor, "2 h w"],
-    seed: Float[Tensor, "h w"],
+    embedding: Float[Tensor, "a *s"],
+    concentration: Float[Tensor, "a *s"],
+    seed: Float[Tensor, "*s"],
     *,
     foreground_threshold: float,
     seed_threshold: float,
@@ -628,7 +683,7 @@ def claims_plain(
     min_free: int,
     count_seed: bool,
     recentre: int = 0,
-) -> tuple[Bool[Tensor, "k h w"], Float[Tensor, " k"]]:
+) -> tuple[Bool[Tensor, "k *s"], Float[Tensor, " k"]]:
     """What each object of one image and class claims, whether others claim it, too, and each object's score."""
     foreground = seed > foreground_threshold
     e, p, q = embedding[:, foreground], concentration[:, foreground], seed[foreground]
@@ -657,8 +712,8 @@ def claims_plain(
 
 
 def _mean_gaussian(
-    embedding: Float[Tensor, "2 n"], concentration: Float[Tensor, "2 n"], score: Float[Tensor, " n"]
-) -> tuple[Float[Tensor, "2"], Float[Tensor, "2"]]:
+    embedding: Float[Tensor, "a n"], concentration: Float[Tensor, "a n"], score: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " a"], Float[Tensor, " a"]]:
     """Centre and concentration of the mean embedding and raw sigma of some pixels, weighted by their scores."""
     weight = score.double() / score.double().sum()
     centre = (embedding.double() * weight).sum(1)
@@ -667,10 +722,10 @@ def _mean_gaussian(
 
 
 def instance_loss_plain(
-    embedding: Float[Tensor, "2 n"],
+    embedding: Float[Tensor, "a n"],
     owner: Int[Tensor, " n"],
-    centre: Float[Tensor, "k 2"],
-    concentration: Float[Tensor, "k 2"],
+    centre: Float[Tensor, "k a"],
+    concentration: Float[Tensor, "k a"],
 ) -> Float[Tensor, " k"]:
     """Lovász hinge of each object of one image: the definition that the fast form equals.
 
@@ -678,7 +733,7 @@ def instance_loss_plain(
         embedding: where each pixel points.
         owner: 0 for background, 1 to k for objects, -1 for a pixel to leave out.
         centre: of each object.
-        concentration: 1 / (2 sigma^2) of each object along rows and columns.
+        concentration: 1 / (2 sigma^2) of each object along each axis.
     """
     valid = owner >= 0
     losses = []
@@ -688,7 +743,12 @@ def instance_loss_plain(
     return torch.stack(losses) if losses else embedding.sum(1)[:0]
 
 
-def _nearest(embedding: Float[np.ndarray, "2 n"], owner: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+def _score_of(chance: float, weight: float) -> float:
+    """The seed score of least loss for a pixel that is foreground with this chance, if foreground has a weight."""
+    return weight * chance / (1 + (weight - 1) * chance)
+
+
+def _nearest(embedding: Float[np.ndarray, "a n"], owner: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """For each foreground pixel, the object whose centroid its embedding is nearest to (section 3.1)."""
     ids = np.unique(owner[owner > 0])
     if not len(ids):
@@ -723,7 +783,7 @@ def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, 
 
 
 def _check_choices(margin: str, centre: str, objective: str, seed_mean: str) -> None:
-    check_choice("margin", margin, tuple(N_SIGMA))
+    check_choice("margin", margin, MARGINS)
     check_choice("centre", centre, CENTRES)
     check_choice("objective", objective, OBJECTIVES)
     check_choice("seed_mean", seed_mean, SEED_MEANS)
@@ -734,10 +794,20 @@ def _check_choices(margin: str, centre: str, objective: str, seed_mean: str) -> 
         )
 
 
-def _check_grid(step: Sequence[float]) -> None:
-    if len(step) != 2:
+def _check_grid(step: Sequence[float], n_axes: int) -> None:
+    if len(step) not in (2, n_axes):
+        volumes = ", or three for a volume, along planes, rows and columns" if n_axes == 3 else ""
         raise InputError(
-            f"grid_step has {len(step)} numbers; give two, the grid units of a pixel along rows and columns."
+            f"grid_step has {len(step)} numbers; give two, the grid units of a pixel along rows and columns{volumes}."
         )
     for along in step:
         check_number("grid_step", along, 1e-6, 1)
+
+
+def _grid_along(step: Sequence[float], spacing: Sequence[float]) -> tuple[float, ...]:
+    """Grid units of a pixel along each axis; those along the axes of a volume are in proportion to its spacing."""
+    if len(step) == len(spacing):
+        return tuple(step)
+    along_rows, along_columns = step
+    plane, row, column = spacing
+    return along_columns * plane / column, along_rows * row / column, along_columns

@@ -3,7 +3,8 @@
 All networks are made and used in the same way, so a method need not know which one it has. Each of them is a `Network`;
 the other protocols are what only some can do, and callers ask for them with `isinstance`.
 
-Shapes: `b` images, `c` channels, `h` rows, `w` columns.
+Shapes: `b` images, `c` channels, `s` their lengths along each axis: rows and columns or, of volumes, planes, rows and
+columns.
 """
 
 from __future__ import annotations
@@ -36,25 +37,47 @@ class Network(Protocol):
         """
 
     @property
-    def heads(self) -> list[nn.ConvTranspose2d]:
+    def heads(self) -> Sequence[nn.ConvTranspose2d | nn.ConvTranspose3d]:
         """The last layer of each decoder, linear and with a bias."""
 
-    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+    def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The encoder's features from fine to coarse, for a method with a decoder of its own.
 
         The images are padded first, at the right and below, to multiples of the coarsest stride.
         """
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """The maps of all decoders, in their order, at the image's size, whatever that is."""
 
     # What every torch module has.
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+    def __call__(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """As `forward`."""
 
     def modules(self) -> Iterator[nn.Module]:
         """The network and all its parts."""
+
+
+@runtime_checkable
+class TakesVolumes(Protocol):
+    """A method or network for volumes, too; it is then made with `spacing`, the length of a step along three axes."""
+
+    takes_volumes: ClassVar[bool]
+
+
+@runtime_checkable
+class StridesByAxis(Protocol):
+    """A network whose features may be coarser along one axis than along another."""
+
+    strides_by_axis: tuple[tuple[int, ...], ...]
+    """Of the features from fine to coarse, along each axis."""
+
+
+def strides_along(network: Network, n_axes: int) -> tuple[tuple[int, ...], ...]:
+    """The strides of a network's features along each axis, from fine to coarse."""
+    if isinstance(network, StridesByAxis):
+        return network.strides_by_axis
+    return tuple((stride,) * n_axes for stride in network.strides)
 
 
 @runtime_checkable
@@ -77,7 +100,7 @@ class TakesPretrainedEncoder(Protocol):
 class NamesNormalised(Protocol):
     """A block that knows which of its convolutions are directly followed by a normalisation; prediction merges them."""
 
-    normalised: ClassVar[tuple[tuple[str, str], ...]]
+    normalised: tuple[tuple[str, str], ...]
     """Names of each such convolution and of its normalisation."""
 
 

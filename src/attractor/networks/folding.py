@@ -14,7 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from attractor.networks.contract import NamesNormalised
 
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+NORMALISATIONS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -27,8 +29,8 @@ def folded(network: nn.Module) -> nn.Module:
         for conv, norm in _pairs(module):
             convolution, normalisation = module.get_submodule(conv), module.get_submodule(norm)
             assert isinstance(convolution, CONVOLUTIONS)
-            assert isinstance(normalisation, nn.BatchNorm2d)
-            both = fuse_conv_bn_eval(convolution, normalisation, isinstance(convolution, nn.ConvTranspose2d))
+            assert isinstance(normalisation, NORMALISATIONS)
+            both = fuse_conv_bn_eval(convolution, normalisation, isinstance(convolution, TRANSPOSED))
             setattr(module, conv, both.requires_grad_(False))
             setattr(module, norm, nn.Identity())
     return twin
@@ -40,5 +42,5 @@ def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
         yield from module.normalised
     if type(module) is nn.Sequential:
         for (first, conv), (second, norm) in itertools.pairwise(module.named_children()):
-            if isinstance(conv, CONVOLUTIONS) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, CONVOLUTIONS) and isinstance(norm, NORMALISATIONS):
                 yield first, second

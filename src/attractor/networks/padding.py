@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def padded(images: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c i j"]:
-    """The images with their right and lower sides grown to multiples of `stride` pixels, by reflection."""
-    h, w = images.shape[-2:]
-    below, right = -h % stride, -w % stride
-    if not below and not right:
+def padded(images: Float[Tensor, "b c *s"], stride: int | Sequence[int]) -> Float[Tensor, "b c *t"]:
+    """The images with their last sides grown to multiples of `stride` pixels, by reflection.
+
+    Args:
+        images: with two axes or three.
+        stride: along all axes, or along each.
+    """
+    shape = images.shape[2:]
+    strides = (stride,) * len(shape) if isinstance(stride, int) else stride
+    more = [-n % own for n, own in zip(shape, strides, strict=True)]
+    if not any(more):
         return images
     # Reflection needs sides longer than the padding; a strip or a single pixel is repeated instead.
-    mode = "reflect" if h > below and w > right else "replicate"
-    return F.pad(images, (0, right, 0, below), mode=mode)
+    reflects = all(n > extra for n, extra in zip(shape, more, strict=True))
+    pads = [pad for extra in reversed(more) for pad in (0, extra)]
+    return F.pad(images, pads, mode="reflect" if reflects else "replicate")
+
+
+def cropped(maps: Float[Tensor, "b c *t"], shape: Sequence[int]) -> Float[Tensor, "b c *s"]:
+    """The maps without what padding has added to their last sides."""
+    for axis, n in enumerate(shape, 2):
+        maps = maps.narrow(axis, 0, n)
+    return maps
