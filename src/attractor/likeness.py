@@ -4,7 +4,7 @@ Traits do not depend on exposure or bit depth: the typical size of the objects i
 the normalisation's two percentiles, and the contrast of neighbouring pixels in units of that of the whole image, which
 is low where an image is blurred and high where it is noisy.
 
-Shapes: `h` rows, `w` columns.
+Shapes: `s` the lengths of an image or volume along its axes, `c` channels.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ Ranges = dict[str, tuple[float, float]]
 MARGINS = {"object size": 1.25, "brightness": 1.2, "sharpness": 1.2}  # factors by which an image may lie outside
 
 
-def traits(
-    image: Shaped[np.ndarray, "h w c"], labels: Int32[np.ndarray, "h w"], normalisation: Normalisation
-) -> Traits:
+def traits(image: Shaped[np.ndarray, "*s c"], labels: Int32[np.ndarray, "*s"], normalisation: Normalisation) -> Traits:
     """The traits of an image; without objects, it has no object size."""
-    grey = normalisation(image).mean(axis=2).clip(0, 1)
+    grey = normalisation(image).mean(axis=-1).clip(0, 1)
     spread = max(float(grey.std()), 1e-6)
-    steps = [float(np.diff(grey, axis=axis).std()) for axis in (0, 1) if grey.shape[axis] > 1]
+    steps = [float(np.diff(grey, axis=axis).std()) for axis in range(grey.ndim) if grey.shape[axis] > 1]
     found = {"brightness": float(grey.mean()), "sharpness": float(np.mean(steps or [0.0])) / spread}
     size = areas(labels, int(labels.max(initial=0)))
     size = size[size > 0]
-    return ({"object size": float(np.median(2 * np.sqrt(size / np.pi)))} if len(size) else {}) | found
+    diameters = 2 * np.sqrt(size / np.pi) if labels.ndim == 2 else np.cbrt(6 * size / np.pi)
+    return ({"object size": float(np.median(diameters))} if len(size) else {}) | found
 
 
-def alike(images: Iterable[Shaped[np.ndarray, "_ _ _"]], n: int) -> list[int]:
+def alike(images: Iterable[Shaped[np.ndarray, "..."]], n: int) -> list[int]:
     """The number of a group for each image, so that images of one group look alike: fields of one well, for example.
 
     They are compared by their sides, their darkest, middle and brightest values as stored, which exposure and staining
@@ -57,12 +56,12 @@ def alike(images: Iterable[Shaped[np.ndarray, "_ _ _"]], n: int) -> list[int]:
     return [int(group) for group in fcluster(tree, n, "maxclust")]
 
 
-def _looks(image: Shaped[np.ndarray, "h w c"]) -> list[float]:
+def _looks(image: Shaped[np.ndarray, "*s c"]) -> list[float]:
     """Numbers that are alike for images that were taken alike."""
-    height, width = image.shape[:2]
-    values = np.percentile(image.astype(np.float32), (1, 50, 99), axis=(0, 1)).mean(axis=1)
-    sharpness = traits(image, np.zeros((height, width), np.int32), Normalisation())["sharpness"]
-    return [math.log(height), math.log(width), *np.log1p(np.maximum(values, 0)).tolist(), math.log(sharpness + 1e-3)]
+    sides = image.shape[:-1]
+    values = np.percentile(image.astype(np.float32), (1, 50, 99), axis=tuple(range(len(sides)))).mean(axis=1)
+    sharpness = traits(image, np.zeros(sides, np.int32), Normalisation())["sharpness"]
+    return [*map(math.log, sides), *np.log1p(np.maximum(values, 0)).tolist(), math.log(sharpness + 1e-3)]
 
 
 def ranges(images: Iterable[Traits]) -> Ranges:

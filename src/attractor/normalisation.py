@@ -1,6 +1,6 @@
 """Intensities in units of an image's own percentiles; large images are judged by an evenly spread sample of pixels.
 
-Shapes: `c` channels, `h` rows, `w` columns, `n` pixels.
+Shapes: `c` channels, `s` the lengths of an image or volume along its axes, `n` pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Normalisation:
                 "100, the lower one first."
             )
 
-    def __call__(self, image: Shaped[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
+    def __call__(self, image: Shaped[np.ndarray, "*s c"]) -> Float32[np.ndarray, "*s c"]:
         """The image in these units; a channel with a single value becomes 0.
 
         If both percentiles are equal, as with few bright pixels on black, the range from least to greatest value is
@@ -39,7 +39,7 @@ class Normalisation:
         low, scale = self.limits(image)
         return (image - low) / scale
 
-    def limits(self, image: Shaped[np.ndarray, "h w c"]) -> tuple[Float32[np.ndarray, " c"], Float32[np.ndarray, " c"]]:
+    def limits(self, image: Shaped[np.ndarray, "*s c"]) -> tuple[Float32[np.ndarray, " c"], Float32[np.ndarray, " c"]]:
         """What is subtracted from each channel, and what it is then divided by: infinity for one value only."""
         flat = image.reshape(-1, image.shape[-1])
         sample = flat[:: max(1, len(flat) // SAMPLE)]

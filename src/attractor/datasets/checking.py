@@ -45,14 +45,18 @@ class Report:
     class_counts: dict[str, int]  # class to its number of objects
     object_counts: dict[str, int]  # image to its number of objects
 
-    def for_model(self, class_names: tuple[str, ...], max_instances: int | None) -> Report:
+    def for_model(self, class_names: tuple[str, ...], max_instances: int | None, n_axes: int = 2) -> Report:
         """The report, with what a model cannot handle in these data added.
 
         Args:
             class_names: the model's; where it or the data have only one class, names do not matter.
             max_instances: the most objects that the model can find in an image; None for any number.
+            n_axes: two for a model of images, three for one of volumes.
         """
         errors = list(_lacking(self.class_names, self.class_counts, class_names))
+        if self.statistics.images and self.statistics.n_axes != n_axes:
+            own, other = ("volumes", "images") if n_axes == 3 else ("images", "volumes")
+            errors.append(f"The model takes {own}, and the data are {other}; take a model for {other}.")
         warnings = list(_too_many(self.object_counts, max_instances))
         more = {"errors": len(errors), "warnings": len(warnings)}
         return replace(
@@ -118,21 +122,22 @@ def object_statistics(dataset: Dataset) -> ObjectStatistics:
 
 
 def statistics_of(sample: Sample, n_classes: int) -> ObjectStatistics:
-    """Sizes of the objects of one image."""
+    """Sizes of the objects of one image or volume."""
     boxes = ndimage.find_objects(sample.labels)
     extents = [[part.stop - part.start for part in box] for box in boxes]
     return ObjectStatistics(
         areas=areas(sample.labels, len(boxes)),
-        extents=np.array(extents, np.int64).reshape(-1, 2),
+        extents=np.array(extents, np.int64).reshape(-1, sample.labels.ndim),
         image_sizes=np.array([sample.labels.shape], np.int64),
         classes=sample.classes[: len(boxes)],
         n_classes=n_classes,
+        spacings=(sample.spacing,) if sample.labels.ndim == 3 else (),
     )
 
 
-def _pieces(labels: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, " k"]:
+def _pieces(labels: Int32[np.ndarray, "*s"]) -> Int[np.ndarray, " k"]:
     """Number of separate pieces of each label; diagonal neighbours belong to one piece."""
-    parts = connected_parts(labels, connectivity=2)
+    parts = connected_parts(labels, connectivity=labels.ndim)
     _, first = np.unique(parts, return_index=True)  # a pixel of each piece
     return np.bincount(labels.ravel()[first], minlength=int(labels.max(initial=0)) + 1)[1:]
 
@@ -155,7 +160,7 @@ class _Findings:
 
     def look_at(self, sample: Sample, dataset: Dataset, index: int) -> None:
         """Add one sample."""
-        self.kinds[sample.image.shape[2], str(sample.image.dtype)] += 1
+        self.kinds[sample.image.shape[-1], str(sample.image.dtype)] += 1
         self.classes.update(sample.classes.tolist())
         self.ignored.append(float(sample.ignore.mean()))
         self.measured.append(statistics_of(sample, len(dataset.class_names)))
@@ -167,9 +172,9 @@ class _Findings:
             self.tiny[sample.name] = n_tiny
         pieces, boxes = _pieces(sample.labels), ndimage.find_objects(sample.labels)
         for k in np.flatnonzero(pieces > 1):
-            row, columns = boxes[k][0].start, boxes[k][1]
-            column = columns.start + int(np.argmax(sample.labels[row, columns] == k + 1))
-            self.in_pieces.append((int(pieces[k]), f"{sample.name} at row {row}, column {column}"))
+            self.in_pieces.append(
+                (int(pieces[k]), f"{sample.name} at {_first_place(sample.labels, boxes[k], int(k) + 1)}")
+            )
         if isinstance(dataset, Overlapping):
             if share := dataset.overlap_share(index):
                 self.claimed_twice.append((share, sample.name))
@@ -179,7 +184,11 @@ class _Findings:
     def report(self, head: list[str], class_names: Iterable[str]) -> Report:
         """Everything in sentences."""
         class_names = tuple(class_names)
-        statistics = joined(self.measured, len(class_names))
+        try:
+            statistics = joined(self.measured, len(class_names))
+        except InputError as error:
+            self.errors.append(str(error))
+            statistics = joined([], len(class_names))
         warnings = list(self._warnings(statistics, class_names))
         return Report(
             errors=tuple(_shortened(self.errors)),
@@ -241,8 +250,11 @@ class _Findings:
         if not statistics.images:
             return
         low, high = statistics.image_sizes.min(axis=0), statistics.image_sizes.max(axis=0)
-        span = f"{low[0]} x {low[1]}" + (f" to {high[0]} x {high[1]}" if (low != high).any() else "")
-        yield f"images: {span} pixels; {self._kinds()}"
+        span = _by(low) + (f" to {_by(high)}" if (low != high).any() else "")
+        what, element = ("volumes", "voxels") if statistics.n_axes == 3 else ("images", "pixels")
+        yield f"{what}: {span} {element}; {self._kinds()}"
+        if statistics.n_axes == 3:
+            yield from self._spacing(statistics)
         per_image = sorted(image.count for image in self.measured)
         yield (
             f"objects: {statistics.count}, {per_image[0]} to {per_image[-1]} in an image, "
@@ -252,13 +264,27 @@ class _Findings:
             yield from self._by_class(statistics, class_names)
         if statistics.count:
             share = statistics.area_percentiles
-            yield f"area: {share[50]:.0f} pixels in the median, {share[5]:.0f} to {share[95]:.0f} for nine in ten"
-            rows, columns = np.percentile(statistics.extents, 95, axis=0)
-            yield f"extent: 95 % of objects extend over at most {rows:.0f} rows and {columns:.0f} columns"
+            size, element = ("volume", "voxels") if statistics.n_axes == 3 else ("area", "pixels")
+            yield f"{size}: {share[50]:.0f} {element} in the median, {share[5]:.0f} to {share[95]:.0f} for nine in ten"
+            *planes, rows, columns = np.percentile(statistics.extents, 95, axis=0)
+            sides = "".join(f"{n:.0f} planes, " for n in planes) + f"{rows:.0f} rows and {columns:.0f} columns"
+            yield f"extent: 95 % of objects extend over at most {sides}"
         if any(self.ignored):
             touched = sum(share > 0 for share in self.ignored)
             where = f"{counted(touched, 'image')} (crowds, void, and what two objects claim)"
             yield f"ignored: {np.mean(self.ignored):.1%} of all pixels, in {where}"
+
+    @staticmethod
+    def _spacing(statistics: ObjectStatistics) -> Iterator[str]:
+        """How long the steps of volumes are."""
+        unknown = sum(spacing is None for spacing in statistics.spacings)
+        if statistics.spacing is None:
+            yield "voxels: no file says how large they are, so steps along all axes are taken to be alike"
+            return
+        known = np.array([spacing for spacing in statistics.spacings if spacing is not None])
+        low, high = (_by(f"{side:.3g}" for side in sides) for sides in (known.min(0), known.max(0)))
+        span = f"{low} um" if low == high else f"{low} to {high} um"
+        yield f"voxels: {span} (planes, rows, columns)" + (f"; unknown in {unknown}" if unknown else "")
 
     def _by_class(self, statistics: ObjectStatistics, class_names: tuple[str, ...]) -> Iterator[str]:
         """A table with a row for each class."""
@@ -287,12 +313,31 @@ def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
     """Settings that follow from the objects' sizes."""
     if not statistics.count:
         return
-    yield (
-        f"crop size {statistics.crop_size}: about twice the extent of large objects, 128 to 512 pixels, and never more "
-        "than the images"
-    )
-    yield f"minimum object {statistics.min_object} pixels: 99.5 % of the objects here are at least this large"
+    if statistics.n_axes == 3:
+        yield (
+            f"crop size {statistics.crop_size}, crop depth {statistics.crop_depth}: about twice the extent of large "
+            "objects, and never more than the volumes"
+        )
+    else:
+        yield (
+            f"crop size {statistics.crop_size}: about twice the extent of large objects, 128 to 512 pixels, and never "
+            "more than the images"
+        )
+    element = "voxels" if statistics.n_axes == 3 else "pixels"
+    yield f"minimum object {statistics.min_object} {element}: 99.5 % of the objects here are at least this large"
     yield f"typical object size {statistics.typical_size:.1f} pixels: the median diameter"
+
+
+def _first_place(labels: Int32[np.ndarray, "*s"], box: tuple[slice, ...], label: int) -> str:
+    """Where the first pixel of an object is, in words."""
+    place = np.argwhere(labels[box] == label)[0] + [side.start for side in box]
+    words = ("plane", "row", "column")[-labels.ndim :]
+    return ", ".join(f"{word} {index}" for word, index in zip(words, place.tolist(), strict=True))
+
+
+def _by(sides: Iterable[object]) -> str:
+    """Lengths in words."""
+    return " x ".join(map(str, sides))
 
 
 def _lacking(of_data: tuple[str, ...], counts: dict[str, int], of_model: tuple[str, ...]) -> Iterator[str]:

@@ -1,11 +1,12 @@
-"""Square pieces of a data set's images, as a data set: for methods that can take only so many objects, or pixels.
+"""Square or cubic pieces of a data set's images, as a data set: for methods that can take few objects, or pixels.
 
-Each image is cut along a grid from its top left corner, without overlap; what is left at the right and the bottom is
-not used. Crops of one image resemble each other, so intervals over crops are narrower than intervals over images.
+Each image is cut along a grid from its first pixel, without overlap; what is left at the ends of the axes is not used.
+Crops of one image resemble each other, so intervals over crops are narrower than intervals over images.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +24,7 @@ class _Place:
     """Where a crop lies."""
 
     image: int  # index of the image
-    row: int  # of its first pixel
-    column: int
+    corner: tuple[int, ...]  # its first pixel: row and column; in a volume, plane, row and column
 
 
 class Crops:
@@ -35,7 +35,7 @@ class Crops:
 
         Args:
             dataset: what to cut.
-            size: side in pixels. An image that is smaller along an axis gives crops of that whole axis.
+            size: side in pixels, along all axes. An image that is smaller along an axis gives crops of that whole axis.
             max_objects: crops with more are left out; any number by default.
             min_objects: crops with fewer are left out. An object counts wherever it has a pixel.
 
@@ -60,7 +60,8 @@ class Crops:
             )
         stems = [dataset.names[place.image] for place in self._places]
         self.names = tuple(
-            f"{stem}_r{place.row}_c{place.column}" for stem, place in zip(stems, self._places, strict=True)
+            stem + "".join(f"_{axis}{n}" for axis, n in zip("zrc"[-len(place.corner) :], place.corner, strict=True))
+            for stem, place in zip(stems, self._places, strict=True)
         )
         self.class_names = dataset.class_names
         self.columns = {
@@ -76,7 +77,7 @@ class Crops:
         """One crop, its objects renumbered 1 to k; consecutive crops of one image read it only once."""
         place = self._places[index]
         sample = self._image(place.image)
-        window = np.s_[place.row : place.row + self.size, place.column : place.column + self.size]
+        window = tuple(slice(first, first + self.size) for first in place.corner)
         labels, ids = relabel(sample.labels[window])
         # copies, as a view would keep the whole image in memory
         return Sample(
@@ -86,6 +87,7 @@ class Crops:
             sample.classes[ids - 1],
             sample.ignore[window].copy(),
             sample.annotate and partial(_cut, sample.annotate, window),
+            sample.spacing,
         )
 
     def in_words(self) -> str:
@@ -100,15 +102,14 @@ class Crops:
         chosen = []
         for image in range(len(self._dataset)):
             labels = self._image(image).labels
-            for row in _starts(labels.shape[0], self.size):
-                for column in _starts(labels.shape[1], self.size):
-                    n = len(relabel(labels[row : row + self.size, column : column + self.size])[1])
-                    if n < self.min_objects:
-                        self.left_out_empty += 1
-                    elif self.max_objects is not None and n > self.max_objects:
-                        self.left_out_crowded += 1
-                    else:
-                        chosen.append(_Place(image, row, column))
+            for corner in itertools.product(*(_starts(n, self.size) for n in labels.shape)):
+                n = len(relabel(labels[tuple(slice(first, first + self.size) for first in corner)])[1])
+                if n < self.min_objects:
+                    self.left_out_empty += 1
+                elif self.max_objects is not None and n > self.max_objects:
+                    self.left_out_crowded += 1
+                else:
+                    chosen.append(_Place(image, corner))
         return chosen
 
     def _image(self, index: int) -> Sample:
@@ -118,7 +119,7 @@ class Crops:
         return self._last[1]
 
 
-def _cut(annotate: Callable[[], Annotations], window: tuple[slice, slice]) -> Annotations:
+def _cut(annotate: Callable[[], Annotations], window: tuple[slice, ...]) -> Annotations:
     """The annotations of an image inside a window; an object that is cut has the area of what is left of it."""
     whole = annotate()
     masks = [decode_mask(runs, whole.void.shape) for runs in whole.masks]

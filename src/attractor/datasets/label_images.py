@@ -1,8 +1,8 @@
 """Images beside label images: `images/` and `labels/` with equal stems, as most microscopy data sets come.
 
-A label image is a PNG or TIFF whose numbers say which object a pixel belongs to, 0 being background. `images.csv`
-beside the two folders may tell more about each image (see `columns`). All objects are of one class, and no pixel is
-ignored.
+A label image is a PNG or TIFF whose numbers say which object a pixel belongs to, 0 being background. Volumes are TIFF
+stacks, images and labels alike. `images.csv` beside the two folders may tell more about each image (see `columns`). All
+objects are of one class, and no pixel is ignored.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from attractor.images import (
     IMAGE_SUFFIXES,
     image_suffix,
     made,
+    n_axes_of,
+    pixel_size,
     read_image,
     read_labels,
     write_image,
@@ -96,13 +98,25 @@ class LabelImages:
             InputError: if a file cannot be read or the two differ in size.
         """
         image_file, label_file = self._pairs[index]
-        image, (labels, ids) = read_image(image_file), relabel(read_labels(label_file))
-        if image.shape[:2] != labels.shape:
+        n_axes = n_axes_of(image_file)
+        image = read_image(image_file, n_axes=n_axes)
+        labels, ids = relabel(read_labels(label_file, n_axes=n_axes))
+        if image.shape[:-1] != labels.shape:
+            sides = "rows and columns" if n_axes == 2 else "planes, rows and columns"
             raise InputError(
-                f"{label_file}: has {labels.shape[0]} x {labels.shape[1]} pixels, but its image {image_file.name} has "
-                f"{image.shape[0]} x {image.shape[1]}; both must have the same rows and columns."
+                f"{label_file}: has {_by(labels.shape)} pixels, but its image {image_file.name} has "
+                f"{_by(image.shape[:-1])}; both must have the same {sides}."
             )
-        return Sample(self.names[index], image, labels, np.ones(len(ids), np.int32), np.zeros(labels.shape, bool))
+        spacing = None
+        if n_axes == 3:
+            spacing = pixel_size(image_file, n_axes=3) or pixel_size(label_file, n_axes=3)
+        classes, ignore = np.ones(len(ids), np.int32), np.zeros(labels.shape, bool)
+        return Sample(self.names[index], image, labels, classes, ignore, spacing=spacing)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    """Lengths in words."""
+    return " x ".join(map(str, shape))
 
 
 def write_label_images(
@@ -118,9 +132,11 @@ def write_label_images(
         made(folder / part)
     for sample in distinct(samples, folder):
         names.append(sample.name)
-        write_image(folder / "images" / (sample.name + image_suffix(sample.image)), sample.image)
-        suffix = ".png" if sample.labels.max(initial=0) <= 65535 else ".tif"
-        write_labels(folder / "labels" / (sample.name + suffix), sample.labels)
+        n_axes = sample.labels.ndim
+        name = sample.name + image_suffix(sample.image, n_axes=n_axes)
+        write_image(folder / "images" / name, sample.image, n_axes=n_axes, spacing=sample.spacing)
+        suffix = ".png" if sample.labels.max(initial=0) <= 65535 and n_axes == 2 else ".tif"
+        write_labels(folder / "labels" / (sample.name + suffix), sample.labels, spacing=sample.spacing)
     write_columns(folder, columns or {}, names)
 
 

@@ -149,4 +149,4 @@ def _as_one_class(sample: Sample, file: Path) -> tuple[Sample, Instances]:
         classes=np.ones_like(sample.classes),
         annotate=annotate and (lambda: dataclasses.replace(a := annotate(), classes=np.ones_like(a.classes))),
     )
-    return sample, Instances.from_labels(read_labels(file))
+    return sample, Instances.from_labels(read_labels(file, n_axes=sample.labels.ndim))

@@ -17,16 +17,20 @@ from attractor.instances import Annotations, Instances, decode_mask
 
 @dataclass(frozen=True)
 class Sample:
-    """One annotated image."""
+    """One annotated image or volume.
+
+    Shapes: `s` the lengths of an image, rows and columns, or of a volume, planes, rows and columns; `c` channels.
+    """
 
     name: str  # the image's stem
-    image: Shaped[np.ndarray, "h w c"]  # as read: uint8, uint16 or float32
-    labels: Int32[np.ndarray, "h w"]  # 0 is background, 1 to k are objects
+    image: Shaped[np.ndarray, "*s c"]  # as read: uint8, uint16 or float32
+    labels: Int32[np.ndarray, "*s"]  # 0 is background, 1 to k are objects
     classes: Int[np.ndarray, " k"]  # class of label i + 1, counted from 1
-    ignore: Bool[np.ndarray, "h w"]  # pixels that are neither object nor background
+    ignore: Bool[np.ndarray, "*s"]  # pixels that are neither object nor background
     annotate: Callable[[], Annotations] | None = (
         None  # draws objects that overlap, crowds and void, where there are any
     )
+    spacing: tuple[float, ...] | None = None  # of a volume: micrometres along each axis, where known
 
 
 @runtime_checkable
@@ -44,7 +48,7 @@ class Dataset(Protocol):
         """Read one sample."""
 
 
-def whole(sample: Sample) -> tuple[Instances, Bool[np.ndarray, "h w"]]:
+def whole(sample: Sample) -> tuple[Instances, Bool[np.ndarray, "*s"]]:
     """The objects, each with all of its pixels even if several claim one, and what else is ignored.
 
     Crowds are not objects. Scores are 1.

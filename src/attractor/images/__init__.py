@@ -24,7 +24,7 @@ from attractor.images.files import (
     images_in,
     made,
 )
-from attractor.images.reading import image_shape, read_image, read_labels
+from attractor.images.reading import image_shape, n_axes_of, read_image, read_labels
 from attractor.images.unfinished import temporary_folder
 from attractor.images.writing import encode_labels, image_suffix, write_image, write_labels, write_mask
 
@@ -43,6 +43,7 @@ __all__ = [
     "image_suffix",
     "images_in",
     "made",
+    "n_axes_of",
     "pixel_size",
     "read_image",
     "read_labels",

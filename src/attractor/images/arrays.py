@@ -1,6 +1,7 @@
 """Arrays in memory as images: one shape, three types of numbers.
 
-Shapes: `h` rows, `w` columns, `c` channels.
+Shapes: `h` rows, `w` columns, `c` channels; `s` the lengths of an image, rows and columns, or of a volume, planes, rows
+and columns.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from attractor.errors import InputError
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow and scikit-image have it
 
 
-def as_image(array: Shaped[np.ndarray, "..."], *, name: str = "The image") -> Shaped[np.ndarray, "h w c"]:
+def as_image(
+    array: Shaped[np.ndarray, "..."], *, name: str = "The image", n_axes: int = 2
+) -> Shaped[np.ndarray, "*s c"]:
     """An array of shape (h, w) or (h, w, c) by the rules of `read_image`; four channels stay four.
+
+    With three axes, it is a volume of shape (d, h, w) or (d, h, w, c).
 
     Raises:
         InputError: if it has another shape or type, or a pixel is NaN or infinite; the message begins with `name`.
     """
     array = np.asarray(array)
-    if array.ndim not in (2, 3):
-        raise InputError(f"{name}: an array of shape {array.shape}; give one image of shape (h, w) or (h, w, c).")
+    if array.ndim not in (n_axes, n_axes + 1):
+        wanted = "image of shape (h, w) or (h, w, c)" if n_axes == 2 else "volume of shape (d, h, w) or (d, h, w, c)"
+        raise InputError(f"{name}: an array of shape {array.shape}; give one {wanted}.")
     if array.size == 0:
         raise InputError(f"{name}: an array of shape {array.shape} holds no pixels; give an image of at least 1 x 1.")
     if array.dtype.kind not in "buif":
@@ -38,24 +44,24 @@ def as_image(array: Shaped[np.ndarray, "..."], *, name: str = "The image") -> Sh
                 f"{name}: {np.count_nonzero(~np.isfinite(array))} values are NaN or infinite; "
                 "replace them, for example with the background's value."
             )
-    return np.ascontiguousarray(array if array.ndim == 3 else array[..., None])
+    return np.ascontiguousarray(array if array.ndim > n_axes else array[..., None])
 
 
 def as_channels(
-    image: Shaped[np.ndarray, "h w c"], channels: int, name: str = "The image"
-) -> Shaped[np.ndarray, "h w channels"]:
+    image: Shaped[np.ndarray, "*s c"], channels: int, name: str = "The image"
+) -> Shaped[np.ndarray, "*s channels"]:
     """The image with as many channels as a model takes: grey repeated to colour, colour averaged to grey.
 
     Raises:
         InputError: if neither applies; the message begins with `name`.
     """
-    found = image.shape[2]
+    found = image.shape[-1]
     if found == channels:
         return image
     if found == 1 and channels == 3:
-        return np.repeat(image, 3, axis=2)
+        return np.repeat(image, 3, axis=-1)
     if found == 3 and channels == 1:
-        grey = image.astype(np.float32) @ LUMINANCE  # (h, w)
+        grey = image.astype(np.float32) @ LUMINANCE  # (*s)
         return (grey if image.dtype.kind == "f" else np.rint(grey)).astype(image.dtype)[..., None]
     raise InputError(
         f"{name} has {found} channel{'s' * (found != 1)}, the model takes {channels}. Grey and RGB are converted into "
@@ -63,7 +69,7 @@ def as_channels(
     )
 
 
-def as_labels(array: Shaped[np.ndarray, "h w"], name: str) -> Int32[np.ndarray, "h w"]:
+def as_labels(array: Shaped[np.ndarray, "*s"], name: str) -> Int32[np.ndarray, "*s"]:
     """Whole numbers of any type as int32.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import overload
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,12 +19,22 @@ MICROMETRES = {  # in the units of length of OME and ImageJ
 }  # fmt: skip
 
 
-def pixel_size(path: str | Path) -> tuple[float, float] | None:
+@overload
+def pixel_size(path: str | Path) -> tuple[float, float] | None: ...
+
+
+@overload
+def pixel_size(path: str | Path, *, n_axes: int) -> tuple[float, ...] | None: ...
+
+
+def pixel_size(path: str | Path, *, n_axes: int = 2) -> tuple[float, ...] | None:
     """Micrometres along a pixel's height and width, if the file says so in a way that can be trusted; else None.
 
+    With three axes, for a volume, those from slice to slice come first.
+
     Trusted are OME-TIFF (`PhysicalSizeY`, `PhysicalSizeX` and their units) and ImageJ's TIFF (resolution with a unit of
-    length). The resolution in other TIFF files, PNG and JPEG is meant for printing, and most often a program's default;
-    it is ignored. So is a size that is not a number above 0 or has an unknown unit.
+    length, and `spacing` between slices). The resolution in other TIFF files, PNG and JPEG is meant for printing, and
+    most often a program's default; it is ignored. So is a size that is not a number above 0 or has an unknown unit.
 
     Raises:
         InputError: if the file is missing or a damaged TIFF.
@@ -33,36 +44,39 @@ def pixel_size(path: str | Path) -> tuple[float, float] | None:
         if not is_tiff(path):
             return None
         with opened(path) as tiff:
-            sides = _ome_sides(tiff) if tiff.is_ome else _imagej_sides(tiff) if tiff.is_imagej else (0.0, 0.0)
-            sides = sides[::-1] if is_turned(tiff.pages.first) else sides
+            axes = "ZYX"[-n_axes:]
+            sides = _ome_sides(tiff, axes) if tiff.is_ome else _imagej_sides(tiff, axes) if tiff.is_imagej else (0.0,)
+            sides = (*sides[:-2], *reversed(sides[-2:])) if is_turned(tiff.pages.first) else sides
     return sides if all(np.isfinite(side) and side > 0 for side in sides) else None
 
 
-def _ome_sides(tiff: TiffFile) -> tuple[float, float]:
-    """Height and width of a pixel of the first image in micrometres; 0 where OME does not say."""
+def _ome_sides(tiff: TiffFile, axes: str) -> tuple[float, ...]:
+    """Length of a pixel of the first image along each axis in micrometres; 0 where OME does not say."""
     try:
         elements = ElementTree.fromstring(tiff.ome_metadata or "").iter()
         pixels = next(element for element in elements if element.tag.rpartition("}")[2] == "Pixels")
-        height, width = (
+        sides = tuple(
             float(pixels.get(f"PhysicalSize{axis}", 0)) * _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "um"))
-            for axis in "YX"
+            for axis in axes
         )
     except (ElementTree.ParseError, StopIteration, ValueError):
-        return 0.0, 0.0
-    return height, width
+        return (0.0,)
+    return sides
 
 
-def _imagej_sides(tiff: TiffFile) -> tuple[float, float]:
-    """Height and width of a pixel in micrometres; 0 where ImageJ's image is not calibrated."""
+def _imagej_sides(tiff: TiffFile, axes: str) -> tuple[float, ...]:
+    """Length of a pixel along each axis in micrometres; 0 where ImageJ's image is not calibrated."""
     notes, tags = tiff.imagej_metadata or {}, tiff.pages.first.tags
     unit = notes.get("unit", "pixel")
-    sides = []
+    between = notes.get("spacing", 0.0)
+    between = float(between) if isinstance(between, int | float) else 0.0
+    sides = [abs(between) * _micrometres(str(notes.get("zunit", unit)))] if "Z" in axes else []
     for axis, own in (("Y", notes.get("yunit", unit)), ("X", unit)):
         tag = tags.get(f"{axis}Resolution")
         resolution = tag.value if tag is not None else None  # pixels, and over how many units
         pixels, length = resolution if isinstance(resolution, tuple) and len(resolution) == 2 else (0, 0)
         sides.append(_micrometres(str(own)) * length / pixels if pixels else 0.0)
-    return sides[0], sides[1]
+    return tuple(sides)
 
 
 def _micrometres(unit: str) -> float:

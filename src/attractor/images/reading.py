@@ -1,6 +1,6 @@
 """From a file to its pixels: the first bytes say which format it has.
 
-Shapes: `h` rows, `w` columns, `c` channels.
+Shapes: `c` channels; `s` the lengths of an image, rows and columns, or of a volume, planes, rows and columns; `r` rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from attractor.images.netpbm import read_netpbm
 from attractor.images.parts import TiffLevel, in_parts
 from attractor.images.pillow import read_bmp, read_gif, read_webp
 from attractor.images.png import read_png, read_png_values
-from attractor.images.tiff import SIGNATURES, read_tiff, read_tiff_values
+from attractor.images.tiff import SIGNATURES, is_tiff, n_axes_of_tiff, read_tiff, read_tiff_values
 
 Reader = Callable[[Path], Shaped[np.ndarray, "..."]]
 
@@ -37,23 +37,47 @@ READERS: dict[bytes, Reader] = {  # by how files begin
 LABEL_READERS: dict[bytes, Reader] = {PNG: read_png_values, **dict.fromkeys(SIGNATURES, read_tiff_values)}
 
 
-def read_image(path: str | Path) -> Shaped[np.ndarray, "h w c"]:
+def read_image(path: str | Path, *, n_axes: int = 2, axes: str = "") -> Shaped[np.ndarray, "*s c"]:
     """The pixels of an image file as uint8, uint16 or float32, upright as viewers show it.
 
     Alpha is dropped, palette and CMYK become RGB, 1-bit becomes 0 and 255; 32-bit integers and float64 become
     float32. An orientation that a camera noted (EXIF, TIFF's tag) is applied.
 
+    Args:
+        path: of the file.
+        n_axes: two for an image; three for a volume, a TIFF file that is a stack of slices.
+        axes: a letter for each axis of a stack that does not name them: Z, Y, X, and C for channels.
+
     Raises:
-        InputError: if the file is missing, damaged, no image, a stack, claims more pixels than it can hold, or has
-            pixels that are not numbers.
+        InputError: if the file is missing, damaged, no image, a stack where an image is wanted or the reverse, claims
+            more pixels than it can hold, or has pixels that are not numbers.
     """
     path = existing(path)
     with decoding(path):
         read = _chosen(READERS, path)
         if read is None:
             raise not_an_image(path)
-        array = read(path)
-    return as_image(array, name=str(path))
+        array = read(path) if n_axes == 2 and not axes else _stack(read, path, n_axes, axes)
+    return as_image(array, name=str(path), n_axes=n_axes)
+
+
+def n_axes_of(path: str | Path) -> int:
+    """Three for a volume, a TIFF file that is a stack of slices; two for an image.
+
+    Raises:
+        InputError: if the file is missing or damaged in what lies in front of the pixels.
+    """
+    path = existing(path)
+    with decoding(path):
+        return n_axes_of_tiff(path) if is_tiff(path) else 2
+
+
+def _stack(read: Reader, path: Path, n_axes: int, axes: str) -> Shaped[np.ndarray, "*s c"]:
+    """What a reader of TIFF gives for a file whose axes are chosen."""
+    if read not in (read_tiff, read_tiff_values):
+        raise InputError(f"{path}: is an image, and no volume; give a TIFF file with a stack of slices.")
+    chosen: Shaped[np.ndarray, "*s c"] = read(path, n_axes=n_axes, axes=axes)
+    return chosen
 
 
 def image_shape(path: str | Path) -> tuple[int, int, int]:
@@ -67,8 +91,10 @@ def image_shape(path: str | Path) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
+def read_labels(path: str | Path, *, n_axes: int = 2, axes: str = "") -> Int32[np.ndarray, "*s"]:
     """The label image in a PNG or TIFF file, with its numbers as they are; a palette PNG gives its indices.
+
+    Arguments are those of `read_image`.
 
     Raises:
         InputError: if it cannot be read, has several channels, fractions, negative labels or any above 2**31 - 1.
@@ -78,9 +104,9 @@ def read_labels(path: str | Path) -> Int32[np.ndarray, "h w"]:
         read = _chosen(LABEL_READERS, path)
         if read is None:
             raise InputError(f"{path}: a label image must be a PNG or TIFF file; other formats change the numbers.")
-        array = read(path)
-    _refuse_channels(array.shape, path)
-    return as_labels(array.reshape(array.shape[:2]), str(path))
+        array = read(path) if n_axes == 2 and not axes else _stack(read, path, n_axes, axes)
+    _refuse_channels(array.shape[n_axes - 2 :], path)
+    return as_labels(array.reshape(array.shape[:n_axes]), str(path))
 
 
 def read_label_rows(path: Path, image: TiffLevel, rows: slice) -> Int32[np.ndarray, "r w"]:

@@ -48,7 +48,10 @@ def pairs_of(truth: Images, found: Images, ignore: Masks = None) -> Iterator[Pai
 
 
 def _several(images: Images) -> list[Image]:
-    """The images of a sequence, or of a stack (n, h, w); a single image becomes a list of one."""
+    """The images of a sequence, or of a stack (n, h, w); a single image becomes a list of one.
+
+    A volume is given as objects, or in a list.
+    """
     if isinstance(images, Instances) or (isinstance(images, np.ndarray) and images.ndim == 2):
         return [images]
     return list(images)
@@ -58,9 +61,10 @@ def _objects(image: Image, what: str) -> Instances:
     if isinstance(image, Instances):
         return image
     labels = np.asarray(image)
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+    if labels.ndim not in (2, 3) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
             f"{what}: an array of shape {labels.shape} and type {labels.dtype} is not a label image; give one of shape "
-            "(rows, columns) with whole numbers, 0 for background, or Instances."
+            "(rows, columns), or (planes, rows, columns) for a volume, with whole numbers, 0 for background, or "
+            "Instances."
         )
     return Instances.from_labels(labels)

@@ -184,7 +184,7 @@ def _mean_dice(iou: Float[np.ndarray, " k"], n_others: int) -> float:
     return float(np.mean(2 * iou / (1 + iou)))
 
 
-def _foreground_dice(truth: Bool[np.ndarray, "h w"], found: Bool[np.ndarray, "h w"]) -> float:
+def _foreground_dice(truth: Bool[np.ndarray, "*s"], found: Bool[np.ndarray, "h w"]) -> float:
     """Dice of two masks; 1 where both are empty."""
     total = int(truth.sum()) + int(found.sum())
     return 2 * int((truth & found).sum()) / total if total else 1.0

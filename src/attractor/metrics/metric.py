@@ -8,7 +8,7 @@ a new metric as soon as `attractor.metrics.METRICS` lists it.
 
 `Benchmark` makes a `Metric` of three such functions.
 
-Shapes: `h` rows, `w` columns, `t` places on a curve.
+Shapes: `s` the lengths of an image or volume along its axes, `t` places on a curve.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pair:
     name: str  # the image's stem, by which results are paired
     truth: Instances
     found: Instances
-    ignore: Bool[np.ndarray, "h w"] | None = None  # pixels that count for nothing
+    ignore: Bool[np.ndarray, "*s"] | None = None  # pixels that count for nothing
     annotate: Callable[[], Annotations] | None = None  # draws the true objects as annotated, where that says more
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Which true and found objects overlap, and what becomes of ignored pixels: what the metrics have in common.
 
-Shapes: `h` rows, `w` columns, `j` found objects, `p` overlapping pairs, `t` thresholds.
+Shapes: `s` the lengths of an image or volume along its axes, `j` found objects, `p` overlapping pairs, `t` thresholds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Pairs:
         return Pairs(self.truth[keep], self.found[keep], self.shared[keep], self.iou[keep])
 
 
-def overlapping_pairs(truth: Int[np.ndarray, "h w"], found: Int[np.ndarray, "h w"]) -> Pairs:
+def overlapping_pairs(truth: Int[np.ndarray, "*s"], found: Int[np.ndarray, "*s"]) -> Pairs:
     """Every pair of objects that shares a pixel, with its intersection over union; no table of all pairs is made."""
     columns = int(found.max(initial=0)) + 1
     both = (truth > 0) & (found > 0)
@@ -39,12 +39,12 @@ def overlapping_pairs(truth: Int[np.ndarray, "h w"], found: Int[np.ndarray, "h w
     return Pairs(true_label - 1, found_label - 1, shared, shared / union)
 
 
-def without(labels: Int[np.ndarray, "h w"], ignore: Bool[np.ndarray, "h w"] | None) -> Int[np.ndarray, "h w"]:
+def without(labels: Int[np.ndarray, "*s"], ignore: Bool[np.ndarray, "*s"] | None) -> Int[np.ndarray, "*s"]:
     """Labels with background where pixels are ignored."""
     return labels if ignore is None else np.where(ignore, 0, labels)
 
 
-def mostly_ignored(found: Int[np.ndarray, "h w"], ignore: Bool[np.ndarray, "h w"] | None) -> Bool[np.ndarray, " j"]:
+def mostly_ignored(found: Int[np.ndarray, "*s"], ignore: Bool[np.ndarray, "*s"] | None) -> Bool[np.ndarray, " j"]:
     """Whether more than half of each found object, in the order of labels, lies on ignored pixels."""
     labels, ids = relabel(found)
     if ignore is None:
