@@ -103,8 +103,8 @@ class Thresholded:
     def __init__(self):
         self.model = type("Model", (), {"method": self.Method()})()
 
-    def maps_of_each(self, named, tta=False):
-        return (Grey(torch.from_numpy(image[..., 0])) for _, image in named)
+    def maps_of_each(self, given, tta=False):
+        return (Grey(torch.from_numpy(image[..., 0])) for _, image, _ in given)
 
 
 def test_tuning_finds_the_best_threshold():

@@ -20,6 +20,7 @@ from attractor.likeness import Strangers, traits
 from attractor.metrics import METRICS, Metric
 from attractor.metrics.metric import Overview, Pair, Row, Scores, Summary, Table
 from attractor.model import Model
+from attractor.prediction.batches import Given
 from attractor.prediction.image import Segmenter
 from attractor.tables import as_text
 
@@ -183,12 +184,13 @@ def predicted(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> I
     """Each annotated image with what the model finds in it; several images are computed at once."""
     taken = deque[Sample]()
 
-    def named() -> Iterator[tuple[str, np.ndarray]]:
+    def given() -> Iterator[Given]:
         for index in range(len(dataset)):
-            taken.append(dataset[index])
-            yield taken[-1].name, taken[-1].image
+            sample = dataset[index]
+            taken.append(sample)
+            yield Given(sample.name, sample.image, sample.spacing)
 
-    for prediction in segmenter.predict_many(named(), n_images=len(dataset), tta=tta):
+    for prediction in segmenter.predict_many(given(), n_images=len(dataset), tta=tta):
         yield taken.popleft(), dataclasses.replace(prediction.found, class_names=segmenter.class_names)
 
 

@@ -39,6 +39,8 @@ from attractor.statistics import ObjectStatistics
 MOST_BYTES = 1 << 20  # of a recipe's file
 DEEPEST = 8  # levels of tables and lists inside each other
 LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # characters
+PIXELS_OF_BATCH = {2: 8 * 256**2, 3: 1 << 19}  # by number of axes; a voxel takes a third of what a pixel takes
+ENOUGH_OBJECTS = 125  # in the volumes to validate on: somewhat more than thresholds are tuned with
 LONGEST_UNASKED = 120.0  # minutes; a training that was not given a time or a number of epochs ends by then
 LARGEST_INTEGER = 2**63 - 1  # the largest that TOML promises
 
@@ -93,6 +95,8 @@ class ModelSection(BaseModel):
     method: str = "spatial-embeddings"
     network: str = "erfnet"
     channels: int = Field(default=3, ge=1, le=MOST_CHANNELS)
+    axes: int = Field(default=2, ge=2, le=3)  # two for images, three for volumes
+    spacing: list[float] | None = None  # of volumes: micrometres along planes, rows and columns; all alike if left out
     scale: float = Field(default=1.0, ge=0.01, le=100)  # images are magnified by this before the network sees them
     classes: list[str] | None = None  # names, in the order of the data's classes; by default those of the data
     start: str | None = None  # name or file of a model whose weights to start from
@@ -304,6 +308,8 @@ def recipe_for(
     if _given(chosen, "training", "epochs") is None:
         sections["training"]["minutes"] = LONGEST_UNASKED
     sections["model"] |= {"method": method, "scale": scale, "network_options": _network_options(chosen)}
+    if statistics.n_axes == 3:
+        sections["model"] |= {"axes": 3, "spacing": None if statistics.spacing is None else list(statistics.spacing)}
     content: Mapping[str, object] = sections
     if begun is not None:
         content = _merged(content, _like(begun, str(start), method))
@@ -342,17 +348,19 @@ def _by_size(dataset: str, images: Held, statistics: ObjectStatistics, suggested
     """Keys of a recipe that depend on the size and number of images and objects, at the scale of the model."""
     crop = suggested.get("training", {}).get("crop_size")
     crop = crop if isinstance(crop, int) else statistics.crop_size
-    batch = int(min(16, max(2, 8 * 256**2 // crop**2)))
+    depth = statistics.crop_depth
+    batch = int(min(16, max(2, PIXELS_OF_BATCH[statistics.n_axes] // (crop**2 * max(depth, 1)))))
     crops = int(
         np.clip(20 * statistics.count, 4000, 60_000)
     )  # a crop shows several objects, and each object is shown often
     epochs = max(10, min(40, crops // 400))
     coverage = statistics.areas.sum() / statistics.image_sizes.prod(1).sum()
     return {
-        "data": {"train": dataset, "validation": 0.1 if len(images) >= 50 else 0.2},
+        "data": {"train": dataset, "validation": _validation_share(images)},
         "model": {"channels": max(images.channels)},  # grey ones are repeated
         "training": {
             "crop_size": crop,
+            **({"crop_depth": depth} if depth else {}),
             "batch_size": batch,
             "epochs": epochs,
             "crops_per_epoch": -(-crops // epochs // batch) * batch,
@@ -361,6 +369,14 @@ def _by_size(dataset: str, images: Held, statistics: ObjectStatistics, suggested
             "patience": max(5, epochs // 3),
         },
     }
+
+
+def _validation_share(images: Held) -> float:
+    """A tenth of many images, and a fifth of few; of volumes, of which there are fewest, enough to tune thresholds."""
+    share = 0.1 if len(images) >= 50 else 0.2
+    if images.statistics.n_axes == 3:
+        share = float(np.clip(round(ENOUGH_OBJECTS / images.statistics.count, 2), share, 0.3))
+    return share
 
 
 def _network_options(chosen: Content) -> Content:
@@ -376,6 +392,8 @@ def _like(begun: Description, start: str, method: str) -> Content:
         "start": start,
         "network": begun.network,
         "channels": begun.channels,
+        "axes": begun.axes,
+        "spacing": None if begun.spacing is None else list(begun.spacing),
         "scale": begun.scale,
         "normalisation": dataclasses.asdict(begun.normalisation),
         "network_options": begun.network_options,

@@ -301,6 +301,8 @@ def _new_model(recipe: Recipe, training: Held) -> Model:
         network_options=section.network_options,
         object_size=round(training.statistics.typical_size, 1),
         scale=section.scale,
+        axes=section.axes,
+        spacing=None if section.spacing is None else tuple(section.spacing),
         seen=_seen(training, normalisation),
         upright=recipe.augmentation.upright,
         recipe=recipe.model_dump(mode="json"),

@@ -14,6 +14,7 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
     "epochs": (0, 1_000_000),
     "crops_per_epoch": (1, 100_000_000),
     "crop_size": (8, 8192),
+    "crop_depth": (0, 8192),
     "batch_size": (1, 65_536),
     "accumulate": (1, 65_536),
     "learning_rate": (0, 10),
@@ -37,6 +38,7 @@ class Settings:
     epochs: int = 30  # 0: as many as there is time for, which minutes says
     crops_per_epoch: int = 1600
     crop_size: int = 256  # side in pixels, a multiple of 8
+    crop_depth: int = 0  # planes of the crops of volumes; 0: as many as crop_size says
     batch_size: int = 8  # of a step, on all devices together
     accumulate: int = 1  # parts in which a batch goes through the network, one after another, to save memory
     learning_rate: float = 1e-3  # its highest value, reached after warming up
@@ -82,6 +84,10 @@ class Settings:
                 f"training.batch_size is {self.batch_size}, more than the {self.crops_per_epoch} crops of an epoch "
                 "(training.crops_per_epoch); make it smaller."
             )
+
+    def crop_shape(self, n_axes: int) -> tuple[int, ...]:
+        """Sides of a crop: rows and columns; of a volume, planes first."""
+        return (*(self.crop_depth or self.crop_size,) * (n_axes - 2), self.crop_size, self.crop_size)
 
     @property
     def steps_per_epoch(self) -> int:

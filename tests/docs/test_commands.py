@@ -127,6 +127,8 @@ def test_what_a_page_says_can_be_done(page, folder, capsys):
     if page.name == "correct.md":
         _session()
     names: dict[str, object] = {}
+    if page.name == "volumes.md":
+        names["volume"] = _volumes()
     for language, text in blocks(page):
         assert language, f"{page.name}: say what this block is: {text[:60]}"
         if language == SHELL:
@@ -203,6 +205,21 @@ def _session() -> None:
     dataset = open_dataset("mydata")
     samples = [replace(dataset[k], name=name) for k, name in enumerate(("cells", "more", "others", "rest"))]
     SessionImages.write(Path("project"), samples, dataset)
+
+
+def _volumes() -> np.ndarray:
+    """Two data sets of volumes, and a stack."""
+    labels = np.zeros((16, 40, 48), np.int32)
+    labels[3:8, 4:14, 4:14], labels[5:11, 20:32, 28:40] = 1, 2
+    image = (200 * (labels > 0) + np.random.default_rng(0).integers(0, 40, labels.shape)).astype(np.uint16)[..., None]
+    for path in (Path("embryos/train"), Path("embryos/test")):
+        for part in ("images", "labels"):
+            (path / part).mkdir(parents=True)
+        for k in range(3):
+            write_image(path / f"images/v{k}.tif", image, n_axes=3, spacing=(1.75, 0.8, 0.8))
+            write_labels(path / f"labels/v{k}.tif", labels, spacing=(1.75, 0.8, 0.8))
+    write_image(Path("stack.tif"), image[:3], n_axes=3)
+    return image
 
 
 def _more_layouts() -> None:

@@ -10,7 +10,7 @@ from attractor.demo import PICTURES
 from attractor.errors import InputError
 from attractor.images import read_image
 from attractor.prediction import batches
-from attractor.prediction.batches import in_groups
+from attractor.prediction.batches import Given, in_groups
 from attractor.prediction.folder import segment_files
 from attractor.prediction.image import Segmenter
 
@@ -130,7 +130,7 @@ def test_maps_of_each_image_are_those_that_it_has_alone(images, together):
     alone = [segmenter.maps(segmenter.prepared(image)) for image in images]
     together.clear()
     for one, expected in zip(
-        segmenter.maps_of_each((str(n), image) for n, image in enumerate(images)), alone, strict=True
+        segmenter.maps_of_each(Given(str(n), image) for n, image in enumerate(images)), alone, strict=True
     ):
         for name, values in vars(one).items():
             torch.testing.assert_close(values, getattr(expected, name), atol=1e-4, rtol=1e-4)

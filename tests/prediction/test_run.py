@@ -85,6 +85,7 @@ def test_a_call_says_what_it_did(segment, tiny_model, tmp_path):
         "thresholds": {"seed_threshold": 0.6},
         "formats": ["csv", "labels"],
         "pixel_size": [0.5, 0.25],
+        "axes": "",
     }
     computed = said["computed"]
     assert (computed["device"], computed["engine"]) == ("cpu", "torch")

@@ -39,7 +39,7 @@ def check(
     description = _described(model) if model is not None else None
     report = checking.check(split_path(dataset, split), overlap=overlap)
     if description is not None and report.class_names:
-        report = report.for_model(*_holds(description, report.class_names))
+        report = report.for_model(*_holds(description, report.class_names), n_axes=description.axes)
     for line in report.lines():
         say(line)
     if report.errors:
@@ -63,6 +63,8 @@ def _described(model: str) -> Description:
         class_names=tuple(section.classes or recipe.data.classes or ()),
         options=section.options,
         network_options=section.network_options,
+        axes=section.axes,
+        spacing=None if section.spacing is None else tuple(section.spacing),
     )
 
 

@@ -61,11 +61,21 @@ def segment(
     pixel_size: Annotated[
         str | None,
         typer.Option(
+            "--pixel-size",
+            "--spacing",
             metavar="UM",
-            help="Micrometres per pixel for lengths in the table: 0.5, or 0.5x0.25 for height x width.",
+            help="Micrometres per pixel: 0.5, 0.5x0.25 for height x width, or 1.75x0.8x0.8 for depth x height x width.",
             show_default="the file's own",
         ),
     ] = None,
+    axes: Annotated[
+        str,
+        typer.Option(
+            metavar="LETTERS",
+            help="Axes of volumes whose files do not name them, such as ZYX or ZCYX.",
+            show_default="the file's own",
+        ),
+    ] = "",
     like: Annotated[
         Path | None,
         typer.Option(
@@ -140,6 +150,7 @@ def segment(
         thresholds=_numbers(thresholds or ()),
         formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
         pixel_size=_sides(pixel_size),
+        axes=axes,
     )
     former = None if like is None else read_run(like)
     if former is not None:
@@ -190,6 +201,7 @@ def _segmented(options: Options, former: Run | None) -> list[Outcome]:
         tile=options.tile,
         formats=options.formats,
         pixel_size=options.pixel_size,
+        axes=options.axes,
     )
     with (
         recorded(Run.of(segmenter, model, options), outcomes, Path(options.out)) as noted,
@@ -219,18 +231,19 @@ def _given(context: typer.Context) -> set[str]:
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-def _sides(size: str | None) -> tuple[float, float] | None:
-    """Micrometres along a pixel's height and width, given as one number or as two with an x between them."""
+def _sides(size: str | None) -> tuple[float, ...] | None:
+    """Micrometres along a pixel's sides, given as one number or as two or three with an x between them."""
     if size is None:
         return None
     try:
-        sides = [float(side) for side in size.lower().split("x")]
-        height, width = sides if len(sides) > 1 else sides * 2
-    except ValueError as error:
+        sides = tuple(float(side) for side in size.lower().split("x"))
+    except ValueError:
+        sides = ()
+    if len(sides) not in (1, 2, 3):
         raise InputError(
             f"--pixel-size {size}: give micrometres per pixel, such as 0.5, or 0.5x0.25 for height x width."
-        ) from error
-    return height, width
+        )
+    return sides if len(sides) > 1 else sides * 2
 
 
 def _numbers(settings: Sequence[str]) -> dict[str, float]:

@@ -114,9 +114,23 @@ def _plan(options: Options, asked: Asked, formats_given: bool) -> Plan:
         tta_scales=options.tta_scales,
         tile=options.tile,
         block=asked.block,
-        pixel_size=options.pixel_size,
+        pixel_size=_two(options.pixel_size),
         formats=_formats(options.formats, formats_given),
     )
+
+
+def _two(sides: tuple[float, ...] | None) -> tuple[float, float] | None:
+    """Micrometres along a pixel's height and width.
+
+    Raises:
+        InputError: if there are three, as of a volume.
+    """
+    if sides is None:
+        return None
+    if len(sides) != 2:
+        raise InputError("Blocks are for images; --pixel-size takes their height and width, as in 0.5x0.25.")
+    height, width = sides
+    return height, width
 
 
 def _own_place(image: str, name: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The images on which models disagree most, drawn.
+"""The images on which models disagree most, drawn; of a volume, the plane that meets the most true objects.
 
 Shapes: `h` rows, `w` columns.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from types import EllipsisType
 
 import numpy as np
 from jaxtyping import Int32, Shaped
@@ -19,7 +20,7 @@ from attractor.images import read_labels
 from attractor.instances import Instances
 from attractor.metrics import Metric
 from attractor.metrics.bootstrap import Interval
-from attractor.overlays import overlay
+from attractor.overlays import fullest, overlay
 from attractor.wording import counted, share
 
 SIDES = (420, 320, 240, 160)  # pixels along a drawn picture's longer side; the first that fits the page is used
@@ -50,16 +51,21 @@ def _panels(
     sample: Sample, index: int, compared: Sequence[Compared], metric: Metric, found: Sequence[Path], allowed: int
 ) -> tuple[Panel, ...]:
     """The picture, the true objects, and the objects of each model."""
-    image, n_truth = sample.image, compared[0].images[index].leaves.n_truth
+    image, truth, n_truth = sample.image, sample.labels, compared[0].images[index].leaves.n_truth
+    n_axes, size = truth.ndim, f"{image.shape[-2]} x {image.shape[-3]} pixels"
+    plane: int | EllipsisType = ...
+    if n_axes == 3:
+        plane = fullest(truth)[0]
+        size = f"plane {plane + 1} of {len(truth)}, {size}"
     panels = [
-        Panel("Picture", (f"{image.shape[1]} x {image.shape[0]} pixels",), None, drawn(image, None, allowed)),
-        Panel("Truth", (counted(n_truth, "object"),), None, drawn(image, sample.labels, allowed)),
+        Panel("Picture", (size,), None, drawn(image[plane], None, allowed)),
+        Panel("Truth", (counted(n_truth, "object"),), None, drawn(image[plane], truth[plane], allowed)),
     ]
     for place, (model, folder) in enumerate(zip(compared, found, strict=True)):
         measured = model.images[index]
         below = (f"{measured.leaves.n_found:,} found, {n_truth:,} true", _values(measured, metric))
-        labels = read_labels(folder / f"{index}.tif")
-        jpeg = drawn(image, labels, allowed, order=model.footprint.is_ordered)
+        labels = read_labels(folder / f"{index}.tif", n_axes=n_axes)[plane]
+        jpeg = drawn(image[plane], labels, allowed, order=model.footprint.is_ordered)
         panels.append(Panel(model.name, below, place, jpeg))
     return tuple(panels)
 

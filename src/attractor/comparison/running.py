@@ -88,10 +88,12 @@ def work(job: Job) -> Iterator[Measured | Footprint]:
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(segmenter.device)
     first = job.dataset[0]
-    segmenter.segment(first.image, tta=job.tta, name=first.name)  # the first use compiles and loads
+    segmenter.segment(
+        first.image, tta=job.tta, spacing=first.spacing, name=first.name
+    )  # the first use compiles and loads
     for index in range(len(job.dataset)):
         sample = job.dataset[index]
-        prediction = segmenter.predict(sample.image, tta=job.tta, name=sample.name)
+        prediction = segmenter.predict(sample.image, tta=job.tta, spacing=sample.spacing, name=sample.name)
         write_labels(job.found / f"{index}.tif", prediction.found.labels)
         metric = METRICS[job.metric]
         scores = metric.score_image(pair_of(sample, _scored(segmenter, sample, metric, prediction.found, job.tta)))

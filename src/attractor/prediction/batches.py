@@ -11,12 +11,27 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+
+from numpy.typing import ArrayLike
 
 MOST_IMAGES = 16  # at once; more of them hardly make a GPU faster
 MOST_PIXELS = 1 << 22  # of all of them together: sixteen images of 512 x 512
 
 T = TypeVar("T")
+
+
+class Given(NamedTuple):
+    """An image to find the objects of."""
+
+    name: str  # for messages
+    image: ArrayLike
+    spacing: Sequence[float] | None = None  # micrometres along each axis of a volume
+
+
+def n_pixels_of(given: Given) -> int:
+    """How many pixels an image has, channels counted as such; 1 if it has no shape."""
+    return math.prod(getattr(given.image, "shape", ()))
 
 
 def batches(sizes: Sequence[tuple[int, ...] | None], most_pixels: int = MOST_PIXELS) -> list[list[int]]:

@@ -5,7 +5,7 @@ faster. `float32` gives what training saw, up to rounding. `bfloat16` keeps eigh
 between layers; processors with instructions for it are then several times faster. `auto` is bfloat16 on those
 processors, however busy they are. Maps come out as float32.
 
-Shapes: `b` images, `c` channels, `h` rows, `w` columns.
+Shapes: `b` images, `c` channels, `h` rows, `w` columns; `s` the lengths of an image or volume along its axes.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class LargestOfFour(nn.Module):
         return all(size in (n, (n, n)) for size, n in zip(sizes, (2, 2, 0, 1), strict=True))
 
 
+def channels_last(n_dims: int) -> torch.memory_format:
+    """The layout of that name for images, which have four dimensions with batch and channels, or volumes, with five."""
+    return torch.channels_last if n_dims == 4 else torch.channels_last_3d
+
+
 class Engine(nn.Module):
     """A network in the form that torch computes fastest; it gives what the network gives, but cannot be trained."""
 
@@ -58,6 +63,7 @@ class Engine(nn.Module):
         super().__init__()
         self.dtype = dtype
         self.device = next((values.device.type for values in network.parameters()), "cpu")
+        self.n_dims = next((values.ndim for values in network.parameters() if values.ndim > 3), 4)
         self.network = self._laid_out(folded(network))
         if self.device == "cpu":
             for parent in list(self.network.modules()):
@@ -65,12 +71,12 @@ class Engine(nn.Module):
                     if LargestOfFour.computes(child):
                         setattr(parent, name, LargestOfFour())
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b _ *s"]:
         """The maps of all decoders, at the image's size."""
         with self._own_dtype():
             return self._plain(self.network(self._laid_out(images)))
 
-    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+    def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The encoder's features, from fine to coarse."""
         features: Any = self.network.pyramid
         with self._own_dtype():
@@ -81,11 +87,12 @@ class Engine(nn.Module):
         return torch.autocast(self.device, enabled=False)
 
     def _laid_out(self, values: Any) -> Any:
-        layout = torch.contiguous_format if self.device == "mps" else torch.channels_last  # which is slow and odd there
+        # which is slow and odd there
+        layout = torch.contiguous_format if self.device == "mps" else channels_last(self.n_dims)
         return values.to(dtype=self.dtype, memory_format=layout)
 
     @staticmethod
-    def _plain(values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def _plain(values: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
         return values.to(torch.float32, memory_format=torch.contiguous_format)
 
 
@@ -99,12 +106,12 @@ class Compiled(Engine):
         self._maps = torch.compile(super().forward, dynamic=False)
         self._features = torch.compile(super().pyramid, dynamic=False)
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b _ *s"]:
         """The maps of all decoders, at the image's size."""
         with self._lock:
             return self._maps(images)
 
-    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+    def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The encoder's features, from fine to coarse."""
         with self._lock:
             return self._features(images)
@@ -121,7 +128,7 @@ class Graphed(nn.Module):
         self._seen: set[torch.Size] = set()
         self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b _ *s"]:
         """The maps of all decoders, at the image's size."""
         size = images.shape
         with self._lock:
@@ -143,11 +150,11 @@ class Graphed(nn.Module):
             self._graphs.clear()
             self._seen.clear()
 
-    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+    def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The encoder's features, from fine to coarse."""
         return self.engine.pyramid(images)
 
-    def _recorded(self, images: Float[Tensor, "b c h w"]) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+    def _recorded(self, images: Float[Tensor, "b c *s"]) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         given = images.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -186,13 +193,13 @@ class OpenVino(nn.Module):
         self._lock = Lock()  # OpenVINO answers one thread at a time
         self._compiled = openvino.Core().compile_model(model, "CPU", settings)
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b _ *s"]:
         """The maps of all decoders, at the image's size."""
         h, w = images.shape[-2:]
         (maps,) = self.pyramid(images)
         return maps[..., :h, :w].contiguous()
 
-    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+    def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The network's features, from fine to coarse; if it has decoders, its maps, not cropped."""
         with self._lock:
             answers = self._compiled(padded(images, self.strides[-1]).numpy())
@@ -206,7 +213,7 @@ class Pyramid(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> tuple[Float[Tensor, "b _ *_"], ...]:
         """The features, from fine to coarse."""
         features: Any = self.network.pyramid
         return tuple(features(images))

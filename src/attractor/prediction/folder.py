@@ -3,11 +3,13 @@
 Other formats may be asked for. The files of an image appear all together, each whole, or not at all. An image that
 cannot be used does not stop the others. Several images are worked on at once.
 
-Shapes: `h` rows, `w` columns, `c` channels.
+Shapes: `h` rows, `w` columns, `s` the lengths of an image or volume along its axes, `c` channels.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,20 +19,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
 
+from attractor.description import Description
 from attractor.errors import InputError
 from attractor.images import Found, atomic, find_images, read_image
 from attractor.images import pixel_size as pixel_size_in
 from attractor.instances import Instances
 from attractor.measurements import check_pixel_size
-from attractor.prediction.batches import in_groups, settled
+from attractor.prediction.batches import Given, in_groups, settled
 from attractor.prediction.image import Prediction, Segmenter
 from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
 from attractor.prediction.result import FileOutput, FolderOutput, Result
 from attractor.shortage import is_for_memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,10 @@ class Outcome:
     image: Path  # or a folder that holds none
     n_objects: int  # 0 if it failed
     problem: str | None  # why there are no files; None if all were written
-    shape: tuple[int, int] | None = None  # height and width in pixels; None if it failed
+    shape: tuple[int, ...] | None = None  # height and width in pixels, of a volume depth first; None if it failed
     tile: int | None = None  # side of the tiles it was computed in; None if it was computed whole
-    seconds: float | None = field(
-        default=None, compare=False
-    )  # from reading to writing; its share if others went along
-
-
-Image = Shaped[np.ndarray, "h w c"]
+    # from reading to writing; of images that went through the network together, a share
+    seconds: float | None = field(default=None, compare=False)
 
 
 def segment_files(
@@ -59,7 +61,8 @@ def segment_files(
     object_size: float | None = None,
     tile: int | None = None,
     formats: Sequence[str] = DEFAULT_OUTPUTS,
-    pixel_size: tuple[float, float] | None = None,
+    pixel_size: tuple[float, ...] | None = None,
+    axes: str = "",
 ) -> Iterator[Outcome]:
     """Segment image files and write, for `cells.png`, `cells_labels.tif`, `cells_overlay.png` and `cells_objects.csv`.
 
@@ -71,7 +74,9 @@ def segment_files(
         object_size: typical diameter of the objects in these images, in pixels.
         tile: side in pixels of the tiles that large images are computed in.
         formats: what to write: names in `attractor.prediction.outputs.OUTPUTS`.
-        pixel_size: micrometres along a pixel's height and width; by default each file's own, if it has one.
+        pixel_size: micrometres along a pixel's height and width, of a volume along depth, height and width; by default
+            each file's own, if it has one.
+        axes: a letter for each axis of stacks that do not name theirs, such as "ZYX".
 
     Returns:
         What became of each image, as soon as it and all before it are written. Options, paths and folder are checked
@@ -83,50 +88,86 @@ def segment_files(
             without images among other paths.
     """
     segmenter.check_options(tta=tta, object_size=object_size, tile=tile)
-    check_outputs(formats, segmenter.class_names)
+    n_axes = segmenter.n_axes
+    check_outputs(formats, segmenter.class_names, n_axes=n_axes)
     if pixel_size is not None:
-        check_pixel_size(pixel_size)
+        check_pixel_size(pixel_size, n_axes=n_axes)
+    check_axes(axes)
     given = find_images(paths, written=written_endings())
     make_writable(Path(out))
     crew = segmenter.crew(len(given.images))
     predict = partial(segmenter.predict_group, tta=tta, object_size=object_size, tile=tile)
     reading = Lock()
 
+    def read(path: Path) -> Read:
+        image = read_image(path, n_axes=n_axes, axes=axes)
+        size = pixel_size or pixel_size_in(path, n_axes=n_axes)
+        if n_axes == 3 and size is None:
+            tell_that_spacing_is_unknown(path, segmenter.model.description)
+        return Read(image, size)
+
     def several(paths: list[Path]) -> list[Future[Outcome]]:
         done = list[Future[Outcome]]()
-        read = ((path, settled(partial(read_image, path))) for path in paths)
-        groups = in_groups(read, len(paths), size=lambda one: _n_pixels(one[1]))
+        each = ((path, settled(partial(read, path))) for path in paths)
+        groups = in_groups(each, len(paths), size=lambda one: _n_pixels(one[1]))
         while True:
             start = time.perf_counter()
             with ExitStack() as leaving:
                 with reading:  # no more than one group waits for room
                     if (group := next(groups, None)) is None:
                         return done
-                    leaving.enter_context(crew.place(sum(_n_pixels(image) for _, image in group)))
-                able = {path: image.result() for path, image in group if not image.exception()}
-                predictions = predict([(str(path), image) for path, image in able.items()])
-                predicted = dict(zip(able, predictions, strict=True))
-                each = (time.perf_counter() - start) / len(group)
-                done += [settled(partial(write, path, image, predicted.get(path), each)) for path, image in group]
+                    leaving.enter_context(crew.place(sum(_n_pixels(content) for _, content in group)))
+                able = {path: content.result() for path, content in group if not content.exception()}
+                images = [Given(str(p), one.image, one.size if n_axes == 3 else None) for p, one in able.items()]
+                predicted = dict(zip(able, predict(images), strict=True))
+                seconds = (time.perf_counter() - start) / len(group)
+                done += [settled(partial(write, p, content, predicted.get(p), seconds)) for p, content in group]
 
-    def write(path: Path, read: Future[Image], predicted: Future[Prediction] | None, seconds: float) -> Outcome:
-        start = time.perf_counter()
-        image = read.result()
+    def write(path: Path, content: Future[Read], predicted: Future[Prediction] | None, seconds: float) -> Outcome:
+        start, (image, size) = time.perf_counter(), content.result()
         assert predicted is not None
         prediction = predicted.result()
-        size = pixel_size or pixel_size_in(path)
         result = Result(path.name, image, prediction.found, segmenter.class_names, size, segmenter.is_ordered)
         write_files(result, Path(out), formats)
         seconds += time.perf_counter() - start
-        return Outcome(path, len(prediction.found), None, (image.shape[0], image.shape[1]), prediction.tile, seconds)
+        return Outcome(path, len(prediction.found), None, image.shape[:-1], prediction.tile, seconds)
 
     groups = in_groups(given.images, segmenter.n_together)
     return _outcomes(given, crew.each_of_groups(several, groups), object_size)
 
 
-def _n_pixels(image: Future[Image]) -> int:
+class Read(NamedTuple):
+    """What a file holds."""
+
+    image: Shaped[np.ndarray, "*s c"]
+    size: tuple[float, ...] | None  # micrometres along each axis
+
+
+def _n_pixels(content: Future[Read]) -> int:
     """How many pixels an image has; none if it could not be read."""
-    return 0 if image.exception() else image.result().shape[0] * image.result().shape[1]
+    return 0 if content.exception() else math.prod(content.result().image.shape[:-1])
+
+
+def check_axes(axes: str) -> None:
+    """Refuse letters that name no axes.
+
+    Raises:
+        InputError: if there are others than Z, Y, X and C, one comes twice, or rows or columns are missing.
+    """
+    letters = axes.upper()
+    if letters and (set(letters) - set("ZYXC") or len(set(letters)) < len(letters) or not {"Y", "X"} <= set(letters)):
+        raise InputError(f"--axes {axes}: give a letter for each axis: Z, Y, X, and C for channels, as in ZYX or ZCYX.")
+
+
+def tell_that_spacing_is_unknown(path: Path, description: Description) -> None:
+    """Say what a volume whose file does not give its voxels' size is taken to be."""
+    if description.spacing is not None:
+        own = "x".join(f"{side:g}" for side in description.spacing)
+        logger.warning(
+            "%s: does not say how large its voxels are; they are taken to be as in training (%s um). Give them by "
+            "--spacing, as in --spacing %s.",
+            *(path, own, own),
+        )
 
 
 def _outcomes(given: Found, written: Iterator[Future[Outcome]], object_size: float | None) -> Iterator[Outcome]:

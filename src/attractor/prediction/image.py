@@ -1,6 +1,8 @@
 """One image in memory: from the array to its objects.
 
-Shapes: `h` rows, `w` columns, `c` channels.
+A model for volumes takes volumes by the same calls: nothing differs but the number of axes, and the step along each.
+
+Shapes: `s` the lengths of an image, rows and columns, or of a volume, planes, rows and columns; `c` channels.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from jaxtyping import Float, Shaped
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View
+from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View, views_of
 from attractor.errors import InputError, check_number, check_thresholds
 from attractor.images import as_channels, as_image
 from attractor.instances import Instances
@@ -41,15 +43,27 @@ from attractor.methods.contract import (
 )
 from attractor.methods.points import Grown, Points, joined_parts
 from attractor.model import Model
+from attractor.networks.contract import strides_along
 from attractor.networks.normalised import Normalised
 from attractor.normalisation import Normalisation
 from attractor.prediction import batches
-from attractor.prediction.batches import in_groups, known, settled
+from attractor.prediction.batches import Given, in_groups, known, n_pixels_of, settled
 from attractor.prediction.crew import Crew
 from attractor.prediction.engines import Graphed, check_engine, dtype_of, engine_of
-from attractor.prediction.memory import chosen_tile, most_pixels, smaller_tile
-from attractor.prediction.resampling import rescaled, resized
-from attractor.prediction.tiles import Part, Parts, check_tile, maps_within, strips, tiled_maps
+from attractor.prediction.memory import chosen_tile, chosen_tile_of_volume, most_pixels, smaller_tile
+from attractor.prediction.resampling import rescaled, resized, to_spacing_of
+from attractor.prediction.tiles import (
+    HALO,
+    Part,
+    Parts,
+    check_tile,
+    cut,
+    maps_within,
+    sides_of,
+    strips,
+    tiled_maps,
+    whole_of,
+)
 from attractor.shortage import is_for_memory
 
 logger = logging.getLogger(__name__)
@@ -57,39 +71,45 @@ logger = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 TTA_SCALES = 0.25, 4.0  # the smallest and the largest: a network knows no object at others
 MOST_PIXELS = 1 << 31  # in an image: positions in it are 32-bit numbers
+MOST_CHANNELS = 4  # of an image that nobody takes for a volume
+HALO_OF_VOLUMES = (
+    64  # voxels along rows and columns; a volume that is seen so far around a tile has 27 times its voxels
+)
 
 T = TypeVar("T")
 
 
 class Source:
-    """A normalised image (1, c, h, w) on a device; parts of it are made when they are asked for."""
+    """A normalised image (1, c, *s) on a device; parts of it are made when they are asked for."""
 
-    def __init__(self, pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation, device: torch.device) -> None:
+    def __init__(self, pixels: Shaped[np.ndarray, "*s c"], normalisation: Normalisation, device: torch.device) -> None:
         """Look at the whole image; no part is made yet."""
-        self.shape = 1, pixels.shape[2], *pixels.shape[:2]
-        self._part: Callable[[slice, slice], Tensor] = (
+        self.shape = 1, pixels.shape[-1], *pixels.shape[:-1]
+        self._part: Callable[[tuple[slice, ...]], Tensor] = (
             _parts_here(pixels, normalisation) if device.type == "cpu" else _parts_there(pixels, normalisation, device)
         )
 
-    def __getitem__(self, part: Part) -> Float[Tensor, "1 c i j"]:
-        """The part `[..., rows, columns]`."""
-        return self._part(*part[1:])
+    def __getitem__(self, part: Part) -> Float[Tensor, "1 c *t"]:
+        """The part `[..., rows, columns]`; of a volume, planes come first."""
+        return self._part(sides_of(part))
 
 
-def _parts_here(pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation) -> Callable[[slice, slice], Tensor]:
+def _parts_here(
+    pixels: Shaped[np.ndarray, "*s c"], normalisation: Normalisation
+) -> Callable[[tuple[slice, ...]], Tensor]:
     """The function that normalises a part of the image with NumPy."""
     low, scale = normalisation.limits(pixels)
-    return lambda rows, columns: torch.from_numpy((pixels[rows, columns] - low) / scale).permute(2, 0, 1)[None]
+    return lambda box: torch.from_numpy((pixels[box] - low) / scale).movedim(-1, 0)[None]
 
 
 def _parts_there(
-    pixels: Shaped[np.ndarray, "h w c"], normalisation: Normalisation, device: torch.device
-) -> Callable[[slice, slice], Tensor]:
+    pixels: Shaped[np.ndarray, "*s c"], normalisation: Normalisation, device: torch.device
+) -> Callable[[tuple[slice, ...]], Tensor]:
     """The function that normalises a part of the image on the device; the raw image goes there, as it is smaller."""
     known = pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels  # torch does little with uint16
-    there = torch.tensor(known, device=device).permute(2, 0, 1)[None]
+    there = torch.tensor(known, device=device).movedim(-1, 0)[None]
     low, scale = Normalised(normalisation).limits(there)
-    return lambda rows, columns: (there[..., rows, columns] - low) / scale
+    return lambda box: (cut(there, box) - low) / scale
 
 
 @dataclass(frozen=True)
@@ -154,6 +174,8 @@ class Segmenter:
         self.tta_scales = tuple(dict.fromkeys(float(scale) for scale in tta_scales if scale != 1))
         self.device = choose_device(device)
         check_engine(engine, dtype, self.device)
+        if engine == "openvino" and model.description.axes == 3:
+            raise InputError("The engine openvino computes images only, and this model takes volumes; use torch.")
         self.engine, self._dtype, self._record = engine, dtype, record
         self._making = Lock()
         self._tried: int | None = None  # once memory ran out: the side of tiles for which it was enough
@@ -172,7 +194,7 @@ class Segmenter:
     @property
     def n_together(self) -> int:
         """How many images of one size go through the network together; on a CPU each has a core of its own instead."""
-        return batches.MOST_IMAGES if self.device.type != "cpu" and self.engine == "torch" else 1
+        return batches.MOST_IMAGES if self.device.type != "cpu" and self.engine == "torch" and self.n_axes == 2 else 1
 
     @property
     def _method(self) -> Method[Any]:
@@ -200,8 +222,18 @@ class Segmenter:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The flips and turns that test-time augmentation averages over: those that the model has seen in training."""
-        return UPRIGHT_VIEWS if self.model.description.upright else VIEWS
+        """The flips and turns that test-time augmentation averages over: those that the model has seen in training.
+
+        Of a volume, these are 8, 16 or 48, as many as its steps along the three axes allow.
+        """
+        if self.model.description.upright:
+            return UPRIGHT_VIEWS
+        return views_of(self.model.description.steps) if self.n_axes == 3 else VIEWS
+
+    @property
+    def n_axes(self) -> int:
+        """Two for a model of images, three for one of volumes."""
+        return self.model.description.axes
 
     def segment(
         self,
@@ -210,6 +242,7 @@ class Segmenter:
         tta: bool = False,
         object_size: float | None = None,
         tile: int | None = None,
+        spacing: Sequence[float] | None = None,
         name: str = "The image",
     ) -> Instances:
         """Every object of an image.
@@ -224,19 +257,24 @@ class Segmenter:
 
         Args:
             image: (h, w) or (h, w, c), of bool, any integer or float type; it is not modified. Anything that NumPy can
-                turn into an array, such as a list of rows, will do.
+                turn into an array, such as a list of rows, will do. A model for volumes takes (d, h, w) or
+                (d, h, w, c).
             tta: average over the eight flips and turns of the image (test-time augmentation): better, but eight times
-                slower; for a model of upright photographs, over the image and its mirror image.
+                slower; for a model of upright photographs, over the image and its mirror image; of a volume, over 8, 16
+                or 48 views, as many as its steps allow.
             object_size: typical diameter of the objects in this image, in pixels. The image is rescaled so that
                 they have the size the model was trained on, and the labels are scaled back.
             tile: side in pixels of the tiles to compute one after another. By default an image is computed whole up to
                 `attractor.prediction.memory.most_pixels`, and a larger one in tiles.
+            spacing: micrometres along each axis of a volume; where they are unlike the model's by more than a factor of
+                two, it is resampled.
             name: of the image, for messages.
 
         Raises:
-            InputError: if the image's channels do not suit the model, or it has NaN, infinite or too many pixels.
+            InputError: if the image's axes or channels do not suit the model, or it has NaN, infinite or too many
+                pixels.
         """
-        found = self.predict(image, tta=tta, object_size=object_size, tile=tile, name=name).found
+        found = self.predict(image, tta=tta, object_size=object_size, tile=tile, spacing=spacing, name=name).found
         return replace(found, class_names=self.class_names)
 
     def segment_many(
@@ -268,24 +306,24 @@ class Segmenter:
         Raises:
             InputError: at once if an option is impossible; and as `segment` does, when an image's turn comes.
         """
-        named = ((f"Image {number}", image) for number, image in enumerate(images, 1))
+        given = (Given(f"Image {number}", image) for number, image in enumerate(images, 1))
         n_images = len(images) if isinstance(images, Sized) else None
-        found = self.predict_many(named, n_images=n_images, tta=tta, object_size=object_size, tile=tile)
+        found = self.predict_many(given, n_images=n_images, tta=tta, object_size=object_size, tile=tile)
         return (replace(one.found, class_names=self.class_names) for one in found)
 
     def predict_many(
         self,
-        named: Iterable[tuple[str, ArrayLike]],
+        images: Iterable[Given],
         *,
         n_images: int | None = None,
         tta: bool = False,
         object_size: float | None = None,
         tile: int | None = None,
     ) -> Iterator[Prediction]:
-        """What `predict` gives for each image and its name, in order; arguments as for `segment_many`.
+        """What `predict` gives for each image, in order; several are computed at once, as by `segment_many`.
 
         Args:
-            named: names, for messages, and images.
+            images: with their names.
             n_images: how many there are, if that is known.
             tta: as for `segment`, like the next two.
             object_size: typical diameter of the objects, in pixels.
@@ -295,11 +333,11 @@ class Segmenter:
         crew = self.crew(n_images)
         predict = partial(self.predict_group, tta=tta, object_size=object_size, tile=tile)
 
-        def some(given: Sequence[tuple[str, ArrayLike]]) -> list[Future[Prediction]]:
-            with crew.place(sum(_n_pixels(image) for _, image in given)):
-                return predict(given)
+        def some(group: Sequence[Given]) -> list[Future[Prediction]]:
+            with crew.place(sum(map(n_pixels_of, group))):
+                return predict(group)
 
-        groups = in_groups(named, self.n_together, size=lambda one: _n_pixels(one[1]))
+        groups = in_groups(images, self.n_together, size=n_pixels_of)
         return (one.result() for one in crew.each_of_groups(some, groups))
 
     def crew(self, n_images: int | None = None) -> Crew:
@@ -308,63 +346,60 @@ class Segmenter:
 
     def predict_group(
         self,
-        named: Sequence[tuple[str, ArrayLike]],
+        images: Sequence[Given],
         *,
         tta: bool = False,
         object_size: float | None = None,
         tile: int | None = None,
     ) -> list[Future[Prediction]]:
-        """What `predict` gives or raises for each image and its name; images that can go together do."""
-        alone = partial(self.predict, tta=tta, object_size=object_size, tile=tile)
-        if self.n_together == 1 or tile is not None or len(named) == 1:
-            return [settled(partial(alone, image, name=name)) for name, image in named]
+        """What `predict` gives or raises for each image; those that can go through the network together do."""
+
+        predict = partial(self.predict, tta=tta, object_size=object_size, tile=tile)
+
+        def alone(one: Given) -> Future[Prediction]:
+            return settled(partial(predict, one.image, spacing=one.spacing, name=one.name))
+
+        if self.n_together == 1 or tile is not None or len(images) == 1:
+            return [alone(one) for one in images]
         factor, magnification = self.magnification(object_size), max((1.0, *self.tta_scales)) if tta else 1.0
         most = int(min(batches.MOST_PIXELS, self.most_pixels() / magnification**2) / factor**2)
-        pixels = [self._pixels_if_valid(image, name) for name, image in named]
-        sizes = [None if one is None or _is_constant(one) else one.shape[:2] for one in pixels]
+        pixels = [self._pixels_if_valid(one.image, one.name) for one in images]
+        sizes = [None if one is None or _is_constant(one) else one.shape[:-1] for one in pixels]
         predicted = dict[int, Future[Prediction]]()
         for places in batches.batches(sizes, most):
             if len(places) == 1:  # or what is wrong with it
-                name, image = named[places[0]]
-                predicted[places[0]] = settled(partial(alone, image, name=name))
+                predicted[places[0]] = alone(images[places[0]])
             else:
-                some = [(named[place][0], one) for place in places if (one := pixels[place]) is not None]
+                some = [Given(images[place].name, one) for place in places if (one := pixels[place]) is not None]
                 predicted.update(zip(places, self._together(some, factor, tta, alone), strict=True))
-        return [predicted[place] for place in range(len(named))]
+        return [predicted[place] for place in range(len(images))]
 
     def _together(
-        self,
-        named: Sequence[tuple[str, Shaped[np.ndarray, "h w c"]]],
-        factor: float,
-        tta: bool,
-        alone: Callable[..., Prediction],
+        self, images: Sequence[Given], factor: float, tta: bool, alone: Callable[[Given], Future[Prediction]]
     ) -> list[Future[Prediction]]:
         """What is found in images of one size, from one pass of the network; from several if memory runs out."""
-        if len(named) == 1:
-            return [settled(partial(alone, named[0][1], name=named[0][0]))]
+        if len(images) == 1:
+            return [alone(images[0])]
         try:
-            return [known(one) for one in self._in_one_pass(named, factor, tta)]
+            return [known(one) for one in self._in_one_pass(images, factor, tta)]
         except (MemoryError, RuntimeError) as error:
             if not is_for_memory(error):
                 raise
         self._free_memory()
-        half = len(named) // 2
-        return [one for some in (named[:half], named[half:]) for one in self._together(some, factor, tta, alone)]
+        half = len(images) // 2
+        return [one for some in (images[:half], images[half:]) for one in self._together(some, factor, tta, alone)]
 
-    def _in_one_pass(
-        self, named: Sequence[tuple[str, Shaped[np.ndarray, "h w c"]]], factor: float, tta: bool
-    ) -> list[Prediction]:
+    def _in_one_pass(self, images: Sequence[Given], factor: float, tta: bool) -> list[Prediction]:
         """What is found in images of one size, from one pass of the network."""
         start, normalisation = clock(self.device), self.model.description.normalisation
-        sources = [Source(image, normalisation, self.device)[..., :, :] for _, image in named]
+        sources = [Source(np.asarray(one.image), normalisation, self.device)[..., :, :] for one in images]
         maps = self.maps(rescaled(torch.cat(sources), factor), tta=tta)
-        for place, (name, _) in enumerate(named):
-            self._warn_if_full(maps, name, place)
+        for place, one in enumerate(images):
+            self._warn_if_full(maps, one.name, place)
         between = clock(self.device)
-        found = [
-            resized(one, image.shape[:2]) for one, (_, image) in zip(self.model.method.group(maps), named, strict=True)
-        ]
-        each = (between - start) / len(named), (clock(self.device) - between) / len(named)
+        shape = np.shape(images[0].image)[:-1]
+        found = [resized(one, shape) for one in self.model.method.group(maps)]
+        each = (between - start) / len(images), (clock(self.device) - between) / len(images)
         return [Prediction(one, None, *each) for one in found]
 
     def predict(
@@ -374,39 +409,42 @@ class Segmenter:
         tta: bool = False,
         object_size: float | None = None,
         tile: int | None = None,
+        spacing: Sequence[float] | None = None,
         name: str = "The image",
     ) -> Prediction:
         """What `segment` finds, and how it was computed; the arguments are those of `segment`."""
         start = clock(self.device)
         pixels = self._pixels(image, name)
-        shape = pixels.shape[:2]
+        shape = pixels.shape[:-1]
         if _is_constant(pixels):  # nothing can be told apart
             return Prediction(self._nothing(shape), None, clock(self.device) - start)
         source: Parts = Source(pixels, self.model.description.normalisation, self.device)
-        if (factor := self.magnification(object_size)) != 1:
-            source = rescaled(source[..., :, :], factor)
+        factor = to_spacing_of(self.model.description, spacing, name, self.magnification(object_size))
+        if factor != 1:
+            source = rescaled(source[(..., *whole_of(source))], factor)
         compute = partial(self._mapped, source, tta, name)
-        magnification = max((1.0, *self.tta_scales)) if tta else 1.0
-        group, tile = self._within_memory(compute, (source.shape[-2], source.shape[-1]), tile, name, magnification)
+        group, tile = self._within_memory(compute, tuple(source.shape[2:]), tile, name, tta=tta)
         between = clock(self.device)
         found = resized(group(), shape)
         return Prediction(found, tile, between - start, clock(self.device) - between)
 
-    def _nothing(self, shape: tuple[int, int]) -> Instances:
+    def _nothing(self, shape: tuple[int, ...]) -> Instances:
         """The result for an image without objects."""
         return Instances.from_labels(np.zeros(shape, np.int32))
 
     def _mapped(self, source: Parts, tta: bool, name: str, tile: int | None) -> Callable[[], Instances]:
         """Compute the maps of a normalised image, and return the function that groups them into objects."""
         method = self.model.method
-        shape = source.shape[-2], source.shape[-1]
+        shape = tuple(source.shape[2:])
         if tile is not None and isinstance(method, Gathers):  # keep only what grouping needs of each strip
             self._check_tile(tile)
             with torch.inference_mode():
-                whole = slice(0, shape[0]), slice(0, shape[1])
+                whole = whole_of(source)
+                corner = (0,) * (len(shape) - 1)
+                sides, halo = self._tile_along(tile), self._halo
                 parts = [
-                    ((rows, whole[1]), method.gathered(maps, corner=(rows.start, 0)))
-                    for rows, maps in strips(self._predict(tta), source, tile)
+                    ((first, *whole[1:]), method.gathered(maps, corner=(first.start, *corner)))
+                    for first, maps in strips(self._predict(tta), source, sides, halo=halo)
                 ]
                 of_classes = joined_parts(parts, whole)
             return lambda: method.group_gathered(of_classes, shape).found
@@ -424,10 +462,11 @@ class Segmenter:
     def _within_memory(
         self,
         compute: Callable[[int | None], T],
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         tile: int | None,
         name: str,
-        magnification: float,
+        *,
+        tta: bool,
     ) -> tuple[T, int | None]:
         """The result of `compute`, and the side of the tiles it used: this one, or one that suits the size it sees.
 
@@ -435,13 +474,13 @@ class Segmenter:
         """
         is_tileable = self.model.method.tileable
         if tile is None and is_tileable:
-            chosen = chosen_tile(*shape, self.model.method.network, magnification=magnification)
+            chosen = self._chosen_tile(shape, tta=tta)
             tile = min((side for side in (chosen, self._tried) if side is not None), default=None)
         while True:
             try:
                 return compute(tile), tile
             except (MemoryError, RuntimeError) as error:
-                smaller = smaller_tile(tile, *shape)
+                smaller = smaller_tile(tile, shape)
                 if not is_for_memory(error) or not is_tileable or smaller is None:
                     raise
                 self._tried = tile = smaller
@@ -455,6 +494,36 @@ class Segmenter:
             if isinstance(network, Graphed):
                 network.forget()
             torch.cuda.empty_cache()
+
+    def _chosen_tile(self, shape: tuple[int, ...], *, tta: bool) -> int | None:
+        """Side of the tiles that suit an image of this shape; None if it is computed whole."""
+        network = self.model.method.network
+        if len(shape) == 2:
+            magnification = max((1.0, *self.tta_scales)) if tta else 1.0
+            return chosen_tile(shape[0], shape[1], network, magnification=magnification)
+
+        def seen(tile: int) -> tuple[int, ...]:
+            return tuple(side + 2 * more for side, more in zip(self._tile_along(tile), self._halo, strict=True))
+
+        return chosen_tile_of_volume(shape, network, seen, views=len(self.views) if tta else 1)
+
+    def _tile_along(self, tile: int) -> tuple[int, ...]:
+        """Sides of tiles along each axis; those of a volume are as long along all, in multiples of the strides."""
+        if self.n_axes == 2:
+            return tile, tile
+        return self._along_axes(tile)
+
+    @property
+    def _halo(self) -> tuple[int, ...]:
+        """How far each tile is seen around, along each axis."""
+        return (HALO, HALO) if self.n_axes == 2 else self._along_axes(HALO_OF_VOLUMES)
+
+    def _along_axes(self, length: int) -> tuple[int, ...]:
+        """Steps along each axis of a volume that are together as long as this many along its columns."""
+        strides = strides_along(self.model.method.network, self.n_axes)[-1]
+        steps = self.model.description.steps
+        wanted = (length * steps[-1] / step for step in steps)
+        return tuple(max(1, math.ceil(n / stride - 1e-6)) * stride for n, stride in zip(wanted, strides, strict=True))
 
     def propose(self, image: ArrayLike, n: int, *, tta: bool = False, name: str = "The image") -> Instances:
         """The best n proposals for objects of an image: masks that may overlap, each with its score.
@@ -473,23 +542,26 @@ class Segmenter:
             raise self._no_proposals()
         pixels = self._pixels(image, name)
         if _is_constant(pixels):
-            return self._nothing(pixels.shape[:2])
+            return self._nothing(pixels.shape[:-1])
         (found,) = method.propose(self.maps(self.prepared(pixels, name=name), tta=tta), n)
-        return resized(found, pixels.shape[:2])
+        return resized(found, pixels.shape[:-1])
 
-    def prepared(self, image: ArrayLike, *, name: str = "The image") -> Float[Tensor, "1 c i j"]:
+    def prepared(
+        self, image: ArrayLike, *, spacing: Sequence[float] | None = None, name: str = "The image"
+    ) -> Float[Tensor, "1 c *t"]:
         """The image as the network wants it: normalised, at the model's scale, a batch of one, on the device."""
         source = Source(self._pixels(image, name), self.model.description.normalisation, self.device)
-        return rescaled(source[..., :, :], self.model.description.scale)
+        factor = to_spacing_of(self.model.description, spacing, name)
+        return rescaled(source[(..., *whole_of(source))], factor)
 
-    def _pixels_if_valid(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "h w c"] | None:
+    def _pixels_if_valid(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "*s c"] | None:
         """The image as an array, unless something is wrong with it."""
         try:
             return self._pixels(image, name)
         except InputError:
             return None
 
-    def _pixels(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "h w c"]:
+    def _pixels(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "*s c"]:
         try:
             array = np.asarray(image)
         except (TypeError, ValueError) as error:
@@ -497,46 +569,62 @@ class Segmenter:
                 f"{name} is a {type(image).__name__} that NumPy cannot make an array of; give rows of equal length, or "
                 "an array of shape (h, w) or (h, w, c)."
             ) from error
-        if array.ndim in (2, 3):
-            self._check_size(array.shape, name)
-        return as_channels(as_image(array, name=name), self.model.description.channels, name)
+        self._check_axes(array, name)
+        if array.ndim in (self.n_axes, self.n_axes + 1):
+            self._check_size(array.shape[: self.n_axes], name)
+        image = as_image(array, name=name, n_axes=self.n_axes)
+        return as_channels(image, self.model.description.channels, name)
+
+    def _check_axes(self, array: Shaped[np.ndarray, "..."], name: str) -> None:
+        """Refuse an image for a model of volumes, and a volume for one of images."""
+        shape, channels = array.shape, self.model.description.channels
+        if self.n_axes == 3 and (len(shape) == 2 or (len(shape) == 3 and shape[2] <= MOST_CHANNELS)):
+            raise InputError(
+                f"{name}: an array of shape {shape}, and this model takes volumes, of shape (d, h, w) or (d, h, w, c); "
+                "give a stack of slices, or take a model for images."
+            )
+        if self.n_axes == 2 and (len(shape) == 4 or (len(shape) == 3 and shape[2] > MOST_CHANNELS >= channels)):
+            raise InputError(
+                f"{name}: an array of shape {shape}; give one image of shape (h, w) or (h, w, c), or take a model for "
+                "volumes."
+            )
 
     @staticmethod
     def _check_size(shape: tuple[int, ...], name: str) -> None:
-        n_pixels = math.prod(shape[:2])
+        n_pixels = math.prod(shape)
         if not 0 < n_pixels < MOST_PIXELS:
             raise InputError(
-                f"{name} has {' x '.join(map(str, shape[:2]))} pixels; at least one is needed, and fewer than "
+                f"{name} has {' x '.join(map(str, shape))} pixels; at least one is needed, and fewer than "
                 f"{MOST_PIXELS:,} can be numbered. `attractor segment` works on it in blocks with --out NAME.ome.zarr."
             )
 
     @torch.inference_mode()
     def maps(self, image: Parts, *, tta: bool = False, tile: int | None = None) -> Any:
-        """The method's raw maps of normalised images (b, c, h, w); with `tta`, averaged over their views.
+        """The method's raw maps of normalised images or volumes (b, c, *s); with `tta`, averaged over their views.
 
         With a `tile` there is one image, and each tile has its own views.
         """
         if tile is None:
-            return self._predict(tta)(image[..., :, :])
+            return self._predict(tta)(image[(..., *whole_of(image))])
         self._check_tile(tile)
-        return tiled_maps(self._predict(tta), image, tile)
+        return tiled_maps(self._predict(tta), image, self._tile_along(tile), halo=self._halo)
 
-    def maps_of_each(self, named: Iterable[tuple[str, ArrayLike]], *, tta: bool = False) -> Iterator[Any]:
-        """The method's raw maps of each image and its name, in order; images that can go together do."""
-        for group in in_groups(named, self.n_together, size=lambda one: _n_pixels(one[1])):
-            images = [self.prepared(image, name=name) for name, image in group]
+    def maps_of_each(self, images: Iterable[Given], *, tta: bool = False) -> Iterator[Any]:
+        """The method's raw maps of each image, in order; images that can go together do."""
+        for group in in_groups(images, self.n_together, size=n_pixels_of):
+            seen = [self.prepared(one.image, name=one.name, spacing=one.spacing) for one in group]
             found = dict[int, Any]()
-            for places in batches.batches([tuple(image.shape[-2:]) for image in images]):
-                together = self.maps(torch.cat([images[place] for place in places]), tta=tta)
+            for places in batches.batches([tuple(image.shape[2:]) for image in seen]):
+                together = self.maps(torch.cat([seen[place] for place in places]), tta=tta)
                 for n, place in enumerate(places):
                     found[place] = each_changed(together, itemgetter(slice(n, n + 1)))
             yield from (found[place] for place in range(len(group)))
 
-    def _predict(self, tta: bool) -> Callable[[Float[Tensor, "b c h w"]], object]:
+    def _predict(self, tta: bool) -> Callable[[Float[Tensor, "b c *s"]], object]:
         """The function that gives the maps of images, or of parts of them."""
         method = self._method
 
-        def maps_of(images: Float[Tensor, "b c h w"]) -> object:
+        def maps_of(images: Float[Tensor, "b c *s"]) -> object:
             # RSIS has layers of its own besides its network
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
                 return method(images)
@@ -546,7 +634,7 @@ class Segmenter:
         if not isinstance(method, Turns):
             raise self._no_views()
 
-        def over_views(images: Float[Tensor, "b c h w"]) -> object:
+        def over_views(images: Float[Tensor, "b c *s"]) -> object:
             return method.averaged([method.turned(maps_of(view.apply(images)), view) for view in self.views])
 
         if not self.tta_scales or not isinstance(method, Rescales):
@@ -565,6 +653,10 @@ class Segmenter:
         Raises:
             InputError: if the model's method is one of them.
         """
+        if self.n_axes == 3:
+            raise InputError(
+                "Blocks are for images, and this model takes volumes; give the volume as a TIFF stack, without .zarr."
+            )
         if not isinstance(self.model.method, Gathers):
             raise InputError(
                 f"{self.model.description.method} cannot group an image block by block; take a model of spatial "
@@ -580,7 +672,7 @@ class Segmenter:
         maps = maps_within(self._predict(tta), image, rows, columns, tile)
         return method.gathered(maps, corner=(rows.start, columns.start))
 
-    def grown(self, of_classes: Sequence[Points], shape: tuple[int, int]) -> Grown:
+    def grown(self, of_classes: Sequence[Points], shape: tuple[int, ...]) -> Grown:
         """The objects of an image or window of this shape, from what was gathered of all of it."""
         method = self.model.method
         assert isinstance(method, Gathers)
@@ -588,7 +680,7 @@ class Segmenter:
 
     def most_pixels(self) -> int:
         """How many pixels are computed at once; larger images are computed in tiles."""
-        return most_pixels(self.model.method.network)
+        return most_pixels(self.model.method.network, self.n_axes)
 
     def check_options(
         self,
@@ -613,7 +705,10 @@ class Segmenter:
                 f"{self.model.description.method} needs to see each image as a whole and cannot compute it in tiles; "
                 "leave --tile out, or cut or shrink the image."
             )
-        check_tile(tile, stride=self.model.method.network.strides[-1])
+        if self.n_axes == 2:
+            check_tile(tile, stride=self.model.method.network.strides[-1])
+        else:
+            check_tile(tile, HALO_OF_VOLUMES, stride=max(strides_along(self.model.method.network, 3)[-1]))
 
     def _no_proposals(self) -> InputError:
         return InputError(
@@ -675,13 +770,11 @@ def _check_scales(model: Model, scales: Sequence[float]) -> None:
         check_number("tta_scales", scale, *TTA_SCALES)
     if scales and not isinstance(model.method, Rescales):
         raise InputError(f"{model.description.method} looks at images in their own size only; leave the scales out.")
+    if scales and model.description.axes == 3:
+        raise InputError("Volumes are looked at in their own size only; leave the scales out.")
 
 
-def _n_pixels(image: ArrayLike) -> int:
-    """How many pixels an image has, whatever its axes mean; 1 if it has no shape."""
-    return math.prod(getattr(image, "shape", ()))
-
-
-def _is_constant(pixels: Shaped[np.ndarray, "h w c"]) -> bool:
+def _is_constant(pixels: Shaped[np.ndarray, "*s c"]) -> bool:
     """Whether all pixels are alike; checked row by row, since in most images the first row already differs."""
-    return all((row == pixels[0, 0]).all() for row in pixels)
+    first = pixels[(0,) * (pixels.ndim - 1)]
+    return all((row == first).all() for row in pixels)

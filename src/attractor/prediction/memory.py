@@ -5,16 +5,21 @@ If memory does run out, smaller tiles are tried; only then can labels depend on 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import torch
 
 from attractor.networks import Network
+from attractor.networks.contract import strides_along
 from attractor.prediction.tiles import HALO
 
 TILES = (2048, 1024, 512, 256)  # sides to choose from; multiples of every network's stride
+TILES_OF_VOLUMES = (512, 256, 128, 64)  # likewise, along rows and columns
 MAPS = 200  # bytes per pixel for the image, the normalised image, the maps and what is gathered from them
+MAPS_OF_VIEW = 32  # bytes per voxel for the maps of one of the views that are averaged
 LAYERS = 6  # layers per resolution whose features are held at once: at most 5 (ERFNet) and 5.4 (U-Net) were measured
 MOST_BYTES = 8 << 30  # that one pass may need according to `bytes_per_pixel`, which overestimates it
 
@@ -42,18 +47,20 @@ def free_memory(device: torch.device) -> int:
     return int(max(free, 0))
 
 
-def bytes_per_pixel(network: Network) -> float:
+def bytes_per_pixel(network: Network, n_axes: int = 2) -> float:
     """Roughly the bytes that a network in float32 holds at once for each pixel of an image, with image and maps."""
-    channels = zip(network.channels, network.strides, strict=True)
-    return MAPS + 4 * LAYERS * sum(c / s**2 for c, s in channels)
+    channels = zip(network.channels, strides_along(network, n_axes), strict=True)
+    return MAPS + 4 * LAYERS * sum(c / math.prod(strides) for c, strides in channels)
 
 
-def most_pixels(network: Network) -> int:
+def most_pixels(network: Network, n_axes: int = 2) -> int:
     """How many pixels a network computes at once: 19 million with ERFNet, a square of side 4,400."""
-    return int(MOST_BYTES / bytes_per_pixel(network))
+    return int(MOST_BYTES / bytes_per_pixel(network, n_axes))
 
 
-def chosen_tile(height: int, width: int, network: Network, *, magnification: float = 1.0) -> int | None:
+def chosen_tile(
+    height: int, width: int, network: Network, *, magnification: float = 1.0, halo: int = HALO
+) -> int | None:
     """Side of the largest tiles of at most `most_pixels` pixels; None if the whole image has no more than that.
 
     Args:
@@ -61,14 +68,35 @@ def chosen_tile(height: int, width: int, network: Network, *, magnification: flo
         width: of the image.
         network: that sees it.
         magnification: at which the network sees each tile, or the image.
+        halo: pixels seen around each tile.
     """
     most = most_pixels(network) / magnification**2
     if height * width <= most:
         return None
-    return next((tile for tile in TILES if (tile + 2 * HALO) ** 2 <= most), TILES[-1])
+    return next((tile for tile in TILES if (tile + 2 * halo) ** 2 <= most), TILES[-1])
 
 
-def smaller_tile(tile: int | None, height: int, width: int) -> int | None:
+def chosen_tile_of_volume(
+    shape: tuple[int, ...], network: Network, sides: Callable[[int], tuple[int, ...]], *, views: int = 1
+) -> int | None:
+    """Side along rows and columns of the largest tiles of at most `most_pixels` voxels; None to compute it whole.
+
+    Args:
+        shape: of the volume.
+        network: that sees it.
+        sides: what a pass sees along each axis, with its halo, for tiles of a side.
+        views: of it whose maps are held at once.
+    """
+    most = MOST_BYTES / (bytes_per_pixel(network, 3) + MAPS_OF_VIEW * (views - 1))
+    if math.prod(shape) <= most:
+        return None
+    seen = {
+        tile: math.prod(min(n, own) for n, own in zip(shape, sides(tile), strict=True)) for tile in TILES_OF_VOLUMES
+    }
+    return next((tile for tile, n in seen.items() if n <= most), TILES_OF_VOLUMES[-1])
+
+
+def smaller_tile(tile: int | None, shape: tuple[int, ...]) -> int | None:
     """The next tiles to try when memory ran out; None if there are no smaller ones."""
-    now = max(height, width) if tile is None else tile
-    return next((smaller for smaller in TILES if smaller < now), None)
+    now = max(shape[-2:]) if tile is None else tile
+    return next((smaller for smaller in (TILES if len(shape) == 2 else TILES_OF_VOLUMES) if smaller < now), None)

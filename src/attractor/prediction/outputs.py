@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attractor.errors import InputError
 from attractor.images import encode_labels
-from attractor.overlays import overlay
+from attractor.overlays import overlay, overlay_of_volume
 from attractor.prediction.encoding import encode_coco, encode_csv, encode_parquet, encode_picture
 from attractor.prediction.result import FileOutput, FolderOutput, Output, Result
 from attractor.wording import install
@@ -19,16 +19,20 @@ from attractor.wording import install
 DEFAULT_OUTPUTS = ("labels", "overlay", "csv")
 
 
-def check_outputs(names: Sequence[str], class_names: Sequence[str]) -> None:
-    """Refuse, before anything is computed, outputs that cannot be written for these classes.
+def check_outputs(names: Sequence[str], class_names: Sequence[str], *, n_axes: int = 2) -> None:
+    """Refuse, before anything is computed, outputs that cannot be written for these classes, or for volumes.
 
     Raises:
-        InputError: if no output is given, or one is unknown, needs a package that is not installed, or lacks a class.
+        InputError: if no output is given, or one is unknown, needs a package that is not installed, lacks a class, or
+            is for images while there are three axes.
     """
     if unknown := [name for name in names if name not in OUTPUTS]:
         raise InputError(f"There is no format {', '.join(map(repr, unknown))}; the formats are {', '.join(OUTPUTS)}.")
     if not names:
         raise InputError(f"No format is given; the formats are {', '.join(OUTPUTS)}.")
+    if n_axes == 3 and (flat := [name for name in names if not OUTPUTS[name].of_volumes]):
+        able = ", ".join(name for name, output in OUTPUTS.items() if output.of_volumes)
+        raise InputError(f"The format {flat[0]} is for images, and this model takes volumes; these can be: {able}.")
     for name in names:
         needed = OUTPUTS[name].needs
         if needed is not None and importlib.util.find_spec(needed) is None:
@@ -46,7 +50,14 @@ def outputs_in_words() -> str:
     return ", ".join(f"{name} ({output.reader})" if output.reader else name for name, output in OUTPUTS.items())
 
 
+def _labels(result: Result) -> bytes:
+    return encode_labels(result.found.labels, spacing=result.pixel_size)
+
+
 def _overlay(result: Result) -> bytes:
+    if result.found.labels.ndim == 3:
+        pictures = overlay_of_volume(result.image, result.found, spacing=result.pixel_size, order=result.is_ordered)
+        return encode_picture(pictures)
     return encode_picture(overlay(result.image, result.found, order=result.is_ordered))
 
 
@@ -80,11 +91,14 @@ def _check_cityscapes(class_names: Sequence[str]) -> None:
 
 
 OUTPUTS: dict[str, Output] = {
-    "labels": FileOutput(ending="_labels.tif", encode=lambda result: encode_labels(result.found.labels)),
-    "overlay": FileOutput(ending="_overlay.png", encode=_overlay),
-    "csv": FileOutput(ending="_objects.csv", encode=lambda result: encode_csv(result.table)),
+    "labels": FileOutput(ending="_labels.tif", encode=_labels, of_volumes=True),
+    "overlay": FileOutput(ending="_overlay.png", encode=_overlay, of_volumes=True),
+    "csv": FileOutput(ending="_objects.csv", encode=lambda result: encode_csv(result.table), of_volumes=True),
     "parquet": FileOutput(
-        ending="_objects.parquet", encode=lambda result: encode_parquet(result.table), needs="pyarrow"
+        ending="_objects.parquet",
+        encode=lambda result: encode_parquet(result.table),
+        needs="pyarrow",
+        of_volumes=True,
     ),
     "coco": FileOutput(
         ending="_coco.json", encode=lambda result: encode_coco(result.found, result.class_names, result.name)

@@ -3,7 +3,7 @@
 Outputs are listed by name in `OUTPUTS` of `attractor.prediction.outputs`; the page `docs/add_an_output_format.md`
 shows a complete one in a few lines.
 
-Shapes: `h` rows, `w` columns, `c` channels.
+Shapes: `s` the lengths of an image or volume along its axes, `c` channels.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Result:
     """What there is to write for one image."""
 
     name: str  # of the image's file, as in cells.png
-    image: Shaped[np.ndarray, "h w c"]
+    image: Shaped[np.ndarray, "*s c"]
     found: Instances
     class_names: tuple[str, ...]
-    pixel_size: tuple[float, float] | None = None  # micrometres along height and width
+    pixel_size: tuple[float, ...] | None = None  # micrometres along height and width; of a volume, depth comes first
     is_ordered: bool = False  # whether labels are in the order in which the objects were found
 
     @property
@@ -57,6 +57,7 @@ class FileOutput:
     reader: str = ""  # the program that it is for, if the name does not say so
     needs: str | None = None  # a package that a plain installation does not have
     check: Callable[[Sequence[str]], None] = _any_classes  # raises InputError for class names that it cannot hold
+    of_volumes: bool = False  # whether it can be written for a volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ class FolderOutput:
     reader: str = ""
     needs: str | None = None
     check: Callable[[Sequence[str]], None] = _any_classes
+    of_volumes: bool = False
 
 
 Output = FileOutput | FolderOutput

@@ -82,7 +82,8 @@ class Options(_Record):
     whole_masks: bool
     thresholds: dict[str, float]  # that were changed
     formats: tuple[str, ...]
-    pixel_size: tuple[float, float] | None
+    pixel_size: tuple[float, ...] | None
+    axes: str = ""  # of stacks that do not name theirs
 
     def with_whole_paths(self) -> Options:
         """The same with absolute paths, which mean the same in any folder."""
@@ -119,6 +120,7 @@ class ImageRecord(_Record):
     objects: int
     height: int | None
     width: int | None
+    depth: int | None = None  # planes of a volume
     tile: int | None
     seconds: float | None
     problem: str | None
@@ -126,12 +128,13 @@ class ImageRecord(_Record):
     @classmethod
     def of(cls, outcome: Outcome) -> ImageRecord:
         """The outcome with its image's absolute path, so that it can be found from anywhere."""
-        height, width = outcome.shape or (None, None)
+        *depth, height, width = outcome.shape or (None, None)
         return cls(
             image=str(outcome.image.absolute()),
             objects=outcome.n_objects,
             height=height,
             width=width,
+            depth=depth[0] if depth else None,
             tile=outcome.tile,
             seconds=None if outcome.seconds is None else round(outcome.seconds, 3),
             problem=outcome.problem,

@@ -56,7 +56,7 @@ from attractor.normalisation import SAMPLE
 from attractor.prediction.blocks import Grid, Ledger, Numbers, Seen, Table, touches_rim
 from attractor.prediction.image import Segmenter
 from attractor.prediction.resampling import nearest
-from attractor.prediction.tiles import Part
+from attractor.prediction.tiles import Part, sides_of
 from attractor.shortage import cure
 
 NAME = "attractor"  # of the label image
@@ -181,7 +181,7 @@ class Seeing:
 
     def __getitem__(self, part: Part) -> Float[Tensor, "1 c i j"]:
         """The part `[..., rows, columns]`."""
-        box = tuple(slice(*side.indices(n)[:2]) for side, n in zip(part[1:], self.shape[2:], strict=True))
+        box = tuple(slice(*side.indices(n)[:2]) for side, n in zip(sides_of(part), self.shape[2:], strict=True))
         read = as_channels(np.asarray(self.pixels[self.plan.source(box)]), self.shape[1], self.plan.image)
         seen = torch.from_numpy((read - self._low) / self._scale).permute(2, 0, 1)[None]
         size = [side.stop - side.start for side in box]

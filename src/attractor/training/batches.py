@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from attractor.errors import InputError
 from attractor.images import as_channels
 from attractor.model import Model
 from attractor.prediction.memory import free_memory
-from attractor.prediction.resampling import nearest, rescaled
+from attractor.prediction.resampling import nearest, rescaled, to_spacing_of
 from attractor.settings import Settings
 from attractor.training.ready import InMemory, Ready, kept_on_disk
 from attractor.truth import Truth
@@ -35,14 +36,14 @@ logger = logging.getLogger(__name__)
 TRIES = 20  # places that are drawn until one counts: of an image that was reviewed only in part, few may
 
 # pixels, labels, where labels are valid, and the sample that all of it is from
-Crop: TypeAlias = tuple[Tensor, Int32[Tensor, "s s"], Bool[Tensor, "s s"], Sample]
+Crop: TypeAlias = tuple[Tensor, Int32[Tensor, "*t"], Bool[Tensor, "*t"], Sample]
 
 
 @dataclass(frozen=True)
 class Batch:
     """Crops to learn from."""
 
-    images: Float[Tensor, "b c h w"]
+    images: Float[Tensor, "b c *t"]
     truth: Truth
     names: tuple[str, ...]  # of the images the crops are from
 
@@ -78,9 +79,11 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         """
         self.settings, self.augmentation = settings, augmentation
         self.source, self.description = images.source, model.description
-        scale = model.description.scale
-        sizes = [max(1, round(size * scale**2)) for size in images.statistics.image_sizes.prod(axis=1).tolist()]
-        self.weights = torch.from_numpy(image_weights(images, sizes, settings))
+        scale, n_axes = model.description.scale, model.description.axes
+        if images.statistics.n_axes != n_axes:
+            raise InputError(_unlike(images.statistics.n_axes))
+        sizes = [max(1, round(size * scale**n_axes)) for size in images.statistics.image_sizes.prod(axis=1).tolist()]
+        self.weights = torch.from_numpy(image_weights(images, sizes, settings, n_axes))
         if not images.statistics.count:
             raise InputError("None of the training images has an object, so there is nothing to learn from.")
         _check_classes(images, self.description)
@@ -114,7 +117,7 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
     def _prepared(self, sample: Sample) -> InMemory:
         """The image as the network will see it."""
         image = normalised(self.description, sample).numpy()
-        shape = image.shape[1], image.shape[2]
+        shape = image.shape[1:]
         labels, ignore = (nearest(array, shape) for array in (sample.labels, sample.ignore))
         return InMemory.of(image, labels, ignore, sample)
 
@@ -129,7 +132,8 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         ready = self._prepared(self.source[i]) if self.ready is None else self.ready[i]
         tensors = ready.tensors() if self.there is None else self.there[i]
         centre = self._centre(ready, label, generator)
-        crop = self.augmentation.crop(*tensors, centre, self.settings.crop_size, generator)
+        shape, spacing = self.settings.crop_shape(len(ready.shape)), self.description.steps
+        crop = self.augmentation.crop(*tensors, centre, shape, generator, spacing=spacing)
         return *crop, ready.sample
 
     def _drawn(self, generator: torch.Generator) -> tuple[int, int | None]:
@@ -143,22 +147,22 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         i, label = objects[int(torch.randint(len(objects), (), generator=generator))].tolist()
         return i, label
 
-    def _centre(self, ready: Ready, label: int | None, generator: torch.Generator) -> tuple[float, float]:
+    def _centre(self, ready: Ready, label: int | None, generator: torch.Generator) -> tuple[float, ...]:
         """A place anywhere that counts or, more often, one that puts an object in the middle half of the crop."""
-        by_object, row, column = torch.rand(3, generator=generator).tolist()
-        h, w = ready.shape
+        by_object, *place = torch.rand(1 + len(ready.shape), generator=generator).tolist()
         n = len(ready.centres)
         if label is None and by_object < self.settings.around_objects and n:
             label = 1 + int(torch.randint(n, (), generator=generator))
         if not label or np.isnan(ready.centres[label - 1]).any():
             for _ in range(TRIES):
-                if ready.counts(int(row * h), int(column * w)):
+                anywhere = tuple(own * side for own, side in zip(place, ready.shape, strict=True))
+                if ready.counts(tuple(map(int, anywhere))):
                     break
-                row, column = torch.rand(2, generator=generator).tolist()
-            return row * h, column * w
-        reach = self.settings.crop_size / 2
-        middle = ready.centres[label - 1]
-        return float(middle[0] + (row - 0.5) * reach), float(middle[1] + (column - 0.5) * reach)
+                place = torch.rand(len(ready.shape), generator=generator).tolist()
+            return anywhere
+        sides = self.settings.crop_shape(len(ready.shape))
+        around = zip(ready.centres[label - 1], place, sides, strict=True)
+        return tuple(float(middle + (own - 0.5) * (side / 2)) for middle, own, side in around)
 
 
 class Places(torch.utils.data.Sampler[tuple[int, int]]):
@@ -180,12 +184,15 @@ class Places(torch.utils.data.Sampler[tuple[int, int]]):
         return range(0, self.n, self.batch_size)
 
 
-def image_weights(dataset: Dataset, sizes: Sequence[int], settings: Settings) -> Float[np.ndarray, " m"]:
+def image_weights(
+    dataset: Dataset, sizes: Sequence[int], settings: Settings, n_axes: int = 2
+) -> Float[np.ndarray, " m"]:
     """How often each image is drawn: in proportion to the square root of the crops it holds, and of its group's rarity.
 
     With `settings.balance`, a group of images that is n times as large as another is drawn sqrt(n) times as often.
     """
-    crops = np.array([max(1.0, size / settings.crop_size**2) for size in sizes])
+    n_pixels = math.prod(settings.crop_shape(n_axes))
+    crops = np.array([max(1.0, size / n_pixels) for size in sizes])
     weights = np.sqrt(crops)
     if settings.balance:
         if settings.balance not in dataset.columns:
@@ -221,11 +228,19 @@ def collate(crops: Sequence[Crop]) -> Batch:
     return Batch(torch.stack(images), truth, tuple(sample.name for sample in samples))
 
 
-def normalised(description: Description, sample: Sample) -> Float[Tensor, "c i j"]:
+def normalised(description: Description, sample: Sample) -> Float[Tensor, "c *t"]:
     """The image as the network will see it, at the model's scale, in half precision to save memory."""
     pixels = as_channels(sample.image, description.channels, sample.name)
-    image = torch.from_numpy(description.normalisation(pixels)).permute(2, 0, 1)[None]
-    return rescaled(image, description.scale)[0].clamp(-6e4, 6e4).half()
+    image = torch.from_numpy(description.normalisation(pixels)).movedim(-1, 0)[None]
+    factors = to_spacing_of(description, sample.spacing, sample.name)
+    return rescaled(image, factors)[0].clamp(-6e4, 6e4).half()
+
+
+def _unlike(n_axes: int) -> str:
+    """Why data with so many axes do not suit a model with another number of them."""
+    if n_axes == 3:
+        return "The data are volumes, and the model takes images; give model.axes = 3, or begin with another model."
+    return "The data are images, and the model takes volumes; give model.axes = 2, or begin with another model."
 
 
 def _check_classes(images: Held, description: Description) -> None:

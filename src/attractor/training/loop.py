@@ -44,7 +44,7 @@ from attractor.methods.contract import HasCurriculum, each_changed
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, ImageScores, score_image
 from attractor.metrics.metric import Scores
 from attractor.model import Model
-from attractor.prediction.engines import dtype_of
+from attractor.prediction.engines import channels_last, dtype_of
 from attractor.prediction.image import Segmenter, choose_device
 from attractor.settings import Settings
 from attractor.shortage import is_for_memory
@@ -119,6 +119,8 @@ def train(
         logger.warning("The model saw only %s: it is hardly trained. Give it more time.", counted(run.steps, "step"))
     best = Model.load(out / "best.safetensors")
     segmenter = Segmenter(best, device=device, dtype="float32", record=False)
+    if best.description.axes == 3:  # there are few volumes: thresholds are worth the time that all of them take
+        run.validate_on(len(run.every))
     if _has_enough_objects(run.validation):
         best.method.thresholds.update(tune(segmenter, run.validation, metric=settings.metric))
     else:
@@ -177,7 +179,8 @@ def _plan(run: _Run, crops: RandomCrops, device: torch.device) -> None:
     If the epochs fit into the time, the run is the same on every machine; else time decides.
     """
     settings, limit = run.settings, run.clock.limit
-    if not limit and settings.epochs * settings.crops_per_epoch * settings.crop_size**2 < SHORT:
+    crop = math.prod(settings.crop_shape(run.model.description.axes))
+    if not limit and settings.epochs * settings.crops_per_epoch * crop < SHORT:
         return
     step = run.seconds_of_a_step(crops, device, dtype_of(settings.dtype, device))
     step /= run.devices * run.nodes if device.type != "cpu" else run.nodes  # a processor's cores are shared
@@ -317,10 +320,9 @@ class _Run(lightning.LightningModule):
         # before DDP has laid out its buckets by the weights' strides: later, it would give gradients to other weights
         self.model.to(memory_format=self._layout(there))  # type: ignore[call-overload]
 
-    @staticmethod
-    def _layout(device: torch.device) -> torch.memory_format:
+    def _layout(self, device: torch.device) -> torch.memory_format:
         """Channels last is faster, but normalisation's gradients are wrong in it on MPS."""
-        return torch.contiguous_format if device.type == "mps" else torch.channels_last
+        return torch.contiguous_format if device.type == "mps" else channels_last(2 + self.model.description.axes)
 
     def on_train_start(self) -> None:
         self._check_parts()
@@ -361,7 +363,7 @@ class _Run(lightning.LightningModule):
         for _ in range(2):
             begun = time.monotonic()
             with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-                maps = model(batch.images.contiguous(memory_format=torch.channels_last))
+                maps = model(batch.images.contiguous(memory_format=channels_last(batch.images.ndim)))
             total = torch.stack(list(model.method.loss(maps, batch.truth).values())).sum()
             total.backward()
             total.item()  # waits for a device that computes by itself

@@ -1,6 +1,6 @@
 """Images that are ready for crops to be cut out of them: in memory, or in files that are read where a crop needs them.
 
-Shapes: `c` channels, `h` rows, `w` columns, `k` objects.
+Shapes: `c` channels, `s` the lengths of an image or volume along its `a` axes, `k` objects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from attractor.datasets import Sample
 
 SPARE = 1 << 30  # bytes that stay free on a disk on which images are kept
-Tensors = tuple[Float16[Tensor, "c h w"], Int32[Tensor, "h w"], Bool[Tensor, "h w"]]
+Tensors = tuple[Float16[Tensor, "c *s"], Int32[Tensor, "*s"], Bool[Tensor, "*s"]]
 
 
 @runtime_checkable
@@ -33,17 +33,17 @@ class Ready(Protocol):
         """The sample without its pixels and labels."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns; of a volume, planes first."""
 
     @property
-    def centres(self) -> Float64[np.ndarray, "k 2"]:
-        """Mean row and column of each object; NaN where it has no pixel."""
+    def centres(self) -> Float64[np.ndarray, "k a"]:
+        """Mean place of each object along each axis; NaN where it has no pixel."""
 
     def tensors(self) -> Tensors:
         """The image, its labels, and whether each pixel counts."""
 
-    def counts(self, row: int, column: int) -> bool:
+    def counts(self, place: tuple[int, ...]) -> bool:
         """Whether a pixel counts: the annotation says what it is."""
 
 
@@ -51,18 +51,18 @@ class Ready(Protocol):
 class InMemory:
     """Such an image in arrays: tensors would cost a process that is given them a file descriptor each."""
 
-    image: Float16[np.ndarray, "c h w"]
-    labels: Int32[np.ndarray, "h w"]
-    valid: Bool[np.ndarray, "h w"]
-    centres: Float64[np.ndarray, "k 2"]
+    image: Float16[np.ndarray, "c *s"]
+    labels: Int32[np.ndarray, "*s"]
+    valid: Bool[np.ndarray, "*s"]
+    centres: Float64[np.ndarray, "k a"]
     sample: Sample
 
     @classmethod
     def of(
         cls,
-        image: Float16[np.ndarray, "c h w"],
-        labels: Int32[np.ndarray, "h w"],
-        ignore: Bool[np.ndarray, "h w"],
+        image: Float16[np.ndarray, "c *s"],
+        labels: Int32[np.ndarray, "*s"],
+        ignore: Bool[np.ndarray, "*s"],
         sample: Sample,
     ) -> InMemory:
         """From image and annotation at the network's scale."""
@@ -73,9 +73,9 @@ class InMemory:
         return cls(image, labels, ~ignore, _centres(labels, len(sample.classes)), without)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.labels.shape[0], self.labels.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns; of a volume, planes first."""
+        return self.labels.shape
 
     def tensors(self, device: torch.device | None = None) -> Tensors:
         """The image, its labels, and whether each pixel counts."""
@@ -83,9 +83,9 @@ class InMemory:
         image, labels, valid = (torch.from_numpy(array).to(device or "cpu") for array in arrays)
         return image, labels, valid
 
-    def counts(self, row: int, column: int) -> bool:
+    def counts(self, place: tuple[int, ...]) -> bool:
         """Whether a pixel counts."""
-        return bool(self.valid[row, column])
+        return bool(self.valid[place])
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class OnDisk:
     """Such an image in three files, which are mapped, so that a crop reads no more than its own part."""
 
     folder: Path
-    shape: tuple[int, int]
-    centres: Float64[np.ndarray, "k 2"]
+    shape: tuple[int, ...]
+    centres: Float64[np.ndarray, "k a"]
     sample: Sample
 
     @classmethod
@@ -111,9 +111,9 @@ class OnDisk:
         image, labels, valid = (torch.from_numpy(np.load(self.folder / f"{name}.npy", "c")) for name in names)
         return image, labels, valid
 
-    def counts(self, row: int, column: int) -> bool:
+    def counts(self, place: tuple[int, ...]) -> bool:
         """Whether a pixel counts."""
-        return bool(np.load(self.folder / "valid.npy", "r")[row, column])
+        return bool(np.load(self.folder / "valid.npy", "r")[place])
 
 
 def kept_on_disk(ready: Iterable[InMemory], n_bytes: int, room: Callable[[], Path], place: Path) -> list[OnDisk] | None:
@@ -131,8 +131,8 @@ def kept_on_disk(ready: Iterable[InMemory], n_bytes: int, room: Callable[[], Pat
     return [OnDisk.kept(image, folder / f"{index:06d}") for index, image in enumerate(ready)]
 
 
-def _centres(labels: Int32[np.ndarray, "h w"], n: int) -> Float64[np.ndarray, "k 2"]:
-    found: Float64[np.ndarray, "k 2"] = np.full((n, 2), np.nan)
+def _centres(labels: Int32[np.ndarray, "*s"], n: int) -> Float64[np.ndarray, "k a"]:
+    found: Float64[np.ndarray, "k a"] = np.full((n, labels.ndim), np.nan)
     for k, box in enumerate(ndimage.find_objects(labels, n)):
         if box is not None:
             places = np.nonzero(labels[box] == k + 1)
