@@ -353,7 +353,6 @@ class Segmenter:
         tile: int | None = None,
     ) -> list[Future[Prediction]]:
         """What `predict` gives or raises for each image; those that can go through the network together do."""
-
         predict = partial(self.predict, tta=tta, object_size=object_size, tile=tile)
 
         def alone(one: Given) -> Future[Prediction]:
