@@ -13,6 +13,7 @@ from torch import nn
 from attractor.augmentation import VIEWS, Augmentation, View, views_of
 from attractor.datasets import Crops, open_dataset
 from attractor.datasets.checking import check
+from attractor.datasets.converting import convert
 from attractor.description import Description, read_description
 from attractor.errors import InputError
 from attractor.evaluation import evaluate_model
@@ -21,6 +22,8 @@ from attractor.images import n_axes_of, pixel_size, read_image, read_labels, wri
 from attractor.instances import Instances
 from attractor.kernels.lovasz_gaussians import lovasz_gaussians
 from attractor.kernels.medoids import medoids
+from attractor.methods.discriminative_loss import DiscriminativeLoss
+from attractor.methods.discriminative_loss import Maps as DiscriminativeMaps
 from attractor.methods.points import joined_parts
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, group_plain, instance_loss_plain
 from attractor.metrics import average_precision
@@ -743,9 +746,9 @@ def test_one_voxel_and_an_object_that_is_hidden_are_measured():
     assert Instances.from_labels(np.zeros((2, 3, 4), int)).table()["volume"] == []
     with pytest.raises(InputError, match=r"The image has 3 x 4 x 4 pixels, but its label image has 3 x 4 x 5"):
         found.table(np.zeros((3, 4, 4)))
-    for convert in (found.to_geojson, found.to_coco):
+    for made_for_a_plane in (found.to_geojson, found.to_coco):
         with pytest.raises(InputError, match="this is a volume of 3 planes"):
-            convert()
+            made_for_a_plane()
 
 
 def test_the_picture_shows_four_views_to_scale():
@@ -774,8 +777,67 @@ def test_volumes_are_scored_as_images_are():
     assert (flat.tp.tolist(), flat.fn.tolist()) == (one_slice.tp.tolist(), one_slice.fn.tolist())
 
 
+def test_a_data_set_of_volumes_is_copied_but_not_turned_into_pictures(tmp_path):
+    data = open_dataset(written(tmp_path / "data", n=2))
+    convert(data, tmp_path / "copy", "label-images")
+    for own, other in zip(data, open_dataset(tmp_path / "copy"), strict=True):
+        np.testing.assert_array_equal(other.image, own.image)
+        np.testing.assert_array_equal(other.labels, own.labels)
+        assert other.spacing == own.spacing
+    with pytest.raises(
+        InputError, match="v0: is a volume, and this layout holds images only; these hold both: label-images"
+    ):
+        convert(data, tmp_path / "coco", "coco")
+    assert not (tmp_path / "coco").exists()
+
+
+def test_a_model_and_data_must_agree_on_the_axes(segmenter, tmp_path):
+    report = check(written(tmp_path / "data", n=2))
+    assert report.for_model(("object",), None, n_axes=3).counts["errors"] == report.counts["errors"]
+    (error,) = report.for_model(("object",), None, n_axes=2).errors
+    assert error == "The model takes images, and the data are volumes; take a model for volumes."
+    with pytest.raises(InputError, match="this model takes volumes"):
+        segmenter.segment(np.zeros((30, 40, 1)))
+
+
 def test_crops_of_volumes_are_cubes(tmp_path):
     crops = Crops(open_dataset(written(tmp_path, n=1)), 8)
     assert crops[0].labels.shape == (8, 8, 8)
     assert crops[0].spacing == (2.0, 1.0, 1.0)
     assert crops.names[0].startswith("v0_z0_r0_c")
+
+
+# -------------------------------------------------------------------- other methods
+
+
+def discriminative(**options):
+    return DiscriminativeLoss(Given, spacing=(2.0, 1.0, 1.0), **options)
+
+
+def test_discriminative_loss_knows_no_axes():
+    vector = VECTORS["DISC3-FLAT"]
+    given, expected = vector["inputs"], vector["expected"]
+    labels = torch.tensor([given["labels"]], dtype=torch.int32)
+    n = torch.arange(labels.numel(), dtype=torch.float64).view(labels.shape[1:])
+    embedding = torch.stack([1.5 * torch.sin(0.8 * n + 1.1 * c) for c in range(3)])[None]
+    method = discriminative(dimension=3, pull_margin=given["pull_margin"], push_margin=given["push_margin"])
+    terms = method.loss(DiscriminativeMaps(embedding, torch.zeros(1, 2, *labels.shape[1:])), truth_of(labels))
+    names = {"pull": "variance", "push": "distance", "regularisation": "regularisation"}
+    for ours, theirs in names.items():
+        assert terms[ours].item() == pytest.approx(expected[theirs], abs=1e-6)
+    total = sum(method.weights[name] * terms[name] for name in names)
+    assert total.item() == pytest.approx(expected["total"], abs=1e-6)
+
+
+def test_discriminative_loss_groups_volumes_by_place():
+    method = discriminative(dimension=3, coordinates="output", coordinate_scale=4.0, connected=True)
+    labels = torch.from_numpy(blobs())
+    place = method._placed(torch.zeros(1, 3, *labels.shape))
+    assert place[0, :, 2, 3, 4].tolist() == [2 * 2 / 4, 3 / 4, 4 / 4]  # planes are two steps apart
+    own = torch.zeros(1, 3, *labels.shape)
+    for label in range(1, 5):
+        inside = labels == label
+        own[0][:, inside] = place[0][:, inside].mean(1, keepdim=True) - place[0][:, inside]
+    semantic = torch.stack([-4.0 * (labels > 0), 4.0 * (labels > 0) - 2])[None].float()
+    (found,) = method.group(DiscriminativeMaps(own, semantic))
+    assert average_precision([labels.numpy()], [found.labels]).tp[0] == 4

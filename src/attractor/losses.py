@@ -36,7 +36,7 @@ def _jaccard_growth(inside: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def cross_entropy(
-    logits: Float[Tensor, "b c h w"], classes: Int[Tensor, "b h w"], weights: Float[Tensor, " c"]
+    logits: Float[Tensor, "b c *s"], classes: Int[Tensor, "b *s"], weights: Float[Tensor, " c"]
 ) -> Float[Tensor, ""]:
     """Weighted cross entropy of each pixel, averaged over the pixels of each image that count, then over images.
 

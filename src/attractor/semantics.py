@@ -1,6 +1,6 @@
 """The class branch beside an embedding: the class of each pixel, and what that says of the objects found.
 
-Shapes: `c` classes, `h` rows, `w` columns. Class 0 is background.
+Shapes: `c` classes, `s` the lengths of an image or volume along its axes. Class 0 is background.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float32, Int, Int32
 
 from attractor.instances import Instances, relabel
 
-Group = Callable[[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]], Int32[np.ndarray, "h w"]]
+Group = Callable[[Float32[np.ndarray, "*s"], Bool[np.ndarray, "*s"]], Int32[np.ndarray, "*s"]]
 
 
-def likeliest_classes(probability: Float32[np.ndarray, "_ h w"], foreground_threshold: float) -> Int[np.ndarray, "h w"]:
+def likeliest_classes(probability: Float32[np.ndarray, "_ *s"], foreground_threshold: float) -> Int[np.ndarray, "*s"]:
     """The likeliest class where background has a probability below 1 - `foreground_threshold`; 0 elsewhere."""
     foreground = 1 - probability[0] > foreground_threshold
     classes = np.zeros(foreground.shape, np.int64)
@@ -23,9 +23,7 @@ def likeliest_classes(probability: Float32[np.ndarray, "_ h w"], foreground_thre
     return classes
 
 
-def group_by_class(
-    probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"], group: Group
-) -> Instances:
+def group_by_class(probability: Float32[np.ndarray, "_ *s"], classes: Int[np.ndarray, "*s"], group: Group) -> Instances:
     """Objects grouped separately for each class; their score is the mean probability of their class.
 
     Args:
@@ -42,7 +40,7 @@ def group_by_class(
 
 
 def group_then_classify(
-    probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"], group: Group
+    probability: Float32[np.ndarray, "_ *s"], classes: Int[np.ndarray, "*s"], group: Group
 ) -> Instances:
     """Objects grouped from all classes together; each has its pixels' most frequent class, and its mean probability.
 
@@ -63,7 +61,7 @@ def group_then_classify(
 
 
 def _scored(
-    labels: Int32[np.ndarray, "h w"], probability: Float32[np.ndarray, "_ h w"], classes: Int[np.ndarray, "h w"]
+    labels: Int32[np.ndarray, "*s"], probability: Float32[np.ndarray, "_ *s"], classes: Int[np.ndarray, "*s"]
 ) -> Instances:
     labels, kept = relabel(labels)
     inside = np.nonzero(labels)

@@ -98,7 +98,14 @@ def test_a_call_says_what_it_did(segment, tiny_model, tmp_path):
     for name, image in zip("ab", said["images"], strict=True):
         assert image.pop("seconds") > 0
         assert image.pop("objects") == len((out / f"{name}_objects.csv").read_text().splitlines()) - 1
-        assert image == {"image": str(images / f"{name}.png"), "height": 40, "width": 50, "tile": 16, "problem": None}
+        assert image == {
+            "image": str(images / f"{name}.png"),
+            "depth": None,
+            "height": 40,
+            "width": 50,
+            "tile": 16,
+            "problem": None,
+        }
 
 
 def test_an_image_that_fails_is_recorded_with_its_reason(segment, tmp_path):

@@ -102,6 +102,9 @@ class _Lost:
             report()
 
     def _look_at(self, sample: Sample) -> None:
+        if sample.labels.ndim == 3 and not self.holds.volumes:
+            able = ", ".join(name for name, one in DATASETS.items() if one.holds.volumes)
+            raise InputError(f"{sample.name}: is a volume, and this layout holds images only; these hold both: {able}.")
         if not self.holds.ignore:
             _, ignored = whole(sample) if self.holds.overlaps else (None, sample.ignore)
             self.ignored += bool(ignored.any())

@@ -35,7 +35,7 @@ class LabelImages:
     """A folder with `images/` and `labels/`, or these two folders wherever they are."""
 
     layout: ClassVar[str] = "a folder with images/ and labels/ (PNG or TIFF), paired by stem"
-    holds: ClassVar[Holds] = Holds(classes=False, columns=True)
+    holds: ClassVar[Holds] = Holds(classes=False, columns=True, volumes=True)
     class_names: tuple[str, ...] = ("object",)
 
     def __init__(

@@ -38,6 +38,7 @@ class Holds:
     overlaps: bool = False  # pixels of two objects
     crowds: bool = False  # regions of several objects, with their class
     columns: bool = False  # of images.csv
+    volumes: bool = False  # images of three axes
 
 
 @runtime_checkable

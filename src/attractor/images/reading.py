@@ -75,7 +75,8 @@ def n_axes_of(path: str | Path) -> int:
 def _stack(read: Reader, path: Path, n_axes: int, axes: str) -> Shaped[np.ndarray, "*s c"]:
     """What a reader of TIFF gives for a file whose axes are chosen."""
     if read not in (read_tiff, read_tiff_values):
-        raise InputError(f"{path}: is an image, and no volume; give a TIFF file with a stack of slices.")
+        wanted = "leave --axes out" if n_axes == 2 else "give a TIFF file with a stack of slices"
+        raise InputError(f"{path}: is one image, whose axes need no names, and no volume; {wanted}.")
     chosen: Shaped[np.ndarray, "*s c"] = read(path, n_axes=n_axes, axes=axes)
     return chosen
 

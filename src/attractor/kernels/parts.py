@@ -2,7 +2,7 @@
 
 Pixels are connected where they touch, at corners too.
 
-Shapes: `h` rows, `w` columns.
+Shapes: `s` the lengths of an image or volume along its axes.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from scipy import ndimage
 from skimage import measure
 from skimage.segmentation import watershed
 
-TOUCHING = np.ones((3, 3), bool)
 
-
-def regions(mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+def regions(mask: Bool[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
     """The connected parts of a mask, numbered from 1."""
-    return ndimage.label(mask, TOUCHING, output=np.int32)[0]
+    return ndimage.label(mask, np.ones((3,) * mask.ndim, bool), output=np.int32)[0]
 
 
 def of_one_piece(
-    labels: Int32[np.ndarray, "h w"], region: Int32[np.ndarray, "h w"], min_size: int
-) -> Int32[np.ndarray, "h w"]:
+    labels: Int32[np.ndarray, "*s"], region: Int32[np.ndarray, "*s"], min_size: int
+) -> Int32[np.ndarray, "*s"]:
     """Each connected part of each label as an object of its own, filling the regions.
 
     Args:
@@ -35,17 +33,17 @@ def of_one_piece(
     return _filled(without_small(_split(labels), min_size), region)
 
 
-def _split(labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
-    return measure.label(labels, background=0, connectivity=2).astype(np.int32)
+def _split(labels: Int32[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
+    return measure.label(labels, background=0, connectivity=labels.ndim).astype(np.int32)
 
 
-def without_small(labels: Int32[np.ndarray, "h w"], min_size: int) -> Int32[np.ndarray, "h w"]:
+def without_small(labels: Int32[np.ndarray, "*s"], min_size: int) -> Int32[np.ndarray, "*s"]:
     """Labels with fewer than `min_size` pixels as background; the others keep their number."""
     kept = np.bincount(labels.ravel()) >= min_size
     return np.where(kept[labels], labels, 0).astype(np.int32)
 
 
-def largest(labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+def largest(labels: Int32[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
     """The largest connected part of each label, the first if several tie; the other parts become background."""
     part = _split(labels)
     size = np.bincount(part.ravel())
@@ -58,9 +56,9 @@ def largest(labels: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
     return np.where(kept[part], labels, 0).astype(np.int32)
 
 
-def _filled(labels: Int32[np.ndarray, "h w"], region: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+def _filled(labels: Int32[np.ndarray, "*s"], region: Int32[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
     """Give each pixel without an object to the one that is nearest along a path through its region."""
     if not ((labels == 0) & (region > 0)).any():
         return labels
     flat = np.zeros(labels.shape, np.uint8)
-    return watershed(flat, labels, connectivity=2, mask=region > 0).astype(np.int32)
+    return watershed(flat, labels, connectivity=labels.ndim, mask=region > 0).astype(np.int32)

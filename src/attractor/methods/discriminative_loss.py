@@ -6,7 +6,8 @@ left alone. A second branch says which class each pixel has. To group, mean shif
 its cluster, takes all pixels within the bandwidth, and continues with those that are left.
 
 Source: De Brabandere et al., "Semantic Instance Segmentation with a Discriminative Loss Function", 2017.
-Shapes: `b` images, `c` classes, `d` dimensions of the embedding, `h` rows, `w` columns, `n` pixels, `k` objects.
+Shapes: `b` images, `c` classes, `d` dimensions of the embedding, `s` the lengths of an image or volume along its axes,
+`n` pixels, `k` objects.
 """
 
 from __future__ import annotations
@@ -42,20 +43,22 @@ STILL = 1e-4  # a mean that moves less than this has arrived
 class Maps:
     """What the network says of each pixel, raw."""
 
-    embedding: Float[Tensor, "b d h w"]
-    semantic: Float[Tensor, "b _ h w"]  # logits of background and the c classes
+    embedding: Float[Tensor, "b d *s"]
+    semantic: Float[Tensor, "b _ *s"]  # logits of background and the c classes
 
 
 class DiscriminativeLoss(nn.Module):
     """The method of De Brabandere et al. 2017 on any network that gives maps of the image's size."""
 
     max_instances: ClassVar[int | None] = None
+    takes_volumes: ClassVar[bool] = True
 
     def __init__(
         self,
         make_network: NetworkMaker,
         *,
         n_classes: int = 1,
+        spacing: Sequence[float] = (1.0, 1.0),
         dimension: int = 8,
         pull_margin: float = 0.5,
         push_margin: float = 1.5,
@@ -79,6 +82,7 @@ class DiscriminativeLoss(nn.Module):
             make_network: gives a network for a list of output channels, one entry for each decoder, and, if there are
                 any, a number of `extra_channels` of the image.
             n_classes: classes, besides background.
+            spacing: length of a step along each axis: three numbers for volumes, along (plane, row, column).
             dimension: of the embedding; the paper has 8 for Cityscapes and 16 for leaves.
             pull_margin: delta_v: a pixel no further than this from its object's mean is not pulled.
             push_margin: delta_d: means at least twice this far apart are not pushed.
@@ -90,9 +94,10 @@ class DiscriminativeLoss(nn.Module):
             class_weights: of background and each class in it; all 1 by default.
             coordinates: "input": the network also sees each pixel's position, from -1 to 1 along each side of the
                 image, as in the paper's work on leaves; such a model cannot be used in tiles. "output": the position is
-                added to the first two dimensions of the embedding, so that objects far apart are apart from the start
-                and the network says where each pixel's object is, as in spatial embeddings; not in the paper.
-            coordinate_scale: pixels in a unit of the embedding, with "output".
+                added to the first dimensions of the embedding, one for each axis, so that objects far apart are apart
+                from the start and the network says where each pixel's object is, as in spatial embeddings; not in the
+                paper.
+            coordinate_scale: pixels in a unit of the embedding, with "output"; in a volume, steps along columns.
             reach: push apart only objects that lie near each other: see `Objects.near`. None, as in the paper, is all.
                 If there are more objects than the embedding can keep apart, a reach of 2 to 3 together with
                 `connected` spares it from separating objects that never meet.
@@ -110,8 +115,10 @@ class DiscriminativeLoss(nn.Module):
         super().__init__()
         check_choice("coordinates", coordinates, COORDINATES)
         check_number("coordinate_scale", coordinate_scale, 1e-3, 1e6)
-        if coordinates == "output" and dimension < 2:
-            raise InputError(f"dimension is {dimension}; positions in the embedding need two dimensions.")
+        n_axes = len(spacing)
+        if coordinates == "output" and dimension < n_axes:
+            needed = {2: "two", 3: "three"}[n_axes]
+            raise InputError(f"dimension is {dimension}; positions in the embedding need {needed} dimensions.")
         _check(dimension, pull_margin, push_margin, norm, reach)
         if class_weights is not None and len(class_weights) != n_classes + 1:
             raise InputError(
@@ -124,6 +131,7 @@ class DiscriminativeLoss(nn.Module):
         self.pull_margin, self.push_margin, self.reach = pull_margin, push_margin, reach
         self.coordinates, self.connected = coordinates, connected
         self.coordinate_scale = coordinate_scale
+        self.spacing = tuple(spacing)
         self.tileable = coordinates != "input"
         self.weights = checked_weights(
             pull=pull_weight, push=push_weight, regularisation=regularisation_weight, semantic=semantic_weight
@@ -138,7 +146,7 @@ class DiscriminativeLoss(nn.Module):
         self.class_weights: Tensor
         self.register_buffer("class_weights", weights.float(), persistent=False)
         outputs = [dimension, n_classes + 1]
-        self.network = make_network(outputs, 2) if coordinates == "input" else make_network(outputs)
+        self.network = make_network(outputs, n_axes) if coordinates == "input" else make_network(outputs)
 
     @property
     def threshold_ranges(self) -> dict[str, tuple[float, float]]:
@@ -163,26 +171,26 @@ class DiscriminativeLoss(nn.Module):
 
     # ---------------------------------------------------------------- the network's answer
 
-    def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
+    def forward(self, images: Float[Tensor, "b i *s"]) -> Maps:
         """Raw maps of a batch of normalised images."""
         if self.coordinates == "input":
             images = torch.cat([images, positions(images)], 1)
         return Maps(*self.network(images).split([self.dimension, self.n_classes + 1], 1))
 
-    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b _ h w"]]:
+    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d *s"], Float[Tensor, "b _ *s"]]:
         """Embedding, and probability of background and each class, of each pixel."""
         return self._placed(maps.embedding), maps.semantic.softmax(1)
 
-    def _placed(self, embedding: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
+    def _placed(self, embedding: Float[Tensor, "b d *s"]) -> Float[Tensor, "b d *s"]:
         """The embedding with each pixel's position added, if it is to have one."""
         if self.coordinates != "output":
             return embedding
-        h, w = embedding.shape[-2:]
-        rows, columns = (
-            torch.arange(n, dtype=embedding.dtype, device=embedding.device) / self.coordinate_scale for n in (h, w)
-        )
-        position = embedding.new_zeros(self.dimension, h, w)
-        position[0], position[1] = rows[:, None], columns
+        shape = embedding.shape[2:]
+        position = embedding.new_zeros(self.dimension, *shape)
+        for axis, (n, step) in enumerate(zip(shape, self.spacing, strict=True)):
+            place = torch.arange(n, dtype=embedding.dtype, device=embedding.device) / self.coordinate_scale
+            along = place if step == self.spacing[-1] else place * (step / self.spacing[-1])
+            position[axis] = along.view(-1, *[1] * (len(shape) - 1 - axis))
         return embedding + position
 
     # ---------------------------------------------------------------- loss
@@ -245,23 +253,23 @@ class DiscriminativeLoss(nn.Module):
             for embedding, probability in zip(*self._decoded(maps), strict=True)
         ]
 
-    def _decoded(self, maps: Maps) -> tuple[Float32[np.ndarray, "b d h w"], Float32[np.ndarray, "b _ h w"]]:
+    def _decoded(self, maps: Maps) -> tuple[Float32[np.ndarray, "b d *s"], Float32[np.ndarray, "b _ *s"]]:
         embedding, probability = self.decode(Maps(*(x.float().cpu() for x in vars(maps).values())))
         return embedding.numpy(), probability.numpy()
 
-    def _classes(self, probability: Float32[np.ndarray, "_ h w"]) -> Int[np.ndarray, "h w"]:
+    def _classes(self, probability: Float32[np.ndarray, "_ *s"]) -> Int[np.ndarray, "*s"]:
         return likeliest_classes(probability, self.thresholds["foreground_threshold"])
 
     def _by_mean_shift(
         self,
-        embedding: Float32[np.ndarray, "d h w"],
-        probability: Float32[np.ndarray, "_ h w"],
-        classes: Int[np.ndarray, "h w"],
+        embedding: Float32[np.ndarray, "d *s"],
+        probability: Float32[np.ndarray, "_ *s"],
+        classes: Int[np.ndarray, "*s"],
     ) -> Instances:
         """Objects of one image; mean shift begins where the class is most certain."""
         min_size = int(self.thresholds["min_size"])
 
-        def group(priority: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+        def group(priority: Float32[np.ndarray, "*s"], mask: Bool[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
             region = parts.regions(mask) if self.connected else mask.astype(np.int32)
             labels = np.zeros(mask.shape, np.int32)
             labels[mask] = mean_shift(
@@ -304,7 +312,7 @@ class DiscriminativeLoss(nn.Module):
             own = torch.nonzero(objects.image == i)[:, 0]
             masks = []
             for k in own:
-                distance = np.linalg.norm(embedding - means[k].cpu().numpy()[:, None, None], axis=0)
+                distance = np.linalg.norm(embedding - means[k].cpu().numpy().reshape(-1, *[1] * classes.ndim), axis=0)
                 masks.append((distance < self.thresholds["bandwidth"]) & (classes == int(objects.classes[k])))
             of_own = objects.classes[own].to(torch.int32).cpu().numpy()
             results.append(Instances.from_masks(masks, of_own, np.ones(len(own), np.float32), classes.shape))

@@ -1,6 +1,6 @@
 """Where each pixel lies, as channels for a network to see.
 
-Shapes: `b` images, `h` rows, `w` columns.
+Shapes: `b` images, `a` axes, `s` the lengths along each.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def positions(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b 2 h w"]:
-    """Row and column of each pixel, from -1 to 1 along each side of the image; a side of one pixel has -1."""
-    b, _, h, w = images.shape
-    rows, columns = (_evenly(images, axis) for axis in (2, 3))
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(b, 2, h, w)
+def positions(images: Float[Tensor, "b _ *s"]) -> Float[Tensor, "b a *s"]:
+    """Place of each pixel along each axis, from -1 to 1 along each side of the image; a side of one pixel has -1."""
+    b, _, *shape = images.shape
+    along = [_evenly(images, axis) for axis in range(2, images.ndim)]
+    return torch.stack(torch.meshgrid(*along, indexing="ij")).expand(b, len(shape), *shape)
 
 
 def _evenly(images: Float[Tensor, "*shape"], axis: int) -> Float[Tensor, " n"]:
