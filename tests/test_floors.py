@@ -33,6 +33,7 @@ def test_a_wrong_number_type_is_caught():
         "attractor.datasets",
         "attractor.metrics",
         "attractor.measurements",
+        "attractor.tracking",
         "attractor.overlays",
         "attractor.plots",
         "attractor.description",

@@ -17,7 +17,7 @@ from attractor.datasets.classes import renumbered_objects
 from attractor.errors import InputError
 from attractor.instances import Instances
 from attractor.likeness import Strangers, traits
-from attractor.metrics import METRICS, Metric
+from attractor.metrics import FILM_METRICS, METRICS, Metric
 from attractor.metrics.metric import Overview, Pair, Row, Scores, Summary, Table
 from attractor.model import Model
 from attractor.prediction.batches import Given
@@ -76,7 +76,7 @@ def metric_named(name: str) -> Metric:
         InputError: if there is no metric of this name; the message lists the metrics there are.
     """
     if name not in METRICS:
-        raise InputError(f'There is no metric "{name}"; there are: {", ".join(METRICS)}.')
+        raise InputError(f'There is no metric "{name}"; there are: {", ".join([*METRICS, *FILM_METRICS])}.')
     return METRICS[name]
 
 

@@ -274,7 +274,7 @@ def test_a_metric_explains_its_headings(name):
 
 def test_films_that_differ_are_refused():
     one = np.zeros((2, 3), int)
-    with pytest.raises(InputError, match="differ in shape: truth \\(2, 3\\), found \\(3, 2\\)"):
+    with pytest.raises(InputError, match=r"differ in shape: truth \(2, 3\), found \(3, 2\)"):
         Frame.of(one, one.T)
     with pytest.raises(InputError, match="there are more found frames than true ones"):
         film([one], [], [one, one], [])

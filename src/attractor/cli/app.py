@@ -106,9 +106,10 @@ def _results_forms() -> str:
 
 
 def _metrics() -> str:
-    from attractor.metrics import METRICS
+    from attractor.metrics import FILM_METRICS, METRICS
 
-    return "; ".join(f"{name}: {metric.about}" for name, metric in METRICS.items())
+    of_images = [f"{name}: {metric.about}" for name, metric in METRICS.items()]
+    return "; ".join([*of_images, *(f"{name}: {metric.about} (of films)" for name, metric in FILM_METRICS.items())])
 
 
 def _outputs() -> str:

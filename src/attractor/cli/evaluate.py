@@ -84,6 +84,8 @@ def evaluate(
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="File for the numbers.")] = Path("evaluation.json"),
 ) -> None:
     """Score a model, or results made elsewhere (--found PATH --truth DATASET), on annotated images."""
+    if _is_of_films(metric):
+        return _evaluate_tracks(model, dataset, found, truth, metric, out)
     _check_what_is_scored(model, dataset, found, truth, tta or whole_masks)
     scales = scales_of(tta_scales)
     check_scales(scales, tta=tta)
@@ -110,6 +112,34 @@ def evaluate(
     chosen = {"classes": classes, "ignore_classes": ignore_classes, "class_names": list(images.class_names)}
     write_json(out, {"attractor": attractor.__version__, "call": call | asked | cut | chosen, **result.as_json()})
     _show(result, len(images), results, out)
+
+
+def _is_of_films(metric: str) -> bool:
+    from attractor.metrics import FILM_METRICS
+
+    return metric in FILM_METRICS
+
+
+def _evaluate_tracks(
+    model: str | None, dataset: Path | None, found: Path | None, truth: Path | None, metric: str, out: Path
+) -> None:
+    """Score the tracks of films, print the tables, and write all numbers."""
+    from attractor.evaluation import plain
+    from attractor.tables import rendered
+    from attractor.tracking.scoring import evaluate_films, n_frames
+
+    if model is not None or dataset is not None or found is None or truth is None:
+        raise InputError(
+            f"{metric} scores the tracks of films: give --found with what `attractor track` wrote, and --truth with "
+            "the true tracks."
+        )
+    _check_files(out, None, whole=False)
+    with progress("scoring", n_frames(found, truth)) as (advance, _):
+        result = evaluate_films(found, truth, metric=metric, report=advance)
+    call = {"found": str(found), "truth": str(truth), "metric": metric}
+    write_json(out, {"attractor": attractor.__version__, "call": call, "films": plain(result.films)})
+    show(*map(rendered, result.tables()))
+    say(f"All numbers are in {out}.")
 
 
 def _score_model(

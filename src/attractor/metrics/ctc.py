@@ -326,13 +326,15 @@ def _rows(scores: CtcScores) -> Mapping[str, Row]:
             "recall": of_divisions.recall,
             "F1": of_divisions.f1,
         },
-        "What there is to mend": {
+        "Objects to mend": {
             "missed": found.missed,
             "wrong": found.wrong,
             "to split": found.splits,
-            "links missed": found.missed_edges,
-            "links wrong": found.wrong_edges,
-            "of other kind": found.changed_edges,
+        },
+        "Links to mend": {
+            "missed": found.missed_edges,
+            "wrong": found.wrong_edges,
+            "of another kind": found.changed_edges,
         },
     }
 

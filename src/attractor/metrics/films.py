@@ -172,8 +172,10 @@ class FilmMetric(Generic[F]):
             raise InputError("There is no film to score; at least one is needed.")
         rows: dict[str, dict[str, Row]] = {}
         for scores in films:
+            counts: Row = {"frames": scores.n_frames, "objects": scores.n_truth}
             for title, row in self.rows(scores).items():
-                rows.setdefault(title, {})[scores.name] = {"frames": scores.n_frames, "objects": scores.n_truth, **row}
+                rows.setdefault(title, {})[scores.name] = {**counts, **row}
+                counts = {}  # the first table says them
         return [Table(title, {**of_films, **_mean(of_films)}, "film") for title, of_films in rows.items()]
 
 
