@@ -96,6 +96,7 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("cells.png", "plate1/b.png", "plate1/c.png", "plate2/a.tif", "new/a.png", "demo/stained.png", FRAME):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         write_image(Path(name), picture)
+    _film()
     for name in ("mydata", "mine", "other", "street", "cityscapes", "fibroblasts-discriminative"):
         Path("runs", name).mkdir(parents=True)
         shutil.copy(tiny_model, Path("runs", name, "model.safetensors"))
@@ -103,6 +104,19 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copytree(PROJECT / "recipes", "recipes")
     shutil.copytree(PROJECT / "examples", "examples")
     return tmp_path
+
+
+def _film() -> None:
+    """A film of three frames, its label images and its truth."""
+    for name in ("film", "masks", "truth/film_GT/TRA"):
+        Path(name).mkdir(parents=True)
+    for t in range(3):
+        labels = np.zeros((40, 48), np.int32)
+        labels[8:18, 8 + t : 18 + t] = 1
+        write_image(Path(f"film/t{t:03}.png"), ((labels > 0) * 200).astype(np.uint8)[..., None])
+        write_labels(Path(f"masks/t{t:03}.png"), labels)
+        write_labels(Path(f"truth/film_GT/TRA/man_track{t:03}.tif"), labels)
+    Path("truth/film_GT/TRA/man_track.txt").write_text("1 0 2 0\n")
 
 
 def _annotate(path: Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 
-from attractor.cli import compare, data, evaluate, export, models, segment, serve, train
+from attractor.cli import compare, data, evaluate, export, models, segment, serve, track, train
 from attractor.cli.app import Command, app
 from attractor.cli.printing import complain
 from attractor.cli.stopping import Stopping
@@ -21,6 +21,7 @@ from attractor.shortage import cure, shortage_behind
 
 COMMANDS = (  # in the order of `attractor --help`
     segment.segment,
+    track.track,
     train.train,
     serve.correct,
     evaluate.evaluate,

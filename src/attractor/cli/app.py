@@ -118,6 +118,12 @@ def _outputs() -> str:
     return outputs_in_words()
 
 
+def _track_outputs() -> str:
+    from attractor.tracking.outputs import track_outputs_in_words
+
+    return track_outputs_in_words()
+
+
 def _exports() -> str:
     from attractor.export import exports_in_words
 
@@ -129,6 +135,7 @@ NAMES: dict[str, Callable[[], str]] = {
     "results_forms": _results_forms,
     "metrics": _metrics,
     "outputs": _outputs,
+    "track_outputs": _track_outputs,
     "exports": _exports,
 }
 

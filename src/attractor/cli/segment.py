@@ -147,9 +147,9 @@ def segment(
         tta=tta,
         tta_scales=scales_of(tta_scales),
         whole_masks=whole_masks,
-        thresholds=_numbers(thresholds or ()),
+        thresholds=numbers_of(thresholds or ()),
         formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
-        pixel_size=_sides(pixel_size),
+        pixel_size=sides_of(pixel_size),
         axes=axes,
     )
     former = None if like is None else read_run(like)
@@ -231,7 +231,7 @@ def _given(context: typer.Context) -> set[str]:
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-def _sides(size: str | None) -> tuple[float, ...] | None:
+def sides_of(size: str | None) -> tuple[float, ...] | None:
     """Micrometres along a pixel's sides, given as one number or as two or three with an x between them."""
     if size is None:
         return None
@@ -246,7 +246,7 @@ def _sides(size: str | None) -> tuple[float, ...] | None:
     return sides if len(sides) > 1 else sides * 2
 
 
-def _numbers(settings: Sequence[str]) -> dict[str, float]:
+def numbers_of(settings: Sequence[str]) -> dict[str, float]:
     """Numbers given as name=value."""
     numbers = {}
     for setting in settings:
