@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +28,7 @@ def padded(images: Float[Tensor, "b c *s"], stride: int | Sequence[int]) -> Floa
     return F.pad(images, pads, mode="reflect" if reflects else "replicate")
 
 
-def cropped(maps: Float[Tensor, "b c *t"], shape: Sequence[int]) -> Float[Tensor, "b c *s"]:
+def cropped(maps: Float[Tensor, "b c *t"], shape: Sequence[int | torch.SymInt]) -> Float[Tensor, "b c *s"]:
     """The maps without what padding has added to their last sides."""
     for axis, n in enumerate(shape, 2):
         maps = maps.narrow(axis, 0, n)

@@ -599,7 +599,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def maps(self, image: Parts, *, tta: bool = False, tile: int | None = None) -> Any:
-        """The method's raw maps of normalised images or volumes (b, c, *s); with `tta`, averaged over their views.
+        """The method's raw maps of normalised images or volumes, in batches; with `tta`, averaged over their views.
 
         With a `tile` there is one image, and each tile has its own views.
         """
