@@ -94,7 +94,9 @@ def track(
     max_gap: Annotated[
         int,
         typer.Option(
-            metavar="N", help="For how many frames an object may be missed; it is drawn there.", rich_help_panel=LINKING
+            metavar="N",
+            help="For how many frames an object may be missed, or in pieces; it is mended there.",
+            rich_help_panel=LINKING,
         ),
     ] = 2,
     no_divisions: Annotated[
@@ -110,6 +112,7 @@ def track(
     from attractor.tracking.filling import filled
     from attractor.tracking.films import open_film, open_labels
     from attractor.tracking.outputs import check_track_outputs, write_tracks
+    from attractor.tracking.rejoining import Rejoined
     from attractor.tracking.tables import Scale
 
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
@@ -146,8 +149,9 @@ def track(
                 advance()
 
         linked = link(objects(), max_distance=max_distance, max_gap=max_gap, divisions=not no_divisions)
-        frames = ((seen.pop(0), frame) for frame in filled(linked, max_gap))
-        write_tracks(out, images.name, frames, lambda: linked.tracks, formats=names, scale=scale)
+        tracked = Rejoined(linked, max_gap)
+        frames = ((seen.pop(0), frame) for frame in filled(tracked, max_gap))
+        write_tracks(out, images.name, frames, lambda: tracked.tracks, formats=names, scale=scale)
     call = {
         "film": [str(path) for path in film],
         "found": found and str(found),
@@ -164,9 +168,9 @@ def track(
     write_json(
         out / f"{images.name}_run.json", {"attractor": attractor.__version__, "call": json.loads(json.dumps(call))}
     )
-    n_divided = len({track.parent for track in linked.tracks if track.parent})
+    n_divided = len({track.parent for track in tracked.tracks if track.parent})
     say(
-        f"Found {counted(len(linked.tracks), 'track')} and {counted(n_divided, 'division')} in "
+        f"Found {counted(len(tracked.tracks), 'track')} and {counted(n_divided, 'division')} in "
         f"{counted(len(images), 'frame')}; results as {', '.join(names)} are in {out}."
     )
 

@@ -97,6 +97,15 @@ class Linked(Iterator[Int32[np.ndarray, "*axes"]]):
         """The tracks up to the last frame that was taken, in the order of ids, which is that in which they begin."""
         return list(self._tracks.values())
 
+    def track(self, number: int) -> Track:
+        """The track with this id, as far as it is known."""
+        return self._tracks[number]
+
+    def forget(self, number: int) -> None:
+        """Let no object of later frames be the one with this id."""
+        if self._open is not None:
+            self._open = self._open.where(self._open.ids != number)
+
     def __next__(self) -> Int32[np.ndarray, "*axes"]:
         """The next frame with ids.
 
