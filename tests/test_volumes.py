@@ -29,6 +29,7 @@ from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, group_
 from attractor.metrics import average_precision
 from attractor.model import Model
 from attractor.networks import ERFNet
+from attractor.networks.erfnet import AlongOneAxis
 from attractor.overlays import overlay_of_volume
 from attractor.prediction.folder import segment_files
 from attractor.prediction.image import Segmenter
@@ -841,3 +842,22 @@ def test_discriminative_loss_groups_volumes_by_place():
     semantic = torch.stack([-4.0 * (labels > 0), 4.0 * (labels > 0) - 2])[None].float()
     (found,) = method.group(DiscriminativeMaps(own, semantic))
     assert average_precision([labels.numpy()], [found.labels]).tp[0] == 4
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=str)
+def test_convolutions_along_an_axis_are_those_of_torch(axis, layout):
+    kernel, dilation = ([value if other == axis else 1 for other in range(3)] for value in (3, 2))
+    padding = [2 if other == axis else 0 for other in range(3)]
+    torch.manual_seed(0)
+    own = AlongOneAxis(4, 4, kernel, padding=padding, dilation=dilation)
+    theirs = nn.Conv3d(4, 4, kernel, padding=padding, dilation=dilation)
+    theirs.load_state_dict(own.state_dict())
+    results = []
+    for layer in (own, theirs):
+        x = torch.sin(torch.arange(2 * 4 * 2 * 6 * 5.0)).view(2, 4, 2, 6, 5).to(memory_format=layout).requires_grad_()
+        found = layer(x)
+        (found * torch.cos(found.detach() + 1)).sum().backward()
+        results.append([found, x.grad, layer.weight.grad, layer.bias.grad])
+    for given, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(given, wanted)
