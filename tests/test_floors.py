@@ -17,7 +17,7 @@ SOURCE = Path(attractor.__file__).parent
 
 def test_a_wrong_shape_is_caught():
     with pytest.raises(TypeCheckError):
-        overlap(np.zeros((2, 2, 2), np.int32), np.zeros((2, 2, 2), np.int32))
+        overlap(np.zeros((2, 2), np.int32), np.zeros((2, 3), np.int32))
 
 
 def test_a_wrong_number_type_is_caught():

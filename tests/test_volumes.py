@@ -675,7 +675,7 @@ def test_a_model_for_images_refuses_a_volume(tiny_model):
 def test_what_takes_no_volumes_says_so():
     base = {"channels": 1, "class_names": ("object",), "axes": 3}
     with pytest.raises(
-        InputError, match="rsis takes images, and no volumes; those that take volumes are spatial-embed"
+        InputError, match="rsis takes images, and no volumes; what takes volumes is spatial-embeddings, discr"
     ):
         Model(Description(method="rsis", network="unet", **base))
     with pytest.raises(InputError, match="unet takes images, and no volumes"):

@@ -149,10 +149,11 @@ def _spaced(description: Description, *made: type) -> dict[str, tuple[float, ...
             f"The model has {description.axes} axes and {counted(len(description.steps), 'step')}; images have 2 axes, "
             "and volumes 3, with a step along each."
         )
-    for make, name in zip(made, (description.method, description.network), strict=True):
+    names, lists = (description.method, description.network), (METHODS, NETWORKS)
+    for make, name, known in zip(made, names, lists, strict=True):
         if not isinstance(make, TakesVolumes):
-            able = [known for known, kind in (METHODS | NETWORKS).items() if isinstance(kind, TakesVolumes)]
-            raise InputError(f"{name} takes images, and no volumes; those that take volumes are {', '.join(able)}.")
+            able = [other for other, kind in known.items() if isinstance(kind, TakesVolumes)]
+            raise InputError(f"{name} takes images, and no volumes; what takes volumes is {', '.join(able)}.")
     for step in description.steps:
         check_number("spacing", step, 1e-6, 1e6)
     return {"spacing": description.steps}

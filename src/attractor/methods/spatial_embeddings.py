@@ -47,7 +47,7 @@ CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
 OBJECTIVES = ("gaussian", "hinge", "regression")
 SEED_MEANS = ("pixels", "objects")
 MOST_RECENTRED = 10  # a claim no longer moves after a few
-CHANCE_OF_SEEDS, LEAST_CHANCE = 0.47, 0.09  # of being foreground: what scores of .9 and .5 mean for a weight of 10
+CHANCE_OF_SEEDS = 0.3  # of being foreground, from which a voxel starts an object unless validation says otherwise
 MOST_WEIGHT = 100  # of foreground, by which the seed score of a voxel is still told from 1
 MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
 
@@ -216,8 +216,7 @@ class SpatialEmbeddings(nn.Module):
             options["margin"] = "elliptical"
             weight = float(np.clip(round(statistics.rarity), 1, MOST_WEIGHT))
             options["foreground_weight"] = weight
-            options["foreground_threshold"] = round(_score_of(LEAST_CHANCE, weight), 2)
-            options["seed_threshold"] = round(_score_of(CHANCE_OF_SEEDS, weight), 3)
+            options["seed_threshold"] = round(_score_of(CHANCE_OF_SEEDS, weight), 2)
         if len(statistics.class_shares) == 1:
             options["recentre"] = 2  # photographs with several classes want the grouping that GPUs have
         elif statistics.n_axes == 2:
