@@ -149,7 +149,8 @@ def _spaced(description: Description, *made: type) -> dict[str, tuple[float, ...
             f"The model has {description.axes} axes and {counted(len(description.steps), 'step')}; images have 2 axes, "
             "and volumes 3, with a step along each."
         )
-    names, lists = (description.method, description.network), (METHODS, NETWORKS)
+    names = description.method, description.network
+    lists: tuple[Mapping[str, object], ...] = METHODS, NETWORKS
     for make, name, known in zip(made, names, lists, strict=True):
         if not isinstance(make, TakesVolumes):
             able = [other for other, kind in known.items() if isinstance(kind, TakesVolumes)]
