@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from attractor.datasets import open_dataset
-from attractor.description import Description
+from attractor.description import FORMAT, Description
 from attractor.images import read_labels, write_image, write_labels
 from attractor.model import Model
 
@@ -215,7 +215,7 @@ def newer_model(source: Path, path: Path) -> None:
     with safetensors.safe_open(source, "np") as file:
         header = json.loads(file.metadata()["attractor"])
     safetensors.torch.save_file(
-        safetensors.torch.load_file(source), path, {"attractor": json.dumps(header | {"format": header["format"] + 1})}
+        safetensors.torch.load_file(source), path, {"attractor": json.dumps(header | {"format": FORMAT + 1})}
     )
 
 
@@ -232,7 +232,7 @@ def other_weights(source: Path, path: Path) -> None:
         (lambda source, path: path.write_text("no model"), "this is not a whole model file", "attractor train"),
         (lambda source, path: path.touch(), "this is not a whole model file", "attractor train"),
         (foreign_model, "this safetensors file was not written by attractor", "attractor train"),
-        (newer_model, "has format 3, and this attractor reads formats 1 to 2", "update attractor: run git pull"),
+        (newer_model, "has format 4, and this attractor reads formats 1 to 3", "update attractor: run git pull"),
         (other_weights, "the weights do not fit the model", ""),
     ],
 )
