@@ -72,6 +72,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 TTA_SCALES = 0.25, 4.0  # the smallest and the largest: a network knows no object at others
 MOST_PIXELS = 1 << 31  # in an image: positions in it are 32-bit numbers
 MOST_CHANNELS = 4  # of an image that nobody takes for a volume
+FEW_COLUMNS = 16  # what has more along its last axis is no image with channels
 HALO_OF_VOLUMES = (
     64  # voxels along rows and columns; a volume that is seen so far around a tile has 27 times its voxels
 )
@@ -582,7 +583,7 @@ class Segmenter:
                 f"{name}: an array of shape {shape}, and this model takes volumes, of shape (d, h, w) or (d, h, w, c); "
                 "give a stack of slices, or take a model for images."
             )
-        if self.n_axes == 2 and (len(shape) == 4 or (len(shape) == 3 and shape[2] > MOST_CHANNELS >= channels)):
+        if self.n_axes == 2 and (len(shape) == 4 or (len(shape) == 3 and shape[2] > FEW_COLUMNS >= channels)):
             raise InputError(
                 f"{name}: an array of shape {shape}; give one image of shape (h, w) or (h, w, c), or take a model for "
                 "volumes."
