@@ -15,7 +15,7 @@ from attractor.metrics import METRICS
 from attractor.metrics.bootstrap import Interval
 from attractor.metrics.metric import Amount, Curved, Difference, Metric, Pair, Scores, Summary
 
-FUNCTIONS = [name for name in metrics.__all__ if name not in ("METRICS", "Metric")]
+FUNCTIONS = [name for name in metrics.__all__ if name.islower()]  # not the lists, nor the protocols
 
 
 def squares(*places: tuple[int, int], side: int = 12) -> np.ndarray:

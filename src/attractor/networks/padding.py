@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,8 +28,11 @@ def padded(images: Float[Tensor, "b c *s"], stride: int | Sequence[int]) -> Floa
     return F.pad(images, pads, mode="reflect" if reflects else "replicate")
 
 
-def cropped(maps: Float[Tensor, "b c *t"], shape: Sequence[int | torch.SymInt]) -> Float[Tensor, "b c *s"]:
-    """The maps without what padding has added to their last sides."""
+def cropped(maps: Float[Tensor, "b c *t"], shape: Sequence[Any]) -> Float[Tensor, "b c *s"]:
+    """The maps without what padding has added to their last sides.
+
+    While a graph is made of a network, lengths are no plain numbers.
+    """
     for axis, n in enumerate(shape, 2):
         maps = maps.narrow(axis, 0, n)
     return maps
