@@ -126,6 +126,12 @@ def test_a_tree_has_a_line_for_each_track_and_child():
     assert lineage_tree([]).axes[0].lines[:] == []
 
 
+def test_a_track_of_one_frame_is_seen_in_the_tree():
+    pytest.importorskip("matplotlib")
+    lines = lineage_tree([Track(1, 0, 4, 0), Track(2, 3, 3, 0)]).axes[0].lines
+    assert [line.get_marker() for line in lines] == ["None", "."]
+
+
 def test_a_geff_has_a_node_for_each_object_and_an_edge_for_each_link(tmp_path):
     geff = pytest.importorskip("geff")
     write(tmp_path, ("geff",), scale=Scale((0.5, 0.5), 10.0))

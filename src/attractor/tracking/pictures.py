@@ -146,7 +146,9 @@ def lineage_tree(tracks: Sequence[Track], *, seconds: float | None = None) -> Fi
     axes = figure.subplots()
     for track in tracks:
         colour, y = colours[GREYS + track.id % N_COLOURS] * 0.8, places[track.id]
-        axes.plot([track.begin * unit, track.end * unit], [y, y], color=colour, linewidth=2, solid_capstyle="round")
+        ends = [track.begin * unit, track.end * unit]
+        dot = "." if track.begin == track.end else None  # a line of no length is not drawn
+        axes.plot(ends, [y, y], color=colour, marker=dot, linewidth=2, solid_capstyle="round")
         if track.parent:
             parent = by_id[track.parent]
             ends = [parent.end * unit, track.begin * unit]
