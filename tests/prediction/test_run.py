@@ -86,6 +86,7 @@ def test_a_call_says_what_it_did(segment, tiny_model, tmp_path):
         "formats": ["csv", "labels"],
         "pixel_size": [0.5, 0.25],
         "axes": "",
+        "slices": False,
     }
     computed = said["computed"]
     assert (computed["device"], computed["engine"]) == ("cpu", "torch")

@@ -76,6 +76,10 @@ def segment(
             show_default="the file's own",
         ),
     ] = "",
+    slices: Annotated[
+        bool,
+        typer.Option("--slices", help="Show a model for images the slices of volumes, and join what is found in them."),
+    ] = False,
     like: Annotated[
         Path | None,
         typer.Option(
@@ -151,6 +155,7 @@ def segment(
         formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
         pixel_size=sides_of(pixel_size),
         axes=axes,
+        slices=slices,
     )
     former = None if like is None else read_run(like)
     if former is not None:
@@ -202,6 +207,7 @@ def _segmented(options: Options, former: Run | None) -> list[Outcome]:
         formats=options.formats,
         pixel_size=options.pixel_size,
         axes=options.axes,
+        slices=options.slices,
     )
     with (
         recorded(Run.of(segmenter, model, options), outcomes, Path(options.out)) as noted,
@@ -223,6 +229,8 @@ def _say_what_was_found(done: Sequence[Outcome], options: Options) -> None:
     is_usual = options.formats == DEFAULT_OUTPUTS
     results = "labels, overlays and tables" if is_usual else "results as " + ", ".join(options.formats)
     say(f"{found}; {results} are in {options.out}.")
+    if options.slices:
+        say("Each slice was segmented by itself, and what overlaps from one to the next is one object.")
 
 
 def _given(context: typer.Context) -> set[str]:

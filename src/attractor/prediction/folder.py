@@ -34,6 +34,7 @@ from attractor.prediction.batches import Given, in_groups, settled
 from attractor.prediction.image import Prediction, Segmenter
 from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
 from attractor.prediction.result import FileOutput, FolderOutput, Result
+from attractor.prediction.slices import check_slices, predict_slices
 from attractor.shortage import is_for_memory
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def segment_files(
     formats: Sequence[str] = DEFAULT_OUTPUTS,
     pixel_size: tuple[float, ...] | None = None,
     axes: str = "",
+    slices: bool = False,
 ) -> Iterator[Outcome]:
     """Segment image files and write, for `cells.png`, `cells_labels.tif`, `cells_overlay.png` and `cells_objects.csv`.
 
@@ -77,6 +79,7 @@ def segment_files(
         pixel_size: micrometres along a pixel's height and width, of a volume along depth, height and width; by default
             each file's own, if it has one.
         axes: a letter for each axis of stacks that do not name theirs, such as "ZYX".
+        slices: whether the files are volumes, whose slices a model for images is shown one by one.
 
     Returns:
         What became of each image, as soon as it and all before it are written. Options, paths and folder are checked
@@ -88,7 +91,9 @@ def segment_files(
             without images among other paths.
     """
     segmenter.check_options(tta=tta, object_size=object_size, tile=tile)
-    n_axes = segmenter.n_axes
+    if slices:
+        check_slices(segmenter)
+    n_axes = 3 if slices else segmenter.n_axes
     check_outputs(formats, segmenter.class_names, n_axes=n_axes)
     if pixel_size is not None:
         check_pixel_size(pixel_size, n_axes=n_axes)
@@ -96,13 +101,14 @@ def segment_files(
     given = find_images(paths, written=written_endings())
     make_writable(Path(out))
     crew = segmenter.crew(len(given.images))
-    predict = partial(segmenter.predict_group, tta=tta, object_size=object_size, tile=tile)
+    of_group = partial(predict_slices, segmenter) if slices else segmenter.predict_group
+    predict = partial(of_group, tta=tta, object_size=object_size, tile=tile)
     reading = Lock()
 
     def read(path: Path) -> Read:
         image = read_image(path, n_axes=n_axes, axes=axes)
         size = pixel_size or pixel_size_in(path, n_axes=n_axes)
-        if n_axes == 3 and size is None:
+        if segmenter.n_axes == 3 and size is None:
             tell_that_spacing_is_unknown(path, segmenter.model.description)
         return Read(image, size)
 

@@ -84,6 +84,7 @@ class Options(_Record):
     formats: tuple[str, ...]
     pixel_size: tuple[float, ...] | None
     axes: str = ""  # of stacks that do not name theirs
+    slices: bool = False
 
     def with_whole_paths(self) -> Options:
         """The same with absolute paths, which mean the same in any folder."""
