@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+ModelName = Annotated[str, typer.Option(help="A model's name (see `attractor models`), file, or training folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto is the first available of cuda, mps and cpu.")]
 Engine = Annotated[
     str,
@@ -34,6 +35,14 @@ Dtype = Annotated[
         help="Type of the numbers in the network: float32, bfloat16, or auto, which is bfloat16 on devices that "
         "have instructions for it, and float32 elsewhere."
     ),
+]
+ObjectSize = Annotated[float | None, typer.Option(metavar="PX", help="Typical diameter of your objects in pixels.")]
+Tile = Annotated[
+    int | None, typer.Option(metavar="PX", help="To save memory, use tiles of this side, a multiple of 8.")
+]
+Thresholds = Annotated[
+    list[str] | None,
+    typer.Option("--threshold", metavar="NAME=VALUE", help="Change a threshold; seed_threshold=0.6 finds more, say."),
 ]
 Views = Annotated[
     bool,
@@ -76,6 +85,38 @@ Split = Annotated[
 MaxObjects = Annotated[
     int | None, typer.Option(metavar="N", help="With --crop: leave out crops with more objects than this.")
 ]
+
+
+def sides_of(size: str | None) -> tuple[float, ...] | None:
+    """Micrometres along a pixel's sides, given as one number or as two or three with an x between them."""
+    if size is None:
+        return None
+    try:
+        sides = tuple(float(side) for side in size.lower().split("x"))
+    except ValueError:
+        sides = ()
+    if len(sides) not in (1, 2, 3):
+        raise InputError(
+            f"--pixel-size {size}: give micrometres per pixel, such as 0.5, or 0.5x0.25 for height x width."
+        )
+    return sides if len(sides) > 1 else sides * 2
+
+
+def numbers_of(settings: Sequence[str]) -> dict[str, float]:
+    """Numbers given as name=value."""
+    numbers = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError as error:
+            raise InputError(f"--threshold {setting}: write it as name=number, such as seed_threshold=0.6.") from error
+    return numbers
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def scales_of(text: str) -> tuple[float, ...]:

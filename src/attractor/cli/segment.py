@@ -9,7 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import attractor
-from attractor.cli.app import Device, Dtype, Engine, Scales, Views, WholeMasks, check_scales, scales_of
+from attractor.cli.app import (
+    Device,
+    Dtype,
+    Engine,
+    ModelName,
+    ObjectSize,
+    Scales,
+    Thresholds,
+    Tile,
+    Views,
+    WholeMasks,
+    check_scales,
+    names_of,
+    numbers_of,
+    scales_of,
+    sides_of,
+)
 from attractor.cli.printing import complain, progress, say
 from attractor.cli.slide import Asked, is_for_slide, segment_slide
 from attractor.errors import InputError
@@ -28,28 +44,17 @@ def segment(
         list[Path] | None,
         typer.Argument(metavar="IMAGE|FOLDER...", help="Images and folders of images.", show_default=False),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="A model's name (see `attractor models`), file, or training folder.")
-    ] = "nuclei",
+    model: ModelName = "nuclei",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
     device: Device = "auto",
     engine: Engine = "torch",
     dtype: Dtype = "auto",
-    object_size: Annotated[
-        float | None, typer.Option(metavar="PX", help="Typical diameter of your objects in pixels.")
-    ] = None,
-    tile: Annotated[
-        int | None, typer.Option(metavar="PX", help="To save memory, use tiles of this side, a multiple of 8.")
-    ] = None,
+    object_size: ObjectSize = None,
+    tile: Tile = None,
     tta: Views = False,
     tta_scales: Scales = "",
     whole_masks: WholeMasks = False,
-    thresholds: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--threshold", metavar="NAME=VALUE", help="Change a threshold; seed_threshold=0.6 finds more, say."
-        ),
-    ] = None,
+    thresholds: Thresholds = None,
     formats: Annotated[
         str,
         typer.Option(
@@ -152,7 +157,7 @@ def segment(
         tta_scales=scales_of(tta_scales),
         whole_masks=whole_masks,
         thresholds=numbers_of(thresholds or ()),
-        formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+        formats=names_of(formats),
         pixel_size=sides_of(pixel_size),
         axes=axes,
         slices=slices,
@@ -237,30 +242,3 @@ def _given(context: typer.Context) -> set[str]:
     """Names of the options that the call itself gives."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-
-
-def sides_of(size: str | None) -> tuple[float, ...] | None:
-    """Micrometres along a pixel's sides, given as one number or as two or three with an x between them."""
-    if size is None:
-        return None
-    try:
-        sides = tuple(float(side) for side in size.lower().split("x"))
-    except ValueError:
-        sides = ()
-    if len(sides) not in (1, 2, 3):
-        raise InputError(
-            f"--pixel-size {size}: give micrometres per pixel, such as 0.5, or 0.5x0.25 for height x width."
-        )
-    return sides if len(sides) > 1 else sides * 2
-
-
-def numbers_of(settings: Sequence[str]) -> dict[str, float]:
-    """Numbers given as name=value."""
-    numbers = {}
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        try:
-            numbers[name] = float(value)
-        except ValueError as error:
-            raise InputError(f"--threshold {setting}: write it as name=number, such as seed_threshold=0.6.") from error
-    return numbers

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import attractor
-from attractor.cli.app import Device, Dtype, Engine, Scales, Views, check_scales, scales_of
+from attractor.cli.app import (
+    Device,
+    Dtype,
+    Engine,
+    ModelName,
+    ObjectSize,
+    Scales,
+    Thresholds,
+    Tile,
+    Views,
+    check_scales,
+    names_of,
+    numbers_of,
+    scales_of,
+    sides_of,
+)
 from attractor.cli.printing import progress, say, write_json
-from attractor.cli.segment import numbers_of, sides_of
 from attractor.errors import InputError
 from attractor.wording import counted
 
@@ -21,6 +35,8 @@ if TYPE_CHECKING:
 
     from attractor.prediction.image import Segmenter
     from attractor.tracking.films import Frames
+    from attractor.tracking.tables import Scale
+    from attractor.tracks import Track
 
 LINKING = "Linking"
 
@@ -32,9 +48,7 @@ def track(
             metavar="FOLDER|STACK|FILE...", help="A folder of frames, a TIFF stack, or the files of frames in order."
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="A model's name (see `attractor models`), file, or training folder.")
-    ] = "nuclei",
+    model: ModelName = "nuclei",
     found: Annotated[
         Path | None,
         typer.Option(
@@ -47,20 +61,11 @@ def track(
     device: Device = "auto",
     engine: Engine = "torch",
     dtype: Dtype = "auto",
-    object_size: Annotated[
-        float | None, typer.Option(metavar="PX", help="Typical diameter of your objects in pixels.")
-    ] = None,
-    tile: Annotated[
-        int | None, typer.Option(metavar="PX", help="To save memory, use tiles of this side, a multiple of 8.")
-    ] = None,
+    object_size: ObjectSize = None,
+    tile: Tile = None,
     tta: Views = False,
     tta_scales: Scales = "",
-    thresholds: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--threshold", metavar="NAME=VALUE", help="Change a threshold; seed_threshold=0.6 finds more, say."
-        ),
-    ] = None,
+    thresholds: Thresholds = None,
     formats: Annotated[
         str, typer.Option("--format", metavar="LIST", help="What to write, separated by commas. {track_outputs}.")
     ] = "ctc,csv,gif",
@@ -108,88 +113,119 @@ def track(
     For a film called 01 this writes masks and a list of tracks in the form of the Cell Tracking Challenge (01_RES),
     tables of tracks and of objects, and the film with coloured outlines.
     """
-    from attractor.tracking import link
-    from attractor.tracking.filling import filled
     from attractor.tracking.films import open_film, open_labels
-    from attractor.tracking.outputs import check_track_outputs, write_tracks
-    from attractor.tracking.rejoining import Rejoined
+    from attractor.tracking.outputs import check_track_outputs
     from attractor.tracking.tables import Scale
 
-    names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    scales = scales_of(tta_scales)
+    names, scales, numbers = names_of(formats), scales_of(tta_scales), numbers_of(thresholds or ())
     check_scales(scales, tta=tta)
     check_track_outputs(names)
     images = open_film(film, axes=axes)
     labels = None if found is None else open_labels([found], axes=axes, name=images.name)
-    if labels is not None and len(labels) != len(images):
-        raise InputError(
-            f"{found}: holds {counted(len(labels), 'label image')}, but the film has {counted(len(images), 'frame')}; "
-            "there must be one for each frame."
-        )
-    scale = Scale(sides_of(pixel_size) or _size_in(images), interval)
-    segmenter = None
+    scale = Scale(_sides(pixel_size) or _size_in(images), interval)
+    options: dict[str, Any] = {"tta": tta, "object_size": object_size, "tile": tile}
+    linking: dict[str, Any] = {"max_distance": max_distance, "max_gap": max_gap, "divisions": not no_divisions}
     if labels is None:
         segmenter = attractor.load(
-            model,
-            device=device,
-            thresholds=numbers_of(thresholds or ()),
-            engine=engine,
-            dtype=dtype,
-            tta_scales=scales,
+            model, device=device, thresholds=numbers, engine=engine, dtype=dtype, tta_scales=scales
         )
-        segmenter.check_options(tta=tta, object_size=object_size, tile=tile)
-    options: dict[str, Any] = {"tta": tta, "object_size": object_size, "tile": tile}
-    seen: list[np.ndarray] = []  # images of frames that are not written yet
-    with progress("tracking", len(images)) as (advance, _):
-
-        def objects() -> Iterator[np.ndarray]:
-            for image, one in _frames(images, labels, segmenter, options):
-                seen.append(image)
-                yield one
-                advance()
-
-        linked = link(objects(), max_distance=max_distance, max_gap=max_gap, divisions=not no_divisions)
-        tracked = Rejoined(linked, max_gap)
-        frames = ((seen.pop(0), frame) for frame in filled(tracked, max_gap))
-        write_tracks(out, images.name, frames, lambda: tracked.tracks, formats=names, scale=scale)
+        segmenter.check_options(**options)
+        pairs = _segmented(images, segmenter, options)
+    else:
+        _check_length(labels, images, str(found))
+        pairs = _given(images, labels)
+    tracks = _tracked(pairs, images, linking, out, names, scale)
     call = {
         "film": [str(path) for path in film],
         "found": found and str(found),
-        "model": None if segmenter is None else model,
-        "thresholds": numbers_of(thresholds or ()),
+        "model": model if found is None else None,
+        "thresholds": numbers,
         **options,
-        "max_distance": max_distance,
-        "max_gap": max_gap,
-        "divisions": not no_divisions,
+        **linking,
         "pixel_size": scale.pixel_size,
         "interval": interval,
         "formats": names,
     }
-    write_json(
-        out / f"{images.name}_run.json", {"attractor": attractor.__version__, "call": json.loads(json.dumps(call))}
-    )
-    n_divided = len({track.parent for track in tracked.tracks if track.parent})
+    write_json(out / f"{images.name}_run.json", {"attractor": attractor.__version__, "call": call})
+    n_divided = len({track.parent for track in tracks if track.parent})
     say(
-        f"Found {counted(len(tracked.tracks), 'track')} and {counted(n_divided, 'division')} in "
+        f"Found {counted(len(tracks), 'track')} and {counted(n_divided, 'division')} in "
         f"{counted(len(images), 'frame')}; results as {', '.join(names)} are in {out}."
     )
 
 
-def _frames(
-    images: Frames, labels: Frames | None, segmenter: Segmenter | None, options: dict[str, Any]
+def _tracked(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    images: Frames,
+    linking: dict[str, Any],
+    out: Path,
+    names: Sequence[str],
+    scale: Scale,
+) -> list[Track]:
+    """Link the objects of each frame, given with its image, and write what was asked for; frames are a stream."""
+    from attractor.tracking import link
+    from attractor.tracking.filling import filled
+    from attractor.tracking.outputs import write_tracks
+    from attractor.tracking.rejoining import Rejoined
+
+    seen: deque[np.ndarray] = deque()  # images of frames that are not written yet
+    with progress("tracking", len(images)) as (advance, _):
+
+        def objects() -> Iterator[np.ndarray]:
+            for image, one in pairs:
+                seen.append(image)
+                yield one
+                advance()
+
+        tracked = Rejoined(link(objects(), **linking), linking["max_gap"])
+        frames = ((seen.popleft(), frame) for frame in filled(tracked, linking["max_gap"]))
+        write_tracks(out, images.name, frames, lambda: tracked.tracks, formats=names, scale=scale)
+    return list(tracked.tracks)
+
+
+def _segmented(
+    images: Frames, segmenter: Segmenter, options: dict[str, Any]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each frame's image and its objects: as they are given, or as the model finds them."""
-    if labels is not None:
-        for place, (image, frame) in enumerate(zip(images, labels, strict=True)):
-            if image.shape[:2] != frame.shape:
-                raise InputError(
-                    f"{labels.sources[place]}: has {frame.shape[0]} x {frame.shape[1]} pixels, but its frame "
-                    f"{images.sources[place]} has {image.shape[0]} x {image.shape[1]}; both must be of one size."
-                )
-            yield image, frame
-    elif segmenter is not None:
+    """Each frame's image, and the objects that the model finds in it; several frames are computed at once."""
+    from attractor.prediction.batches import Given
+
+    taken: deque[np.ndarray] = deque()
+
+    def given() -> Iterator[Given]:
         for source, image in zip(images.sources, images, strict=True):
-            yield image, segmenter.segment(image, name=source, **options).labels
+            taken.append(image)
+            yield Given(source, image)
+
+    for prediction in segmenter.predict_many(given(), n_images=len(images), **options):
+        yield taken.popleft(), prediction.found.labels
+
+
+def _given(images: Frames, labels: Frames) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each frame's image, and the objects that somebody found in it."""
+    for place, (image, frame) in enumerate(zip(images, labels, strict=True)):
+        if image.shape[:2] != frame.shape:
+            raise InputError(
+                f"{labels.sources[place]}: has {frame.shape[0]} x {frame.shape[1]} pixels, but its frame "
+                f"{images.sources[place]} has {image.shape[0]} x {image.shape[1]}; both must be of one size."
+            )
+        yield image, frame
+
+
+def _check_length(labels: Frames, images: Frames, found: str) -> None:
+    """Refuse label images that are more or fewer than the frames."""
+    if len(labels) != len(images):
+        raise InputError(
+            f"{found}: holds {counted(len(labels), 'label image')}, but the film has {counted(len(images), 'frame')}; "
+            "there must be one for each frame."
+        )
+
+
+def _sides(size: str | None) -> tuple[float, ...] | None:
+    """Micrometres along a pixel's height and width."""
+    sides = sides_of(size)
+    if sides is not None and len(sides) != 2:
+        raise InputError(f"--pixel-size {size}: a film has pixels with two sides; give 0.5, or 0.5x0.25, say.")
+    return sides
 
 
 def _size_in(images: Frames) -> tuple[float, ...] | None:
