@@ -254,12 +254,17 @@ def test_an_image_that_was_removed_comes_back_as_it_was(client, folder, session)
 
 
 def test_a_server_deletes_what_was_removed_long_ago(session, folder, monkeypatch):
-    monkeypatch.setattr(web, "EMPTYING", 0.01)
+    monkeypatch.setattr(web, "EMPTYING", 0.0)
+    emptied, empty = threading.Semaphore(0), session.empty_old_trash
+
+    def empty_and_tell(days):
+        empty(days)
+        emptied.release()
+
+    monkeypatch.setattr(session, "empty_old_trash", empty_and_tell)
     session.remove("a")
     with TestClient(web.create_app(session, token=TOKEN, port=1, trash_days=0.0), base_url="http://localhost"):
-        deadline = time.monotonic() + 60
-        while session.removed and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert all(emptied.acquire(timeout=60) for _ in range(2))  # again and again
     assert session.removed == ()
     assert not (folder / "trash" / "images" / "a.png").exists()
 

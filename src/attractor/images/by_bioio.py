@@ -90,7 +90,7 @@ def open_by_bioio(
     try:
         opened = importlib.import_module("bioio").BioImage(path)
         scenes = list(opened.scenes)
-    except Exception as error:
+    except Exception as error:  # as in reading: what bioio's plugins raise is not known
         raise _unreadable(path, error, f"; {plugin} must be installed, too") from error
     scene = _place(path, "--image", image, scenes)
     if len(scenes) > 1 and image is None:

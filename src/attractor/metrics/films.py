@@ -17,7 +17,9 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from attractor.errors import InputError
+from attractor.instances import areas, relabel
 from attractor.metrics.metric import Row, Table
+from attractor.metrics.overlaps import overlapping_pairs
 from attractor.tracks import Track, children_of
 
 
@@ -32,10 +34,11 @@ class Frame:
     truth: Int64[np.ndarray, " p"]  # places in true_ids
     found: Int64[np.ndarray, " p"]  # places in found_ids
     shared: Int64[np.ndarray, " p"]  # pixels
+    iou: Float[np.ndarray, " p"]
 
     @classmethod
     def of(cls, truth: Int[np.ndarray, "*axes"], found: Int[np.ndarray, "*others"], name: str = "The frames") -> Frame:
-        """Compare two label images of any number of axes.
+        """Compare two label images of two or three axes.
 
         Raises:
             InputError: if they differ in shape.
@@ -45,18 +48,11 @@ class Frame:
                 f"{name} to compare differ in shape: truth {truth.shape}, found {found.shape}. They must be of the "
                 "same film at the same size."
             )
-        true_ids, rows, true_sizes = _counted(truth)
-        found_ids, columns, found_sizes = _counted(found)
-        both = (truth > 0) & (found > 0)
-        codes = rows[truth[both]] * len(found_ids) + columns[found[both]]
-        pairs, shared = np.unique(codes, return_counts=True)
-        truth_place, found_place = np.divmod(pairs.astype(np.int64), max(1, len(found_ids)))
-        return cls(true_ids, found_ids, true_sizes, found_sizes, truth_place, found_place, shared.astype(np.int64))
-
-    @cached_property
-    def iou(self) -> Float[np.ndarray, " p"]:
-        """Intersection over union of each pair."""
-        return self.shared / (self.true_sizes[self.truth] + self.found_sizes[self.found] - self.shared)
+        true_labels, true_ids = relabel(truth)
+        found_labels, found_ids = relabel(found)
+        sizes = areas(true_labels, len(true_ids)), areas(found_labels, len(found_ids))
+        pairs = overlapping_pairs(true_labels, found_labels)
+        return cls(true_ids, found_ids, *sizes, pairs.truth, pairs.found, pairs.shared, pairs.iou)
 
     @cached_property
     def true_places(self) -> dict[int, int]:
@@ -193,15 +189,3 @@ def _mean_of(values: Sequence[object]) -> float | int:
         return sum(value for value in values if isinstance(value, int))
     known = [value for value in values if isinstance(value, float) and not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
-
-
-def _counted(
-    labels: Int[np.ndarray, "*axes"],
-) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " l"], Int64[np.ndarray, " k"]]:
-    """The ids of a label image, a table from id to place, and their sizes."""
-    counts = np.bincount(labels.reshape(-1)) if labels.size else np.zeros(1, np.int64)
-    counts[0] = 0
-    ids = np.flatnonzero(counts).astype(np.int64)
-    places = np.zeros(len(counts), np.int64)
-    places[ids] = np.arange(len(ids))
-    return ids, places, counts[ids].astype(np.int64)

@@ -76,7 +76,7 @@ def settled(function: Callable[[], T]) -> Future[T]:
     future = Future[T]()
     try:
         future.set_result(function())
-    except Exception as error:
+    except Exception as error:  # nothing is hidden: whoever asks for the result gets it
         future.set_exception(error)
     return future
 

@@ -100,7 +100,7 @@ def likeness(
     middles = _middles(given, later)
     steps = expected - earlier.centres
     sizes = earlier.sizes[given.parents]
-    together = later.sizes[given.children[:, 0]] + np.where(given.is_division, later.sizes[given.children[:, 1]], 0)
+    together = _together(given, later)
     there = _iou(_shared(given, earlier, later, frame, np.zeros_like(steps)), sizes, together)
     moved = _iou(_shared(given, earlier, later, frame, steps), sizes, together)
     on_top = _iou(_shared_on_top(given, earlier, later, frame, middles), sizes, together)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -110,33 +110,31 @@ class _Csv(_Output):
         self._objects.close()
 
 
-class _Gif(_Output):
-    def __init__(self, folder: Path, name: str, scale: Scale) -> None:
-        self._file = (folder / f"{name}.gif").open("wb")
-        self._film, self._painter = GifFilm(self._file, SHOWN), Painter()
+class _Film(_Output):
+    """A film with coloured outlines, in some format."""
+
+    def __init__(self, film: GifFilm | Mp4Film, close: Callable[[], None]) -> None:
+        self._film, self._close, self._painter = film, close, Painter()
+
+    @classmethod
+    def gif(cls, folder: Path, name: str, scale: Scale) -> _Film:
+        file = (folder / f"{name}.gif").open("wb")
+        return cls(GifFilm(file, SHOWN), file.close)
+
+    @classmethod
+    def mp4(cls, folder: Path, name: str, scale: Scale) -> _Film:
+        film = Mp4Film(folder / f"{name}.mp4", SHOWN)
+        return cls(film, film.close)
 
     def add(self, image: Shaped[np.ndarray, "h w c"] | None, labels: Int[np.ndarray, "h w"]) -> None:
-        self._film.add(self._painter.paint(_shown(image, labels), labels))
+        shown = np.zeros((*labels.shape, 1), np.uint8) if image is None else image
+        self._film.add(self._painter.paint(shown, labels))
 
     def finish(self, tracks: Sequence[Track]) -> None:
         self._film.finish()
 
     def close(self) -> None:
-        self._file.close()
-
-
-class _Mp4(_Output):
-    def __init__(self, folder: Path, name: str, scale: Scale) -> None:
-        self._film, self._painter = Mp4Film(folder / f"{name}.mp4", SHOWN), Painter()
-
-    def add(self, image: Shaped[np.ndarray, "h w c"] | None, labels: Int[np.ndarray, "h w"]) -> None:
-        self._film.add(self._painter.paint(_shown(image, labels), labels))
-
-    def finish(self, tracks: Sequence[Track]) -> None:
-        self._film.finish()
-
-    def close(self) -> None:
-        self._film.close()
+        self._close()
 
 
 class _Lineage(_Output):
@@ -161,8 +159,8 @@ class _Geff(_Output):
 TRACK_OUTPUTS: dict[str, OutputKind] = {
     "ctc": OutputKind(_Ctc, "masks and list of the Cell Tracking Challenge"),
     "csv": OutputKind(_Csv, "tables of tracks and of objects"),
-    "gif": OutputKind(_Gif, "the film with coloured outlines"),
-    "mp4": OutputKind(_Mp4, "the same as MP4", needs="av", extra="track"),
+    "gif": OutputKind(_Film.gif, "the film with coloured outlines"),
+    "mp4": OutputKind(_Film.mp4, "the same as MP4", needs="av", extra="track"),
     "lineage": OutputKind(_Lineage, "the tree of divisions as a picture", needs="matplotlib", extra="report"),
     "geff": OutputKind(_Geff, "the graph for other tracking programs", needs="geff", extra="track"),
     "labels": OutputKind(_Labels, "label images of 32 bits where 16 are too few"),
@@ -245,14 +243,9 @@ def _appear(path: Path, target: Path, hidden: Path) -> Path:
     return target
 
 
-def _shown(image: Shaped[np.ndarray, "h w c"] | None, labels: Int[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w c"]:
-    """The image, or black without one."""
-    return np.zeros((*labels.shape, 1), np.uint8) if image is None else image
-
-
-def _write_rows(file: object, columns: dict[str, Column], *, headed: bool) -> None:
+def _write_rows(file: TextIO, columns: dict[str, Column], *, headed: bool) -> None:
     """Rows of a table as text; fractions have six digits, and what is not known is empty."""
-    writer = csv.writer(file, lineterminator="\n")  # type: ignore[arg-type]
+    writer = csv.writer(file, lineterminator="\n")
     if headed:
         writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
