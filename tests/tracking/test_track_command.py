@@ -61,6 +61,7 @@ def test_options_of_linking_are_used(film, attractor_command):
         (["films/01", "--format", "avi"], "There is no format 'avi'"),
         (["films/01", "--max-gap", "-1", "--found", "films/labels"], "max_gap is -1"),
         (["films/01", "--pixel-size", "0", "--found", "films/labels"], "pixel_size is 0.0"),
+        (["films/01", "--pixel-size", "2x1x1", "--found", "films/labels"], "2x1x1: a film has pixels with two sides"),
         (["films/01", "--interval", "0", "--found", "films/labels"], "interval is 0.0"),
         (["films/01", "--found", "few"], "few: holds 2 label images, but the film has 5 frames"),
         (
