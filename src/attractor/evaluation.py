@@ -182,16 +182,14 @@ def class_numbers(own: Sequence[str], true: Sequence[str]) -> tuple[int, ...] | 
 
 def predicted(segmenter: Segmenter, dataset: Dataset, *, tta: bool = False) -> Iterator[tuple[Sample, Instances]]:
     """Each annotated image with what the model finds in it; several images are computed at once."""
-    taken = deque[Sample]()
+    samples = map(dataset.__getitem__, range(len(dataset)))
+    for sample, prediction in segmenter.predict_many(samples, as_given, len(dataset), tta=tta):
+        yield sample, dataclasses.replace(prediction.found, class_names=segmenter.class_names)
 
-    def given() -> Iterator[Given]:
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            taken.append(sample)
-            yield Given(sample.name, sample.image, sample.spacing)
 
-    for prediction in segmenter.predict_many(given(), n_images=len(dataset), tta=tta):
-        yield taken.popleft(), dataclasses.replace(prediction.found, class_names=segmenter.class_names)
+def as_given(sample: Sample) -> Given:
+    """The image of a sample, for a model."""
+    return Given(sample.name, sample.image, sample.spacing)
 
 
 def proposed(

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
-from attractor.evaluation import metric_named, score_pair
+from attractor.evaluation import as_given, metric_named, score_pair
 from attractor.methods.contract import each_changed
 from attractor.metrics import METRICS
 from attractor.metrics.metric import Scores
-from attractor.prediction.batches import Given
 from attractor.prediction.image import Segmenter
 from attractor.prediction.resampling import resized
 
@@ -69,8 +68,7 @@ def tune(
     headline, method = headline_of(metric), segmenter.model.method
     # moved off the accelerator, whose memory may not hold the maps of all images
     samples = [_drawn(sample) for sample in _spread(dataset, TUNING_PIXELS, deal)]
-    given = (Given(sample.name, sample.image, sample.spacing) for sample in samples)
-    maps = [each_changed(one, Tensor.cpu) for one in segmenter.maps_of_each(given, tta=tta)]
+    maps = [each_changed(one, Tensor.cpu) for one in segmenter.maps_of_each(map(as_given, samples), tta=tta)]
 
     def mean_score() -> float:
         found = itertools.chain.from_iterable(map(method.group, maps))

@@ -189,15 +189,9 @@ def _segmented(
     """Each frame's image, and the objects that the model finds in it; several frames are computed at once."""
     from attractor.prediction.batches import Given
 
-    taken: deque[np.ndarray] = deque()
-
-    def given() -> Iterator[Given]:
-        for source, image in zip(images.sources, images, strict=True):
-            taken.append(image)
-            yield Given(source, image)
-
-    for prediction in segmenter.predict_many(given(), n_images=len(images), **options):
-        yield taken.popleft(), prediction.found.labels
+    frames = zip(images.sources, images, strict=True)
+    for (_, image), prediction in segmenter.predict_many(frames, lambda one: Given(*one), len(images), **options):
+        yield image, prediction.found.labels
 
 
 def _given(images: Frames, labels: Frames) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -12,7 +12,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from attractor.images import pixel_size as pixel_size_in
 from attractor.instances import Instances
 from attractor.measurements import check_pixel_size
 from attractor.prediction.batches import Given, in_groups, settled
+from attractor.prediction.crew import Crew
 from attractor.prediction.image import Prediction, Segmenter
 from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
 from attractor.prediction.result import FileOutput, FolderOutput, Result
@@ -100,46 +101,63 @@ def segment_files(
     check_axes(axes)
     given = find_images(paths, written=written_endings())
     make_writable(Path(out))
-    crew = segmenter.crew(len(given.images))
     of_group = partial(predict_slices, segmenter) if slices else segmenter.predict_group
     predict = partial(of_group, tta=tta, object_size=object_size, tile=tile)
-    reading = Lock()
+    crew = segmenter.crew(len(given.images))
+    work = _Work(segmenter, predict, crew, Path(out), tuple(formats), pixel_size, n_axes, axes)
+    groups = in_groups(given.images, segmenter.n_together)
+    return _outcomes(given, crew.each_of_groups(work.several, groups), object_size)
 
-    def read(path: Path) -> Read:
-        image = read_image(path, n_axes=n_axes, axes=axes)
-        size = pixel_size or pixel_size_in(path, n_axes=n_axes)
-        if segmenter.n_axes == 3 and size is None:
-            tell_that_spacing_is_unknown(path, segmenter.model.description)
-        return Read(image, size)
 
-    def several(paths: list[Path]) -> list[Future[Outcome]]:
+@dataclass(frozen=True)
+class _Work:
+    """What is done with each file, or with a few at a time."""
+
+    segmenter: Segmenter
+    predict: Callable[[Sequence[Given]], list[Future[Prediction]]]
+    crew: Crew
+    out: Path
+    formats: tuple[str, ...]
+    pixel_size: tuple[float, ...] | None  # instead of the files' own
+    n_axes: int
+    axes: str
+    reading: Lock = field(default_factory=Lock)
+
+    def several(self, paths: Sequence[Path]) -> list[Future[Outcome]]:
+        """What becomes of some files, of which no more are in memory than go through the network together."""
         done = list[Future[Outcome]]()
-        each = ((path, settled(partial(read, path))) for path in paths)
+        each = ((path, settled(partial(self.read, path))) for path in paths)
         groups = in_groups(each, len(paths), size=lambda one: _n_pixels(one[1]))
         while True:
             start = time.perf_counter()
             with ExitStack() as leaving:
-                with reading:  # no more than one group waits for room
+                with self.reading:  # no more than one group waits for room
                     if (group := next(groups, None)) is None:
                         return done
-                    leaving.enter_context(crew.place(sum(_n_pixels(content) for _, content in group)))
+                    leaving.enter_context(self.crew.place(sum(_n_pixels(content) for _, content in group)))
                 able = {path: content.result() for path, content in group if not content.exception()}
-                images = [Given(str(p), one.image, one.size if n_axes == 3 else None) for p, one in able.items()]
-                predicted = dict(zip(able, predict(images), strict=True))
+                images = [Given(str(p), one.image, one.size if self.n_axes == 3 else None) for p, one in able.items()]
+                predicted = dict(zip(able, self.predict(images), strict=True))
                 seconds = (time.perf_counter() - start) / len(group)
-                done += [settled(partial(write, p, content, predicted.get(p), seconds)) for p, content in group]
+                done += [settled(partial(self.write, p, one, predicted.get(p), seconds)) for p, one in group]
 
-    def write(path: Path, content: Future[Read], predicted: Future[Prediction] | None, seconds: float) -> Outcome:
+    def read(self, path: Path) -> Read:
+        """What a file holds."""
+        image = read_image(path, n_axes=self.n_axes, axes=self.axes)
+        size = self.pixel_size or pixel_size_in(path, n_axes=self.n_axes)
+        if self.segmenter.n_axes == 3 and size is None:
+            tell_that_spacing_is_unknown(path, self.segmenter.model.description)
+        return Read(image, size)
+
+    def write(self, path: Path, content: Future[Read], predicted: Future[Prediction] | None, seconds: float) -> Outcome:
+        """Write what was found, or raise what was wrong with the file."""
         start, (image, size) = time.perf_counter(), content.result()
         assert predicted is not None
-        prediction = predicted.result()
+        prediction, segmenter = predicted.result(), self.segmenter
         result = Result(path.name, image, prediction.found, segmenter.class_names, size, segmenter.is_ordered)
-        write_files(result, Path(out), formats)
+        write_files(result, self.out, self.formats)
         seconds += time.perf_counter() - start
         return Outcome(path, len(prediction.found), None, image.shape[:-1], prediction.tile, seconds)
-
-    groups = in_groups(given.images, segmenter.n_together)
-    return _outcomes(given, crew.each_of_groups(several, groups), object_size)
 
 
 class Read(NamedTuple):

@@ -11,6 +11,7 @@ import copy
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -307,39 +308,48 @@ class Segmenter:
         Raises:
             InputError: at once if an option is impossible; and as `segment` does, when an image's turn comes.
         """
-        given = (Given(f"Image {number}", image) for number, image in enumerate(images, 1))
         n_images = len(images) if isinstance(images, Sized) else None
-        found = self.predict_many(given, n_images=n_images, tta=tta, object_size=object_size, tile=tile)
-        return (replace(one.found, class_names=self.class_names) for one in found)
+        options: dict[str, Any] = {"tta": tta, "object_size": object_size, "tile": tile}
+        found = self.predict_many(
+            enumerate(images, 1), lambda numbered: Given(f"Image {numbered[0]}", numbered[1]), n_images, **options
+        )
+        return (replace(one.found, class_names=self.class_names) for _, one in found)
 
     def predict_many(
         self,
-        images: Iterable[Given],
-        *,
+        items: Iterable[T],
+        given: Callable[[T], Given],
         n_images: int | None = None,
+        *,
         tta: bool = False,
         object_size: float | None = None,
         tile: int | None = None,
-    ) -> Iterator[Prediction]:
-        """What `predict` gives for each image, in order; several are computed at once, as by `segment_many`.
+    ) -> Iterator[tuple[T, Prediction]]:
+        """Each item with what `predict` gives for its image, in order; several are computed at once.
 
         Args:
-            images: with their names.
+            items: that have an image each.
+            given: the image of an item, and its name.
             n_images: how many there are, if that is known.
             tta: as for `segment`, like the next two.
             object_size: typical diameter of the objects, in pixels.
             tile: side in pixels of the tiles to compute one after another.
         """
         self.check_options(tta=tta, object_size=object_size, tile=tile)
-        crew = self.crew(n_images)
+        crew, taken = self.crew(n_images), deque[T]()
         predict = partial(self.predict_group, tta=tta, object_size=object_size, tile=tile)
+
+        def drawn() -> Iterator[Given]:
+            for item in items:
+                taken.append(item)
+                yield given(item)
 
         def some(group: Sequence[Given]) -> list[Future[Prediction]]:
             with crew.place(sum(map(n_pixels_of, group))):
                 return predict(group)
 
-        groups = in_groups(images, self.n_together, size=n_pixels_of)
-        return (one.result() for one in crew.each_of_groups(some, groups))
+        groups = in_groups(drawn(), self.n_together, size=n_pixels_of)
+        return ((taken.popleft(), one.result()) for one in crew.each_of_groups(some, groups))
 
     def crew(self, n_images: int | None = None) -> Crew:
         """Threads for this many images."""
