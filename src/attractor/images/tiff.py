@@ -31,7 +31,7 @@ from attractor.images.orientation import TAG, TURNED, upright
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_PAGES = 1 << 15
-MOST_CHANNELS = 4  # that an unnamed first axis may be; with more it is one of slices
+FEW_PLANES = 4  # that may be channels; of more, an axis that has no name is one of slices, or frames
 UNNAMED = "QI"  # tifffile's letters for an axis of which a file says nothing
 LARGEST_PART = 1 << 24  # pixels of a strip or tile that is larger than its image
 
@@ -110,9 +110,9 @@ def n_axes_of_tiff(path: Path) -> int:
             return 2
         series = tiff.series[0]
         lengths = dict(zip(series.axes, series.shape, strict=True))
-        is_colour = series.axes == "QYX" and series.shape[2] <= MOST_CHANNELS < series.shape[0]
+        is_colour = series.axes == "QYX" and series.shape[2] <= FEW_PLANES < series.shape[0]
         unnamed = max((lengths.get(letter, 1) for letter in UNNAMED), default=1)
-        is_stack = lengths.get("Z", 1) > 1 or (unnamed > MOST_CHANNELS and not is_colour)
+        is_stack = lengths.get("Z", 1) > 1 or (unnamed > FEW_PLANES and not is_colour)
         return 3 if is_stack and lengths.get("T", 1) == 1 else 2
 
 
@@ -154,7 +154,7 @@ def _read(path: Path, n_axes: int, given: str) -> _Plane:
     with opened(path) as tiff:
         series, axes = checked(tiff, path, n_axes, given)
         page = series.keyframe
-        array = _channels_last(series.asarray(), axes, n_axes)
+        array = channels_last(series.asarray(), axes, n_axes)
         if alpha_of(page) and array.shape[-1] == page.samplesperpixel:
             array = array[..., : -alpha_of(page)]
         return _Plane(array, int(page.photometric), int(page.compression), page.colormap, page.tags.valueof(TAG))
@@ -231,9 +231,9 @@ def _refuse_large_parts(series: tifffile.TiffPageSeries, file: tifffile.FileHand
 
 def _axes(axes: str, shape: tuple[int, ...], path: Path) -> str:
     """Tifffile's letters, if those of length above 1 are rows, columns and channels: Y, X, and S or C."""
-    if axes == "QYX" and shape[2] <= MOST_CHANNELS < shape[0]:  # (h, w, c) that was written without saying so
+    if axes == "QYX" and shape[2] <= FEW_PLANES < shape[0]:  # (h, w, c) that was written without saying so
         return "YXC"
-    if axes == "QYX" and 1 < shape[0] <= MOST_CHANNELS:
+    if axes == "QYX" and 1 < shape[0] <= FEW_PLANES:
         raise InputError(
             f"{path}: holds {shape[0]} planes and does not say whether they are channels or slices; give one plane, or "
             'write them as channels, in Python with tifffile.imwrite(…, metadata={"axes": "CYX"}).'
@@ -253,7 +253,7 @@ def _axes_of_stack(axes: str, shape: tuple[int, ...], path: Path) -> str:
     unnamed = [letter for letter in UNNAMED if lengths.get(letter, 1) > 1]
     if unnamed and "Z" not in axes:
         n = lengths[unnamed[0]]
-        if n <= MOST_CHANNELS or lengths.get("X", MOST_CHANNELS) <= MOST_CHANNELS:
+        if n <= FEW_PLANES or lengths.get("X", FEW_PLANES) <= FEW_PLANES:
             raise InputError(
                 f"{path}: has the shape {shape} and does not say whether its {n} planes are slices or channels; say so "
                 "by --axes ZYX or --axes CYX."
@@ -294,7 +294,7 @@ def _given_axes(given: str, axes: str, shape: tuple[int, ...], path: Path) -> st
 # --- what they mean ---------------------------------------------------------------------------------------------------
 
 
-def _channels_last(array: Shaped[np.ndarray, "..."], axes: str, n_axes: int = 2) -> Shaped[np.ndarray, "*s c"]:
+def channels_last(array: Shaped[np.ndarray, "..."], axes: str, n_axes: int = 2) -> Shaped[np.ndarray, "*s c"]:
     """Planes if there are three axes, rows, columns, channels, from axes of these letters."""
     first = "ZYX"[-n_axes:]
     lengths = dict(zip(axes, array.shape, strict=True))

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from attractor.augmentation import UPRIGHT_VIEWS, VIEWS, View, views_of
 from attractor.errors import InputError, check_number, check_thresholds
 from attractor.images import as_channels, as_image
+from attractor.images.tiff import FEW_PLANES
 from attractor.instances import Instances
 from attractor.methods.contract import (
     Gathers,
@@ -72,7 +73,6 @@ logger = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 TTA_SCALES = 0.25, 4.0  # the smallest and the largest: a network knows no object at others
 MOST_PIXELS = 1 << 31  # in an image: positions in it are 32-bit numbers
-MOST_CHANNELS = 4  # of an image that nobody takes for a volume
 FEW_COLUMNS = 16  # what has more along its last axis is no image with channels
 HALO_OF_VOLUMES = (
     64  # voxels along rows and columns; a volume that is seen so far around a tile has 27 times its voxels
@@ -588,7 +588,7 @@ class Segmenter:
     def _check_axes(self, array: Shaped[np.ndarray, "..."], name: str) -> None:
         """Refuse an image for a model of volumes, and a volume for one of images."""
         shape, channels = array.shape, self.model.description.channels
-        if self.n_axes == 3 and (len(shape) == 2 or (len(shape) == 3 and shape[2] <= MOST_CHANNELS)):
+        if self.n_axes == 3 and (len(shape) == 2 or (len(shape) == 3 and shape[2] <= FEW_PLANES)):
             raise InputError(
                 f"{name}: an array of shape {shape}, and this model takes volumes, of shape (d, h, w) or (d, h, w, c); "
                 "give a stack of slices, or take a model for images."

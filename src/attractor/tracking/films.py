@@ -22,11 +22,10 @@ from attractor.errors import InputError
 from attractor.images import as_image, images_in, read_image, read_labels
 from attractor.images.damage import decoding
 from attractor.images.files import existing
-from attractor.images.tiff import is_tiff, opened
+from attractor.images.tiff import FEW_PLANES, channels_last, is_tiff, opened
 from attractor.wording import counted
 
 LABELS_ENDING = "_labels.tif"
-FEW = 4  # planes, which may be channels: nothing says that they are frames
 Array = Shaped[np.ndarray, "..."]
 
 
@@ -205,7 +204,7 @@ def _axes(letters: str, shape: tuple[int, ...], path: Path, *, given: bool) -> s
         raise InputError(f"{path}: has {len(shape)} axes ({sides}), but --axes {letters} names {len(letters)}.")
     if not given and "T" not in letters:
         unnamed = [letter for letter in letters if letter in "IQ"]
-        if len(unnamed) == 1 and shape[letters.index(unnamed[0])] > FEW:
+        if len(unnamed) == 1 and shape[letters.index(unnamed[0])] > FEW_PLANES:
             letters = letters.replace(unnamed[0], "T")
     long = {letter for letter, length in zip(letters, shape, strict=True) if length > 1}
     if (
@@ -245,13 +244,12 @@ def _frame(tiff: tifffile.TiffFile, letters: str, place: int) -> Array:
             others = [length for letter, length in zip(leading, lengths, strict=True) if letter != "T"]
             part = planes.reshape(*others, *series.keyframe.shape)
             rest = letters.replace("T", "")
-    kept = [axis for axis, length in zip(rest, part.shape, strict=True) if length > 1 or axis in "YX"]
-    part = part.reshape([length for axis, length in zip(rest, part.shape, strict=True) if axis in kept])
-    order = ["Y", "X", *(axis for axis in kept if axis not in "YX")]
-    return part.transpose([kept.index(axis) for axis in order])
+    return channels_last(part, rest)
 
 
 def _as_labels(frame: Array, source: str) -> Int32[np.ndarray, "h w"]:
+    if frame.ndim == 3 and frame.shape[2] == 1:
+        frame = frame[..., 0]
     if frame.ndim != 2 or frame.dtype.kind not in "iub" or (frame.size and frame.min() < 0):
         raise InputError(
             f"{source}: is an array of {frame.dtype} of shape {frame.shape}; label images are whole numbers from 0 on, "

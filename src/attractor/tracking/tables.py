@@ -17,7 +17,7 @@ from attractor.tracking.objects import objects_of
 from attractor.tracks import Track, children_of
 
 Column = list[int] | list[float] | list[str]
-AXES = ("z", "row", "column")  # the last ones, for frames of fewer axes
+AXES = ("plane", "row", "column")  # the last ones, for frames of fewer axes
 NOTHING = float("nan")
 
 
@@ -76,7 +76,7 @@ class Measured:
         columns: dict[str, Column] = {
             "frame": [self._number] * len(sizes),
             "track": found.labels.tolist(),
-            "size" if frame.ndim > 2 else "area": sizes,
+            "volume" if frame.ndim > 2 else "area": sizes,
             **{
                 f"centroid_{axis}": [centre[place] for centre in centres]
                 for place, axis in enumerate(AXES[-frame.ndim :])
