@@ -75,7 +75,7 @@ def overlay(
         )
     picture = _to_rgb(image)
     labels = instances.labels
-    lines = _lines(labels, thick=min(labels.shape) > LARGE if thick is None else thick)
+    lines = outlines(labels, thick=min(labels.shape) > LARGE if thick is None else thick)
     colours = _in_order(len(instances)) if order else COLOURS[_choose(labels, len(instances))]
     picture[lines] = colours[labels[lines] - 1]
     return picture
@@ -231,7 +231,7 @@ def _limits(values: Shaped[np.ndarray, "..."]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _lines(labels: Int32[np.ndarray, "h w"], *, thick: bool) -> Bool[np.ndarray, "h w"]:
+def outlines(labels: Int[np.ndarray, "h w"], *, thick: bool) -> Bool[np.ndarray, "h w"]:
     """The outermost pixels of each object, or the two outermost; the border of the image is no outline."""
     lines = _outermost(labels)
     if thick:
@@ -239,7 +239,7 @@ def _lines(labels: Int32[np.ndarray, "h w"], *, thick: bool) -> Bool[np.ndarray,
     return lines
 
 
-def _outermost(labels: Int32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def _outermost(labels: Int[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Pixels of objects with a pixel of another label, or of background, beside, above or below."""
     lines = np.zeros(labels.shape, bool)
     differs = labels[1:] != labels[:-1]

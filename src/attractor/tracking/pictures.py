@@ -18,6 +18,7 @@ from jaxtyping import Int, Shaped, UInt8
 from PIL import GifImagePlugin, Image
 
 from attractor.errors import InputError
+from attractor.overlays import outlines
 from attractor.tracks import Track, children_of
 from attractor.wording import counted, install
 
@@ -51,7 +52,7 @@ class Painter:
         low, high = self._limits
         scale = (GREYS - 1) / (high - low) if high > low else 0.0
         picture = np.rint(np.clip((np.nan_to_num(grey) - low) * scale, 0, GREYS - 1)).astype(np.uint8)
-        lines = _outlines(small)
+        lines = outlines(small, thick=True)
         picture[lines] = GREYS + small[lines] % N_COLOURS
         return picture
 
@@ -185,15 +186,3 @@ def _places(tracks: Sequence[Track]) -> dict[int, float]:
         else:
             places[number], n_leaves = float(n_leaves), n_leaves + 1
     return places
-
-
-def _outlines(labels: Int[np.ndarray, "i j"]) -> Shaped[np.ndarray, "i j"]:
-    """The two outermost pixels of each object."""
-    lines = np.zeros(labels.shape, bool)
-    inner = labels
-    for _ in range(2):
-        padded = np.pad(inner, 1, mode="edge")
-        around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-        lines |= (inner > 0) & np.any([inner != side for side in around], axis=0)
-        inner = np.where(lines, 0, labels)
-    return lines
