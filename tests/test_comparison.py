@@ -207,6 +207,24 @@ def test_where_memory_runs_out_images_are_computed_in_tiles_as_segment_does(tiny
     assert done.models[0].leaves.n_found == pytest.approx(expected, rel=0.2)
 
 
+def test_on_a_gpu_images_go_through_the_network_together_and_score_as_one_by_one(compared, models, folder, monkeypatch):
+    maps_of, passes = Segmenter.maps, []
+
+    def maps(self, images, **options):
+        passes.append(images.shape[0])
+        return maps_of(self, images, **options)
+
+    monkeypatch.setattr(Segmenter, "maps", maps)
+    monkeypatch.setattr(Segmenter, "n_together", 3)
+    dataset = open_dataset(folder)
+    done = compare(models, dataset, device="cpu", n_shown=0, own_process=False)
+    assert 3 in passes
+    for part, alone in zip(done.models, compared.models, strict=True):
+        assert [one.name for one in part.images] == list(dataset.names)
+        np.testing.assert_array_equal([one.value for one in part.images], [one.value for one in alone.images])
+        assert part.network_seconds > 0 < part.grouping_seconds
+
+
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from attractor.images import write_labels
 from attractor.instances import Instances
 from attractor.metrics import METRICS, Metric, cvppp
 from attractor.model import Model
+from attractor.prediction.batches import Given, in_groups, n_pixels_of
 from attractor.prediction.image import Segmenter
 from attractor.shortage import is_for_memory
 
@@ -91,20 +93,21 @@ def work(job: Job) -> Iterator[Measured | Footprint]:
     segmenter.segment(
         first.image, tta=job.tta, spacing=first.spacing, name=first.name
     )  # the first use compiles and loads
-    for index in range(len(job.dataset)):
-        sample = job.dataset[index]
-        prediction = segmenter.predict(sample.image, tta=job.tta, spacing=sample.spacing, name=sample.name)
-        write_labels(job.found / f"{index}.tif", prediction.found.labels)
-        metric = METRICS[job.metric]
-        scores = metric.score_image(pair_of(sample, _scored(segmenter, sample, metric, prediction.found, job.tta)))
-        yield Measured(
-            sample.name,
-            float("nan") if scores is None else metric.value([scores]),
-            scores,
-            cvppp.score_image(pair_of(sample, prediction.found)),
-            prediction.network_seconds,
-            prediction.grouping_seconds,
-        )
+    metric, index = METRICS[job.metric], count()
+    samples = (job.dataset[place] for place in range(len(job.dataset)))
+    for group in in_groups(samples, segmenter.n_together, size=lambda sample: n_pixels_of(_given(sample))):
+        predicted = segmenter.predict_group([_given(sample) for sample in group], tta=job.tta)
+        for sample, prediction in zip(group, (one.result() for one in predicted), strict=True):
+            write_labels(job.found / f"{next(index)}.tif", prediction.found.labels)
+            scores = metric.score_image(pair_of(sample, _scored(segmenter, sample, metric, prediction.found, job.tta)))
+            yield Measured(
+                sample.name,
+                float("nan") if scores is None else metric.value([scores]),
+                scores,
+                cvppp.score_image(pair_of(sample, prediction.found)),
+                prediction.network_seconds,
+                prediction.grouping_seconds,
+            )
     method = segmenter.model.method
     yield Footprint(
         device=_device_in_words(segmenter.device),
@@ -115,6 +118,10 @@ def work(job: Job) -> Iterator[Measured | Footprint]:
         memory=_peak_memory(),
         device_memory=torch.cuda.max_memory_allocated(segmenter.device) if on_cuda else None,
     )
+
+
+def _given(sample: Sample) -> Given:
+    return Given(sample.name, sample.image, sample.spacing)
 
 
 def _scored(segmenter: Segmenter, sample: Sample, metric: Metric, found: Instances, tta: bool) -> Instances:
