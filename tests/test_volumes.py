@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,12 @@ from attractor.kernels.medoids import medoids
 from attractor.methods.discriminative_loss import DiscriminativeLoss
 from attractor.methods.discriminative_loss import Maps as DiscriminativeMaps
 from attractor.methods.points import joined_parts
+from attractor.methods.recurrent_pixel_embedding import Maps as RecurrentMaps
+from attractor.methods.recurrent_pixel_embedding import RecurrentPixelEmbedding
 from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, group_plain, instance_loss_plain
 from attractor.metrics import average_precision
 from attractor.model import Model
-from attractor.networks import ERFNet
+from attractor.networks import ERFNet, UNet
 from attractor.networks.erfnet import AlongOneAxis
 from attractor.overlays import overlay_of_volume
 from attractor.prediction.folder import segment_files
@@ -357,8 +360,13 @@ def test_the_objects_of_one_slice_are_those_of_the_image(margin):
         np.testing.assert_array_equal(other.scores, own.scores)
 
 
-def test_erfnet_gives_one_slice_the_maps_of_the_image():
-    flat, deep = ERFNet(1, [5, 1]).eval(), ERFNet(1, [5, 1], spacing=(100.0, 1.0, 1.0)).eval()
+@pytest.mark.parametrize(
+    "network",
+    [ERFNet, partial(UNet, width=4, decoder_width=4), partial(UNet, width=4, encoder="resnet50", stride=8)],
+    ids=["erfnet", "unet", "unet, dilated"],
+)
+def test_a_network_gives_one_slice_the_maps_of_the_image(network):
+    flat, deep = network(1, [5, 1]).eval(), network(1, [5, 1], spacing=(100.0, 1.0, 1.0)).eval()
     weights = {}
     for (name, given), (_, wanted) in zip(flat.state_dict().items(), deep.state_dict().items(), strict=True):
         weights[name] = given.view(wanted.shape)
@@ -366,6 +374,48 @@ def test_erfnet_gives_one_slice_the_maps_of_the_image():
     images = torch.randn(1, 1, 27, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(deep(images[:, :, None])[:, :, 0], flat(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("coordinates", ["none", "phase"])
+def test_recurrent_pixel_embedding_treats_one_slice_as_the_image(coordinates):
+    options = {
+        "dimension": 8,
+        "pixels": 60,
+        "groups": 4,
+        "coordinates": coordinates,
+        "bandwidth": 0.2,
+        "reach": 3.0,
+        "min_size": 4,
+    }
+    flat = RecurrentPixelEmbedding(Given, **options)
+    deep = RecurrentPixelEmbedding(Given, spacing=(100.0, 1.0, 1.0), **options)
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.zeros(1, 12, 11, dtype=torch.int32)
+    labels[0, 1:5, 2:8], labels[0, 6:11, 1:6], labels[0, 6:10, 7:10] = 1, 2, 3
+    of_object = torch.randn(4, flat.channels, generator=generator)
+    embedding = of_object[labels[0].long()].permute(2, 0, 1)[None] + 0.1 * torch.randn(
+        1, flat.channels, 12, 11, generator=generator
+    )
+    semantic = torch.stack([-4.0 * (labels > 0), 4.0 * (labels > 0) - 2], 1).float()
+    maps = RecurrentMaps(embedding, semantic)
+    lifted = RecurrentMaps(embedding[:, :, None], semantic[:, :, None])
+    if coordinates == "phase":  # one more channel: the place across planes, where all pixels point at the only one
+        lifted = RecurrentMaps(torch.cat([torch.zeros(1, 1, 1, 12, 11), lifted.embedding], 1), lifted.semantic)
+        deep = RecurrentPixelEmbedding(Given, spacing=(100.0, 1.0, 1.0), **options | {"dimension": 10})
+    truth = truth_of(labels)
+    (own,), (other,) = flat.group(maps), deep.group(lifted)
+    assert len(own) == 3
+    np.testing.assert_array_equal(other.labels[0], own.labels)
+    if coordinates == "none":  # otherwise all pixels are more alike by the place that they share
+        terms = []
+        for method, given, wanted in (
+            (flat, maps, truth),
+            (deep, lifted, Truth(labels[:, None], truth.classes, truth.valid[:, None])),
+        ):
+            torch.manual_seed(0)
+            terms.append(method.loss(given, wanted))
+        for name, value in terms[0].items():
+            torch.testing.assert_close(terms[1][name], value)
 
 
 # -------------------------------------------------------------------- laws
@@ -572,6 +622,18 @@ def test_crops_are_turned_where_steps_agree(spacing, most):
     assert len(seen) > most / 2
 
 
+@pytest.mark.parametrize("method", ["discriminative-loss", "recurrent-pixel-embedding"])
+def test_other_embeddings_learn_from_volumes(method, tmp_path):
+    changes = ["training.epochs=1", "training.crops_per_epoch=4", "training.batch_size=2", "training.workers=0"]
+    changes += ["training.crop_size=16", "training.crop_depth=8", "data.validation=0.34"]
+    changes += ["model.network=unet", "model.network_options.width=4", "model.network_options.decoder_width=4"]
+    segmenter = train(
+        written(tmp_path / "data"), out=tmp_path / "run", changes=[*changes, f"model.method={method}"], device="cpu"
+    )
+    assert segmenter.segment(np.zeros((8, 32, 30), np.uint8)).labels.shape == (8, 32, 30)
+    assert evaluate_model(segmenter, tmp_path / "data").summary.n_truth == 24
+
+
 def test_a_volume_is_segmented_as_it_was_trained(tmp_path):
     """The whole way, with a network that has seen little: files in, files out, scores."""
     changes = ["training.epochs=1", "training.crops_per_epoch=4", "training.batch_size=2", "training.workers=0"]
@@ -678,8 +740,6 @@ def test_what_takes_no_volumes_says_so():
         InputError, match="rsis takes images, and no volumes; what takes volumes is spatial-embeddings, discr"
     ):
         Model(Description(method="rsis", network="unet", **base))
-    with pytest.raises(InputError, match="unet takes images, and no volumes"):
-        Model(Description(method="spatial-embeddings", network="unet", **base))
     with pytest.raises(InputError, match="has a spacing, but two axes"):
         Model(
             Description(
@@ -842,6 +902,51 @@ def test_discriminative_loss_groups_volumes_by_place():
     semantic = torch.stack([-4.0 * (labels > 0), 4.0 * (labels > 0) - 2])[None].float()
     (found,) = method.group(DiscriminativeMaps(own, semantic))
     assert average_precision([labels.numpy()], [found.labels]).tp[0] == 4
+
+
+def test_recurrent_pixel_embedding_groups_volumes_by_place():
+    method = RecurrentPixelEmbedding(
+        Given,
+        spacing=(2.0, 1.0, 1.0),
+        dimension=6,
+        groups=4,
+        coordinates="phase",
+        coordinate_period=48.0,
+        bandwidth=0.2,
+    )
+    assert method.channels == 3
+    labels = torch.from_numpy(blobs())
+    place = method._positions(torch.zeros(1, 1, *labels.shape))
+    assert place[:, 2, 3, 4].tolist() == [2 * 2, 3, 4]  # planes are two steps apart
+    own = torch.zeros(1, 3, *labels.shape)
+    for label in range(1, 5):
+        inside = labels == label
+        own[0][:, inside] = (place[:, inside].mean(1, keepdim=True) - place[:, inside]) / 48
+    decoded = method.decode(RecurrentMaps(own, torch.zeros(1, 2, *labels.shape)))[0]
+    torch.testing.assert_close(
+        decoded[0].flatten(1), method._points(own[0], torch.arange(labels.numel())), atol=1e-5, rtol=0
+    )
+    semantic = torch.stack([-4.0 * (labels > 0), 4.0 * (labels > 0) - 2])[None].float()
+    (found,) = method.group(RecurrentMaps(own, semantic))
+    assert average_precision([labels.numpy()], [found.labels]).tp[0] == 4
+    with pytest.raises(InputError, match="dimension is 5; places in the embedding need six dimensions"):
+        RecurrentPixelEmbedding(Given, spacing=(2.0, 1.0, 1.0), dimension=5, groups=4, coordinates="phase")
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (12.0, 1.0, 2.0)], ids=str)
+@pytest.mark.parametrize("stride", [32, 8])
+def test_a_unet_halves_an_axis_once_its_steps_are_as_short_as_others(spacing, stride):
+    network = UNet(1, [2], width=4, decoder_width=4, stride=stride, spacing=spacing).eval()
+    given = torch.zeros(1, 1, 5, 40, 33)
+    with torch.no_grad():
+        features = network.pyramid(given)
+        assert network(given).shape == (1, 2, 5, 40, 33)
+    padded = [-(-n // own) * own for n, own in zip(given.shape[2:], network.strides_by_axis[-1], strict=True)]
+    for found, strides in zip(features, network.strides_by_axis, strict=True):
+        assert list(found.shape[2:]) == [n // own for n, own in zip(padded, strides, strict=True)]
+    waits = {1.0: 0, 3.0: 1, 12.0: 3}[spacing[0]]
+    assert network.strides_by_axis[-1][0] == max(1, stride >> waits)
+    assert network.strides[-1] == stride
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -8,13 +8,13 @@ embedding learns to be easy to group. Finally, pixels whose directions meet are 
 Source: Kong and Fowlkes, "Recurrent Pixel Embedding for Instance Grouping", CVPR 2018. The published code gives no
 grouping after the loops; the one here is our own.
 Shapes: `b` images, `c` classes, `d` dimensions of the sphere's space, `e` channels of the
-network's answer, `h` rows, `w` columns, `n` pixels, `m` anchors.
+network's answer, `a` axes, `s` the lengths of an image or volume along them, `n` pixels, `m` anchors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
@@ -45,8 +45,8 @@ CHUNK = 8192  # points that are shifted at a time: the intermediate results fit 
 class Maps:
     """What the network says of each pixel, raw."""
 
-    embedding: Float[Tensor, "b e h w"]  # of any length; only its direction counts
-    semantic: Float[Tensor, "b _ h w"]  # logits of background and the c classes
+    embedding: Float[Tensor, "b e *s"]  # of any length; only its direction counts
+    semantic: Float[Tensor, "b _ *s"]  # logits of background and the c classes
 
 
 class RecurrentPixelEmbedding(nn.Module):
@@ -54,6 +54,7 @@ class RecurrentPixelEmbedding(nn.Module):
 
     max_instances: ClassVar[int | None] = None
     tileable: ClassVar[bool] = True
+    takes_volumes: ClassVar[bool] = True
     # What a threshold can be, and what validation tries; sizes are pixels.
     threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "foreground_threshold": (0.0, 1.0),
@@ -71,6 +72,7 @@ class RecurrentPixelEmbedding(nn.Module):
         make_network: NetworkMaker,
         *,
         n_classes: int = 1,
+        spacing: Sequence[float] = (1.0, 1.0),
         dimension: int = 64,
         margin: float = 0.5,
         groups: int = 20,
@@ -100,6 +102,7 @@ class RecurrentPixelEmbedding(nn.Module):
         Args:
             make_network: gives a network for a list of output channels, one entry for each decoder.
             n_classes: classes, besides background.
+            spacing: length of a step along each axis: three numbers for volumes, along (plane, row, column).
             dimension: of the space that the sphere lies in; 64 in the paper.
             margin: alpha: calibrated similarity, (1 + cosine) / 2, that pixels of different objects may have; 0.5 in
                 the paper, which is a right angle.
@@ -111,11 +114,11 @@ class RecurrentPixelEmbedding(nn.Module):
             pixels: sampled from each image for the loss; all their pairs count.
             sampling: "uniform", or "balanced": equally many pixels of each object and of the background.
             reach: keep apart only objects that lie near each other: see `Objects.near`. None, as in the paper, is all.
-            coordinates: "phase": two channels of the network say where each pixel's object is, as in spatial
-                embeddings, and four dimensions of the sphere hold that place as cosine and sine along rows and
-                columns; not in the paper. "none" is the paper's.
+            coordinates: "phase": a channel of the network for each axis says where a pixel's object is, as in spatial
+                embeddings, and two dimensions of the sphere for each axis hold that place as cosine and sine; not in
+                the paper. "none" is the paper's.
             coordinate_period: pixels after which such a place repeats, about three objects wide; `reach` and
-                `connected` make up for the ambiguity.
+                `connected` make up for the ambiguity. In a volume, steps along columns.
             loops: of mean shift in training; the loss is taken before the first and after each.
             loops_from: epoch of training, counted from 0, from which they take part. Before objects are apart, mean
                 shift only draws them closer and nothing is learned, so a few epochs without it come first.
@@ -142,14 +145,15 @@ class RecurrentPixelEmbedding(nn.Module):
         check_choice("pair_loss", pair_loss, ("linear", "squared"))
         check_choice("sampling", sampling, ("uniform", "balanced"))
         check_number("negative_weight", negative_weight, 0)
-        _check_place(coordinates, dimension, coordinate_period)
+        _check_place(coordinates, dimension, coordinate_period, len(spacing))
         _check_numbers(bandwidth, step, pixels, anchors, loops, grouping_loops, reach)
         _check_packing(margin, dimension, groups)
         self.n_classes, self.dimension, self.margin = n_classes, dimension, margin
         self.pair_loss, self.negative_weight = pair_loss, negative_weight
         self.pixels, self.sampling, self.reach = pixels, sampling, reach
         self.coordinates, self.coordinate_period = coordinates, coordinate_period
-        self.channels = dimension - 2 if coordinates == "phase" else dimension  # of the network's answer
+        self.spacing = tuple(spacing)
+        self.channels = dimension - len(spacing) if coordinates == "phase" else dimension  # of the network's answer
         self.loops, self.loops_from, self.step = loops, loops_from, step
         self.loops_now = loops  # see at_epoch
         self.grouping_loops, self.anchors, self.connected = grouping_loops, anchors, connected
@@ -192,22 +196,34 @@ class RecurrentPixelEmbedding(nn.Module):
 
     # ---------------------------------------------------------------- the network's answer
 
-    def forward(self, images: Float[Tensor, "b i h w"]) -> Maps:
+    def forward(self, images: Float[Tensor, "b i *s"]) -> Maps:
         """Raw maps of a batch of normalised images."""
         return Maps(*self.network(images).split([self.channels, self.n_classes + 1], 1))
 
-    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b _ h w"]]:
+    def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d *s"], Float[Tensor, "b _ *s"]]:
         """Unit embedding, and probability of background and each class, of each pixel."""
-        return unit(self._placed(maps.embedding, _positions(maps.embedding)), 1), maps.semantic.softmax(1)
+        return unit(self._placed(maps.embedding, self._positions(maps.embedding)), 1), maps.semantic.softmax(1)
 
-    def _placed(
-        self, embedding: Float[Tensor, "b e h w"], position: Float[Tensor, "2 h w"]
-    ) -> Float[Tensor, "b d h w"]:
-        """The embedding with the place that each pixel points at, if it is to have one; positions are (row, column)."""
+    def _placed(self, embedding: Float[Tensor, "b e *s"], position: Float[Tensor, "a *s"]) -> Float[Tensor, "b d *s"]:
+        """The embedding with the place that each pixel points at, if it is to have one."""
         if self.coordinates == "none":
             return embedding
-        phases = 2 * math.pi * (embedding[:, :2] + position / self.coordinate_period)
-        return torch.cat([phases.cos(), phases.sin(), embedding[:, 2:]], 1)
+        n_axes = len(self.spacing)
+        phases = 2 * math.pi * (embedding[:, :n_axes] + position / self.coordinate_period)
+        return torch.cat([phases.cos(), phases.sin(), embedding[:, n_axes:]], 1)
+
+    def _positions(self, maps: Float[Tensor, "b _ *s"]) -> Float[Tensor, "a *s"]:
+        """Place of each pixel along each axis, in steps along columns."""
+        axes = (torch.arange(n, dtype=maps.dtype, device=maps.device) for n in maps.shape[2:])
+        return self._stretched(torch.stack(torch.meshgrid(*axes, indexing="ij")))
+
+    def _stretched(self, place: Float[Tensor, "a *s"]) -> Float[Tensor, "a *s"]:
+        """Places counted in the steps of each axis, in steps along columns."""
+        *others, last = self.spacing
+        if all(step == last for step in others):
+            return place
+        times = place.new_tensor(self.spacing) / last
+        return place * times.view(-1, *[1] * (place.ndim - 1))
 
     # ---------------------------------------------------------------- loss
 
@@ -219,7 +235,7 @@ class RecurrentPixelEmbedding(nn.Module):
         with torch.autocast(maps.embedding.device.type, enabled=False):
             embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
             objects = Objects.of(truth)
-            x = unit(self._placed(embedding, _positions(embedding)), 1).flatten(2)
+            x = unit(self._placed(embedding, self._positions(embedding)), 1).flatten(2)
             total = embedding.sum() * 0
             for i, (points, owner) in enumerate(zip(x, objects.owner.flatten(1), strict=True)):
                 chosen = self._sample(owner)
@@ -295,15 +311,15 @@ class RecurrentPixelEmbedding(nn.Module):
 
     def _group_image(
         self,
-        embedding: Float[Tensor, "e h w"],
-        probability: Float32[np.ndarray, "_ h w"],
+        embedding: Float[Tensor, "e *s"],
+        probability: Float32[np.ndarray, "_ *s"],
         similarity: float,
         kappa: float,
     ) -> Instances:
         """Objects of one image, from the raw embedding, by a cosine and a concentration."""
         min_size = int(self.thresholds["min_size"])
 
-        def group(_: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w"]:
+        def group(_: Float32[np.ndarray, "*s"], mask: Bool[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
             region = parts.regions(mask) if self.connected else mask.astype(np.int32)
             pixels = np.flatnonzero(mask)
             points = self._points(embedding, torch.from_numpy(pixels)).numpy()
@@ -324,12 +340,11 @@ class RecurrentPixelEmbedding(nn.Module):
         classes = likeliest_classes(probability, self.thresholds["foreground_threshold"])
         return group_then_classify(probability, classes, group)
 
-    def _points(self, embedding: Float[Tensor, "e h w"], pixels: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
+    def _points(self, embedding: Float[Tensor, "e *s"], pixels: Int[Tensor, " n"]) -> Float[Tensor, "d n"]:
         """Unit embedding of some pixels, by their places in row-major order."""
-        width = embedding.shape[-1]
-        position = torch.stack([pixels // width, pixels % width]).float()
-        in_a_row = embedding.flatten(1)[:, pixels].float()[None, :, None]
-        return unit(self._placed(in_a_row, position[:, None])[0, :, 0], 0)
+        place = torch.stack(torch.unravel_index(pixels, embedding.shape[1:])).float()
+        in_a_row = embedding.flatten(1)[:, pixels].float()[None]
+        return unit(self._placed(in_a_row, self._stretched(place))[0], 0)
 
     @torch.no_grad()
     def propose(self, maps: Maps, n: int) -> list[Instances]:
@@ -341,7 +356,7 @@ class RecurrentPixelEmbedding(nn.Module):
         return [self._proposals(embedding, probability, n) for embedding, probability in _images(maps)]
 
     def _proposals(
-        self, embedding: Float[Tensor, "e h w"], probability: Float32[np.ndarray, "_ h w"], n: int
+        self, embedding: Float[Tensor, "e *s"], probability: Float32[np.ndarray, "_ *s"], n: int
     ) -> Instances:
         shape = probability.shape[1:]
         found_as: dict[bytes, tuple[float, int]] = {}  # packed mask to its score and class
@@ -529,23 +544,18 @@ def most_groups(margin: float, dimension: int) -> float:
     return float(math.floor(1 / cap + 1e-9)) if cap else math.inf
 
 
-def _images(maps: Maps) -> Iterator[tuple[Float[Tensor, "e h w"], Float32[np.ndarray, "_ h w"]]]:
+def _images(maps: Maps) -> Iterator[tuple[Float[Tensor, "e *s"], Float32[np.ndarray, "_ *s"]]]:
     """Raw embedding, and probability of background and each class, of each image."""
     for embedding, semantic in zip(maps.embedding.cpu(), maps.semantic.float().cpu(), strict=True):
         yield embedding, semantic.softmax(0).numpy()
 
 
-def _positions(maps: Float[Tensor, "b _ h w"]) -> Float[Tensor, "2 h w"]:
-    """Row and column of each pixel."""
-    axes = (torch.arange(n, dtype=maps.dtype, device=maps.device) for n in maps.shape[-2:])
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
-
-
-def _check_place(coordinates: str, dimension: int, period: float) -> None:
+def _check_place(coordinates: str, dimension: int, period: float, n_axes: int) -> None:
     check_choice("coordinates", coordinates, ("none", "phase"))
     check_number("coordinate_period", period, 1, 1e6)
-    if coordinates == "phase" and dimension < 4:
-        raise InputError(f"dimension is {dimension}; places in the embedding need four dimensions.")
+    if coordinates == "phase" and dimension < 2 * n_axes:
+        needed = {2: "four", 3: "six"}[n_axes]
+        raise InputError(f"dimension is {dimension}; places in the embedding need {needed} dimensions.")
 
 
 def _check_packing(margin: float, dimension: int, groups: int) -> None:

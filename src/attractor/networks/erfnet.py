@@ -13,7 +13,6 @@ have any length: they are padded to multiples of the coarsest stride by reflecti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -22,17 +21,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.errors import check_number
+from attractor.networks.grids import (
+    CONVOLUTION,
+    DROPOUT,
+    NORMALISATION,
+    OF_IMAGES,
+    POOLING,
+    SQUARE,
+    TRANSPOSED,
+    WAITS_AT,
+    Grid,
+    Sides,
+    products,
+)
 from attractor.networks.padding import cropped, padded
-
-Sides = tuple[int, ...]  # a number for each axis
-SQUARE = (1.0, 1.0)
-WAITS_AT = 2.5
-# Layers by number of axes.
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORMALISATION: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-POOLING: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-DROPOUT: dict[int, Any] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 
 
 class AlongOneAxis(nn.Conv3d):
@@ -59,39 +61,6 @@ class AlongOneAxis(nn.Conv3d):
 ALONG_ONE_AXIS: dict[int, Any] = {2: nn.Conv2d, 3: AlongOneAxis}
 
 
-@dataclass(frozen=True)
-class Grid:
-    """How a resolution lies to the next coarser one; by default two axes with steps of one length."""
-
-    spacing: tuple[float, ...] = SQUARE  # length of a step along each axis
-    waits_at: float = WAITS_AT  # times the shortest step: an axis with such steps is neither halved nor convolved along
-
-    @property
-    def n_axes(self) -> int:
-        """Number of axes."""
-        return len(self.spacing)
-
-    @property
-    def kernel(self) -> Sides:
-        """Pixels along each axis that a convolution sees: three, or one along an axis that waits."""
-        return tuple(3 if step < self.waits_at * min(self.spacing) else 1 for step in self.spacing)
-
-    @property
-    def stride(self) -> Sides:
-        """To the next coarser resolution: two, or one along an axis that waits."""
-        return tuple(2 if side == 3 else 1 for side in self.kernel)
-
-    @property
-    def coarser(self) -> Grid:
-        """The next resolution."""
-        spacing = tuple(step * times for step, times in zip(self.spacing, self.stride, strict=True))
-        return Grid(spacing, self.waits_at)
-
-    def dilation(self, d: int) -> Sides:
-        """Steps along each axis that go as far as d of the shortest steps, at least one."""
-        return tuple(max(1, round(d * min(self.spacing) / step)) for step in self.spacing)
-
-
 def _norm(channels: int, n_axes: int) -> nn.BatchNorm2d | nn.BatchNorm3d:
     layer: nn.BatchNorm2d | nn.BatchNorm3d = NORMALISATION[n_axes](channels, eps=1e-3)
     return layer
@@ -100,7 +69,7 @@ def _norm(channels: int, n_axes: int) -> nn.BatchNorm2d | nn.BatchNorm3d:
 class Down(nn.Module):
     """Halve the resolution: a strided convolution beside max pooling."""
 
-    def __init__(self, channels_in: int, channels_out: int, grid: Grid = Grid()) -> None:
+    def __init__(self, channels_in: int, channels_out: int, grid: Grid = OF_IMAGES) -> None:
         super().__init__()
         kernel, stride = grid.kernel, grid.stride
         padding = tuple(side // 2 for side in kernel)
@@ -116,7 +85,7 @@ class Down(nn.Module):
 class NonBottleneck1D(nn.Module):
     """A residual block of two convolutions, each split into one along each axis: 3x1 and 1x3, say."""
 
-    def __init__(self, channels: int, dropout: float, dilation: int, grid: Grid = Grid()) -> None:
+    def __init__(self, channels: int, dropout: float, dilation: int, grid: Grid = OF_IMAGES) -> None:
         super().__init__()
         self.stages: list[tuple[list[str], str]] = []  # names of convolutions, and of the normalisation behind them
         for stage, d in (("a", (1,) * grid.n_axes), ("b", grid.dilation(dilation))):
@@ -161,7 +130,7 @@ class Up(nn.Module):
 
     normalised = (("conv", "norm"),)
 
-    def __init__(self, channels_in: int, channels_out: int, grid: Grid = Grid()) -> None:
+    def __init__(self, channels_in: int, channels_out: int, grid: Grid = OF_IMAGES) -> None:
         super().__init__()
         kernel, stride = grid.kernel, grid.stride
         padding, more = tuple(side // 2 for side in kernel), tuple(times - 1 for times in stride)
@@ -176,7 +145,7 @@ class Up(nn.Module):
 class ERFNetDecoder(nn.Sequential):
     """From an eighth of the resolution to `channels_out` maps at the full one; the last layer is linear."""
 
-    def __init__(self, channels_out: int, grid: Grid = Grid()) -> None:
+    def __init__(self, channels_out: int, grid: Grid = OF_IMAGES) -> None:
         half, quarter = grid.coarser, grid.coarser.coarser
         super().__init__(
             Up(128, 64, quarter),
@@ -258,7 +227,7 @@ class ERFNet(nn.Module):
         check_number("waits_at", waits_at, 1.01, 100)
         grid = Grid(tuple(spacing), waits_at)
         half, quarter, eighth = grid.coarser, grid.coarser.coarser, grid.coarser.coarser.coarser
-        self.strides_by_axis = _products([grid.stride, half.stride, quarter.stride])
+        self.strides_by_axis = products([grid.stride, half.stride, quarter.stride])
         self.encoder = nn.Sequential(
             Down(channels_in, 16, grid),
             Down(16, 64, half),
@@ -299,12 +268,3 @@ class ERFNet(nn.Module):
         else:
             maps = [skip(decoder, features) for skip, decoder in zip(self.skips, self.decoders, strict=True)]
         return cropped(torch.cat(maps, 1), images.shape[2:])
-
-
-def _products(strides: Sequence[Sides]) -> tuple[Sides, ...]:
-    """Strides from the image to each resolution, from those between resolutions."""
-    found, total = [], (1,) * len(strides[0])
-    for stride in strides:
-        total = tuple(before * own for before, own in zip(total, stride, strict=True))
-        found.append(total)
-    return tuple(found)

@@ -1,17 +1,18 @@
-"""U-Net on a ResNet: a pyramid of features brought back to maps of the image's size.
+"""U-Net on a ResNet: a pyramid of features brought back to maps of the size of the image or volume.
 
 A decoder starts at the coarsest features, which see far, and doubles their resolution step by step; at each step
 it adds the encoder's features of that resolution, which know exactly where things are.
 
 Source: Ronneberger et al. 2015 (U-Net), with a residual network for the way down.
-Shapes: `b` images, `c` channels, `h` rows, `w` columns. Sides may have any length: they are padded to multiples of
-the encoder's stride by reflection, and the result is cropped back.
+Shapes: `b` images, `c` channels, `s` their lengths along each axis, (row, column) or (plane, row, column). Sides may
+have any length: they are padded to multiples of the encoder's strides by reflection, and the result is cropped back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,74 +20,88 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.errors import InputError, check_number
-from attractor.networks.padding import padded
+from attractor.networks.grids import CONVOLUTION, DROPOUT, NORMALISATION, SQUARE, TRANSPOSED, WAITS_AT, Grid
+from attractor.networks.padding import cropped, padded
 from attractor.networks.resnet import DEPTHS, MOST_CHANNELS, ResNet, load_weights
 
 ENCODERS = {f"resnet{depth}": depth for depth in DEPTHS}
+INTERPOLATION = {2: "bilinear", 3: "trilinear"}  # by number of axes
 
 
-def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU())
+def _conv(channels_in: int, channels_out: int, grid: Grid) -> nn.Sequential:
+    padding = tuple(side // 2 for side in grid.kernel)
+    conv = CONVOLUTION[grid.n_axes](channels_in, channels_out, grid.kernel, padding=padding, bias=False)
+    return nn.Sequential(conv, NORMALISATION[grid.n_axes](channels_out), nn.ReLU())
 
 
 class Merge(nn.Module):
     """Coarse features joined with fine ones, at the resolution of the fine ones."""
 
-    def __init__(self, channels_coarse: int, channels_fine: int, channels_out: int) -> None:
+    def __init__(self, channels_coarse: int, channels_fine: int, channels_out: int, grid: Grid) -> None:
         super().__init__()
         self.convs = nn.Sequential(
-            _conv(channels_coarse + channels_fine, channels_out), _conv(channels_out, channels_out)
+            _conv(channels_coarse + channels_fine, channels_out, grid), _conv(channels_out, channels_out, grid)
         )
 
-    def forward(self, coarse: Float[Tensor, "b c i j"], fine: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e h w"]:
+    def forward(self, coarse: Float[Tensor, "b c *t"], fine: Float[Tensor, "b d *s"]) -> Float[Tensor, "b e *s"]:
         """The joint features; `coarse` may already have the size of `fine`, as dilated layers do."""
-        if coarse.shape[-2:] != fine.shape[-2:]:
-            coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
-        joint: Float[Tensor, "b e h w"] = self.convs(torch.cat([coarse, fine], 1))
+        shape = fine.shape[2:]
+        if coarse.shape[2:] != shape:
+            coarse = F.interpolate(coarse, shape, mode=INTERPOLATION[len(shape)], align_corners=False)
+        joint: Float[Tensor, "b e *s"] = self.convs(torch.cat([coarse, fine], 1))
         return joint
 
 
 class UNetDecoder(nn.Module):
-    """From features with these `channels`, fine to coarse, to `channels_out` maps; the last layer is linear."""
+    """From features with these `channels`, fine to coarse, to `channels_out` maps; the last layer is linear.
 
-    def __init__(self, channels: Sequence[int], channels_out: int, width: int) -> None:
+    `grids` are the resolutions of these features, and `stride` is that of the finest.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], channels_out: int, width: int, grids: Sequence[Grid], stride: tuple[int, ...]
+    ) -> None:
         super().__init__()
         fine = channels[:-1]
         widths = [min(width * 2**n, c) for n, c in enumerate(fine)]  # no wider than what they join
-        self.merges = nn.ModuleList(
-            Merge(coarse, c, out) for coarse, c, out in zip([*widths[1:], channels[-1]], fine, widths, strict=True)
-        )
-        self.head = nn.ConvTranspose2d(widths[0], channels_out, 2, stride=2)
+        joined = zip([*widths[1:], channels[-1]], fine, widths, grids[:-1], strict=True)
+        self.merges = nn.ModuleList(Merge(*each) for each in joined)
+        self.head: nn.ConvTranspose2d | nn.ConvTranspose3d
+        self.head = TRANSPOSED[len(stride)](widths[0], channels_out, stride, stride)
 
-    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b d h w"]:
+    def forward(self, features: list[Float[Tensor, "b _ *_"]]) -> Float[Tensor, "b d *s"]:
         """The maps, at twice the resolution of the finest features."""
         x = features[-1]
         for merge, fine in zip(reversed(self.merges), reversed(features[:-1]), strict=True):
             x = merge(x, fine)
-        maps: Float[Tensor, "b d h w"] = self.head(x)
+        maps: Float[Tensor, "b d *s"] = self.head(x)
         return maps
 
 
 class UNet(nn.Module):
     """One ResNet for `channels_in` image channels, one decoder for each entry of `channels_out`."""
 
+    takes_volumes: ClassVar[bool] = True
+
     def __init__(
         self,
         channels_in: int,
         channels_out: Sequence[int],
         *,
+        spacing: Sequence[float] = SQUARE,
         encoder: str = "resnet18",
         stride: int = 32,
         width: int = 64,
         decoder_width: int = 32,
         dropout: float = 0.0,
+        waits_at: float = WAITS_AT,
     ) -> None:
         """Build the layers.
 
         Args:
             channels_in: channels of the image.
             channels_out: output channels of each decoder; none for the encoder alone.
+            spacing: length of a step along each axis: three numbers for volumes, along (plane, row, column).
             encoder: "resnet18", "resnet34", "resnet50" or "resnet101".
             stride: of the encoder's coarsest features, in pixels: 32, 16 or 8. Below 32 the last layers are dilated:
                 they cost more and say more exactly where things are.
@@ -94,6 +109,8 @@ class UNet(nn.Module):
             decoder_width: channels of the decoder's finest features; it doubles with each step to coarser ones, up to
                 the number that the encoder has there.
             dropout: share of the channels of the coarsest features that are dropped in training.
+            waits_at: an axis of a volume whose steps are at least this many times as long as the shortest ones is not
+                halved.
 
         Raises:
             InputError: if a name or number is not one of these.
@@ -103,11 +120,15 @@ class UNet(nn.Module):
             raise InputError(f'encoder = "{encoder}" is not known; it can be {", ".join(ENCODERS)}.')
         check_number("decoder_width", decoder_width, 1, MOST_CHANNELS)
         check_number("dropout", dropout, 0, 0.99)
-        self.encoder = ResNet(channels_in, ENCODERS[encoder], stride=stride, width=width)
-        self.dropout = nn.Dropout2d(dropout)
+        self.encoder = ResNet(
+            channels_in, ENCODERS[encoder], stride=stride, width=width, spacing=spacing, waits_at=waits_at
+        )
+        self.dropout: nn.Module = DROPOUT[len(spacing)](dropout)
         self.channels: tuple[int, ...] = self.encoder.channels
         self.strides: tuple[int, ...] = self.encoder.strides
-        self.decoders = nn.ModuleList(UNetDecoder(self.channels, n, decoder_width) for n in channels_out)
+        self.strides_by_axis: tuple[tuple[int, ...], ...] = self.encoder.strides_by_axis
+        grids, finest = self.encoder.grids, self.strides_by_axis[0]
+        self.decoders = nn.ModuleList(UNetDecoder(self.channels, n, decoder_width, grids, finest) for n in channels_out)
 
     @staticmethod
     def suggestions() -> dict[str, float]:
@@ -119,20 +140,19 @@ class UNet(nn.Module):
         load_weights(self.encoder, path, image_channels)
 
     @property
-    def heads(self) -> list[nn.ConvTranspose2d]:
+    def heads(self) -> list[nn.ConvTranspose2d | nn.ConvTranspose3d]:
         """The last layer of each decoder."""
         return [decoder.head for decoder in self.decoders if isinstance(decoder, UNetDecoder)]
 
-    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+    def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The encoder's features from fine to coarse, of the image padded to multiples of the coarsest stride."""
-        *fine, coarse = self.encoder(padded(images, self.strides[-1]))
+        *fine, coarse = self.encoder(padded(images, self.strides_by_axis[-1]))
         return [*fine, self.dropout(coarse)]
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+    def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """The maps of all decoders, in their order, at the image's size."""
-        h, w = images.shape[-2:]
         if not self.decoders:
             return images[:, :0]
         features = self.pyramid(images)
         maps = torch.cat([decoder(features) for decoder in self.decoders], 1)
-        return maps[..., :h, :w]
+        return cropped(maps, images.shape[2:])
