@@ -1,7 +1,9 @@
 """Volumes: the published vectors, and the law that a volume of one slice gives what an image gives."""
 
+import io
 import json
 import math
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from attractor.augmentation import VIEWS, Augmentation, View, views_of
 from attractor.datasets import Crops, open_dataset
 from attractor.datasets.checking import check
 from attractor.datasets.converting import convert
+from attractor.datasets.imagej import encode_rois
 from attractor.description import Description, read_description
 from attractor.errors import InputError
 from attractor.evaluation import evaluate_model
@@ -754,7 +757,9 @@ def test_what_takes_no_volumes_says_so():
 
 def test_options_that_are_for_images_are_refused(segmenter, tmp_path):
     (path,) = [written(tmp_path, n=1) / "images" / "v0.tif"]
-    with pytest.raises(InputError, match=r"The format coco is for images.*these can be: labels, overlay, csv, parquet"):
+    with pytest.raises(
+        InputError, match=r"The format coco is for images.*labels, overlay, csv, parquet, geojson, rois"
+    ):
         segment_files(segmenter, [path], tmp_path / "out", formats=("labels", "coco"))
     with pytest.raises(InputError, match=r"The pixel size has 2 numbers; give three, as in 1\.75x0\.8x0\.8"):
         segment_files(segmenter, [path], tmp_path / "out", pixel_size=(1.0, 1.0))
@@ -807,9 +812,37 @@ def test_one_voxel_and_an_object_that_is_hidden_are_measured():
     assert Instances.from_labels(np.zeros((2, 3, 4), int)).table()["volume"] == []
     with pytest.raises(InputError, match=r"The image has 3 x 4 x 4 pixels, but its label image has 3 x 4 x 5"):
         found.table(np.zeros((3, 4, 4)))
-    for made_for_a_plane in (found.to_geojson, found.to_coco):
-        with pytest.raises(InputError, match="this is a volume of 3 planes"):
-            made_for_a_plane()
+    with pytest.raises(InputError, match="COCO is for images, and this is a volume of 3 planes"):
+        found.to_coco()
+
+
+def test_outlines_lie_on_the_planes_that_an_object_meets():
+    labels = np.zeros((4, 6, 7), np.int32)
+    labels[1:3, 1:4, 1:5], labels[2, 4:6, 5:7] = 1, 2
+    labels[2, 2, 2] = 0  # a hole
+    found = Instances(labels, np.array([1, 2], np.int32), np.ones(2, np.float32), class_names=("cell", "other"))
+    features = found.to_geojson()["features"]
+    planes = [(one["geometry"]["plane"]["z"], one["properties"]["name"]) for one in features]
+    assert planes == [(1, "1"), (2, "1"), (2, "2")]
+    assert len({one["id"] for one in features}) == 3
+    assert [one["properties"]["classification"]["name"] for one in features] == ["cell", "cell", "other"]
+    for one, (z, name) in zip(features, planes, strict=True):
+        rings = [np.array(ring, float) for ring in one["geometry"]["coordinates"]]
+        areas = [abs((ring[:-1, 0] * ring[1:, 1] - ring[:-1, 1] * ring[1:, 0]).sum()) / 2 for ring in rings]
+        assert areas[0] - sum(areas[1:]) == (labels[z] == int(name)).sum()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_rois_lie_on_slices_as_imagej_counts_them(channels):
+    roifile = pytest.importorskip("roifile")
+    labels = np.zeros((4, 6, 7), np.int32)
+    labels[1:3, 1:4, 1:5], labels[2, 4:6, 5:7] = 1, 2
+    with zipfile.ZipFile(io.BytesIO(encode_rois(Instances.from_labels(labels), ("cell",), channels=channels))) as file:
+        rois = [roifile.ImagejRoi.frombytes(file.read(name)) for name in file.namelist()]
+    assert [roi.name for roi in rois] == ["0001-z0002-cell", "0001-z0003-cell", "0002-z0003-cell"]
+    assert [roi.position if channels == 1 else roi.z_position for roi in rois] == [2, 3, 3]
+    assert [roi.z_position if channels == 1 else roi.position for roi in rois] == [0, 0, 0]
+    assert [(roi.top, roi.left, roi.bottom, roi.right) for roi in rois] == [(1, 1, 4, 5), (1, 1, 4, 5), (4, 5, 6, 7)]
 
 
 def test_the_picture_shows_four_views_to_scale():

@@ -85,6 +85,16 @@ class Instances:
             return self.labels == label
         return decode_mask(self.masks[label - 1], self.labels.shape)
 
+    def plane(self, number: int) -> Instances:
+        """One plane of a volume: an image with the same objects, of which some may have no pixel there.
+
+        Example:
+            >>> import numpy as np
+            >>> Instances.from_labels(np.array([[[0, 1]], [[1, 2]]])).plane(1).labels
+            array([[1, 2]], dtype=int32)
+        """
+        return Instances(self.labels[number], self.classes, self.scores, class_names=self.class_names)
+
     def table(
         self, image: Shaped[np.ndarray, "..."] | None = None, *, pixel_size: tuple[float, ...] | None = None
     ) -> dict[str, list[int] | list[float] | list[str]]:
@@ -117,8 +127,10 @@ class Instances:
     def to_geojson(self) -> dict[str, Any]:
         """The outlines as a FeatureCollection that QuPath reads, each with its class and score.
 
+        In a volume, an object has an outline in each plane that it meets.
+
         Raises:
-            InputError: if a class has a name that QuPath would take for something else, or for a volume.
+            InputError: if a class has a name that QuPath would take for something else.
 
         Example:
             >>> import numpy as np
@@ -128,7 +140,6 @@ class Instances:
         """
         from attractor.datasets.geojson import encode_geojson
 
-        self._refuse_volume("Outlines in a plane are for images")
         return json.loads(encode_geojson(self, self._names()))
 
     def to_coco(self, image_name: str = "image.png") -> dict[str, Any]:
@@ -148,7 +159,10 @@ class Instances:
         """
         from attractor.prediction.encoding import encode_coco
 
-        self._refuse_volume("COCO is for images")
+        if self.labels.ndim == 3:
+            raise InputError(
+                f"COCO is for images, and this is a volume of {self.labels.shape[0]} planes; give one of its planes."
+            )
         return json.loads(encode_coco(self, self._names(), image_name))
 
     def _repr_png_(self) -> bytes:
@@ -158,11 +172,6 @@ class Instances:
         file = io.BytesIO()
         Image.fromarray(label_picture(self)).save(file, "PNG")
         return file.getvalue()
-
-    def _refuse_volume(self, why: str) -> None:
-        """Refuse what is made for a plane."""
-        if self.labels.ndim == 3:
-            raise InputError(f"{why}, and this is a volume of {self.labels.shape[0]} planes; give one of its planes.")
 
     def _names(self) -> tuple[str, ...]:
         """Names of the classes, made up where none are given."""

@@ -100,10 +100,11 @@ def encode_geojson(
 ) -> bytes:
     """The objects as detections in a FeatureCollection that QuPath reads, each with class and score.
 
-    The same label always gets the same id. Objects without a pixel are left out; where masks overlap, each is whole.
+    The same label always gets the same id. Objects without a pixel are left out; where masks overlap, each is whole. In
+    a volume, an object has a feature in each plane that it meets, named by its label.
 
     Args:
-        found: the objects of an image, or of a part of it.
+        found: the objects of an image, of a part of it, or of a volume.
         class_names: of classes 1, 2, ….
         corner: row and column of the image at which the part begins.
         first: the label in the image that label 1 stands for; the others follow.
@@ -111,7 +112,10 @@ def encode_geojson(
     Raises:
         InputError: if an object's class has no name.
     """
-    return _collection(list(_features(found, class_names, corner, first)))
+    if found.labels.ndim == 2:
+        return _collection(list(_features(found, class_names, corner, first)))
+    planes = range(len(found.labels))
+    return _collection([each for z in planes for each in _features(found.plane(z), class_names, plane=z)])
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -226,17 +230,24 @@ def _collection(features: list[dict[str, object]]) -> bytes:
 
 
 def _features(
-    found: Instances, class_names: Sequence[str], corner: tuple[int, int] = (0, 0), first: int = 1
+    found: Instances,
+    class_names: Sequence[str],
+    corner: tuple[int, int] = (0, 0),
+    first: int = 1,
+    plane: int | None = None,
 ) -> Iterator[dict[str, object]]:
-    """One feature for each object."""
+    """One feature for each object; in a plane of a volume, it is named by its label."""
+    of_volume = plane is not None
     for label, name, score, parts in objects_of(found, class_names):
         names = name.split(": ")  # QuPath's classes within classes
+        own = label + first - 1
         yield {
             "type": "Feature",
-            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"label {label + first - 1}")),
-            "geometry": _geometry(parts, corner),
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"label {own}" + (f" plane {plane}" if of_volume else ""))),
+            "geometry": _geometry(parts, corner) | ({"plane": {"c": -1, "z": plane, "t": 0}} if of_volume else {}),
             "properties": {
                 "objectType": "detection",
+                **({"name": str(own)} if of_volume else {}),
                 "classification": {
                     **({"name": name} if len(names) == 1 else {"names": names}),
                     "color": _colour(list(class_names).index(name)),

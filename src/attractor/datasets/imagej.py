@@ -149,28 +149,47 @@ def write_rois(folder: str | Path, samples: Iterable[Sample], class_names: Seque
     write_outlined(folder, samples, "_rois.zip", lambda sample, _: encode_rois(whole(sample)[0], class_names))
 
 
-def encode_rois(found: Instances, class_names: Sequence[str]) -> bytes:
+def encode_rois(found: Instances, class_names: Sequence[str], *, channels: int = 1) -> bytes:
     """The objects as a zip for ImageJ's ROI Manager, named by label and class, as in `0001-cell`.
 
     Objects with holes or several parts become composite ROIs. Those without a pixel are left out; where masks overlap,
-    each is whole. The same objects give the same bytes.
+    each is whole. In a volume, an object has a ROI on each slice that it meets, as in `0001-z0012-cell`, with slices
+    counted from 1 as ImageJ does. The same objects give the same bytes.
+
+    Args:
+        found: the objects of an image or a volume.
+        class_names: of classes 1, 2, ….
+        channels: of the volume: ImageJ counts the slices of a stack with several in another way.
 
     Raises:
         InputError: if an object's class has no name, or roifile is missing.
     """
-    roifile, file = _roifile(), io.BytesIO()
+    file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for label, class_name, _, parts in objects_of(found, class_names):
-            name = f"{label:04}-" + "".join(
-                letter if letter.isprintable() and letter not in '/\\:*?"<>|' and ord(letter) < 1 << 16 else "_"
-                for letter in class_name[:LONGEST_NAME]
-            )
-            is_simple = len(parts) == 1 and len(parts[0]) == 1
-            roi = _traced(roifile, parts[0][0]) if is_simple else _composite(roifile, parts)
-            roi.name = name
-            entry = zipfile.ZipInfo(name + ".roi", date_time=(1980, 1, 1, 0, 0, 0))
+        for roi in _rois(_roifile(), found, class_names, channels):
+            entry = zipfile.ZipInfo(roi.name + ".roi", date_time=(1980, 1, 1, 0, 0, 0))
             archive.writestr(entry, roi.tobytes(), compress_type=zipfile.ZIP_DEFLATED)
     return file.getvalue()
+
+
+def _rois(roifile: ModuleType, found: Instances, class_names: Sequence[str], channels: int) -> Iterator[Roi]:
+    """The ROIs of an image or, slice by slice, of a volume."""
+    if found.labels.ndim == 3:
+        for z in range(len(found.labels)):
+            for roi in _rois(roifile, found.plane(z), class_names, channels):
+                number, _, name = roi.name.partition("-")
+                roi.name = f"{number}-z{z + 1:04}-{name}"
+                setattr(roi, "position" if channels == 1 else "z_position", z + 1)
+                yield roi
+        return
+    for label, class_name, _, parts in objects_of(found, class_names):
+        is_simple = len(parts) == 1 and len(parts[0]) == 1
+        roi = _traced(roifile, parts[0][0]) if is_simple else _composite(roifile, parts)
+        roi.name = f"{label:04}-" + "".join(
+            letter if letter.isprintable() and letter not in '/\\:*?"<>|' and ord(letter) < 1 << 16 else "_"
+            for letter in class_name[:LONGEST_NAME]
+        )
+        yield roi
 
 
 def _roifile() -> ModuleType:

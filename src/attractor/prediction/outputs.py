@@ -70,7 +70,7 @@ def _geojson(result: Result) -> bytes:
 def _rois(result: Result) -> bytes:
     from attractor.datasets.imagej import encode_rois
 
-    return encode_rois(result.found, result.class_names)
+    return encode_rois(result.found, result.class_names, channels=result.image.shape[-1])
 
 
 def _write_cityscapes(folder: Path, result: Result) -> None:
@@ -103,7 +103,7 @@ OUTPUTS: dict[str, Output] = {
     "coco": FileOutput(
         ending="_coco.json", encode=lambda result: encode_coco(result.found, result.class_names, result.name)
     ),
-    "geojson": FileOutput(ending="_objects.geojson", encode=_geojson, reader="QuPath"),
-    "rois": FileOutput(ending="_rois.zip", encode=_rois, reader="ImageJ", needs="roifile"),
+    "geojson": FileOutput(ending="_objects.geojson", encode=_geojson, reader="QuPath", of_volumes=True),
+    "rois": FileOutput(ending="_rois.zip", encode=_rois, reader="ImageJ", needs="roifile", of_volumes=True),
     "cityscapes": FolderOutput(folder="cityscapes", write=_write_cityscapes, check=_check_cityscapes),
 }
