@@ -55,5 +55,5 @@ $(BIN)/python:
 	touch $@
 
 .venv/installed-dev: .venv/torch
-	$(PIP) -e '.[train,report,formats,track,export,openvino,scale,serve,docs,dev]' -c constraints.txt
+	$(PIP) -e '.[train,report,formats,track,export,openvino,scale,hdf5,serve,docs,dev]' -c constraints.txt
 	touch $@

@@ -233,6 +233,9 @@ def _volumes() -> np.ndarray:
             write_image(path / f"images/v{k}.tif", image, n_axes=3, spacing=(1.75, 0.8, 0.8))
             write_labels(path / f"labels/v{k}.tif", labels, spacing=(1.75, 0.8, 0.8))
     write_image(Path("stack.tif"), image[:3], n_axes=3)
+    Path("embryo_slices").mkdir()
+    for z, plane in enumerate(image):
+        write_image(Path(f"embryo_slices/z{z}.png"), plane)
     return image
 
 

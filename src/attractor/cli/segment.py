@@ -182,14 +182,12 @@ def segment(
 
 def _segmented(options: Options, former: Run | None) -> list[Outcome]:
     """Segment all images and keep a record of it; with the model of the former run, if one is repeated."""
-    from attractor.description import find_model
-    from attractor.images import find_images
-    from attractor.prediction.folder import segment_files
-    from attractor.prediction.outputs import written_endings
+    from attractor.description import find_model, read_description
+    from attractor.prediction.folder import find_files, segment_files
     from attractor.prediction.run import ModelFile, Run, recorded
 
-    given = find_images(options.images, written=written_endings())
     file = find_model(options.model)
+    given = find_files(options.images, 3 if options.slices else read_description(file).axes, options.axes)
     model = ModelFile.of(options.model, file)
     if former is not None:
         former.check_model(model)

@@ -43,7 +43,9 @@ def is_for_slide(options: Options, asked: Asked) -> bool:
     """
     from attractor.images.ome_zarr import is_ome_zarr
 
-    if any(is_ome_zarr(image) for image in options.images) or options.out.endswith(".zarr"):
+    if options.out.endswith(".zarr") or asked.into:
+        return True
+    if any(is_ome_zarr(image) for image in options.images) and not _takes_volumes(options):
         return True
     given = [name for name, value in vars(asked).items() if value != getattr(Asked(), name)]
     if given and options.images:
@@ -52,6 +54,13 @@ def is_for_slide(options: Options, asked: Asked) -> bool:
             "NAME.ome.zarr, too, or leave it out."
         )
     return False
+
+
+def _takes_volumes(options: Options) -> bool:
+    """Whether the model sees volumes, which are read whole."""
+    from attractor.description import find_model, read_description
+
+    return options.slices or read_description(find_model(options.model)).axes == 3
 
 
 def segment_slide(options: Options, asked: Asked, *, formats_given: bool) -> None:

@@ -1,8 +1,8 @@
 """Images beside label images: `images/` and `labels/` with equal stems, as most microscopy data sets come.
 
 A label image is a PNG or TIFF whose numbers say which object a pixel belongs to, 0 being background. Volumes are TIFF
-stacks, images and labels alike. `images.csv` beside the two folders may tell more about each image (see `columns`). All
-objects are of one class, and no pixel is ignored.
+stacks, folders of slices, OME-Zarr or HDF5, images and labels alike. `images.csv` beside the two folders may tell more
+about each image (see `columns`). All objects are of one class, and no pixel is ignored.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from attractor.images import (
     pixel_size,
     read_image,
     read_labels,
+    volumes_in,
     write_image,
     write_labels,
 )
@@ -80,7 +81,11 @@ class LabelImages:
         """Find the pairs, and say what has no partner."""
         self._images = images
         image_files, label_files = _by_stem(images), _by_stem(labels)
-        self.names = tuple(sorted(image_files.keys() & label_files.keys()))
+        paired = image_files.keys() & label_files.keys()
+        for files in (image_files, label_files):  # a folder without a partner is something else
+            for name in [name for name, path in files.items() if path.is_dir() and name not in paired]:
+                del files[name]
+        self.names = tuple(sorted(paired))
         self._pairs = [(image_files[name], label_files[name]) for name in self.names]
         advice = "Image and label image must have the same stem."
         return _unpaired(image_files, label_files, f"no label image in {labels}. {advice}", images, "image", shown) + (
@@ -158,9 +163,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """The image files of a folder by stem."""
     try:
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        volumes = volumes_in(folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
-    by_stem: dict[str, Path] = {}
+    by_stem = {path.name if path.is_dir() and not path.suffix else path.stem: path for path in volumes}
     for file in files:
         if file.name.startswith("."):
             continue

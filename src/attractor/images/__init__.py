@@ -26,6 +26,7 @@ from attractor.images.files import (
 )
 from attractor.images.reading import image_shape, n_axes_of, read_image, read_labels
 from attractor.images.unfinished import temporary_folder
+from attractor.images.volumes import find_volumes, volumes_in
 from attractor.images.writing import encode_labels, image_suffix, write_image, write_labels, write_mask
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "durable",
     "encode_labels",
     "find_images",
+    "find_volumes",
     "flush",
     "image_shape",
     "image_suffix",
@@ -48,6 +50,7 @@ __all__ = [
     "read_image",
     "read_labels",
     "temporary_folder",
+    "volumes_in",
     "write_image",
     "write_labels",
     "write_mask",

@@ -12,6 +12,7 @@ from tifffile import TiffFile
 from attractor.images.damage import decoding
 from attractor.images.files import existing
 from attractor.images.tiff import is_tiff, is_turned, opened
+from attractor.images.volumes import is_volume, spacing_of
 
 MICROMETRES = {  # in the units of length of OME and ImageJ
     **dict.fromkeys(("\u00b5m", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
@@ -32,13 +33,16 @@ def pixel_size(path: str | Path, *, n_axes: int = 2) -> tuple[float, ...] | None
 
     With three axes, for a volume, those from slice to slice come first.
 
-    Trusted are OME-TIFF (`PhysicalSizeY`, `PhysicalSizeX` and their units) and ImageJ's TIFF (resolution with a unit of
-    length, and `spacing` between slices). The resolution in other TIFF files, PNG and JPEG is meant for printing, and
-    most often a program's default; it is ignored. So is a size that is not a number above 0 or has an unknown unit.
+    Trusted are OME-Zarr, HDF5's `element_size_um`, OME-TIFF (`PhysicalSizeY`, `PhysicalSizeX` and their units) and
+    ImageJ's TIFF (resolution with a unit of length, and `spacing` between slices). The resolution in other TIFF files,
+    PNG and JPEG is meant for printing, and most often a program's default; it is ignored. So is a size that is not a
+    number above 0 or has an unknown unit.
 
     Raises:
         InputError: if the file is missing or a damaged TIFF.
     """
+    if n_axes == 3 and is_volume(Path(path)):
+        return spacing_of(Path(path))
     path = existing(path)
     with decoding(path):
         if not is_tiff(path):

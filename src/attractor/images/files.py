@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from attractor.images.unfinished import locked, unfinished
 from attractor.shortage import cure
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm")
+ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")  # files that make a folder one of Zarr's
 OUTPUT_ENDINGS = ("_labels.tif", "_overlay.png")  # images that `attractor segment` writes beside an image
 
 
@@ -86,7 +88,17 @@ class Found:
     problems: dict[Path, str]  # folder without an image, or that cannot be read -> what is wrong with it
 
 
-def find_images(paths: Iterable[str | Path], *, written: tuple[str, ...] = OUTPUT_ENDINGS) -> Found:
+def is_zarr(path: Path) -> bool:
+    """Whether a path is a folder that holds a Zarr group or array."""
+    return any((path / mark).is_file() for mark in ZARR)
+
+
+def find_images(
+    paths: Iterable[str | Path],
+    *,
+    written: tuple[str, ...] = OUTPUT_ENDINGS,
+    inside: Callable[[Path, tuple[str, ...]], list[Path]] | None = None,
+) -> Found:
     """Files as given, and the images directly in given folders, sorted by name, without what `segment` wrote there.
 
     Of a folder that has none but a folder `images`, as data sets and sessions of corrections have, those are taken.
@@ -94,6 +106,7 @@ def find_images(paths: Iterable[str | Path], *, written: tuple[str, ...] = OUTPU
     Args:
         paths: files and folders.
         written: endings of the names of what was written.
+        inside: what a folder holds, if not files alone; raises InputError if it is nothing.
 
     Raises:
         InputError: if a path is missing, there is no image at all, or two files share a stem: their results would too.
@@ -102,7 +115,7 @@ def find_images(paths: Iterable[str | Path], *, written: tuple[str, ...] = OUTPU
     problems: dict[Path, str] = {}
     for path in map(Path, paths):
         try:
-            files = _images_of(path, written) if path.is_dir() else [existing(path)]
+            files = (inside or _images_of)(path, written) if path.is_dir() else [existing(path)]
         except InputError as error:
             if not path.is_dir():
                 raise
@@ -150,6 +163,12 @@ def images_in(folder: Path, written: tuple[str, ...] = OUTPUT_ENDINGS) -> list[P
     if not files:
         raise InputError(f"{folder}: holds no image; files must end in one of {', '.join(IMAGE_SUFFIXES)}.")
     return files
+
+
+def by_number(file: Path) -> tuple[object, ...]:
+    """Text and numbers of a name in turn, by which names are sorted as people would."""
+    parts = re.split(r"(\d+)", file.stem)
+    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
 def existing(path: str | Path) -> Path:

@@ -23,18 +23,19 @@ from jaxtyping import Shaped
 
 from attractor.errors import InputError
 from attractor.images.arrays import as_image
+from attractor.images.files import ZARR, is_zarr
+from attractor.images.tiff import channels_last
 from attractor.shortage import cure
 from attractor.wording import counted, install, printable
 
 CHUNK, SHARD = 512, 2048  # sides of what is compressed together, and of a file, in version 0.5
-MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 SPACE = "yx"
 MICROMETRES = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 
 
 def is_ome_zarr(path: str | Path) -> bool:
     """Whether a path is a Zarr group or array: a folder that says so, or an address."""
-    return "://" in str(path) or any((Path(path) / mark).is_file() for mark in MARKS)
+    return "://" in str(path) or is_zarr(Path(path))
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,41 @@ class OmeZarr:
 
     def pixel_size(self, level: int) -> tuple[float, float] | None:
         """Micrometres along a pixel's height and width; None if the file does not say."""
-        scale = self.scales[level]
-        if scale is None:
-            return None
-        sides = []
-        for axis, length in zip(self.axes, scale, strict=True):
-            if axis["name"] in SPACE:
-                sides.append(length * MICROMETRES.get(axis.get("unit", ""), float("nan")))
-        return (sides[0], sides[1]) if all(np.isfinite(side) and side > 0 for side in sides) else None
+        height, width = self._lengths(level, SPACE) or (0.0, 0.0)
+        return (height, width) if height else None
+
+    def voxel_size(self) -> tuple[float, ...] | None:
+        """Micrometres along a voxel's depth, height and width at the finest resolution; None if it does not say."""
+        return self._lengths(0, "zyx") if "z" in self.names else None
+
+    def _lengths(self, level: int, names: str) -> tuple[float, ...] | None:
+        """Micrometres of a step along each of these axes, in their order; None if one is not known."""
+        scale = self.scales[level] or (float("nan"),) * len(self.axes)
+        lengths = {
+            axis["name"]: length * MICROMETRES.get(axis.get("unit", ""), float("nan"))
+            for axis, length in zip(self.axes, scale, strict=True)
+        }
+        sides = tuple(lengths[name] for name in names)
+        return sides if all(np.isfinite(side) and side > 0 for side in sides) else None
+
+    def volume(self) -> Shaped[np.ndarray, "d h w c"]:
+        """The finest resolution, whole: planes, rows, columns and channels.
+
+        Raises:
+            InputError: if it is one plane or a film, or a chunk is damaged.
+        """
+        array = self.arrays[0]
+        lengths = dict(zip(self.names, array.shape, strict=True))
+        if lengths.get("t", 1) > 1:
+            raise InputError(f"{self.path}: is a film of {lengths['t']} volumes; write one of them as an image.")
+        if "z" not in lengths:
+            raise InputError(f"{self.path}: is one image and no volume; its axes are {self.names}.")
+        try:
+            values = np.asarray(array[...])
+        except Exception as error:  # codecs and stores throw what they like
+            reason = cure(error) or error
+            raise InputError(f"{self.path}: cannot be read: {reason}; copy the volume again, or repair it.") from error
+        return channels_last(values, self.names.upper(), n_axes=3)
 
     def level(
         self, number: int = 0, *, channels: Sequence[str] = (), plane: Mapping[str, int] | None = None
@@ -305,7 +333,7 @@ def copy_without_labels(image: OmeZarr, out: Path) -> None:
 
 
 def _second_name(file: Path, other: Path) -> None:
-    if file.name not in (*MARKS, ".zmetadata"):
+    if file.name not in (*ZARR, ".zmetadata"):
         try:
             other.hardlink_to(file)
         except OSError:  # another disk, or one that has no such names
@@ -399,7 +427,7 @@ def _scale_of_labels(
 
 def has_labels(root: str | Path, name: str) -> bool:
     """Whether a hierarchy has a label image of this name."""
-    return any((Path(root) / "labels" / name / mark).exists() for mark in MARKS)
+    return is_zarr(Path(root) / "labels" / name)
 
 
 def open_labels(root: str | Path, name: str, place: Sequence[int] = ()) -> list[LabelLevel]:

@@ -21,6 +21,7 @@ from attractor.images.parts import TiffLevel, in_parts
 from attractor.images.pillow import read_bmp, read_gif, read_webp
 from attractor.images.png import read_png, read_png_values
 from attractor.images.tiff import SIGNATURES, is_tiff, n_axes_of_tiff, read_tiff, read_tiff_values
+from attractor.images.volumes import is_volume, read_volume
 
 Reader = Callable[[Path], Shaped[np.ndarray, "..."]]
 
@@ -45,13 +46,16 @@ def read_image(path: str | Path, *, n_axes: int = 2, axes: str = "") -> Shaped[n
 
     Args:
         path: of the file.
-        n_axes: two for an image; three for a volume, a TIFF file that is a stack of slices.
+        n_axes: two for an image; three for a volume: a TIFF file that is a stack of slices, a folder of slices,
+            OME-Zarr or HDF5.
         axes: a letter for each axis of a stack that does not name them: Z, Y, X, and C for channels.
 
     Raises:
         InputError: if the file is missing, damaged, no image, a stack where an image is wanted or the reverse, claims
             more pixels than it can hold, or has pixels that are not numbers.
     """
+    if n_axes == 3 and is_volume(Path(path)):
+        return as_image(read_volume(Path(path), axes, labels=False, read=read_image), name=str(path), n_axes=3)
     path = existing(path)
     with decoding(path):
         read = _chosen(READERS, path)
@@ -62,11 +66,13 @@ def read_image(path: str | Path, *, n_axes: int = 2, axes: str = "") -> Shaped[n
 
 
 def n_axes_of(path: str | Path) -> int:
-    """Three for a volume, a TIFF file that is a stack of slices; two for an image.
+    """Three for a volume: a TIFF file that is a stack of slices, a folder, or HDF5; two for an image.
 
     Raises:
         InputError: if the file is missing or damaged in what lies in front of the pixels.
     """
+    if is_volume(Path(path)):
+        return 3
     path = existing(path)
     with decoding(path):
         return n_axes_of_tiff(path) if is_tiff(path) else 2
@@ -75,7 +81,8 @@ def n_axes_of(path: str | Path) -> int:
 def _stack(read: Reader, path: Path, n_axes: int, axes: str) -> Shaped[np.ndarray, "*s c"]:
     """What a reader of TIFF gives for a file whose axes are chosen."""
     if read not in (read_tiff, read_tiff_values):
-        wanted = "leave --axes out" if n_axes == 2 else "give a TIFF file with a stack of slices"
+        stack = "give a stack of slices or, if a folder holds the slices of one volume, the folder and --axes ZYX"
+        wanted = "leave --axes out" if n_axes == 2 else stack
         raise InputError(f"{path}: is one image, whose axes need no names, and no volume; {wanted}.")
     chosen: Shaped[np.ndarray, "*s c"] = read(path, n_axes=n_axes, axes=axes)
     return chosen
@@ -100,6 +107,10 @@ def read_labels(path: str | Path, *, n_axes: int = 2, axes: str = "") -> Int32[n
     Raises:
         InputError: if it cannot be read, has several channels, fractions, negative labels or any above 2**31 - 1.
     """
+    if n_axes == 3 and is_volume(Path(path)):
+        volume = read_volume(Path(path), axes, labels=True, read=read_labels)
+        _refuse_channels(volume.shape[1:], Path(path))
+        return as_labels(volume[..., 0], str(path))
     path = existing(path)
     with decoding(path):
         read = _chosen(LABEL_READERS, path)

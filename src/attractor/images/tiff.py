@@ -270,7 +270,7 @@ def _axes_of_stack(axes: str, shape: tuple[int, ...], path: Path) -> str:
     if "Z" not in kept:
         raise InputError(
             f"{path}: is one image of {lengths['Y']} x {lengths['X']} pixels, and no volume; give a stack of slices, "
-            "or take a model for images."
+            "their folder with --axes ZYX, or take a model for images."
         )
     return axes
 

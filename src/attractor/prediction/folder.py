@@ -26,7 +26,7 @@ from jaxtyping import Shaped
 
 from attractor.description import Description
 from attractor.errors import InputError
-from attractor.images import Found, atomic, find_images, read_image
+from attractor.images import Found, atomic, find_images, find_volumes, read_image
 from attractor.images import pixel_size as pixel_size_in
 from attractor.instances import Instances
 from attractor.measurements import check_pixel_size
@@ -99,7 +99,7 @@ def segment_files(
     if pixel_size is not None:
         check_pixel_size(pixel_size, n_axes=n_axes)
     check_axes(axes)
-    given = find_images(paths, written=written_endings())
+    given = find_files(paths, n_axes, axes)
     make_writable(Path(out))
     of_group = partial(predict_slices, segmenter) if slices else segmenter.predict_group
     predict = partial(of_group, tta=tta, object_size=object_size, tile=tile)
@@ -107,6 +107,17 @@ def segment_files(
     work = _Work(segmenter, predict, crew, Path(out), tuple(formats), pixel_size, n_axes, axes)
     groups = in_groups(given.images, segmenter.n_together)
     return _outcomes(given, crew.each_of_groups(work.several, groups), object_size)
+
+
+def find_files(paths: Iterable[str | Path], n_axes: int, axes: str) -> Found:
+    """The images or, with three axes, the volumes at these paths, without what was written there.
+
+    Raises:
+        InputError: if there is none, a path is missing, or two share a stem.
+    """
+    if n_axes == 2:
+        return find_images(paths, written=written_endings())
+    return find_volumes(paths, axes, written=written_endings())
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jaxtyping import Int32, Shaped
 from attractor.errors import InputError
 from attractor.images import as_image, images_in, read_image, read_labels
 from attractor.images.damage import decoding
-from attractor.images.files import existing
+from attractor.images.files import by_number, existing
 from attractor.images.tiff import FEW_PLANES, channels_last, is_tiff, opened
 from attractor.wording import counted
 
@@ -126,7 +126,7 @@ def _frames_in(folder: Path, preferred: tuple[str, ...]) -> list[Path]:
 
 def _in_order(files: Sequence[Path], folder: Path) -> list[Path]:
     """The files in the order of their numbers, if none is missing."""
-    ordered = sorted(files, key=_numbers)
+    ordered = sorted(files, key=by_number)
     numbers = _counting([file.stem for file in ordered])
     if numbers is None:
         return ordered
@@ -155,12 +155,6 @@ def _refuse_disorder(files: Sequence[Path]) -> None:
                 f"{'the same' if former == latter else 'higher'}; give the frames in order, or their folder, which is "
                 "read in the order of the numbers."
             )
-
-
-def _numbers(file: Path) -> tuple[object, ...]:
-    """Text and numbers of a name in turn, by which names are sorted as people would."""
-    parts = re.split(r"(\d+)", file.stem)
-    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
 def _counting(stems: Sequence[str]) -> list[int] | None:
