@@ -35,6 +35,7 @@ OPTIONS = {
     "recurrent-pixel-embedding": {"coordinates": "phase"},
     "rsis": {"coordinates": True, "steps": 2, "hidden": 16},
 }
+SHAPES_OF_VOLUMES = [(2, 9, 33, 20), (1, 1, 9, 3), (1, 24, 8, 16)]  # torch.export wants more than one coarsest voxel
 SHAPES = [(2, 64, 96), (1, 67, 53), (3, 5, 3), (1, 1, 1), (2, 3, 40)]
 
 
@@ -58,26 +59,26 @@ def model_of(method: str, channels: int = 1, **options: object) -> Model:
     return model.eval()
 
 
-def images_of(b: int, channels: int, h: int, w: int) -> np.ndarray:
+def images_of(b: int, channels: int, *sides: int) -> np.ndarray:
     """Intensities as in a 16-bit file."""
-    return np.floor(RANDOM.gamma(2.0, 200.0, (b, channels, h, w))).astype(np.float32)
+    return np.floor(RANDOM.gamma(2.0, 200.0, (b, channels, *sides))).astype(np.float32)
 
 
 def maps_of(model: Model, images: np.ndarray) -> dict[str, np.ndarray]:
     """The maps as attractor itself makes them."""
-    normalised = [model.description.normalisation(image.transpose(1, 2, 0)) for image in images]
+    normalised = [model.description.normalisation(np.moveaxis(image, 0, -1)) for image in images]
     with torch.inference_mode():
-        maps = vars(model(torch.from_numpy(np.stack(normalised)).permute(0, 3, 1, 2)))
+        maps = vars(model(torch.from_numpy(np.stack(normalised)).movedim(-1, 1)))
     return {name: values.numpy() for name, values in maps.items() if values.shape[1]}
 
 
 def assert_same_maps(model: Model, run: object) -> None:
-    for b, h, w in SHAPES:
-        images = images_of(b, model.description.channels, h, w)
+    for b, *sides in SHAPES if model.description.axes == 2 else SHAPES_OF_VOLUMES:
+        images = images_of(b, model.description.channels, *sides)
         expected, found = maps_of(model, images), run(images)
         assert list(found) == list(expected)
         for name in expected:
-            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4, err_msg=f"{name} {h} x {w}")
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4, err_msg=f"{name} {sides}")
 
 
 def onnx_session(path: Path):
@@ -144,6 +145,13 @@ def test_limits_are_the_same_whatever_the_type(kind):
     found = Normalised(Normalisation()).limits(torch.from_numpy(image).permute(2, 0, 1)[None])
     for ours, expected in zip(found, Normalisation().limits(given), strict=True):
         np.testing.assert_array_equal(ours.flatten().numpy(), expected)
+
+
+def test_each_channel_of_a_volume_has_its_own_limits():
+    volumes = images_of(2, 3, 4, 5, 6) * np.array([1, 10, 100], np.float32).reshape(1, 3, 1, 1, 1)
+    expected = [np.moveaxis(Normalisation()(np.moveaxis(volume, 0, -1)), -1, 0) for volume in volumes]
+    found = Normalised(Normalisation())(torch.from_numpy(volumes))
+    np.testing.assert_allclose(found.numpy(), np.stack(expected), rtol=0, atol=1e-6)
 
 
 def test_large_images_are_judged_by_the_same_sample():
@@ -223,6 +231,24 @@ def test_openvino_gives_the_same_maps(tmp_path):
     assert_same_maps(model, by_openvino(path))
     about = openvino.Core().read_model(path).get_rt_info("attractor").astype(str)
     assert json.loads(about) == json.loads(json.dumps(described(model)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "target", "run"),
+    [("erfnet", "torch-export", by_torch), ("erfnet", "onnx", by_onnx), ("unet", "openvino", by_openvino)],
+)
+def test_models_for_volumes_give_the_same_maps(network, target, run, tmp_path):
+    for package in EXPORTS[target].packages:
+        pytest.importorskip(package)
+    torch.manual_seed(0)
+    base = {"method": "spatial-embeddings", "channels": 2, "class_names": ("object",), "axes": 3}
+    options = {"network_options": SMALL} if network == "unet" else {}
+    model = Model(Description(**base, network=network, spacing=(3.0, 1.0, 1.0), **options)).eval()
+    path = tmp_path / f"model{EXPORTS[target].suffix}"
+    export(model, path, target=target)
+    assert_same_maps(model, run(path))
+    assert (described(model)["axes"], described(model)["spacing"]) == (3, (3.0, 1.0, 1.0))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from attractor.datasets.imagej import encode_rois
 from attractor.description import Description, read_description
 from attractor.errors import InputError
 from attractor.evaluation import evaluate_model
-from attractor.export import export
 from attractor.images import n_axes_of, pixel_size, read_image, read_labels, write_image, write_labels
 from attractor.instances import Instances
 from attractor.kernels.lovasz_gaussians import lovasz_gaussians
@@ -767,8 +766,6 @@ def test_options_that_are_for_images_are_refused(segmenter, tmp_path):
         segment_files(segmenter, [path], tmp_path / "out", pixel_size=(0.0, 1.0, 1.0))
     with pytest.raises(InputError, match="--axes ZQ: give a letter for each axis"):
         segment_files(segmenter, [path], tmp_path / "out", axes="ZQ")
-    with pytest.raises(InputError, match="cannot be written in other formats yet"):
-        export(segmenter.model, tmp_path / "a.onnx")
     with pytest.raises(InputError, match="Volumes are looked at in their own size only"):
         Segmenter(segmenter.model, device="cpu", tta_scales=(1.5,))
 

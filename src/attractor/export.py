@@ -1,12 +1,12 @@
 """Models for programs without attractor, or without torch: ONNX, OpenVINO and torch.export.
 
-The graph takes images as they are in the file, as float32, and gives the method's raw maps by name; batch, height and
-width are free. Normalisation by percentiles and padding to the network's stride are inside. What is not arithmetic on
-one array stays outside: turning colour into grey or grey into colour, rescaling to the object size that the model was
-trained on, averaging over views, and grouping, whose numbers are all in the file as JSON. An image with one value
-everywhere has no objects, whatever the maps say.
+The graph takes images or volumes as they are in the file, as float32, and gives the method's raw maps by name; the
+batch and all sides are free. Normalisation by percentiles and padding to the network's stride are inside. What is not
+arithmetic on one array stays outside: turning colour into grey or grey into colour, rescaling to the object size that
+the model was trained on, averaging over views, and grouping, whose numbers are all in the file as JSON. An image with
+one value everywhere has no objects, whatever the maps say.
 
-Shapes: `b` images, `c` channels, `h` rows, `w` columns, `n` pixels.
+Shapes: `b` images, `c` channels, `s` their lengths along each axis, (row, column) or (plane, row, column).
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ from attractor.images import atomic
 from attractor.methods.contract import LearnsNumbers, with_network
 from attractor.model import NO_OPTIONS, Model
 from attractor.networks import Network
+from attractor.networks.contract import strides_along
 from attractor.networks.normalised import Normalised, number
 from attractor.wording import install
 
 KEY = "attractor"  # under which a file holds the model's description
 INPUT = "images"
-SIDES = ("batch", "height", "width")
+SIDES = {2: ("batch", "height", "width"), 3: ("batch", "depth", "height", "width")}  # that are free, by number of axes
 
 
 # -------------------------------------------------------------------- the graph
@@ -58,7 +59,7 @@ class Exportable(nn.Module):
         method = copy.deepcopy(model).cpu().eval().requires_grad_(False).method
         self.method = with_network(method, Padded(method.network))
 
-    def forward(self, images: Float32[Tensor, "b c h w"]) -> dict[str, Tensor]:
+    def forward(self, images: Float32[Tensor, "b c *s"]) -> dict[str, Tensor]:
         """The raw maps by name, without those that have no channel."""
         maps = vars(self.method(self.normalisation(images)))
         return {name: values for name, values in maps.items() if values.shape[1] != 0}
@@ -74,35 +75,37 @@ class Padded(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b _ h w"]:
+    def forward(self, images: Float32[Tensor, "b c *s"]) -> Float32[Tensor, "b _ *s"]:
         """The network's maps at the image's size."""
-        h, w = images.shape[-2:]
         maps = self.network(self._padded(images))
-        rows, columns = (torch.arange(n, device=images.device) for n in (h, w))
-        return maps.index_select(2, rows).index_select(3, columns)
+        for axis, n in enumerate(images.shape[2:], 2):
+            maps = maps.index_select(axis, torch.arange(n, device=images.device))
+        return maps
 
-    def pyramid(self, images: Float32[Tensor, "b c h w"]) -> list[Float32[Tensor, "b _ _ _"]]:
+    def pyramid(self, images: Float32[Tensor, "b c *s"]) -> list[Float32[Tensor, "b _ *_"]]:
         """The network's features of the padded image."""
         return self.network.pyramid(self._padded(images))
 
-    def _padded(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c _ _"]:
-        stride = self.network.strides[-1]
-        lengths = images.shape[-2:]
-        wanted = [(n + stride - 1) // stride * stride for n in lengths]
-        h, w, rows, columns = (number(n, images) for n in (*lengths, *wanted))
-        reflects = (rows < 2 * h) & (columns < 2 * w)
-        places = []
+    def _padded(self, images: Float32[Tensor, "b c *s"]) -> Float32[Tensor, "b c *t"]:
+        lengths = images.shape[2:]
+        strides = strides_along(self.network, len(lengths))[-1]
+        wanted = [(n + stride - 1) // stride * stride for n, stride in zip(lengths, strides, strict=True)]
+        reflects = torch.ones((), dtype=torch.bool, device=images.device)
         for n, to in zip(lengths, wanted, strict=True):
+            reflects = reflects & (number(to, images) < 2 * number(n, images))
+        for axis, (n, to) in enumerate(zip(lengths, wanted, strict=True), 2):
             place = torch.arange(to, device=images.device)
             beyond = torch.where(reflects, 2 * (n - 1) - place, n - 1)
-            places.append(torch.where(place < n, place, beyond))
-        return images.index_select(2, places[0]).index_select(3, places[1])
+            images = images.index_select(axis, torch.where(place < n, place, beyond))
+        return images
 
 
 def program_of(model: Model) -> ExportedProgram:
-    """The model's graph, in which batch, height and width can be any number from 1."""
-    images = torch.zeros(2, model.description.channels, 67, 53)  # no length twice, and none a multiple of a stride
-    free = {axis: Dim(name, min=1) for axis, name in zip((0, 2, 3), SIDES, strict=True)}
+    """The model's graph, in which the batch and all sides can be any number from 1."""
+    sides = (19, 67, 53)[-model.description.axes :]  # no length twice, and none a multiple of a stride
+    images = torch.zeros(2, model.description.channels, *sides)
+    batch, *others = SIDES[model.description.axes]
+    free = {0: Dim(batch, min=1)} | {axis: Dim(name, min=1) for axis, name in enumerate(others, 2)}
     # Without this, torch treats lengths of 1 as a special case, and then refuses features of one row. It has no
     # public name for it, and makes `patch` when it is imported, where mypy does not see it.
     with torch.no_grad(), _quiet(), shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
@@ -129,6 +132,7 @@ def described(model: Model) -> dict[str, object]:
         "class_names": list(description.class_names),
         "object_size": description.object_size,
         "scale": description.scale,
+        **({"axes": description.axes, "spacing": description.spacing} if description.axes == 3 else {}),
         "normalisation": dataclasses.asdict(description.normalisation),
         "thresholds": method.thresholds,
         "options": defaults | description.options | learned,
@@ -190,7 +194,8 @@ def _names_of_maps(program: ExportedProgram) -> list[str]:
 
 def _name_sides(shape: Any) -> None:
     """Call the free sides of an input or output by what they are."""
-    names = SIDES[:1] if len(shape) < 4 else (SIDES[0], None, *SIDES[1:])
+    batch, *others = SIDES[3 if len(shape) == 5 else 2]
+    names = (batch,) if len(shape) < 4 else (batch, None, *others)
     for axis, name in enumerate(names):
         if name is not None:
             shape[axis] = name
@@ -243,8 +248,6 @@ def export(model: Model, path: str | Path, *, target: str = "onnx") -> list[str]
         InputError: as `check_export` does, or if the file cannot be written.
     """
     path = Path(path)
-    if model.description.axes != 2:
-        raise InputError(f"{path}: models for volumes cannot be written in other formats yet; use them with attractor.")
     check_export(path, target=target)
     program = program_of(model)
     EXPORTS[target].write(program, json.dumps(described(model)), path)

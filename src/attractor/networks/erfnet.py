@@ -46,7 +46,9 @@ class AlongOneAxis(nn.Conv3d):
 
     def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
         """The features, of the same shape."""
-        b, (_, height, width) = len(x), x.shape[2:]
+        if torch.compiler.is_exporting():  # other programs fold volumes as they like
+            return super().forward(x)
+        b, _, _, height, width = x.shape
         if self.kernel_size[0] > 1:  # planes as rows, and all the rest as columns
             sides = self.weight[..., 0], self.bias, 1, (int(self.padding[0]), 0), (self.dilation[0], 1)
             columns: Tensor = F.conv2d(x.flatten(3), *sides).unflatten(3, (height, width))

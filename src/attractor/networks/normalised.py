@@ -1,6 +1,6 @@
 """`attractor.normalisation` with torch, for devices and graphs: the same numbers, from the same sample of pixels.
 
-Shapes: `b` images, `c` channels, `h` rows, `w` columns, `n` pixels.
+Shapes: `b` images, `c` channels, `s` their lengths along each axis, `n` pixels.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ class Normalised(nn.Module):
         super().__init__()
         self.percentiles = normalisation.low, normalisation.high
 
-    def forward(self, images: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
+    def forward(self, images: Float32[Tensor, "b c *s"]) -> Float32[Tensor, "b c *s"]:
         """The images in units of their percentiles."""
         low, scale = self.limits(images)
         return (images - low) / scale
 
-    def limits(
-        self, images: Shaped[Tensor, "b c h w"]
-    ) -> tuple[Float32[Tensor, "b c 1 1"], Float32[Tensor, "b c 1 1"]]:
-        """What is subtracted from each channel, and what it is then divided by."""
+    def limits(self, images: Shaped[Tensor, "b c *s"]) -> tuple[Float32[Tensor, "b c *_"], Float32[Tensor, "b c *_"]]:
+        """What is subtracted from each channel, and what it is then divided by; of length 1 along each axis."""
         flat = images.flatten(2)
         n = flat.shape[2]
         step = torch.sym_max(1, n // SAMPLE)
@@ -40,7 +38,8 @@ class Normalised(nn.Module):
         low = torch.where(is_range, low, flat.amin(2, True).double())
         high = torch.where(is_range, high, flat.amax(2, True).double())
         scale = torch.where(high > low, high - low, torch.inf).float()
-        return low.float()[..., None], scale[..., None]
+        ones = (..., *[None] * (images.ndim - 3))
+        return low.float()[ones], scale[ones]
 
 
 def percentile(values: Shaped[Tensor, "b c n"], percent: float) -> Float64[Tensor, "b c 1"]:
