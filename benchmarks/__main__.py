@@ -25,6 +25,7 @@ PARTS = (
     "crops",
     "end_to_end",
     "large_images",
+    "volumes",
     "scale",
     "start_up",
     "cityscapes_metric",

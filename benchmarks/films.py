@@ -12,29 +12,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
 from attractor.errors import InputError
 from attractor.images import read_labels
-from attractor.instances import overlap
+from attractor.metrics import segmentation_accuracy
 from benchmarks.harness import keep, options, print_table
 
 
-def seg_of(truth, found):
-    """The IoU of each true object with the found one that covers more than half of it; 0 where none does.
-
-    `truth` and `found` are (h, w) label images; 0 is background.
-    """
-    shared = overlap(truth, found)
-    area, size = shared.sum(1)[1:], shared.sum(0)[1:]
-    most = shared[1:, 1:].max(1, initial=0)
-    match = shared[1:, 1:].argmax(1) if len(size) else np.zeros(len(area), int)
-    union = area + np.append(size, 0)[match] - most
-    return np.where(2 * most > area, most / np.maximum(union, 1), 0.0)[area > 0]
-
-
 def seg(folder, truth):
-    """The IoU of every true object of all annotated frames.
+    """SEG over all annotated frames.
 
     Raises:
         InputError: if there is no annotated frame, or one was not segmented.
@@ -42,13 +27,14 @@ def seg(folder, truth):
     frames = {re.sub(r"\D", "", file.stem): file for file in sorted(Path(truth).glob("man_seg*.tif"))}
     if not frames:
         raise InputError(f"{truth}: holds no man_seg*.tif; give the SEG folder of a film's truth.")
-    values = []
+    true, found = [], []
     for number, file in frames.items():
-        found = Path(folder) / f"t{number}_labels.tif"
-        if not found.exists():
-            raise InputError(f"{found}: is not there; segment the film with --format labels and --out {folder}.")
-        values.append(seg_of(read_labels(file), read_labels(found)))
-    return np.concatenate(values)
+        labels = Path(folder) / f"t{number}_labels.tif"
+        if not labels.exists():
+            raise InputError(f"{labels}: is not there; segment the film with --format labels and --out {folder}.")
+        true.append(read_labels(file))
+        found.append(read_labels(labels))
+    return segmentation_accuracy(true, found)
 
 
 def main():
@@ -58,10 +44,10 @@ def main():
         ("found", {"type": Path, "help": "folder of t*_labels.tif"}),
         ("truth", {"type": Path, "help": "folder of man_seg*.tif"}),
     )
-    values = seg(given.found, given.truth)
-    row = {"objects": len(values), "found": int((values > 0).sum()), "SEG": f"{values.mean():.3f}"}
+    found = seg(given.found, given.truth)
+    row = {"objects": found.n_truth, "found": found.n_found, "SEG": f"{found.seg.value:.3f}"}
     print_table("Cell Tracking Challenge", [row])
-    keep(given.json, {"SEG": values.mean(), **row})
+    keep(given.json, row | {"SEG": found.seg.value})
 
 
 if __name__ == "__main__":

@@ -88,6 +88,8 @@ def _ways(call: dict) -> list[str]:
         ways.append(f"crops of {call['crop']}")
     if call.get("max_objects"):
         ways.append(f"at most {call['max_objects']} objects")
+    if call.get("smallest"):
+        ways.append(f"objects of {call['smallest']} pixels and more")
     return ways + (["classes ignored"] if call.get("ignore_classes") else [])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,15 +84,36 @@ def metric_named(name: str) -> Metric:
 def groups_of(dataset: Dataset, column: str | None) -> Mapping[str, str] | None:
     """The group of each image, taken from a column of the data set; None without a column.
 
+    Args:
+        dataset: that has the column.
+        column: its name; with numbers behind a colon, as in "objects:16,64", images are grouped by whether their value
+            is up to 16, up to 64 or more.
+
     Raises:
-        InputError: if there is no such column.
+        InputError: if there is no such column, or a value or a limit is no number where it must be one.
     """
     if column is None:
         return None
+    column, colon, limits = column.partition(":") if column not in dataset.columns else (column, "", "")
     if column not in dataset.columns:
         known = ", ".join(dataset.columns) or "none; write some into images.csv beside the images"
         raise InputError(f"The data set has no column {column!r} to score by; its columns: {known}.")
-    return dataset.columns[column]
+    values = dataset.columns[column]
+    return _binned(values, column, limits) if colon else values
+
+
+def _binned(values: Mapping[str, str], column: str, limits: str) -> Mapping[str, str]:
+    """For each image the range of numbers that its value lies in."""
+    try:
+        edges = sorted({float(limit) for limit in limits.split(",")})
+        numbers = {name: float(value) for name, value in values.items()}
+    except ValueError as error:
+        raise InputError(
+            f"--by {column}:{limits}: groups images by numbers, as in --by {column}:16, and needs a number in each "
+            f"image's {column}: {error}."
+        ) from error
+    names = [f"{column} up to {edge:g}" for edge in edges] + [f"{column} above {edges[-1]:g}"]
+    return {name: names[bisect_left(edges, number)] for name, number in numbers.items()}
 
 
 def evaluate_model(

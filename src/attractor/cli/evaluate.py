@@ -70,8 +70,14 @@ def evaluate(
     by: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="Also score each group of images with the same value in this column of images.csv."
+            metavar="COLUMN",
+            help="Also score each group of images with the same value in this column of images.csv; with COLUMN:16,64, "
+            "with values up to 16, up to 64, and above.",
         ),
+    ] = None,
+    smallest: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="True objects of fewer than N pixels count for nothing.", show_default=False),
     ] = None,
     crop: Crop = None,
     max_objects: MaxObjects = None,
@@ -94,7 +100,7 @@ def evaluate(
     from attractor.datasets import split_path
 
     path = split_path(truth or dataset or "", split)
-    images = annotated_images(path, crop, max_objects, classes, ignore_classes)
+    images = annotated_images(path, crop, max_objects, classes, ignore_classes, smallest=smallest)
     call = {"model": model, "dataset": str(path), "found": found and str(found), "metric": metric, "by": by, "tta": tta}
     if model is not None:
         if results is not None:
@@ -109,6 +115,7 @@ def evaluate(
         result = _score_files(str(found), images, metric, by)
     asked = {"tta_scales": scales, "whole_masks": whole_masks}
     cut = {} if crop is None else {"crop": crop, "max_objects": max_objects}
+    cut |= {} if smallest is None else {"smallest": smallest}
     chosen = {"classes": classes, "ignore_classes": ignore_classes, "class_names": list(images.class_names)}
     write_json(out, {"attractor": attractor.__version__, "call": call | asked | cut | chosen, **result.as_json()})
     _show(result, len(images), results, out)

@@ -30,6 +30,7 @@ from attractor.metrics.metric import Metric
 from attractor.metrics.mots import MOTS
 from attractor.metrics.panoptic import PANOPTIC, panoptic_quality
 from attractor.metrics.pascal_voc import PASCAL_VOC, pascal_voc_average_precision
+from attractor.metrics.seg import SEG, segmentation_accuracy
 
 __all__ = [
     "FILM_METRICS",
@@ -44,6 +45,7 @@ __all__ = [
     "coco_average_precision",
     "panoptic_quality",
     "pascal_voc_average_precision",
+    "segmentation_accuracy",
     "symmetric_best_dice",
 ]
 
@@ -57,6 +59,7 @@ METRICS: dict[str, Metric] = {
     "boundary": BOUNDARY,
     "cvppp": CVPPP,
     "average_recall": AVERAGE_RECALL,
+    "seg": SEG,
 }
 
 FILM_METRICS: dict[str, FilmMetric[Any]] = {
