@@ -17,6 +17,7 @@ from attractor.cli.app import Command, app
 from attractor.cli.printing import complain
 from attractor.cli.stopping import Stopping
 from attractor.errors import InputError
+from attractor.freed_memory import keep_freed_memory
 from attractor.shortage import cure, shortage_behind
 
 COMMANDS = (  # in the order of `attractor --help`
@@ -45,6 +46,7 @@ def run() -> int:
     the end: nearly half the time of a short call.
     """
     gc.set_threshold(100_000)
+    keep_freed_memory()
     stopping = Stopping()
     stopping.begin()
     code = _code_of(stopping)
