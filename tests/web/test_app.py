@@ -20,10 +20,11 @@ from tests.web.conftest import LABELS, TOKEN, picture
 
 from attractor.session import Session
 from attractor.session.differences import picture_file, pictures_of_round
+from attractor.session.operations import Accept
 from attractor.web import app as web
 from attractor.web import uploads
-from attractor.web.app import PAGE
-from attractor.web.tiles import SIDE, Shown, label_tile, levels
+from attractor.web.app import PAGE, create_app
+from attractor.web.tiles import SIDE, Pictures, Shown, label_tile, levels
 from attractor.web.tiles import picture as picture_of
 
 
@@ -46,6 +47,30 @@ def edit(client, **operation):
 
 
 # ------------------------------------------------------------------- looking
+
+
+@pytest.mark.parametrize("reviewed", [False, True])
+def test_what_a_page_shows_first_is_read_before_it_asks(folder, reviewed, monkeypatch):
+    with Session(folder) as session:
+        if reviewed:
+            session.apply(Accept("a"))
+        read, canvas_of = threading.Event(), session.canvas
+
+        def canvas(name):
+            if name == ("b" if reviewed else "a"):
+                read.set()
+            return canvas_of(name)
+
+        monkeypatch.setattr(session, "canvas", canvas)
+        with TestClient(create_app(session, token=TOKEN, port=8765, device="cpu")):
+            assert read.wait(20)
+
+
+def test_an_image_that_waits_to_be_segmented_stays_new(folder, tmp_path):
+    with Session.create(tmp_path / "new", []) as session:
+        session.copy(folder / "images" / "a.png")
+        web._read_ahead(session, Pictures(tmp_path))
+        assert session.progress("a").state == "new"
 
 
 def test_the_session_and_its_images(client):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response, UploadFile
@@ -27,6 +28,7 @@ from attractor.session.differences import picture_file, pictures_of_round
 from attractor.session.journal import Record
 from attractor.session.models import check_model
 from attractor.session.operations import from_json
+from attractor.session.progress import NEW
 from attractor.web.answers import Answers, Wanted, unless_gone
 from attractor.web.export import exported, forms, parts_of
 from attractor.web.jobs import Jobs
@@ -128,6 +130,17 @@ class Server:
         return content
 
 
+def _read_ahead(session: Session, pictures: Pictures) -> None:
+    """Read the image that a page shows first, the least sure one, while the browser still loads the page."""
+    try:
+        first = session.next()
+        if first is not None and session.progress(first).state != NEW:
+            session.canvas(first)
+            pictures(session.path(first))
+    except InputError as error:  # a page that asks for the image is told
+        logger.debug("%s", error)
+
+
 async def _emptied_again_and_again(session: Session, days: float) -> None:
     """Delete, every now and then, what was removed longer ago."""
     while True:
@@ -174,6 +187,7 @@ def create_app(
         events.begin()
         if segments:
             server.jobs.add("segment", {"device": device})
+        Thread(target=_read_ahead, args=(session, pictures), daemon=True).start()
         emptying = None if trash_days is None else asyncio.create_task(_emptied_again_and_again(session, trash_days))
         yield
         if emptying is not None:
