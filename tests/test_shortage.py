@@ -17,6 +17,7 @@ from attractor.shortage import cure, shortage_behind
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "smaller images"),
         (ImportError("libgomp.so: cannot allocate memory in static TLS block"), "smaller images"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("DataLoader worker (pid 30043) is killed by signal: Killed. "), "smaller images"),
         (SystemError("error return without exception set"), "smaller images"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),

@@ -21,6 +21,7 @@ SAID = {  # errors that some libraries tell by words only
     "too many open files": errno.EMFILE,
     "no space left on device": errno.ENOSPC,
     "can't start new thread": errno.EAGAIN,
+    "killed by signal: killed": errno.ENOMEM,  # of a process that reads images, which Linux chose to make room
     "error return without exception set": errno.ENOMEM,  # torch's copy of a storage, where no memory is left to say so
 }
 
