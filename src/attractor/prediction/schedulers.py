@@ -7,6 +7,7 @@ one does again. Steps are begun as soon as what they need is there, row by row, 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
@@ -190,7 +191,9 @@ def pool_of(plan: Plan, *, workers: int = 1, scheduler: str | None = None) -> It
     settings["distributed.nanny.pre-spawn-environ"] = {
         name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     }
+    # Dask would also warn of every worker that a busy machine ends late; what fails is told by ourselves.
     local: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
+    local["silence_logs"] = logging.ERROR
     # no dashboard, which would be open to the network, and a port that no other cluster on this machine can have taken
     local |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     with (
