@@ -5,6 +5,7 @@ import pytest
 from skimage.draw import disk, ellipse
 from skimage.measure import perimeter_crofton, regionprops, regionprops_table
 
+from attractor import measurements
 from attractor.errors import InputError
 from attractor.instances import Instances
 from attractor.measurements import check_pixel_size, object_table, perimeters
@@ -91,6 +92,27 @@ def test_single_pixels_and_lines_are_measured_without_a_warning(drawn, solidity,
 )
 def test_orientation_is_counted_from_down_the_rows(drawn, orientation):
     assert table_of(drawn)["orientation"] == [pytest.approx(orientation)]
+
+
+@pytest.mark.parametrize("strip", [1, 300, 1 << 22])
+def test_an_object_measures_the_same_wherever_it_lies(strip, monkeypatch):
+    monkeypatch.setattr(measurements, "STRIP", strip)
+    drawn = np.zeros((11, 14), np.int32)
+    drawn[ellipse(5, 6, 3.2, 5.5, rotation=0.4)] = 1
+    near, far = np.zeros((2, 40, 3000), np.int32)
+    near[:11, :14], far[29:, 2986:] = drawn, drawn
+    tables = [object_table(None, Instances.from_labels(labels), ("object",)) for labels in (near, far)]
+    for name in ("area", "major_axis", "minor_axis", "orientation"):
+        assert tables[0][name] == tables[1][name], name
+    assert tables[1]["centroid_column"][0] - tables[0]["centroid_column"][0] == pytest.approx(2986, abs=1e-9)
+
+
+def test_what_is_as_wide_as_high_has_no_orientation_and_a_bar_lies_across():
+    labels = np.zeros((40, 90), np.int32)
+    labels[3:10, 80:87], labels[20:23, 5:70] = 1, 2
+    table = object_table(None, Instances.from_labels(labels), ("object",))
+    assert table["orientation"] == [-np.pi / 4, np.pi / 2]
+    assert table["major_axis"][0] == table["minor_axis"][0] == pytest.approx(8)
 
 
 def test_an_object_that_others_hide_has_no_row():

@@ -1,12 +1,13 @@
 """What can be measured of each object, as a table: a row for each object, a column for each measure.
 
-Measures are scikit-image's (`regionprops`), except the perimeter: that is Crofton's, which is accurate for discs of any
-size, never 0, and works with pixels that are not square. It counts how often lines in four directions enter an object:
-the longer an outline, the more lines cross it. The surface of an object of a volume is found likewise, from lines in
-thirteen directions.
+Measures are those of scikit-image's `regionprops`, computed for all objects at once, except the perimeter: that is
+Crofton's, which is accurate for discs of any size, never 0, and works with pixels that are not square. It counts how
+often lines in four directions enter an object: the longer an outline, the more lines cross it. The surface of an object
+of a volume is found likewise, from lines in thirteen directions.
 
 Source: perimeter and surface, Legland et al. 2007, "Computation of Minkowski measures on 2D and 3D binary images".
-Shapes: `h` rows, `w` columns, `c` channels, `k` objects; `s` the lengths of an image or volume along its axes.
+Shapes: `h` rows, `w` columns, `c` channels, `k` objects; `s` the lengths of an image or volume along its axes, of which
+there are `a`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int32, Shaped
+from jaxtyping import Float, Int, Int32, Shaped
 from scipy import ndimage
-from skimage.measure import regionprops_table
 
 from attractor.errors import InputError
 from attractor.instances import Instances
@@ -39,21 +40,8 @@ _AXES = ("major", "middle", "minor")
 _DIRECTIONS = [step for step in itertools.product((0, 1, -1), repeat=3) if step > (0, 0, 0)]  # of each pair, one
 SPHERE = 20_000  # points on it
 
-_NAMES = {  # from scikit-image's names to our columns
-    "label": "label",
-    "area": "area",
-    "axis_major_length": "major_axis",
-    "axis_minor_length": "minor_axis",
-    "orientation": "orientation",
-    "centroid-0": "centroid_row",
-    "centroid-1": "centroid_column",
-    "bbox-0": "min_row",
-    "bbox-1": "min_column",
-    "bbox-2": "max_row",
-    "bbox-3": "max_column",
-}
-_COLUMNS = ("label", "area", "major_axis", "minor_axis", "orientation", "solidity", *list(_NAMES.values())[5:])
-_SHAPE = ("label", "area", "axis_major_length", "axis_minor_length", "orientation", "centroid", "bbox")
+STRIP = 1 << 22  # pixels whose places are summed at once
+NEGLIGIBLE = 1e-12  # share of an axis' square that is rounding
 
 
 def object_table(
@@ -99,22 +87,102 @@ def object_table(
     _check(image, labels, pixel_size)
     if labels.ndim == 3:
         return _table_of_volume(image, instances, class_names, pixel_size)
-    shape = {_NAMES[name]: values for name, values in regionprops_table(labels, properties=_SHAPE).items()}
-    rows = shape["label"] - 1  # of the objects that have a pixel
-    shape["solidity"] = shape["area"] / hull_areas(labels, len(instances))[rows]
+    n, moments = len(instances), Moments.of(labels, len(instances))
+    rows = np.flatnonzero(moments.size)  # of the objects that have a pixel
+    axes = moments.axes()[rows]
     columns: dict[str, Values] = {
-        "label": shape["label"],
+        "label": rows + 1,
         "class": np.array([class_names[number - 1] for number in instances.classes[rows]], object),
         "score": instances.scores[rows],
-        "area": shape["area"],
-        "perimeter": perimeters(labels, len(instances))[rows],
-        **{name: shape[name] for name in _COLUMNS},
+        "area": moments.size[rows],
+        "perimeter": perimeters(labels, n)[rows],
+        **_by_name(["major_axis", "minor_axis"], axes),
+        "orientation": moments.orientation()[rows],
+        "solidity": moments.size[rows] / hull_areas(labels, n)[rows],
+        **_by_name(["centroid_row", "centroid_column"], moments.centroid[rows]),
+        **_by_name(["min_row", "min_column", "max_row", "max_column"], moments.box[rows]),
         **(_intensities(image, labels) if image is not None else {}),
     }
     if pixel_size is not None:
         height, width = pixel_size
-        columns |= _in_micrometres(columns, labels, (height, width))
+        columns |= {
+            "area_um2": moments.size[rows] * height * width,
+            "perimeter_um": perimeters(labels, n, (height, width))[rows],
+            **_by_name(["major_axis_um", "minor_axis_um"], moments.axes(pixel_size)[rows]),
+            **_by_name(["centroid_row_um", "centroid_column_um"], (moments.centroid * pixel_size)[rows]),
+        }
     return {name: _as_list(name, values) for name, values in columns.items()}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Size, place and spread of objects; zeros for one without a pixel."""
+
+    size: Int[np.ndarray, " k"]  # pixels
+    centroid: Float[np.ndarray, "k a"]
+    spread: Float[np.ndarray, "k a a"]  # covariance of the places of an object's pixels
+    box: Int[np.ndarray, "k _"]  # first place along each axis, then those after the last
+
+    @classmethod
+    def of(cls, labels: Int32[np.ndarray, "*s"], n: int) -> Moments:
+        """Those of labels 1 to n.
+
+        Places are counted from the middle of each object's box and summed as whole numbers, which floats hold exactly:
+        a square is as wide as it is high, whatever the order of its pixels.
+        """
+        box = np.array([_bounds(found, labels.ndim) for found in ndimage.find_objects(labels, n)], np.int64)
+        box = np.concatenate([np.zeros((1, 2 * labels.ndim), np.int64), box.reshape(n, 2 * labels.ndim)])
+        middle = (box[:, : labels.ndim] + box[:, labels.ndim :]) // 2
+        size, first, second = _summed(labels, middle)
+        counts = np.maximum(size, 1)[:, None]
+        mean = first / counts
+        spread = (second - mean[:, :, None] * first[:, None, :]) / counts[..., None]
+        return cls(size[1:], (middle + mean)[1:], spread[1:], box[1:])
+
+    def axes(self, spacing: tuple[float, ...] | None = None) -> Float[np.ndarray, "k a"]:
+        """Full axes of the ellipse or ellipsoid with the same spread, longest first, in the unit of the spacing."""
+        steps = np.array(spacing or (1.0,) * self.centroid.shape[1])
+        spread = self.spread * np.outer(steps, steps)
+        squares = _of_two_axes(spread) if len(steps) == 2 else np.linalg.eigvalsh(spread)[:, ::-1].clip(0)
+        squares[squares < NEGLIGIBLE * squares[:, :1]] = 0
+        return 2 * np.sqrt((len(steps) + 2) * squares)
+
+    def orientation(self) -> Float[np.ndarray, " k"]:
+        """Of the major axis of objects of an image, in radians from down the rows."""
+        longer, both = self.spread[:, 0, 0] - self.spread[:, 1, 1], self.spread[:, 0, 1]
+        none = np.where(both > 0, np.pi / 4, -np.pi / 4)
+        return np.where(longer == 0, none, np.arctan2(2 * both + 0.0, longer) / 2)  # -0 becomes 0
+
+
+def _of_two_axes(spread: Float[np.ndarray, "k 2 2"]) -> Float[np.ndarray, "k 2"]:
+    """Eigenvalues, the larger one first."""
+    middle, half = (spread[:, 0, 0] + spread[:, 1, 1]) / 2, (spread[:, 0, 0] - spread[:, 1, 1]) / 2
+    away = np.hypot(half, spread[:, 0, 1])
+    return np.stack([middle + away, (middle - away).clip(0)], 1)
+
+
+def _summed(
+    labels: Int32[np.ndarray, "*s"], middle: Int[np.ndarray, "k a"]
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, "k a"], Float[np.ndarray, "k a a"]]:
+    """For each label from 0, pixels, and the sums of their places from a middle and of the products of two of these."""
+    k, n_axes = middle.shape
+    size, first, second = np.zeros(k, np.int64), np.zeros((k, n_axes)), np.zeros((k, n_axes, n_axes))
+    thick = max(1, STRIP // max(1, labels[:1].size))
+    for start in range(0, len(labels), thick):
+        part = labels[start : start + thick]
+        inside = np.flatnonzero(part)
+        owner = part.ravel()[inside]
+        size += np.bincount(owner, minlength=k)
+        away = []
+        for axis, place in enumerate(np.unravel_index(inside, part.shape)):
+            away.append((place + (start if axis == 0 else 0) - middle[owner, axis]).astype(float))
+            first[:, axis] += np.bincount(owner, away[axis], k)
+        for i, j in itertools.combinations_with_replacement(range(n_axes), 2):
+            product = np.bincount(owner, away[i] * away[j], k)
+            second[:, i, j] += product
+            if i != j:
+                second[:, j, i] += product
+    return size, first, second
 
 
 def perimeters(
@@ -176,28 +244,25 @@ def _table_of_volume(
 ) -> dict[str, Column]:
     """What can be measured of each object of a volume."""
     labels, n = instances.labels, len(instances)
-    volume = np.bincount(labels.ravel(), minlength=n + 1)[1:]
-    rows = np.flatnonzero(volume)  # of the objects that have a voxel
-    centroid, axes = _moments(labels, n, (1.0,) * 3)
-    box = np.array([_bounds(found) for found in ndimage.find_objects(labels, n)], np.int64).reshape(-1, 6)
+    moments = Moments.of(labels, n)
+    rows = np.flatnonzero(moments.size)  # of the objects that have a voxel
     columns: dict[str, Values] = {
         "label": rows + 1,
         "class": np.array([class_names[number - 1] for number in instances.classes[rows]], object),
         "score": instances.scores[rows],
-        "volume": volume[rows],
+        "volume": moments.size[rows],
         "surface": surfaces(labels, n)[rows],
-        **_by_name([f"{name}_axis" for name in _AXES], axes[rows]),
-        **_by_name([f"centroid_{name}" for name in _PLACES], centroid[rows]),
-        **_by_name([f"{end}_{name}" for end in ("min", "max") for name in _PLACES], box[rows]),
+        **_by_name([f"{name}_axis" for name in _AXES], moments.axes()[rows]),
+        **_by_name([f"centroid_{name}" for name in _PLACES], moments.centroid[rows]),
+        **_by_name([f"{end}_{name}" for end in ("min", "max") for name in _PLACES], moments.box[rows]),
         **(_intensities(image, labels) if image is not None else {}),
     }
     if pixel_size is not None:
-        centroid, axes = _moments(labels, n, pixel_size)
         columns |= {
-            "volume_um3": volume[rows] * np.prod(pixel_size),
+            "volume_um3": moments.size[rows] * np.prod(pixel_size),
             "surface_um2": surfaces(labels, n, pixel_size)[rows],
-            **_by_name([f"{name}_axis_um" for name in _AXES], axes[rows]),
-            **_by_name([f"centroid_{name}_um" for name in _PLACES], centroid[rows]),
+            **_by_name([f"{name}_axis_um" for name in _AXES], moments.axes(pixel_size)[rows]),
+            **_by_name([f"centroid_{name}_um" for name in _PLACES], (moments.centroid * pixel_size)[rows]),
         }
     return {name: _as_list(name, values) for name, values in columns.items()}
 
@@ -207,29 +272,11 @@ def _by_name(names: Sequence[str], values: Shaped[np.ndarray, "k n"]) -> dict[st
     return dict(zip(names, values.T, strict=True))
 
 
-def _bounds(box: tuple[slice, ...] | None) -> list[int]:
-    """First index along each axis, and those after the last; zeros for an object without a voxel."""
+def _bounds(box: tuple[slice, ...] | None, n_axes: int) -> list[int]:
+    """First place along each axis, and those after the last; zeros for an object without a pixel."""
     if box is None:
-        return [0] * 6
+        return [0] * 2 * n_axes
     return [*(side.start for side in box), *(side.stop for side in box)]
-
-
-def _moments(
-    labels: Int32[np.ndarray, "d h w"], n: int, spacing: tuple[float, ...]
-) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
-    """Mean place of each object, and the axes of the ellipsoid with its second moments, longest first."""
-    inside = np.flatnonzero(labels)
-    owner = labels.ravel()[inside]
-    along = np.unravel_index(inside, labels.shape)
-    size = np.maximum(np.bincount(owner, minlength=n + 1), 1)
-    places = [index * step for index, step in zip(along, spacing, strict=True)]
-    centroid = np.stack([np.bincount(owner, place, n + 1) / size for place in places], 1)
-    away = [place - centroid[owner, axis] for axis, place in enumerate(places)]
-    spread = np.zeros((n + 1, 3, 3))
-    for i, j in itertools.combinations_with_replacement(range(3), 2):
-        spread[:, i, j] = spread[:, j, i] = np.bincount(owner, away[i] * away[j], n + 1) / size
-    axes = 2 * np.sqrt(5 * np.linalg.eigvalsh(spread).clip(0))[:, ::-1]
-    return centroid[1:], axes[1:]
 
 
 def surfaces(
@@ -279,22 +326,6 @@ def _intensities(image: Shaped[np.ndarray, "*s c"], labels: Int32[np.ndarray, "*
         columns[f"mean_intensity{suffix}"] = np.add.reduceat(values, starts, dtype=np.float64) / counts
         columns[f"max_intensity{suffix}"] = np.maximum.reduceat(values, starts)
     return dict(sorted(columns.items(), key=lambda column: "max" in column[0]))
-
-
-def _in_micrometres(
-    columns: dict[str, Values], labels: Int32[np.ndarray, "h w"], pixel_size: tuple[float, float]
-) -> dict[str, Values]:
-    """The measures that are lengths or areas, in micrometres."""
-    height, width = pixel_size
-    axes = regionprops_table(labels, properties=("axis_major_length", "axis_minor_length"), spacing=pixel_size)
-    return {
-        "area_um2": columns["area"] * height * width,
-        "perimeter_um": perimeters(labels, int(labels.max(initial=0)), pixel_size)[columns["label"] - 1],
-        "major_axis_um": axes["axis_major_length"],
-        "minor_axis_um": axes["axis_minor_length"],
-        "centroid_row_um": columns["centroid_row"] * height,
-        "centroid_column_um": columns["centroid_column"] * width,
-    }
 
 
 def _as_list(name: str, values: Values) -> Column:

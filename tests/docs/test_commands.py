@@ -23,7 +23,9 @@ import typer
 from attractor.cli import app, main
 from attractor.datasets import open_dataset
 from attractor.datasets.session import SessionImages
+from attractor.description import Description
 from attractor.images import read_image, read_labels, write_image, write_labels
+from attractor.model import Model
 from attractor.weights import MODELS
 
 PROJECT = Path(__file__).parents[2]
@@ -81,6 +83,8 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     Path("models").mkdir()
     for name in MODELS:
         shutil.copy(tiny_model, f"models/{name}.safetensors")
+        if name == "embryo":
+            _of_volumes(Path(f"models/{name}.safetensors"))
         monkeypatch.setitem(MODELS, name, tmp_path / f"models/{name}.safetensors")
     for name in (
         "mydata",
@@ -221,17 +225,24 @@ def _session() -> None:
     SessionImages.write(Path("project"), samples, dataset)
 
 
+def _of_volumes(path: Path) -> None:
+    """A model for volumes that has learned nothing."""
+    base = {"method": "spatial-embeddings", "network": "erfnet", "channels": 1, "class_names": ("object",)}
+    Model(Description(**base, axes=3, spacing=(1.75, 0.8, 0.8))).save(path)
+
+
 def _volumes() -> np.ndarray:
     """Two data sets of volumes, and a stack."""
     labels = np.zeros((16, 40, 48), np.int32)
     labels[3:8, 4:14, 4:14], labels[5:11, 20:32, 28:40] = 1, 2
     image = (200 * (labels > 0) + np.random.default_rng(0).integers(0, 40, labels.shape)).astype(np.uint16)[..., None]
-    for path in (Path("embryos/train"), Path("embryos/test")):
+    for path in map(Path, ("embryos/train", "embryos/test", "data/embryos/test")):
         for part in ("images", "labels"):
             (path / part).mkdir(parents=True)
         for k in range(3):
             write_image(path / f"images/v{k}.tif", image, n_axes=3, spacing=(1.75, 0.8, 0.8))
             write_labels(path / f"labels/v{k}.tif", labels, spacing=(1.75, 0.8, 0.8))
+    Path("data/embryos/test/images.csv").write_text("image,objects\nv0,2\nv1,2\nv2,17\n")
     write_image(Path("stack.tif"), image[:3], n_axes=3)
     Path("embryo_slices").mkdir()
     for z, plane in enumerate(image):

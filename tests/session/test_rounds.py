@@ -140,6 +140,7 @@ def test_a_model_is_chosen_among_those_that_fit(project):
         assert session.models[0] == "models/round-1.safetensors"  # the file of round 2 is gone
         assert {"nuclei", "fibroblasts"} <= set(session.models)
         assert "street" not in session.models  # it knows six classes
+        assert "embryo" not in session.models  # it takes volumes
         session.use("fibroblasts")
         assert (session.model, session.project["model"]) == ("fibroblasts", "fibroblasts")
         session.use("models/round-1.safetensors")

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from attractor.napari.bench import Bench
 from attractor.napari.client import ENDED
 from attractor.napari.correction import Correction
-from attractor.weights import MODELS
+from attractor.session.models import models_of_images
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -66,7 +66,7 @@ class Panel(QWidget):
         self.project.returnPressed.connect(self._open)
         self.model = QComboBox()
         self.model.setEditable(True)
-        self.model.addItems(list(MODELS))
+        self.model.addItems(models_of_images())
         self.model.setCurrentText("nuclei")
         self.model.setToolTip("The model of a new session: one that comes with attractor, or the path of your own")
         self.who = QLineEdit("napari")

@@ -25,7 +25,17 @@ def model_of_round(number: int) -> str:
     return f"models/round-{number}.safetensors"
 
 
+def models_of_images(n_classes: int | None = None) -> list[str]:
+    """Names of the models that come with the package, without those for volumes.
+
+    Args:
+        n_classes: the most that they may have; any number if None.
+    """
+    known = {name: _axes_and_classes(name) for name in MODELS}
+    return [name for name, (axes, n) in known.items() if axes == 2 and (n_classes is None or n <= n_classes)]
+
+
 @cache
-def n_classes(name: str) -> int:
-    """Number of classes of a model that comes with the package."""
-    return len(read_description(MODELS[name]).class_names)
+def _axes_and_classes(name: str) -> tuple[int, int]:
+    description = read_description(MODELS[name])
+    return description.axes, len(description.class_names)

@@ -33,11 +33,10 @@ from attractor.session import trash
 from attractor.session.canvas import Canvas, Change, Thing
 from attractor.session.held import held_labels, let_go
 from attractor.session.journal import Entry, Journal, Record, now, records
-from attractor.session.models import check_model, model_of_round, n_classes
+from attractor.session.models import check_model, model_of_round, models_of_images
 from attractor.session.operations import Operation, as_json
 from attractor.session.progress import NEW, REVIEWED, Progress, state_of, summary, summary_of
 from attractor.session.undoing import last_standing, meet, standing, undone_last
-from attractor.weights import MODELS
 from attractor.wording import counted
 
 LOCK = ".lock"
@@ -296,8 +295,7 @@ class Session:
         rounds = [model_of_round(entry["number"]) for entry in reversed(self._project.get("rounds", []))]
         own = [name for name in rounds if (self.folder / name).is_file()]
         first = [self._project["model"]] if self._project.get("model") else []
-        others = [name for name in MODELS if n_classes(name) <= len(self.class_names)]
-        return tuple(dict.fromkeys([*own, *first, *others]))
+        return tuple(dict.fromkeys([*own, *first, *models_of_images(len(self.class_names))]))
 
     def use(self, model: str) -> None:
         """Find objects with another model from now on; training starts from it, too, unless a round has made it.

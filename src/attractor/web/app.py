@@ -26,7 +26,7 @@ from attractor.images.calibration import pixel_size
 from attractor.session import Session
 from attractor.session.differences import picture_file, pictures_of_round
 from attractor.session.journal import Record
-from attractor.session.models import check_model
+from attractor.session.models import check_model, models_of_images
 from attractor.session.operations import from_json
 from attractor.session.progress import NEW
 from attractor.web.answers import Answers, Wanted, unless_gone
@@ -36,7 +36,6 @@ from attractor.web.line import Line
 from attractor.web.security import HOSTS, Door, Guard, SafeHeaders
 from attractor.web.tiles import SIDE, Pictures, label_tile, shown
 from attractor.web.uploads import Looks, Uploads
-from attractor.weights import MODELS
 
 PAGE = Path(__file__).parent / "page"
 PYRAMIDS = "pyramids"  # the folder in a session with smaller versions of large images
@@ -449,7 +448,7 @@ def _working(server: Server) -> APIRouter:
         object_size: float | None = None,
     ) -> Response:
         if model:
-            check_model(model, (*MODELS, *server.session.models))
+            check_model(model, (*models_of_images(), *server.session.models))
         return await unless_gone(request, server.answers(file, Wanted(form, model, tta, object_size)))
 
     @routes.post("/api/jobs")
