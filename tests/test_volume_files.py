@@ -1,5 +1,7 @@
 """Volumes that are no TIFF stack: folders of slices, OME-Zarr and HDF5."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tifffile
@@ -9,6 +11,7 @@ from attractor.datasets.converting import convert
 from attractor.description import Description
 from attractor.errors import InputError
 from attractor.images import find_volumes, n_axes_of, pixel_size, read_image, read_labels, write_image, write_labels
+from attractor.images.ome_zarr import open_ome_zarr
 from attractor.model import Model
 
 SPACING = (2.0, 0.5, 0.25)
@@ -183,3 +186,21 @@ def test_what_is_no_volume_is_refused(volume, tmp_path):
     tifffile.imwrite(tmp_path / "one.tif", volume[0, ..., 0])
     with pytest.raises(InputError, match="and no volume; give a stack of slices, their folder with --axes ZYX"):
         read_image(tmp_path / "one.tif", n_axes=3)
+
+
+def test_an_ome_zarr_volume_that_cannot_be_read_is_told(volume, tmp_path, monkeypatch):
+    path = zarr_of(tmp_path / "a.zarr", volume[..., 0])
+    (chunk,) = [file for file in path.rglob("*") if file.is_file() and file.parent.name.isdigit()][:1]
+    chunk.write_bytes(b"not a chunk")
+    with pytest.raises(InputError, match=r"cannot be read: .*; copy the volume again, or repair it"):
+        read_image(path, n_axes=3)
+    opened = open_ome_zarr(path)
+
+    class TooLarge:
+        shape = (1 << 20, 1 << 10, 1 << 10)
+
+        def __getitem__(self, _):
+            raise MemoryError
+
+    with pytest.raises(InputError, match="1048576 x 1024 x 1024 values need more memory than there is; cut it"):
+        dataclasses.replace(opened, arrays=(TooLarge(),)).volume()

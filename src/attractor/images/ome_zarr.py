@@ -93,6 +93,11 @@ class OmeZarr:
             raise InputError(f"{self.path}: is one image and no volume; its axes are {self.names}.")
         try:
             values = np.asarray(array[...])
+        except MemoryError as error:
+            shape = " x ".join(map(str, array.shape))
+            raise InputError(
+                f"{self.path}: {shape} values need more memory than there is; cut it into parts."
+            ) from error
         except Exception as error:  # codecs and stores throw what they like
             reason = cure(error) or error
             raise InputError(f"{self.path}: cannot be read: {reason}; copy the volume again, or repair it.") from error
