@@ -20,6 +20,8 @@ import numba
 import numpy as np
 import torch
 
+from attractor.freed_memory import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class Discs:
@@ -65,7 +67,11 @@ def picture_of_cells(height: int, width: int, n: int, random: np.random.Generato
 
 
 def options(description: str, *more: tuple[str, dict[str, object]]) -> argparse.Namespace:
-    """Options of the command line: `--json`, the same for every benchmark, and more of its own."""
+    """Options of the command line: `--json`, the same for every benchmark, and more of its own.
+
+    From here on, like the commands, a benchmark keeps the memory that it frees, and so do the processes it starts.
+    """
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=description)
     for name, how in more:
         parser.add_argument(name, **how)
