@@ -123,8 +123,9 @@ def test_ctrl_c_in_a_training_is_told_apart_from_its_exit_code(monkeypatch):
 
 
 @pytest.fixture
-def as_a_process():
-    """What the command line changes when it is the whole process is changed back."""
+def as_a_process(monkeypatch):
+    """What the command line changes when it is the whole process is changed back; memory is left alone."""
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     threshold = gc.get_threshold()
     yield
