@@ -6,6 +6,8 @@ import shutil
 # before numpy and torch start their threads: on a shared machine a second one slows small tests
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[variable] = "1"
+# its default; while it is set, what is called here leaves the memory of this process to the system
+os.environ.setdefault("MALLOC_ARENA_TEST", "8")
 
 from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
