@@ -476,7 +476,7 @@ def test_labels_go_into_the_image_of_several_that_is_meant(tmp_path, tiny_model,
     assert "leave --out out" in answer.error
 
 
-def test_an_image_is_read_from_an_address(image, tmp_path, tiny_model):
+def test_an_image_is_read_from_an_address(image, tmp_path, tiny_model, attractor_command):
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
@@ -487,9 +487,13 @@ def test_an_image_is_read_from_an_address(image, tmp_path, tiny_model):
         address = f"http://127.0.0.1:{server.server_port}/{image.name}"
         plan = plan_of(address, tmp_path / "b.zarr", tiny_model, tile=4 * UNIT)
         n = worked(plan).total
+        usual = ["--model", tiny_model, "--tile", 4 * UNIT, "--dtype", "float32"]
+        answer = attractor_command("segment", address, *usual, "--out", tmp_path / "c.zarr")
         server.shutdown()
         thread.join()
+    assert answer.code == 0, answer
     labels = labels_in(tmp_path / "b.zarr")
+    np.testing.assert_array_equal(labels_in(tmp_path / "c.zarr"), labels)
     assert n == labels.max() > 20
     yaozarrs.validate_zarr_store(f"{tmp_path}/b.zarr/labels/{NAME}")
 

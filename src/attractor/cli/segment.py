@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def segment(
     context: typer.Context,
     images: Annotated[
-        list[Path] | None,
+        list[str] | None,  # no paths, which would take a slash out of an address
         typer.Argument(metavar="IMAGE|FOLDER...", help="Images and folders of images.", show_default=False),
     ] = None,
     model: ModelName = "nuclei",
@@ -145,7 +145,7 @@ def segment(
     from attractor.prediction.run import Options, read_run
 
     options = Options(
-        images=tuple(map(str, images or ())),
+        images=tuple(images or ()),
         model=model,
         out=str(out),
         device=device,
