@@ -156,6 +156,31 @@ def test_the_command_segments_them(attractor_command, model, volume, tmp_path):
     assert pixel_size(tmp_path / "out" / "b_labels.tif", n_axes=3) == pytest.approx(SPACING)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out", "a.ome.zarr"], "--out a.ome.zarr: the labels of volumes are TIFF stacks; give a folder."),
+        (["--level", "1"], "--level is for images; volumes are read whole, at the finest resolution; leave it out."),
+        (["--into"], "--into is for images; volumes are read whole"),
+    ],
+)
+def test_what_images_have_that_are_read_in_blocks_is_refused(
+    attractor_command, model, volume, tmp_path, options, words
+):
+    answer = attractor_command("segment", zarr_of(tmp_path / "a.ome.zarr", volume[..., 0]), "--model", model, *options)
+    assert (answer.code, words in answer.error) == (2, True), answer
+    answer = attractor_command("segment", "https://nowhere/a.ome.zarr", "--model", model)
+    assert (answer.code, "volumes are read from this machine; copy it" in answer.error) == (2, True), answer
+
+
+def test_two_volumes_of_one_name_are_refused(volume, labels, tmp_path):
+    for part, array, write in (("images", volume, write_image), ("labels", labels, write_labels)):
+        for name in ("embryo.1", "embryo.2"):
+            slices_of(tmp_path / part / name, array, "{}.tif", write)
+    with pytest.raises(InputError, match=r"embryo\.1 and embryo\.2 share a stem, by which files are paired"):
+        open_dataset(tmp_path)
+
+
 def test_what_is_no_volume_is_refused(volume, tmp_path):
     one = slices_of(tmp_path / "odd", volume)
     write_image(one / "slice9.png", volume[0, :5])
@@ -181,8 +206,12 @@ def test_what_is_no_volume_is_refused(volume, tmp_path):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match=words):
             read_image(path, n_axes=3)
-    with pytest.raises(InputError, match=r"is one image, whose axes need no names.*the folder and --axes ZYX"):
+    with pytest.raises(
+        InputError, match="is one image and no volume; give a stack of slices, their folder with --axes ZYX"
+    ):
         read_image(one / "slice7.png", n_axes=3)
+    with pytest.raises(InputError, match="is one image, whose axes need no names; leave --axes out"):
+        read_image(one / "slice7.png", axes="YX")
     tifffile.imwrite(tmp_path / "one.tif", volume[0, ..., 0])
     with pytest.raises(InputError, match="and no volume; give a stack of slices, their folder with --axes ZYX"):
         read_image(tmp_path / "one.tif", n_axes=3)

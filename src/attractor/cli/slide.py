@@ -43,17 +43,28 @@ def is_for_slide(options: Options, asked: Asked) -> bool:
     """
     from attractor.images.ome_zarr import is_ome_zarr
 
-    if options.out.endswith(".zarr") or asked.into:
-        return True
-    if any(is_ome_zarr(image) for image in options.images) and not _takes_volumes(options):
-        return True
     given = [name for name, value in vars(asked).items() if value != getattr(Asked(), name)]
+    if any(is_ome_zarr(image) for image in options.images) or options.out.endswith(".zarr"):
+        if not _takes_volumes(options):
+            return True
+        _refuse_blocks(options, given)
+        return False
     if given and options.images:
         raise InputError(
             f"--{given[0]} is for OME-Zarr images, and for other images whose results go to OME-Zarr; give --out "
             "NAME.ome.zarr, too, or leave it out."
         )
     return False
+
+
+def _refuse_blocks(options: Options, given: Sequence[str]) -> None:
+    """Refuse, for volumes, what only images have that are read in blocks."""
+    if options.out.endswith(".zarr"):
+        raise InputError(f"--out {options.out}: the labels of volumes are TIFF stacks; give a folder.")
+    if given:
+        raise InputError(f"--{given[0]} is for images; volumes are read whole, at the finest resolution; leave it out.")
+    if addresses := [image for image in options.images if "://" in image]:
+        raise InputError(f"{addresses[0]}: volumes are read from this machine; copy it, and give the folder.")
 
 
 def _takes_volumes(options: Options) -> bool:

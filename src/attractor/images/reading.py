@@ -81,9 +81,12 @@ def n_axes_of(path: str | Path) -> int:
 def _stack(read: Reader, path: Path, n_axes: int, axes: str) -> Shaped[np.ndarray, "*s c"]:
     """What a reader of TIFF gives for a file whose axes are chosen."""
     if read not in (read_tiff, read_tiff_values):
-        stack = "give a stack of slices or, if a folder holds the slices of one volume, the folder and --axes ZYX"
-        wanted = "leave --axes out" if n_axes == 2 else stack
-        raise InputError(f"{path}: is one image, whose axes need no names, and no volume; {wanted}.")
+        if n_axes == 2:
+            raise InputError(f"{path}: is one image, whose axes need no names; leave --axes out.")
+        raise InputError(
+            f"{path}: is one image and no volume; give a stack of slices, their folder with --axes ZYX, or take a "
+            "model for images."
+        )
     chosen: Shaped[np.ndarray, "*s c"] = read(path, n_axes=n_axes, axes=axes)
     return chosen
 
