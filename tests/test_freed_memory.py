@@ -9,7 +9,7 @@ import pytest
 
 from attractor.freed_memory import FOR_CHILDREN, keep_freed_memory
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs GNU's C library")
+of_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="counts what GNU's C library does")
 
 FAULTS = """
 import resource, sys
@@ -44,14 +44,17 @@ def faults(*words: str, **more: str) -> int:
     return int(done.stdout)
 
 
+@of_glibc
 def test_freed_memory_is_used_again():
     assert faults("keep") < 1000
 
 
+@of_glibc
 def test_so_do_processes_that_this_one_starts():
     assert faults("keep", "child") < 1000
 
 
+@of_glibc
 def test_without_it_every_page_is_cleared_anew():
     assert faults() > 10_000
 

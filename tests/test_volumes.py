@@ -35,6 +35,7 @@ from attractor.metrics import average_precision
 from attractor.model import Model
 from attractor.networks import ERFNet, UNet
 from attractor.networks.erfnet import AlongOneAxis
+from attractor.networks.positions import places
 from attractor.overlays import overlay_of_volume
 from attractor.prediction.folder import segment_files
 from attractor.prediction.image import Segmenter
@@ -946,7 +947,7 @@ def test_recurrent_pixel_embedding_groups_volumes_by_place():
     )
     assert method.channels == 3
     labels = torch.from_numpy(blobs())
-    place = method._positions(torch.zeros(1, 1, *labels.shape))
+    place = places(torch.zeros(1, 1, *labels.shape), method.spacing)
     assert place[:, 2, 3, 4].tolist() == [2 * 2, 3, 4]  # planes are two steps apart
     own = torch.zeros(1, 3, *labels.shape)
     for label in range(1, 5):

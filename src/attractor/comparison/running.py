@@ -16,12 +16,12 @@ import torch
 from attractor.comparison.records import Footprint, Measured
 from attractor.datasets import Dataset, Sample
 from attractor.errors import InputError
-from attractor.evaluation import pair_of
+from attractor.evaluation import as_given, pair_of
 from attractor.images import write_labels
 from attractor.instances import Instances
 from attractor.metrics import METRICS, Metric, cvppp
 from attractor.model import Model
-from attractor.prediction.batches import Given, in_groups, n_pixels_of
+from attractor.prediction.batches import in_groups, n_pixels_of
 from attractor.prediction.image import Segmenter
 from attractor.shortage import is_for_memory
 
@@ -95,8 +95,8 @@ def work(job: Job) -> Iterator[Measured | Footprint]:
     )  # the first use compiles and loads
     metric, index = METRICS[job.metric], count()
     samples = (job.dataset[place] for place in range(len(job.dataset)))
-    for group in in_groups(samples, segmenter.n_together, size=lambda sample: n_pixels_of(_given(sample))):
-        predicted = segmenter.predict_group([_given(sample) for sample in group], tta=job.tta)
+    for group in in_groups(samples, segmenter.n_together, size=lambda sample: n_pixels_of(as_given(sample))):
+        predicted = segmenter.predict_group(list(map(as_given, group)), tta=job.tta)
         for sample, prediction in zip(group, (one.result() for one in predicted), strict=True):
             write_labels(job.found / f"{next(index)}.tif", prediction.found.labels)
             scores = metric.score_image(pair_of(sample, _scored(segmenter, sample, metric, prediction.found, job.tta)))
@@ -118,10 +118,6 @@ def work(job: Job) -> Iterator[Measured | Footprint]:
         memory=_peak_memory(),
         device_memory=torch.cuda.max_memory_allocated(segmenter.device) if on_cuda else None,
     )
-
-
-def _given(sample: Sample) -> Given:
-    return Given(sample.name, sample.image, sample.spacing)
 
 
 def _scored(segmenter: Segmenter, sample: Sample, metric: Metric, found: Instances, tta: bool) -> Instances:

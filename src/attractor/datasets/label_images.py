@@ -163,10 +163,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """The image files of a folder by stem."""
     try:
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        volumes = volumes_in(folder)
+        files += volumes_in(folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
-    by_stem = {path.name if path.is_dir() and not path.suffix else path.stem: path for path in volumes}
+    by_stem: dict[str, Path] = {}
     for file in files:
         if file.name.startswith("."):
             continue

@@ -22,7 +22,7 @@ from attractor.errors import InputError
 from attractor.images.damage import decoding, refuse_too_large
 from attractor.images.files import Found, by_number, existing, find_images, images_in, is_zarr
 from attractor.images.ome_zarr import open_ome_zarr
-from attractor.images.tiff import FEW_PLANES, channels_last
+from attractor.images.tiff import FEW_PLANES, channels_last, is_tiff, n_axes_of_tiff
 from attractor.wording import install
 
 HDF5 = (".h5", ".hdf5")
@@ -58,7 +58,7 @@ def volumes_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if not path.name.startswith(".") and (path.suffix.lower() in HDF5 or is_zarr(path) or _holds_images(path))
+        if not path.name.startswith(".") and (path.suffix.lower() in HDF5 or is_zarr(path) or _images_of(path))
     )
 
 
@@ -103,13 +103,12 @@ def _inside(folder: Path, written: tuple[str, ...], *, axes: str) -> list[Path]:
         raise
 
 
-def _holds_images(path: Path) -> bool:
-    if not path.is_dir():
-        return False
+def _images_of(path: Path) -> list[Path]:
+    """The images directly in a folder; none of anything else."""
     try:
-        return bool(images_in(path))
+        return images_in(path) if path.is_dir() else []
     except InputError:
-        return False
+        return []
 
 
 # -------------------------------------------------------------------- folders of slices
@@ -117,13 +116,8 @@ def _holds_images(path: Path) -> bool:
 
 def _is_of_slices(folder: Path) -> bool:
     """Whether a folder holds several images, the first of which is a single one."""
-    from attractor.images.reading import n_axes_of  # which reads volumes, too
-
-    try:
-        files = images_in(folder)
-    except InputError:
-        return False
-    return len(files) > 1 and n_axes_of(files[0]) == 2
+    files = _images_of(folder)
+    return len(files) > 1 and not (is_tiff(files[0]) and n_axes_of_tiff(files[0]) == 3)
 
 
 def _stacked(folder: Path, read: Reader) -> Shaped[np.ndarray, "d h w c"]:

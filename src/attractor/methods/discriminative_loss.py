@@ -29,7 +29,7 @@ from attractor.kernels import parts
 from attractor.kernels.mean_shift import mean_shift
 from attractor.losses import cross_entropy
 from attractor.methods.contract import NetworkMaker, Suggestions, check_reach, checked_weights
-from attractor.networks.positions import positions
+from attractor.networks.positions import places, positions
 from attractor.semantics import group_by_class, likeliest_classes
 from attractor.statistics import ObjectStatistics
 from attractor.truth import Objects, Truth
@@ -185,13 +185,9 @@ class DiscriminativeLoss(nn.Module):
         """The embedding with each pixel's position added, if it is to have one."""
         if self.coordinates != "output":
             return embedding
-        shape = embedding.shape[2:]
-        position = embedding.new_zeros(self.dimension, *shape)
-        for axis, (n, step) in enumerate(zip(shape, self.spacing, strict=True)):
-            place = torch.arange(n, dtype=embedding.dtype, device=embedding.device) / self.coordinate_scale
-            along = place if step == self.spacing[-1] else place * (step / self.spacing[-1])
-            position[axis] = along.view(-1, *[1] * (len(shape) - 1 - axis))
-        return embedding + position
+        position = places(embedding, self.spacing) / self.coordinate_scale
+        others = position.new_zeros(self.dimension - len(position), *position.shape[1:])
+        return embedding + torch.cat([position, others])
 
     # ---------------------------------------------------------------- loss
 

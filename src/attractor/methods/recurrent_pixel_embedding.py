@@ -33,6 +33,7 @@ from attractor.kernels import parts
 from attractor.kernels.meeting_directions import STILL, evenly_spread, meeting_directions
 from attractor.losses import cross_entropy
 from attractor.methods.contract import NetworkMaker, Suggestions, check_reach, checked_weights
+from attractor.networks.positions import in_columns, places
 from attractor.semantics import group_then_classify, likeliest_classes
 from attractor.statistics import ObjectStatistics
 from attractor.truth import Objects, Truth
@@ -202,7 +203,7 @@ class RecurrentPixelEmbedding(nn.Module):
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b d *s"], Float[Tensor, "b _ *s"]]:
         """Unit embedding, and probability of background and each class, of each pixel."""
-        return unit(self._placed(maps.embedding, self._positions(maps.embedding)), 1), maps.semantic.softmax(1)
+        return unit(self._placed(maps.embedding, places(maps.embedding, self.spacing)), 1), maps.semantic.softmax(1)
 
     def _placed(self, embedding: Float[Tensor, "b e *s"], position: Float[Tensor, "a *s"]) -> Float[Tensor, "b d *s"]:
         """The embedding with the place that each pixel points at, if it is to have one."""
@@ -211,19 +212,6 @@ class RecurrentPixelEmbedding(nn.Module):
         n_axes = len(self.spacing)
         phases = 2 * math.pi * (embedding[:, :n_axes] + position / self.coordinate_period)
         return torch.cat([phases.cos(), phases.sin(), embedding[:, n_axes:]], 1)
-
-    def _positions(self, maps: Float[Tensor, "b _ *s"]) -> Float[Tensor, "a *s"]:
-        """Place of each pixel along each axis, in steps along columns."""
-        axes = (torch.arange(n, dtype=maps.dtype, device=maps.device) for n in maps.shape[2:])
-        return self._stretched(torch.stack(torch.meshgrid(*axes, indexing="ij")))
-
-    def _stretched(self, place: Float[Tensor, "a *s"]) -> Float[Tensor, "a *s"]:
-        """Places counted in the steps of each axis, in steps along columns."""
-        *others, last = self.spacing
-        if all(step == last for step in others):
-            return place
-        times = place.new_tensor(self.spacing) / last
-        return place * times.view(-1, *[1] * (place.ndim - 1))
 
     # ---------------------------------------------------------------- loss
 
@@ -235,7 +223,7 @@ class RecurrentPixelEmbedding(nn.Module):
         with torch.autocast(maps.embedding.device.type, enabled=False):
             embedding, semantic = (x if x.dtype == torch.float64 else x.float() for x in vars(maps).values())
             objects = Objects.of(truth)
-            x = unit(self._placed(embedding, self._positions(embedding)), 1).flatten(2)
+            x = unit(self._placed(embedding, places(embedding, self.spacing)), 1).flatten(2)
             total = embedding.sum() * 0
             for i, (points, owner) in enumerate(zip(x, objects.owner.flatten(1), strict=True)):
                 chosen = self._sample(owner)
@@ -344,7 +332,7 @@ class RecurrentPixelEmbedding(nn.Module):
         """Unit embedding of some pixels, by their places in row-major order."""
         place = torch.stack(torch.unravel_index(pixels, embedding.shape[1:])).float()
         in_a_row = embedding.flatten(1)[:, pixels].float()[None]
-        return unit(self._placed(in_a_row, self._stretched(place))[0], 0)
+        return unit(self._placed(in_a_row, in_columns(place, self.spacing))[0], 0)
 
     @torch.no_grad()
     def propose(self, maps: Maps, n: int) -> list[Instances]:

@@ -179,8 +179,6 @@ def paired_difference(a: Sequence[AjiScores], b: Sequence[AjiScores], seed: int 
     Raises:
         InputError: if there is no image, or the two do not hold the same images, each once.
     """
-    if not a:
-        raise InputError("There is no image to compare: a data set needs at least one.")
     pairs = paired_by_name(a, b)
     differences = [[one.aji - other.aji, one.aji_plus - other.aji_plus] for one, other in pairs]
     means = mean_over_images(np.array(differences, float), seed)

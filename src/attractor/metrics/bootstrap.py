@@ -77,8 +77,10 @@ def paired_by_name(a: Sequence[T], b: Sequence[T]) -> list[tuple[T, T]]:
         b: scores of the same images, in any order.
 
     Raises:
-        InputError: if the two do not hold the same images, each once.
+        InputError: if there is no image, or the two do not hold the same images, each once.
     """
+    if not a:
+        raise InputError("There is no image to compare: a data set needs at least one.")
     other = {image.name: image for image in b}
     names = {image.name for image in a}
     if names != set(other):

@@ -180,8 +180,6 @@ def paired_difference(a: Sequence[BoundaryScores], b: Sequence[BoundaryScores], 
         InputError: if there is no image, the two do not hold the same images, each once, or a pair was scored
             with different tolerances.
     """
-    if not a:
-        raise InputError("There is no image to compare: a data set needs at least one.")
     pairs = paired_by_name(a, b)
     for one, other in pairs:
         if one.tolerance != other.tolerance:

@@ -26,6 +26,7 @@ import numpy as np
 
 from attractor.metrics.films import Film, FilmMetric, FilmScores, Frame
 from attractor.metrics.metric import Row
+from attractor.metrics.overlaps import covers_most
 from attractor.tracks import Track, children_of
 
 TOLERANCES = (0, 1, 2, 3)  # frames by which a division may be early or late
@@ -141,7 +142,7 @@ def ctc_scores(film: Film) -> CtcScores:
 
 def segmentation(frames: Sequence[Frame]) -> float:
     """SEG: mean over true objects of the IoU with the found object that covers more than half of it, or 0."""
-    is_match = [2 * frame.shared > frame.true_sizes[frame.truth] for frame in frames]
+    is_match = [covers_most(frame.truth, frame.shared, frame.true_sizes) for frame in frames]
     n = sum(len(frame.true_ids) for frame in frames)
     return _share(sum(float(frame.iou[match].sum()) for frame, match in zip(frames, is_match, strict=True)), n)
 

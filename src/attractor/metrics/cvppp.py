@@ -164,8 +164,6 @@ def paired_difference(a: Sequence[LeafScores], b: Sequence[LeafScores], seed: in
     Raises:
         InputError: if there is no image, or the two do not hold the same images, each once.
     """
-    if not a:
-        raise InputError("There is no image to compare: a data set needs at least one.")
     differences = np.array([_values(one) - _values(other) for one, other in paired_by_name(a, b)])
     return LeafDifference(**_means(differences, seed), n_images=len(a))
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Int64
 from attractor.errors import InputError
 from attractor.instances import areas, relabel
 from attractor.metrics.metric import Row, Table
-from attractor.metrics.overlaps import overlapping_pairs
+from attractor.metrics.overlaps import covers_most, overlapping_pairs
 from attractor.tracks import Track, children_of
 
 
@@ -62,7 +62,7 @@ class Frame:
     @cached_property
     def covered(self) -> dict[int, int]:
         """For each true id the found id that covers more than half of it, where there is one: the challenge's match."""
-        is_match = 2 * self.shared > self.true_sizes[self.truth]
+        is_match = covers_most(self.truth, self.shared, self.true_sizes)
         pairs = zip(self.true_ids[self.truth[is_match]], self.found_ids[self.found[is_match]], strict=True)
         return {int(true): int(found) for true, found in pairs}
 

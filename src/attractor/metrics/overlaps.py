@@ -1,6 +1,7 @@
 """Which true and found objects overlap, and what becomes of ignored pixels: what the metrics have in common.
 
-Shapes: `s` the lengths of an image or volume along its axes, `j` found objects, `p` overlapping pairs, `t` thresholds.
+Shapes: `s` the lengths of an image or volume along its axes, `k` true objects, `j` found ones, `p` overlapping pairs,
+`t` thresholds.
 """
 
 from __future__ import annotations
@@ -37,6 +38,17 @@ def overlapping_pairs(truth: Int[np.ndarray, "*s"], found: Int[np.ndarray, "*s"]
     true_label, found_label = np.divmod(ids, columns)
     union = np.bincount(truth.ravel())[true_label] + np.bincount(found.ravel())[found_label] - shared
     return Pairs(true_label - 1, found_label - 1, shared, shared / union)
+
+
+def covers_most(
+    truth: Int[np.ndarray, " p"], shared: Int[np.ndarray, " p"], true_areas: Int[np.ndarray, " k"]
+) -> Bool[np.ndarray, " p"]:
+    """Whether the found object of each pair has more than half of the true one: a true object has one such at most.
+
+    This is what the Cell Tracking Challenge calls a match.
+    """
+    is_match: Bool[np.ndarray, " p"] = 2 * shared > true_areas[truth]
+    return is_match
 
 
 def without(labels: Int[np.ndarray, "*s"], ignore: Bool[np.ndarray, "*s"] | None) -> Int[np.ndarray, "*s"]:

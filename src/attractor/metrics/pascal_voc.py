@@ -223,8 +223,6 @@ def paired_difference(
         InputError: if there is no image, the two do not hold the same images, each once, or a threshold is not
             in (0, 1].
     """
-    if not a:
-        raise InputError("There is no image to compare: a data set needs at least one.")
     limits = checked_thresholds(thresholds)
     pairs = paired_by_name(a, b)
     every, weights = np.ones((1, len(pairs))), bootstrap_weights(len(pairs), seed)

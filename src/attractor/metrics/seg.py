@@ -22,7 +22,7 @@ from attractor.instances import areas, relabel
 from attractor.metrics.arrays import Images, Masks, pairs_of
 from attractor.metrics.bootstrap import Interval, bootstrap_weights, estimate, mean_over_images, paired_by_name
 from attractor.metrics.metric import Benchmark, Overview, Pair, Row, Scores, Table
-from attractor.metrics.overlaps import overlapping_pairs, without
+from attractor.metrics.overlaps import covers_most, overlapping_pairs, without
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def score_image(pair: Pair) -> SegScores | None:
     if not len(true_ids):
         return None
     pairs = overlapping_pairs(truth, found)
-    covers = 2 * pairs.shared > areas(truth, len(true_ids))[pairs.truth]
-    return SegScores(pair.name, float(pairs.iou[covers].sum()), len(true_ids), len(found_ids))
+    is_match = covers_most(pairs.truth, pairs.shared, areas(truth, len(true_ids)))
+    return SegScores(pair.name, float(pairs.iou[is_match].sum()), len(true_ids), len(found_ids))
 
 
 def summarise(images: Sequence[SegScores], seed: int = 0) -> SegSummary:
@@ -126,8 +126,6 @@ def paired_difference(a: Sequence[SegScores], b: Sequence[SegScores], seed: int 
     Raises:
         InputError: if there is no image, or the two do not hold the same images, each once.
     """
-    if not a:
-        raise InputError("There is no image to compare: a data set needs at least one.")
     pairs = paired_by_name(a, b)
     totals = np.array([[one.total - other.total] for one, other in pairs])
     return SegDifference(*_both(totals, [one.n_truth for one, _ in pairs], seed), len(a))
