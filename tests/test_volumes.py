@@ -34,7 +34,7 @@ from attractor.methods.spatial_embeddings import Maps, SpatialEmbeddings, group_
 from attractor.metrics import average_precision
 from attractor.model import Model
 from attractor.networks import ERFNet, UNet
-from attractor.networks.erfnet import AlongOneAxis
+from attractor.networks.convolutions import AlongOneAxis, Convolution3d
 from attractor.networks.positions import places
 from attractor.overlays import overlay_of_volume
 from attractor.prediction.folder import segment_files
@@ -978,6 +978,35 @@ def test_a_unet_halves_an_axis_once_its_steps_are_as_short_as_others(spacing, st
     waits = {1.0: 0, 3.0: 1, 12.0: 3}[spacing[0]]
     assert network.strides_by_axis[-1][0] == max(1, stride >> waits)
     assert network.strides[-1] == stride
+
+
+def leave_memory_full_of_nan() -> None:
+    for size in (2**10, 2**12, 2**14, 2**16, 2**18):
+        del [torch.full((size,), torch.nan) for _ in range(4)][:]
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "shape"),
+    [((3, 8), 3, 1, (1, 8, 8)), ((16, 48), 3, 1, (2, 8, 8)), ((16, 48), 3, 2, (4, 1, 1)), ((16, 16), 7, 2, (4, 4, 4))],
+)
+def test_volumes_smaller_than_the_kernel_are_convolved_in_bfloat16_from_written_memory_alone(
+    channels, kernel, stride, shape
+):
+    torch.manual_seed(0)
+    layer = Convolution3d(*channels, kernel, stride, kernel // 2)
+    x = torch.randn(2, channels[0], *shape, requires_grad=True)
+    results = []
+    for in_bfloat16 in (False, True, True):
+        leave_memory_full_of_nan()
+        layer.zero_grad()
+        x.grad = None
+        with torch.autocast("cpu", torch.bfloat16, in_bfloat16):
+            found = layer(x)
+        found.float().square().sum().backward()
+        results.append([found.detach().float(), x.grad.clone(), layer.weight.grad.clone()])
+    for wanted, *given in zip(*results, strict=True):
+        for one in given:
+            torch.testing.assert_close(one, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -13,7 +13,7 @@ have any length: they are padded to multiples of the coarsest stride by reflecti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.errors import check_number
+from attractor.networks.convolutions import ALONG_ONE_AXIS, CONVOLUTION
 from attractor.networks.grids import (
-    CONVOLUTION,
     DROPOUT,
     NORMALISATION,
     OF_IMAGES,
@@ -35,32 +35,6 @@ from attractor.networks.grids import (
     products,
 )
 from attractor.networks.padding import cropped, padded
-
-
-class AlongOneAxis(nn.Conv3d):
-    """A convolution of volumes along one axis, computed as one of images, to which volumes are folded without copying.
-
-    Torch's own in three axes is slower on a CPU. In bfloat16, oneDNN's gradient of its weights also takes in memory
-    that nobody wrote, where a volume has two planes only (torch 2.13).
-    """
-
-    def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b c *s"]:
-        """The features, of the same shape."""
-        if torch.compiler.is_exporting():  # other programs fold volumes as they like
-            return super().forward(x)
-        b, _, _, height, width = x.shape
-        if self.kernel_size[0] > 1:  # planes as rows, and all the rest as columns
-            sides = self.weight[..., 0], self.bias, 1, (int(self.padding[0]), 0), (self.dilation[0], 1)
-            columns: Tensor = F.conv2d(x.flatten(3), *sides).unflatten(3, (height, width))
-            return columns
-        planes = x.transpose(1, 2).flatten(0, 1)  # each an image of its own
-        padding = int(self.padding[1]), int(self.padding[2])
-        found = F.conv2d(planes, self.weight[:, :, 0], self.bias, 1, padding, self.dilation[1:])
-        volumes: Tensor = found.unflatten(0, (b, -1)).transpose(1, 2)
-        return volumes
-
-
-ALONG_ONE_AXIS: dict[int, Any] = {2: nn.Conv2d, 3: AlongOneAxis}
 
 
 def _norm(channels: int, n_axes: int) -> nn.BatchNorm2d | nn.BatchNorm3d:

@@ -18,7 +18,6 @@ Sides = tuple[int, ...]  # a number for each axis
 SQUARE = (1.0, 1.0)
 WAITS_AT = 2.5
 # Layers by number of axes.
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORMALISATION: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOLING: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.errors import InputError, check_number
+from attractor.networks.convolutions import CONVOLUTION
 from attractor.networks.grids import (
-    CONVOLUTION,
     NORMALISATION,
     POOLING,
     SQUARE,

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attractor.errors import InputError, check_number
-from attractor.networks.grids import CONVOLUTION, DROPOUT, NORMALISATION, SQUARE, TRANSPOSED, WAITS_AT, Grid
+from attractor.networks.convolutions import CONVOLUTION
+from attractor.networks.grids import DROPOUT, NORMALISATION, SQUARE, TRANSPOSED, WAITS_AT, Grid
 from attractor.networks.padding import cropped, padded
 from attractor.networks.resnet import DEPTHS, MOST_CHANNELS, ResNet, load_weights
 
