@@ -515,7 +515,7 @@ def test_runs_that_do_not_fill_the_image_are_refused():
 def test_no_image_is_refused():
     with pytest.raises(InputError, match="There is no image to score"):
         summarise([])
-    with pytest.raises(InputError, match="There is no image to score"):
+    with pytest.raises(InputError, match="There is no image to compare"):
         paired_difference([], [])
 
 

@@ -503,6 +503,7 @@ def test_a_thin_object_is_found_at_once_and_its_row_among_many(browser, tmp_path
         assert page.locator("#objects tr").count() < 100
         page.locator("#table").evaluate("table => { table.scrollTop = 0; }")
         row = page.locator("#objects tr").first
+        expect(row.locator("td").first).to_have_text("1")  # the list is laid out anew in the next frame
         row.focus()
         for _ in range(60):
             page.keyboard.press("ArrowDown")

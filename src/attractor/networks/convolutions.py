@@ -26,7 +26,8 @@ class Convolution3d(nn.Conv3d):
             return super().forward(x)
         bias = None if self.bias is None else self.bias.float()
         with torch.autocast("cpu", enabled=False):
-            return self._conv_forward(x.float(), self.weight.float(), bias).to(x.dtype)
+            found: Tensor = self._conv_forward(x.float(), self.weight.float(), bias).to(x.dtype)
+        return found
 
     def _reaches_beyond(self, x: Float[Tensor, "b c *s"]) -> bool:
         reach = (d * (side - 1) + 1 for d, side in zip(self.dilation, self.kernel_size, strict=True))
