@@ -9,9 +9,13 @@ import benchmarks
 import numpy as np
 import pytest
 import zarr
-from benchmarks import correcting, end_to_end, films, peers, scale
+from benchmarks import correcting, end_to_end, film_parts, films, peers, scale
 from benchmarks.harness import picture_of_cells
 
+from attractor.datasets import Sample, open_dataset
+from attractor.datasets.ctc import Ctc
+from attractor.datasets.label_images import write_label_images
+from attractor.datasets.sample import Earlier
 from attractor.errors import InputError
 from attractor.images import find_images, write_image, write_labels
 from attractor.instances import Instances
@@ -195,3 +199,19 @@ def test_simulated_workers_share_the_steps(workers):
     assert seconds == pytest.approx(900 / workers, rel=0.05)
     assert busy == pytest.approx(1, abs=0.05)
     assert scale.simulated(10 * scale.SHARD, workers, steps, 10.0)[0] > 100 * 10 * 2
+
+
+def test_some_frames_of_a_film_are_a_film_of_their_own(tmp_path, monkeypatch):
+    labels = np.zeros((12, 16), np.int32)
+    labels[2:6, 2:6] = 1
+    pixels, ignore = (labels[..., None] * 90).astype(np.uint8), labels < 0
+    came = [None, *(Earlier(f"t{t}", np.array([1])) for t in range(4))]
+    whole = [Sample(f"t{t}", pixels, labels, np.ones(1, np.int32), ignore, earlier=came[t]) for t in range(5)]
+    write_label_images(tmp_path / "named", whole)
+    Ctc.write(tmp_path / "film", whole, open_dataset(tmp_path / "named"))
+    monkeypatch.setattr("sys.argv", ["film_parts", str(tmp_path / "film"), "2:4", str(tmp_path / "part")])
+    film_parts.main()
+    part = open_dataset(tmp_path / "part")
+    assert part.names == ("01_t000", "01_t001")
+    assert [one.earlier and one.earlier.labels.tolist() for one in part] == [None, [1]]
+    assert (tmp_path / "part/01_GT/TRA/man_track.txt").read_text() == "1 0 1 0\n"

@@ -154,6 +154,8 @@ FORMS = {
     "dsb2018 masks": by_our_writer("dsb2018", "a_0001.png"),
     "dsb2018 table": Form("dsb2018", as_table, "stage1_solution.csv"),
     "cityscapes ids": by_our_writer("cityscapes", "*_instanceIds.png"),
+    "ctc list": by_our_writer("ctc", "man_track.txt"),
+    "ctc mask": by_our_writer("ctc", "man_seg000.tif"),
     "cityscapes camera": Form("cityscapes", as_street, "*_camera.json"),
 }
 

@@ -6,8 +6,9 @@ import tifffile
 from tests.tracking.conftest import frame
 
 from attractor import InputError
+from attractor.datasets.tracked import MOST_TRACKS, read_result, read_truth
 from attractor.tracking import link
-from attractor.tracking.ctc import MOST_TRACKS, ResultWriter, read_result, read_truth, write_result
+from attractor.tracking.ctc import ResultWriter, write_result
 from attractor.tracking.scoring import evaluate_films
 from attractor.tracks import Track
 

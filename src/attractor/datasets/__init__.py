@@ -10,6 +10,7 @@ from pathlib import Path
 from attractor.datasets.cityscapes import Cityscapes
 from attractor.datasets.coco import Coco
 from attractor.datasets.crops import Crops, cropped
+from attractor.datasets.ctc import Ctc
 from attractor.datasets.cvppp import Cvppp
 from attractor.datasets.dsb2018 import Dsb2018
 from attractor.datasets.geojson import GeoJson
@@ -46,6 +47,7 @@ DATASETS: dict[str, Layout] = {
     "geojson": GeoJson,
     "labelme": Labelme,
     "imagej": ImageJ,
+    "ctc": Ctc,
     "session": SessionImages,
 }
 

@@ -16,6 +16,14 @@ from attractor.instances import Annotations, Instances, decode_mask
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """Where the objects of a film's frame come from."""
+
+    name: str  # of the frame before
+    labels: Int[np.ndarray, " k"]  # there, of each object or of the one that divided into it; 0 if it was not there
+
+
+@dataclass(frozen=True)
 class Sample:
     """One annotated image or volume.
 
@@ -31,6 +39,7 @@ class Sample:
         None  # draws objects that overlap, crowds and void, where there are any
     )
     spacing: tuple[float, ...] | None = None  # of a volume: micrometres along each axis, where known
+    earlier: Earlier | None = None  # of a film's frame that another one precedes
 
 
 @runtime_checkable

@@ -48,4 +48,5 @@ class WithoutSmall:
             return sample
         ignore = sample.ignore | is_small[sample.labels]
         labels, kept = relabel(np.where(ignore, 0, sample.labels))
-        return dataclasses.replace(sample, labels=labels, classes=sample.classes[kept - 1], ignore=ignore)
+        classes = sample.classes[kept - 1]
+        return dataclasses.replace(sample, labels=labels, classes=classes, ignore=ignore, earlier=None)

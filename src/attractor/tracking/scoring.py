@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attractor.datasets.tracked import LISTS, RESULT, TrackedFilm, read_result, read_truth
 from attractor.errors import InputError
 from attractor.images import read_labels
 from attractor.metrics import FILM_METRICS
 from attractor.metrics.films import Film, FilmMetric, FilmScores, Frame
 from attractor.metrics.metric import Table
-from attractor.tracking.ctc import LISTS, RESULT, TrackedFilm, read_result, read_truth
 
 
 @dataclass(frozen=True)
