@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def metric_named(name: str) -> Metric:
 
 
 def groups_of(dataset: Dataset, column: str | None) -> Mapping[str, str] | None:
-    """The group of each image, taken from a column of the data set; None without a column.
+    """The group of each image, group by group in their order, taken from a column of the data set; None without one.
 
     Args:
         dataset: that has the column.
@@ -99,7 +100,7 @@ def groups_of(dataset: Dataset, column: str | None) -> Mapping[str, str] | None:
         known = ", ".join(dataset.columns) or "none; write some into images.csv beside the images"
         raise InputError(f"The data set has no column {column!r} to score by; its columns: {known}.")
     values = dataset.columns[column]
-    return _binned(values, column, limits) if colon else values
+    return _binned(values, column, limits) if colon else dict(sorted(values.items(), key=itemgetter(1)))
 
 
 def _binned(values: Mapping[str, str], column: str, limits: str) -> Mapping[str, str]:
@@ -113,7 +114,8 @@ def _binned(values: Mapping[str, str], column: str, limits: str) -> Mapping[str,
             f"image's {column}: {error}."
         ) from error
     names = [f"{column} up to {edge:g}" for edge in edges] + [f"{column} above {edges[-1]:g}"]
-    return {name: names[bisect_left(edges, number)] for name, number in numbers.items()}
+    rising = sorted(numbers.items(), key=itemgetter(1))
+    return {name: names[bisect_left(edges, number)] for name, number in rising}
 
 
 def evaluate_model(
@@ -260,13 +262,14 @@ def evaluate(
 
 
 def summaries_of(metric: Metric, images: Iterable[Scores], by: Mapping[str, str] | None) -> dict[str, Summary]:
-    """The summary of each group of images, in the order of the groups' names; none without groups."""
+    """The summary of each group of images, in the order in which they are given; none without groups."""
     if by is None:
         return {}
     groups: dict[str, list[Scores]] = {}
     for image in images:
         groups.setdefault(by.get(image.name, ""), []).append(image)
-    return {name: metric.summarise(groups[name]) for name in sorted(groups)}
+    ordered = dict.fromkeys(["", *by.values()])  # images that no group is given for come first
+    return {name: metric.summarise(groups[name]) for name in ordered if name in groups}
 
 
 def pair_of(sample: Sample, found: Instances) -> Pair:

@@ -65,9 +65,10 @@ def test_images_are_grouped_by_numbers(dataset):
     assert groups_of(dataset, "objects:16") == {
         "a": "objects up to 16", "b": "objects up to 16", "c": "objects above 16", "d": "objects above 16",
     }  # fmt: skip
-    assert set(groups_of(dataset, "objects:64,16").values()) == {
+    dataset.columns["objects"] |= {"d": "100", "e": "2"}
+    assert list(dict.fromkeys(groups_of(dataset, "objects:64,16").values())) == [
         "objects up to 16", "objects up to 64", "objects above 64",
-    }  # fmt: skip
+    ]  # fmt: skip
     assert groups_of(dataset, "objects")["a"] == "3"
     for column, words in (
         ("kind:16", "needs a number in each image's kind"),
