@@ -155,7 +155,7 @@ def test_crops_made_on_a_device_are_the_same(folder, monkeypatch):
     assert there.there is not None
     assert there.workers == 0
     for place in ((0, 0), (0, 1), (3, 2)):
-        for a, b in zip(here[place][:3], there[place][:3], strict=True):
+        for a, b in zip(here[place][0][:3], there[place][0][:3], strict=True):
             assert torch.equal(a, b)
     monkeypatch.setattr("attractor.training.batches.free_memory", lambda device: 0)
     assert RandomCrops(*given, torch.device("cpu")).there is None  # no room
@@ -168,7 +168,7 @@ def test_images_that_are_too_many_to_hold_are_read_when_asked_for(folder, caplog
     assert (held.ready is None, read.ready is None) == (False, True)
     assert "too many to hold" in caplog.text
     for place in [(0, 0), (0, 1), (3, 2)]:
-        assert all(torch.equal(a, b) for a, b in zip(held[place][:3], read[place][:3], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(held[place][0][:3], read[place][0][:3], strict=True))
 
 
 def test_images_that_are_too_many_to_hold_lie_on_the_disk_while_training(folder, tmp_path, caplog, monkeypatch):
@@ -181,7 +181,7 @@ def test_images_that_are_too_many_to_hold_lie_on_the_disk_while_training(folder,
     again = pickle.loads(pickle.dumps(mapped))  # as for a process that makes crops
     for place in [(0, 0), (0, 1), (3, 2)]:
         for crops in (mapped, again):
-            assert all(torch.equal(a, b) for a, b in zip(held[place][:3], crops[place][:3], strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(held[place][0][:3], crops[place][0][:3], strict=True))
     monkeypatch.setattr(ready, "SPARE", 1 << 60)
     full = RandomCrops(new_model(), *given, None, Room(tmp_path, lambda: made(tmp_path / "more")))
     assert full.ready is None
@@ -450,7 +450,7 @@ def test_crops_depend_on_seed_epoch_and_index_alone(folder):
 
     def crop(seed, epoch, index):
         settings = Settings(**SETTINGS | {"seed": seed})
-        return RandomCrops(new_model(), hold(dataset), settings, Augmentation())[epoch, index][0]
+        return RandomCrops(new_model(), hold(dataset), settings, Augmentation())[epoch, index][0].image
 
     assert torch.equal(crop(0, 1, 2), crop(0, 1, 2))
     for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
@@ -474,7 +474,7 @@ def test_crops_lie_where_the_annotation_says_something(folder, tmp_path, on_disk
     images = hold(Reviewed(open_dataset(folder), range(4)), most_pixels=1 if on_disk else 1 << 20)
     plain = Augmentation(rotate=False, flip=False, scale=(1.0, 1.0))
     crops = RandomCrops(new_model(), images, settings, plain, None, room)
-    counting = [crops[0, index][2][3:5, 3:5].any().item() for index in range(100)]
+    counting = [crops[0, index][0].valid[3:5, 3:5].any().item() for index in range(100)]
     assert sum(counting) >= 95  # the corner is a sixth of the image; one crop in 40 finds it in no trial
 
 
@@ -497,7 +497,7 @@ def test_crops_show_each_class_equally_often_if_asked(folder):
         crops = RandomCrops(model, hold(streets), settings, Augmentation(rotate=False, flip=False, scale=(1.0, 1.0)))
         counts = Counter()
         for index in range(200):
-            _, labels, _, shown = crops[0, index]
+            ((_, labels, _, shown, _),) = crops[0, index]
             counts.update(int(shown.classes[label - 1]) for label in labels.unique() if label)
         return counts
 
@@ -509,8 +509,8 @@ def test_crops_show_each_class_equally_often_if_asked(folder):
 
 def test_a_batch_fills_up_classes_with_zero(folder):
     crops = RandomCrops(new_model(), hold(open_dataset(folder)), Settings(**SETTINGS), Augmentation())
-    one, two = crops[0, 0], crops[0, 1]
+    (one,), (two,) = crops[0, 0], crops[0, 1]
     fewer = dataclasses.replace(two[3], classes=np.array([1], np.int32))
-    batch = collate([one, (*two[:3], fewer)])
+    batch = collate([(one,), (two._replace(sample=fewer),)])
     assert batch.truth.classes.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch.images.shape == (2, 1, 32, 32)

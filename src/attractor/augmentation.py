@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int32
@@ -109,6 +110,10 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
 FINEST_PATCH, COARSEST_PATCH = 2.0, 16.0  # pixels: see `texture`
 UPRIGHT_ANGLE = math.radians(5)  # how far off the horizontal a photograph may be
 
+# an image, its labels, and the pixels that count
+Frame: TypeAlias = tuple[Float[Tensor, "c *s"], Int32[Tensor, "*s"], Bool[Tensor, "*s"]]
+FrameCrop: TypeAlias = tuple[Float[Tensor, "c *t"], Int32[Tensor, "*t"], Bool[Tensor, "*t"]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -166,17 +171,39 @@ class Augmentation:
             generator: of random numbers.
             spacing: length of a step along each axis of a volume; it is turned only where steps are alike.
         """
-        shape = (size,) * labels.ndim if isinstance(size, int) else size
+        (crop,) = self.crop_alike([(image, labels, valid)], centre, size, generator, spacing=spacing)
+        return crop
+
+    def crop_alike(
+        self,
+        frames: Sequence[Frame],
+        centre: tuple[float, ...],
+        size: int | tuple[int, ...],
+        generator: torch.Generator,
+        *,
+        spacing: Sequence[float] = (1.0, 1.0),
+    ) -> list[FrameCrop]:
+        """The same place in several frames of a film, all seen the same way; intensities differ from frame to frame.
+
+        Args:
+            frames: image, labels and pixels that count of each, all of one size.
+            centre: as for `crop`, like the others.
+            size: of the crops.
+            generator: of random numbers.
+            spacing: length of a step along each axis of a volume.
+        """
+        whole = frames[0][1].shape
+        shape = (size,) * len(whole) if isinstance(size, int) else size
         matrix = self._matrix(generator)
         if len(shape) == 3:
             matrix = _of_volume(matrix, turns=math.isclose(spacing[1], spacing[2]))
-        middle = tuple(_inside(c, n, side) for c, n, side in zip(centre, labels.shape, shape, strict=True))
-        image, labels, valid = _warp(image, labels, valid, middle, shape, matrix)
+        middle = tuple(_inside(c, n, side) for c, n, side in zip(centre, whole, shape, strict=True))
+        crops = [_warp(*frame, middle, shape, matrix) for frame in frames]
         if self.flip:
             views = self._views(shape, spacing)
             view = views[_integer(len(views), generator)]
-            image, labels, valid = (view.apply(x) for x in (image, labels, valid))
-        return self.intensity(image, generator), labels, valid
+            crops = [(view.apply(image), view.apply(labels), view.apply(valid)) for image, labels, valid in crops]
+        return [(self.intensity(image, generator), labels, valid) for image, labels, valid in crops]
 
     def _views(self, shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[View, ...]:
         """The views in which a crop of this shape keeps its shape."""

@@ -26,11 +26,11 @@ from attractor.methods import METHODS, Method
 from attractor.methods.contract import lacking
 from attractor.methods.spatial_embeddings import SpatialEmbeddings
 from attractor.networks import NETWORKS, Network
-from attractor.networks.contract import TakesVolumes
+from attractor.networks.contract import JoinsFrames, TakesVolumes
 from attractor.wording import counted, printable
 
 T = TypeVar("T")
-NO_OPTIONS = ("n_classes", "spacing")  # arguments that follow from the rest of the description
+NO_OPTIONS = ("n_classes", "spacing", "joint_channels")  # arguments that follow from the rest of the description
 
 
 class Model(nn.Module):
@@ -56,8 +56,10 @@ class Model(nn.Module):
 
         spaced = _spaced(description, make_method, make_network)
 
-        def network_for(channels_out: Sequence[int], extra_channels: int = 0) -> Network:
-            return make_network(description.channels + extra_channels, channels_out, **spaced, **network_options)
+        def network_for(channels_out: Sequence[int], extra_channels: int = 0, joint_channels: int = 0) -> Network:
+            joint = _joint(joint_channels, description.network, make_network)
+            n_channels = description.channels + extra_channels
+            return make_network(n_channels, channels_out, **joint, **spaced, **network_options)
 
         method = make_method(network_for, n_classes=len(description.class_names), **spaced, **options)
         if missing := lacking(method):
@@ -158,6 +160,18 @@ def _spaced(description: Description, *made: type) -> dict[str, tuple[float, ...
     for step in description.steps:
         check_number("spacing", step, 1e-6, 1e6)
     return {"spacing": description.steps}
+
+
+def _joint(channels: int, name: str, make: type) -> dict[str, int]:
+    """What a network is made with so that it compares an image with the one before; nothing if it need not.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    if channels and not isinstance(make, JoinsFrames):
+        able = [other for other, kind in NETWORKS.items() if isinstance(kind, JoinsFrames)]
+        raise InputError(f"{name} cannot compare a frame with the one before; what can is {', '.join(able)}.")
+    return {"joint_channels": channels} if channels else {}
 
 
 def _checked(make: type, options: Mapping[str, object], what: str) -> dict[str, object]:

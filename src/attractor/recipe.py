@@ -30,8 +30,9 @@ from attractor.description import MOST_CHANNELS, Description, Values, find_model
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.methods import METHODS
-from attractor.methods.contract import Suggestions
+from attractor.methods.contract import Follows, Suggestions
 from attractor.networks import NETWORKS, SuggestsOptions
+from attractor.networks.contract import JoinsFrames
 from attractor.normalisation import Normalisation
 from attractor.settings import Settings
 from attractor.statistics import ObjectStatistics
@@ -42,6 +43,7 @@ LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # characters
 PIXELS_OF_BATCH = {2: 8 * 256**2, 3: 1 << 19}  # by number of axes; a voxel takes a third of what a pixel takes
 ENOUGH_OBJECTS = 125  # in the volumes to validate on: somewhat more than thresholds are tuned with
 LONGEST_UNASKED = 120.0  # minutes; a training that was not given a time or a number of epochs ends by then
+OF_DATA = ("min_size", "follows")  # options of a method that follow new data where training goes on from a model
 LARGEST_INTEGER = 2**63 - 1  # the largest that TOML promises
 
 Content: TypeAlias = dict[str, object]  # of a recipe or a part of it, as TOML has it, before it is checked
@@ -303,6 +305,9 @@ def recipe_for(
     scale = _chosen_scale(chosen, begun.scale if begun else statistics.scale)
     statistics = statistics.scaled(scale)
     suggested = METHODS[method].suggestions(statistics)
+    if images.is_film and _can_follow(method, chosen, begun):
+        options = suggested.get("model", {}).get("options")
+        suggested["model"] = {"options": {**(options if isinstance(options, dict) else {}), "follows": True}}
     sections = _by_size(str(dataset), images, statistics, suggested)
     sections["data"]["overlap"] = overlap
     if _given(chosen, "training", "epochs") is None:
@@ -313,10 +318,10 @@ def recipe_for(
     content: Mapping[str, object] = sections
     if begun is not None:
         content = _merged(content, _like(begun, str(start), method))
-        if method == begun.method:  # what was learned depends on its options; only sizes follow the new objects
+        if method == begun.method:  # what was learned depends on its options; few of them follow the new objects
             options = suggested.get("model", {}).get("options")
-            sizes = {name: options[name] for name in ("min_size",) if isinstance(options, dict) and name in options}
-            suggested["model"] = {"options": sizes}
+            own = {name: options[name] for name in OF_DATA if isinstance(options, dict) and name in options}
+            suggested["model"] = {"options": own}
     return recipe_of(_merged(_merged(content, suggested), chosen), f"The recipe for {dataset}")
 
 
@@ -377,6 +382,12 @@ def _validation_share(images: Held) -> float:
     if images.statistics.n_axes == 3:
         share = float(np.clip(round(ENOUGH_OBJECTS / images.statistics.count, 2), share, 0.3))
     return share
+
+
+def _can_follow(method: str, chosen: Content, begun: Description | None) -> bool:
+    """Whether method and network can say where objects were one frame ago."""
+    name = _given(chosen, "model", "network") or (begun.network if begun else ModelSection().network)
+    return isinstance(METHODS[method], Follows) and isinstance(NETWORKS.get(str(name)), JoinsFrames)
 
 
 def _network_options(chosen: Content) -> Content:

@@ -21,13 +21,34 @@ class Truth:
     labels: Int32[Tensor, "b *s"]  # 0 is background, objects of each image are 1, 2, …; gaps are allowed
     classes: Int[Tensor, "b k"]  # class of label i + 1, counted from 1; 0 if the image has fewer objects
     valid: Bool[Tensor, "b *s"]  # False for pixels that count neither as object nor as background
+    # of frames of films: the label that each object, or the one that divided into it, has in the image before it in the
+    # batch; 0 if it is not there
+    earlier: Int[Tensor, "b k"] | None = None
+
+    def of_image(self, place: int) -> Truth:
+        """The truth of one image of the batch, for itself."""
+        own = slice(place, place + 1)
+        return Truth(self.labels[own], self.classes[own], self.valid[own])
 
     def class_map(self) -> Int[Tensor, "b *s"]:
         """Class of each pixel: 0 is background, -1 a pixel to leave out."""
-        b = len(self.labels)
-        of_label = torch.cat([self.classes.new_zeros(b, 1), self.classes], 1).long()
-        classes = of_label.gather(1, self.labels.flatten(1).long()).view(self.labels.shape)
-        return torch.where(self.valid, classes, -1)
+        return torch.where(self.valid, self._of_label(self.classes), -1)
+
+    def origins(self) -> Truth:
+        """The same images with, as one object, all that comes from one object of the image before, under its label.
+
+        What comes from no object of the image before is background.
+        """
+        assert self.earlier is not None
+        came = self._of_label(self.earlier).to(self.labels.dtype)
+        before = torch.where(self.valid, self.labels, 0).roll(1, 0)
+        there = [torch.isin(*pair) for pair in zip(came, before, strict=True)]
+        return Truth(came * torch.stack(there), self.classes, self.valid)
+
+    def _of_label(self, values: Int[Tensor, "b k"]) -> Int[Tensor, "b *s"]:
+        """The value of each pixel's object; 0 for background."""
+        of_label = torch.cat([values.new_zeros(len(values), 1), values], 1).long()
+        return of_label.gather(1, self.labels.flatten(1).long()).view(self.labels.shape)
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,7 @@ class Objects:
 
     owner: Int[Tensor, "b *s"]  # 1 + object, 0 for background, -1 for pixels to leave out
     image: Int[Tensor, " k"]  # image of each object
+    label: Int[Tensor, " k"]  # in its image
     classes: Int[Tensor, " k"]  # class of each object, from 1
     weight: Float[Tensor, " k"]  # 1 / (objects of its image * images)
     pixels: Int[Tensor, " n"]  # the pixels that belong to objects, of all b * prod(s)
@@ -61,6 +83,7 @@ class Objects:
         return cls(
             owner=owner,
             image=image,
+            label=label,
             classes=truth.classes[image, label - 1],
             weight=1 / (per_image[image] * b).float(),
             pixels=pixels,

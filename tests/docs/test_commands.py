@@ -111,8 +111,8 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _film() -> None:
-    """A film of three frames, its label images and its truth."""
-    for name in ("film", "masks", "truth/film_GT/TRA"):
+    """A film of three frames, its label images and its truth, and the same as one to learn from."""
+    for name in ("film", "masks", "truth/film_GT/TRA", "myfilms/01"):
         Path(name).mkdir(parents=True)
     for t in range(3):
         labels = np.zeros((40, 48), np.int32)
@@ -121,6 +121,9 @@ def _film() -> None:
         write_labels(Path(f"masks/t{t:03}.png"), labels)
         write_labels(Path(f"truth/film_GT/TRA/man_track{t:03}.tif"), labels)
     Path("truth/film_GT/TRA/man_track.txt").write_text("1 0 2 0\n")
+    for file in Path("film").iterdir():
+        shutil.copy(file, "myfilms/01")
+    shutil.copytree("truth/film_GT", "myfilms/01_GT")
 
 
 def _annotate(path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attractor import InputError
-from attractor.tracking import Track, link
+from attractor.tracking import Pointing, Track, link
 from attractor.tracking.choosing import chosen
 from attractor.tracking.drift import drift_between
 from attractor.tracking.hypotheses import NOBODY, Hypotheses
@@ -52,6 +52,57 @@ def test_an_object_that_moves_by_more_than_its_size_is_still_the_same():
     ids, tracks = followed([[(20, 20 + 13 * t)] for t in range(4)])  # 11 pixels across
     assert ids == [[1]] * 4
     assert len(tracks) == 1
+
+
+def pointing_at(labels, places_before):
+    """A frame all of whose objects point at these places, in the order of their labels."""
+    steps = np.zeros((2, *labels.shape))
+    for number, place in enumerate(places_before, 1):
+        inside = labels == number
+        steps[:, inside] = np.array(place)[:, None] - np.argwhere(inside).T
+    return Pointing(labels, steps)
+
+
+def test_where_pixels_point_decides_between_objects_that_overlap_alike():
+    before, after = [(20, 20), (20, 32)], [(20, 26), (20, 38)]  # moved on by half of what lies between them
+    still = list(link([discs(before), discs(after)], drift=False))[1]
+    assert ids_at(still, after) == [1, 2]
+    swapped = list(link([discs(before), pointing_at(discs(after), before[::-1])], drift=False))[1]
+    assert ids_at(swapped, after) == [2, 1]
+
+
+def test_children_that_point_at_one_parent_are_its_children():
+    before, after = [(20, 40)], [(20, 28), (20, 52)]
+    frames = [discs(before, radius=7), discs(after)]
+    apart = link(frames)
+    list(apart)
+    assert [track.parent for track in apart.tracks] == [0, 0]
+    told = link([frames[0], pointing_at(frames[1], before * 2)])
+    list(told)
+    assert [track.parent for track in told.tracks] == [0, 1, 1]
+
+
+def test_pixels_that_point_at_nothing_or_out_of_the_frame_count_for_nobody():
+    places = [(20, 20), (20, 50)]
+    labels = discs(places)
+    lost = list(link([labels, pointing_at(labels, [(50, 70), (-30, 999)])]))[1]
+    assert ids_at(lost, places) == [1, 2]
+    empty = np.zeros_like(labels)
+    assert [frame.max() for frame in link([empty, pointing_at(labels, places)])] == [0, 2]
+    assert [frame.max() for frame in link([labels, Pointing(empty, np.zeros((2, *SHAPE)))])] == [2, 0]
+
+
+def test_an_object_that_was_missed_is_not_where_others_point():
+    places = [(20, 20), (20, 50)]
+    both, one = discs(places), discs(places[1:], numbers=[2])
+    frames = [both, one, pointing_at(both, places)]
+    assert ids_at(list(link(frames))[2], places) == [1, 2]
+
+
+def test_steps_of_another_shape_are_refused():
+    labels = discs([(20, 20)])
+    with pytest.raises(InputError, match=r"Frame 1 has steps of shape \(2, 60, 79\), but frames of 60 x 80 pixels"):
+        list(link([labels, Pointing(labels, np.zeros((2, 60, 79)))]))
 
 
 def test_an_object_beyond_reach_is_another():

@@ -8,8 +8,12 @@ import pytest
 import tifffile
 from tests.tracking.conftest import frame
 
+from attractor.datasets.tracked import read_result
+from attractor.description import Description
 from attractor.images import write_labels
-from attractor.tracking.ctc import read_result
+from attractor.model import Model
+from attractor.prediction import following
+from attractor.prediction.following import followed
 
 
 def test_a_film_is_segmented_and_tracked(film, tiny_model, attractor_command):
@@ -19,6 +23,23 @@ def test_a_film_is_segmented_and_tracked(film, tiny_model, attractor_command):
     assert "in 5 frames; results as ctc, csv, gif are in tracks." in answer.out
     written = ["01.gif", "01_RES", "01_objects.csv", "01_run.json", "01_tracks.csv"]
     assert sorted(path.name for path in Path("tracks").iterdir()) == written
+    assert len(list(read_result("tracks/01_RES").frames())) == 5
+
+
+@pytest.mark.parametrize("uses_motion", [True, False])
+def test_a_model_that_follows_says_where_objects_were(uses_motion, film, attractor_command, monkeypatch):
+    options = {"follows": True, "foreground_threshold": 0.4, "seed_threshold": 0.4}
+    of_films = Description(
+        method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",), options=options
+    )
+    Model(of_films).save("follows.safetensors")
+    asked = []
+    monkeypatch.setattr(following, "followed", lambda *given, **how: asked.append(how) or followed(*given, **how))
+    how = [] if uses_motion else ["--no-motion"]
+    answer = attractor_command("track", "films/01", "--model", "follows.safetensors", "--device", "cpu", *how)
+    assert answer.code == 0, answer.error
+    assert bool(asked) == uses_motion
+    assert json.loads(Path("tracks/01_run.json").read_text())["call"]["motion"] == uses_motion
     assert len(list(read_result("tracks/01_RES").frames())) == 5
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from attractor.prediction.image import Segmenter
     from attractor.tracking.films import Frames
+    from attractor.tracking.linking import Frame
     from attractor.tracking.tables import Scale
     from attractor.tracks import Track
 
@@ -107,6 +108,14 @@ def track(
     no_divisions: Annotated[
         bool, typer.Option("--no-divisions", help="Objects cannot divide.", rich_help_panel=LINKING)
     ] = False,
+    no_motion: Annotated[
+        bool,
+        typer.Option(
+            "--no-motion",
+            help="Link by overlap alone, even if the model, trained on films, says where objects were one frame ago.",
+            rich_help_panel=LINKING,
+        ),
+    ] = False,
 ) -> None:
     """Segment the frames of a film, and give each object one number through all of them, with its divisions.
 
@@ -130,7 +139,8 @@ def track(
             model, device=device, thresholds=numbers, engine=engine, dtype=dtype, tta_scales=scales
         )
         segmenter.check_options(**options)
-        pairs = _segmented(images, segmenter, options)
+        follows = segmenter.follows and not no_motion
+        pairs = (_followed if follows else _segmented)(images, segmenter, options)
     else:
         _check_length(labels, images, str(found))
         pairs = _given(images, labels)
@@ -142,6 +152,7 @@ def track(
         "thresholds": numbers,
         **options,
         **linking,
+        "motion": not no_motion,
         "pixel_size": scale.pixel_size,
         "interval": interval,
         "formats": names,
@@ -155,7 +166,7 @@ def track(
 
 
 def _tracked(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    pairs: Iterable[tuple[np.ndarray, Frame]],
     images: Frames,
     linking: dict[str, Any],
     out: Path,
@@ -171,7 +182,7 @@ def _tracked(
     seen: deque[np.ndarray] = deque()  # images of frames that are not written yet
     with progress("tracking", len(images)) as (advance, _):
 
-        def objects() -> Iterator[np.ndarray]:
+        def objects() -> Iterator[Frame]:
             for image, one in pairs:
                 seen.append(image)
                 yield one
@@ -183,9 +194,7 @@ def _tracked(
     return list(tracked.tracks)
 
 
-def _segmented(
-    images: Frames, segmenter: Segmenter, options: dict[str, Any]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _segmented(images: Frames, segmenter: Segmenter, options: dict[str, Any]) -> Iterator[tuple[np.ndarray, Frame]]:
     """Each frame's image, and the objects that the model finds in it; several frames are computed at once."""
     from attractor.prediction.batches import Given
 
@@ -194,7 +203,24 @@ def _segmented(
         yield image, prediction.found.labels
 
 
-def _given(images: Frames, labels: Frames) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _followed(images: Frames, segmenter: Segmenter, options: dict[str, Any]) -> Iterator[tuple[np.ndarray, Frame]]:
+    """The same, and where each pixel's object was one frame ago."""
+    from attractor.prediction.batches import Given
+    from attractor.prediction.following import followed
+    from attractor.tracking import Pointing
+
+    seen: deque[np.ndarray] = deque()
+
+    def frames() -> Iterator[Given]:
+        for source, image in zip(images.sources, images, strict=True):
+            seen.append(image)
+            yield Given(source, image)
+
+    for found, steps in followed(segmenter, frames(), **options):
+        yield seen.popleft(), found.labels if steps is None else Pointing(found.labels, steps)
+
+
+def _given(images: Frames, labels: Frames) -> Iterator[tuple[np.ndarray, Frame]]:
     """Each frame's image, and the objects that somebody found in it."""
     for place, (image, frame) in enumerate(zip(images, labels, strict=True)):
         if image.shape[:2] != frame.shape:

@@ -21,6 +21,8 @@ class Held:
         measured: Sequence[ObjectStatistics],
         channels: Sequence[int],
         samples: Sequence[Sample] | None,
+        *,
+        is_film: bool = False,
     ) -> None:
         """Keep what `hold` has read.
 
@@ -29,7 +31,9 @@ class Held:
             measured: the objects of each image.
             channels: how many each image has.
             samples: the images themselves; None if there are too many to hold.
+            is_film: whether objects are known from one image to the next.
         """
+        self.is_film = is_film
         self.source, self.measured, self.channels, self.samples = dataset, tuple(measured), tuple(channels), samples
         self.class_names, self.names, self.columns = dataset.class_names, dataset.names, dataset.columns
 
@@ -50,7 +54,7 @@ class Held:
         """The images at these indices, in this order."""
         samples = None if self.samples is None else [self.samples[index] for index in indices]
         measured, channels = [self.measured[i] for i in indices], [self.channels[i] for i in indices]
-        return Held(Subset(self.source, indices), measured, channels, samples)
+        return Held(Subset(self.source, indices), measured, channels, samples, is_film=self.is_film)
 
 
 def hold(dataset: Dataset, most_pixels: int = MOST_PIXELS) -> Held:
@@ -59,15 +63,16 @@ def hold(dataset: Dataset, most_pixels: int = MOST_PIXELS) -> Held:
     Raises:
         InputError: if an image cannot be read.
     """
-    measured, channels, n_pixels = [], [], 0
+    measured, channels, n_pixels, is_film = [], [], 0, False
     samples: list[Sample] | None = []
     for index in range(len(dataset)):
         sample = dataset[index]
         measured.append(statistics_of(sample, len(dataset.class_names)))
         channels.append(sample.image.shape[-1])
         n_pixels += sample.labels.size
+        is_film = is_film or sample.earlier is not None
         if n_pixels > most_pixels:
             samples = None
         if samples is not None:
             samples.append(sample)
-    return Held(dataset, measured, channels, samples)
+    return Held(dataset, measured, channels, samples, is_film=is_film)

@@ -37,12 +37,17 @@ Suggestions = dict[str, dict[str, object]]  # section of a recipe, key, value
 class NetworkMaker(Protocol):
     """The function that makes a method's network, of whatever architecture the recipe names."""
 
-    def __call__(self, channels_out: Sequence[int], extra_channels: int = 0) -> Network:
+    def __call__(self, channels_out: Sequence[int], extra_channels: int = 0, joint_channels: int = 0) -> Network:
         """A network with new weights.
 
         Args:
             channels_out: output channels of each decoder; none for the encoder alone.
             extra_channels: that the method adds to those of the image, such as positions.
+            joint_channels: output channels of one decoder more, which compares each image with the one before it in the
+                batch; none for no such decoder.
+
+        Raises:
+            InputError: if the network has no such decoder.
         """
 
 
@@ -174,6 +179,20 @@ class HasCurriculum(Protocol):
 
     def at_epoch(self, epoch: int) -> None:
         """Say which epoch it is, counted from 0."""
+
+
+@runtime_checkable
+class Follows(Protocol[Given]):
+    """A method that can tell where each pixel's object was one frame ago, if a batch holds frames in their order."""
+
+    follows: bool
+    """Whether its options ask for that, so that its network was trained for it."""
+
+    def steps(self, maps: Given) -> Float[Tensor, "b a *s"]:
+        """From each pixel to where its object was in the image before, in pixels along each axis.
+
+        The image before the first one is the last one of the batch.
+        """
 
 
 @runtime_checkable

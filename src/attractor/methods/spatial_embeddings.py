@@ -6,7 +6,8 @@ bandwidth is learned from the IoU that it leads to. The seed score says how clos
 object's centre; grouping starts from the best seed, claims what lies inside its margin, and repeats.
 
 Source: Neven et al., "Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth",
-CVPR 2019; Lalit et al., "EmbedSeg", 2021, for the medoid and test-time augmentation.
+CVPR 2019; Lalit et al., "EmbedSeg", 2021, for the medoid and test-time augmentation; Löffler & Mikut, "EmbedTrack",
+2022, for films.
 Images have two axes and volumes three; nothing but their number and the step along each (`spacing`) differs. In a
 volume lengths are physical: a slice that is five times as far from the next one as a pixel is five steps away.
 
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import ClassVar, TypedDict
 
 import numpy as np
@@ -37,7 +39,7 @@ from attractor.kernels.lovasz_gaussians import lovasz_gaussians
 from attractor.kernels.medoids import medoids
 from attractor.kernels.seeded_gaussians import at, foreground, seeded_claims, seeded_points
 from attractor.losses import lovasz_hinge
-from attractor.methods.contract import NetworkMaker, Suggestions, checked_weights
+from attractor.methods.contract import NetworkMaker, Suggestions, checked_weights, each_changed
 from attractor.methods.points import Grown, Points
 from attractor.statistics import ObjectStatistics
 from attractor.truth import Objects, Truth
@@ -50,6 +52,7 @@ MOST_RECENTRED = 10  # a claim no longer moves after a few
 CHANCE_OF_SEEDS = 0.3  # of being foreground, from which a voxel starts an object unless validation says otherwise
 MOST_WEIGHT = 100  # of foreground, by which the seed score of a voxel is still told from 1
 MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
+VECTORS = ("offset", "motion")  # maps of vectors
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,13 @@ class Maps:
     offset: Float[Tensor, "b a *s"]  # tanh gives grid units
     sigma: Float[Tensor, "b m *s"]  # m: 0 to a; exp(10 sigma) is the concentration, 1 / (2 sigma^2)
     seed: Float[Tensor, "b c *s"]  # sigmoid gives the seed score of each class
+
+
+@dataclass(frozen=True)
+class MovingMaps(Maps):
+    """What the network of a film says besides."""
+
+    motion: Float[Tensor, "b a *s"]  # tanh gives grid units: to the middle of the pixel's object one frame ago
 
 
 # Where objects are a small part of all voxels, f is large, and with it the scores of all that could be an object.
@@ -84,6 +94,7 @@ class SpatialEmbeddings(nn.Module):
     max_instances: ClassVar[int | None] = None
     tileable: ClassVar[bool] = True
     takes_volumes: ClassVar[bool] = True
+    follows: bool = False
     # What a threshold can be, and what validation tries; sizes are pixels.
     threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "foreground_threshold": (0.0, 1.0),
@@ -122,6 +133,8 @@ class SpatialEmbeddings(nn.Module):
         recentre: int = 0,
         whole_masks: bool = False,
         seed_mean: str = "pixels",
+        follows: bool = False,
+        motion_weight: float = 1.0,
     ) -> None:
         """Build the network and keep the numbers of the paper.
 
@@ -160,6 +173,8 @@ class SpatialEmbeddings(nn.Module):
                 code an object keeps only what no other one takes. Label image and scores stay the same.
             seed_mean: what counts alike in the seed loss: "pixels", as in the published code, or "objects", each of
                 which then weighs as much as one of mean size in the batch, so that small ones count, too.
+            follows: whether the network also says where each pixel's object was one frame ago (EmbedTrack), for films.
+            motion_weight: of that term in the loss.
 
         Raises:
             InputError: if a name or a combination of names is not one of these.
@@ -184,6 +199,9 @@ class SpatialEmbeddings(nn.Module):
         self.n_sigma = {"fixed": 0, "circular": 1, "planar": 2, "elliptical": self.n_axes}[margin]
         self.foreground_weight = _per_class(foreground_weight, n_classes)
         self.weights = checked_weights(instance=instance_weight, smoothness=smoothness_weight, seed=seed_weight)
+        self.follows = follows
+        if follows:
+            self.weights |= checked_weights(motion=motion_weight)
         self.thresholds: dict[str, float] = {
             "foreground_threshold": foreground_threshold,
             "seed_threshold": seed_threshold,
@@ -200,7 +218,8 @@ class SpatialEmbeddings(nn.Module):
         self.whole_masks = False
         if whole_masks:
             self.keep_whole_masks()
-        self.network = make_network([self.n_axes + self.n_sigma, n_classes])
+        joint = {"joint_channels": self.n_axes} if follows else {}
+        self.network = make_network([self.n_axes + self.n_sigma, n_classes], **joint)
         self._start_at(initial_margin)
 
     @staticmethod
@@ -233,6 +252,10 @@ class SpatialEmbeddings(nn.Module):
             last.weight[:, :n] = 0
             last.bias[:first] = 0
             last.bias[first:n] = sigma if self.margin == "elliptical" else sigma.mean()
+            if self.follows:
+                joint = self.network.heads[-1]
+                assert joint.bias is not None
+                joint.weight[:], joint.bias[:] = 0, 0
 
     def _sigma_of(self, margin: float) -> tuple[float, ...]:
         """Raw sigma of a margin in pixels, along each axis; in a volume it is as long along all of them."""
@@ -251,14 +274,21 @@ class SpatialEmbeddings(nn.Module):
     # ---------------------------------------------------------------- the network's answer
 
     def forward(self, images: Float[Tensor, "b i *s"]) -> Maps:
-        """Raw maps of a batch of normalised images or volumes."""
+        """Raw maps of a batch of normalised images or volumes; of frames in their order, if the method follows."""
         raw = self.network(images)
-        return Maps(*raw.split([self.n_axes, self.n_sigma, self.n_classes], 1))
+        widths = [self.n_axes, self.n_sigma, self.n_classes]
+        return MovingMaps(*raw.split([*widths, self.n_axes], 1)) if self.follows else Maps(*raw.split(widths, 1))
 
     def decode(self, maps: Maps) -> tuple[Float[Tensor, "b a *s"], Float[Tensor, "b a *s"], Float[Tensor, "b c *s"]]:
         """Embedding and concentration in grid units, and seed score, of each pixel."""
         embedding = _embedding(self.coordinates(maps.offset), maps.offset)
         return embedding, _concentration(self._full_sigma(maps)), torch.sigmoid(maps.seed)
+
+    def steps(self, maps: Maps) -> Float[Tensor, "b a *s"]:
+        """From each pixel to the middle of its object in the image before, in pixels along each axis."""
+        assert isinstance(maps, MovingMaps)
+        step = maps.motion.new_tensor(self.grid_step).view(-1, *[1] * self.n_axes)
+        return torch.tanh(maps.motion) / step
 
     def coordinates(self, like: Float[Tensor, "b _ *s"]) -> Float[Tensor, "a *s"]:
         """Place of each pixel along each axis, in grid units."""
@@ -287,8 +317,14 @@ class SpatialEmbeddings(nn.Module):
         axes = view.axes(self.n_axes)
         if sigma.shape[1] == self.n_axes:
             sigma = torch.stack([self._sigma_along(axis, sigma, own) for axis, (own, _) in enumerate(axes)], 1)
-        vectors = [self._offset_along(axis, offset, *of_view) for axis, of_view in enumerate(axes)]
-        return Maps(torch.stack(vectors, 1), sigma, seed)
+
+        def turned_back(vectors: Float[Tensor, "b a *s"]) -> Float[Tensor, "b a *s"]:
+            return torch.stack([self._offset_along(axis, vectors, *own) for axis, own in enumerate(axes)], 1)
+
+        back = Maps(turned_back(offset), sigma, seed)
+        if not isinstance(maps, MovingMaps):
+            return back
+        return MovingMaps(**vars(back), motion=turned_back(view.undo(maps.motion)))
 
     def _is_alike_in_all_views(self) -> bool:
         """Whether a margin with fewer numbers than axes has the same ones however the image is turned."""
@@ -319,13 +355,18 @@ class SpatialEmbeddings(nn.Module):
         def brought_back(values: Float[Tensor, "b m *s"]) -> Float[Tensor, "b m *t"]:
             return F.interpolate(values, shape, mode="bilinear", align_corners=False, antialias=max(factors) > 1)
 
-        offset = brought_back(torch.tanh(maps.offset)) / maps.offset.new_tensor(factors)[:, None, None]
+        def shortened(vectors: Float[Tensor, "b a *s"]) -> Float[Tensor, "b a *t"]:
+            return _raw(brought_back(torch.tanh(vectors)) / vectors.new_tensor(factors)[:, None, None])
+
         sigma = maps.sigma.new_empty(*maps.sigma.shape[:2], *shape)
         if self.n_sigma:
             changes = maps.sigma.new_tensor([2 * math.log(factor) / 10 for factor in factors])
             changes = changes if self.n_sigma == 2 else changes.mean(0, keepdim=True)
             sigma = brought_back(maps.sigma) + changes[:, None, None]
-        return Maps(_raw(offset), sigma, brought_back(maps.seed))
+        own = Maps(shortened(maps.offset), sigma, brought_back(maps.seed))
+        if not isinstance(maps, MovingMaps):
+            return own
+        return MovingMaps(**vars(own), motion=shortened(maps.motion))
 
     def averaged(self, views: Sequence[Maps]) -> Maps:
         """Mean of several maps of one image, for test-time augmentation.
@@ -335,15 +376,19 @@ class SpatialEmbeddings(nn.Module):
         elsewhere. Such moves average to a single move, which changes no distance; in the mean of raw offsets, the
         bend of tanh would make them stretch distances instead.
         """
-        offset, sigma, seed = (torch.stack([getattr(maps, field.name) for maps in views]) for field in fields(Maps))
-        return Maps(torch.atanh(torch.tanh(offset).mean(0)), sigma.mean(0), seed.mean(0))
+        each = {name: torch.stack([getattr(maps, name) for maps in views]) for name in vars(views[0])}
+        means = {
+            name: torch.atanh(torch.tanh(values).mean(0)) if name in VECTORS else values.mean(0)
+            for name, values in each.items()
+        }
+        return type(views[0])(**means)
 
     # ---------------------------------------------------------------- loss
 
     def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
         """The paper's three terms: `instance`, `smoothness` and `seed`; an image without objects has only the last."""
         with torch.autocast(maps.offset.device.type, enabled=False):
-            maps = Maps(*(x if x.dtype == torch.float64 else x.float() for x in (maps.offset, maps.sigma, maps.seed)))
+            maps = _precise(maps)
             objects = Objects.of(truth)
             embedding, _, seed = self.decode(maps)
             sigma = self._full_sigma(maps)
@@ -357,6 +402,8 @@ class SpatialEmbeddings(nn.Module):
                 deviation = objects.at_pixels(maps.sigma) - mean_sigma.detach()[objects.of_pixel, : self.n_sigma]
                 terms["smoothness"] = objects.mean_over_images(objects.mean_values(deviation.square().mean(1)))
             terms["seed"] = self._seed_term(seed, phi.detach(), objects)
+            if isinstance(maps, MovingMaps):
+                terms["motion"] = self._motion_term(maps.motion, sigma.detach(), truth, objects)
             return terms
 
     def _centres(self, embedding: Float[Tensor, "b a *s"], objects: Objects, truth: Truth) -> Float[Tensor, "k a"]:
@@ -390,6 +437,33 @@ class SpatialEmbeddings(nn.Module):
         if self.objective == "hinge":
             error = torch.relu(error - self.fixed_margin)
         return objects.mean_over_pixels(error) + 0 * embedding.sum()
+
+    def _motion_term(
+        self, motion: Float[Tensor, "b a *s"], sigma: Float[Tensor, "b a *s"], truth: Truth, objects: Objects
+    ) -> Float[Tensor, ""]:
+        """The instance term again: all that comes from one object of the frame before is drawn to its medoid there.
+
+        A Gaussian far away has no gradient, and a medoid, unlike a mean of embeddings, does not come along; so what is
+        outside its margin is also drawn in by its distance, in margins.
+
+        Source: EmbedTrack; there each child is drawn to the parent alone, and its sibling pushed away from it.
+        """
+        if truth.earlier is None:
+            return 0 * motion.sum()
+        came = Objects.of(truth.origins())
+        place = torch.zeros(len(motion), truth.classes.shape[1] + 1, dtype=torch.long, device=motion.device)
+        place[objects.image, objects.label] = torch.arange(len(objects.image), device=motion.device)
+        middle = medoids(objects.owner, len(objects.image), spacing=self.spacing, approximate=True).to(motion)
+        before = (came.image - 1) % len(motion)
+        centre = middle[place[before, came.label]] * motion.new_tensor(self.grid_step)
+        concentration = torch.exp(10 * came.mean(sigma))
+        embedding = _embedding(self.coordinates(motion), motion)
+        n_frames = len(torch.unique(came.image))
+        weight = came.weight.to(motion.dtype) * len(motion) / max(n_frames, 1)  # a mean over frames with such objects
+        total = lovasz_gaussians(embedding.flatten(2), came.owner.flatten(1), centre, concentration, came.image, weight)
+        apart = (came.at_pixels(embedding) - centre[came.of_pixel]) * concentration.sqrt()[came.of_pixel]
+        beyond = torch.relu(torch.linalg.norm(apart, dim=1) / math.sqrt(math.log(2)) - 1)
+        return total + (weight * came.mean_values(beyond)).sum() + 0 * motion.sum()
 
     def _seed_term(
         self, seed: Float[Tensor, "b c *s"], phi: Float[Tensor, " n"], objects: Objects
@@ -432,10 +506,9 @@ class SpatialEmbeddings(nn.Module):
         """
         on_device = self.objective != "regression" and not (self.recentre or self.whole_masks or self.n_axes == 3)
         if on_device and runs_triton(maps.offset.device.type):
-            precise = Maps(*(x if x.dtype == torch.float64 else x.float() for x in vars(maps).values()))
-            return [self._group_on_device(*image) for image in zip(*self.decode(precise), strict=True)]
+            return [self._group_on_device(*image) for image in zip(*self.decode(_precise(maps)), strict=True)]
         shape = tuple(maps.offset.shape[2:])
-        images = [Maps(*image) for image in zip(*(x.split(1) for x in vars(maps).values()), strict=True)]
+        images = [each_changed(maps, itemgetter(slice(n, n + 1))) for n in range(len(maps.seed))]
         return [self.group_gathered(self.gathered(image), shape).found for image in images]
 
     @torch.no_grad()
@@ -740,6 +813,11 @@ def instance_loss_plain(
         phi = torch.exp(-squared_distance(embedding[:, valid], centre[k], concentration[k]))
         losses.append(lovasz_hinge(2 * phi - 1, owner[valid] == k + 1))
     return torch.stack(losses) if losses else embedding.sum(1)[:0]
+
+
+def _precise(maps: Maps) -> Maps:
+    """The maps with at least 32 bits for a number."""
+    return each_changed(maps, lambda x: x if x.dtype == torch.float64 else x.float())
 
 
 def _score_of(chance: float, weight: float) -> float:

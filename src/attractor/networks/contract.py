@@ -73,6 +73,17 @@ class StridesByAxis(Protocol):
     """Of the features from fine to coarse, along each axis."""
 
 
+@runtime_checkable
+class JoinsFrames(Protocol):
+    """A network that can have one decoder more, which sees each image's features beside those of the image before it.
+
+    It is then made with `joint_channels`, the output channels of that decoder; its maps come last. The image before the
+    first one of a batch is the last one. In training a batch holds pairs, of which only the second image is compared.
+    """
+
+    joins_frames: ClassVar[bool]
+
+
 def strides_along(network: Network, n_axes: int) -> tuple[tuple[int, ...], ...]:
     """The strides of a network's features along each axis, from fine to coarse."""
     if isinstance(network, StridesByAxis):

@@ -121,10 +121,10 @@ class Up(nn.Module):
 class ERFNetDecoder(nn.Sequential):
     """From an eighth of the resolution to `channels_out` maps at the full one; the last layer is linear."""
 
-    def __init__(self, channels_out: int, grid: Grid = OF_IMAGES) -> None:
+    def __init__(self, channels_out: int, grid: Grid = OF_IMAGES, channels_in: int = 128) -> None:
         half, quarter = grid.coarser, grid.coarser.coarser
         super().__init__(
-            Up(128, 64, quarter),
+            Up(channels_in, 64, quarter),
             NonBottleneck1D(64, 0.0, 1, quarter),
             NonBottleneck1D(64, 0.0, 1, quarter),
             Up(64, 16, half),
@@ -171,12 +171,14 @@ class ERFNet(nn.Module):
     channels: tuple[int, ...] = (16, 64, 128)
     strides: tuple[int, ...] = (2, 4, 8)
     takes_volumes: ClassVar[bool] = True
+    joins_frames: ClassVar[bool] = True
 
     def __init__(
         self,
         channels_in: int,
         channels_out: Sequence[int],
         *,
+        joint_channels: int = 0,
         spacing: Sequence[float] = SQUARE,
         dropout: float = 0.3,
         skips: bool = False,
@@ -187,6 +189,8 @@ class ERFNet(nn.Module):
         Args:
             channels_in: channels of the image.
             channels_out: output channels of each decoder; none for the encoder alone.
+            joint_channels: output channels of a decoder that sees each image's features beside those of the image
+                before it in the batch; none for no such decoder.
             spacing: length of a step along each axis: three numbers for volumes, along (plane, row, column).
             dropout: share of the channels dropped in the deepest blocks; the paper's value is the default,
                 and a tenth of it is used in the shallower ones.
@@ -213,6 +217,7 @@ class ERFNet(nn.Module):
         )
         self.decoders = nn.ModuleList(ERFNetDecoder(n, grid) for n in channels_out)
         self.skips = nn.ModuleList(Skips(grid.n_axes) for _ in channels_out) if skips else None
+        self.joint = ERFNetDecoder(joint_channels, grid, 2 * 128) if joint_channels else None
 
     @staticmethod
     def suggestions() -> dict[str, float]:
@@ -222,7 +227,7 @@ class ERFNet(nn.Module):
     @property
     def heads(self) -> list[nn.ConvTranspose2d | nn.ConvTranspose3d]:
         """The last layer of each decoder."""
-        return [decoder.head for decoder in self.decoders if isinstance(decoder, ERFNetDecoder)]
+        return [decoder.head for decoder in (*self.decoders, self.joint) if isinstance(decoder, ERFNetDecoder)]
 
     def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The encoder's features from fine to coarse, of the image padded to multiples of the coarsest stride."""
@@ -234,6 +239,14 @@ class ERFNet(nn.Module):
             x = layer(x)
         return [*features[1:], x]
 
+    def _compared(self, coarse: Float[Tensor, "b c *t"], joint: ERFNetDecoder) -> Float[Tensor, "b d *s"]:
+        """The maps of images compared with the ones before; in training, those of the first of each pair are 0."""
+        if not self.training:
+            maps: Tensor = joint(torch.cat([coarse, coarse.roll(1, 0)], 1))
+            return maps
+        second: Tensor = joint(torch.cat([coarse[1::2], coarse[::2]], 1))
+        return torch.stack([torch.zeros_like(second), second], 1).flatten(0, 1)
+
     def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *s"]:
         """The maps of all decoders, in their order, at the image's size."""
         if not self.decoders:
@@ -243,4 +256,6 @@ class ERFNet(nn.Module):
             maps = [decoder(features[-1]) for decoder in self.decoders]
         else:
             maps = [skip(decoder, features) for skip, decoder in zip(self.skips, self.decoders, strict=True)]
+        if self.joint is not None:
+            maps.append(self._compared(features[-1], self.joint))
         return cropped(torch.cat(maps, 1), images.shape[2:])

@@ -32,6 +32,7 @@ from attractor.images import as_channels, as_image
 from attractor.images.tiff import FEW_PLANES
 from attractor.instances import Instances
 from attractor.methods.contract import (
+    Follows,
     Gathers,
     KeepsWhole,
     KnowsWhenFull,
@@ -223,6 +224,12 @@ class Segmenter:
         return isinstance(self.model.method, Ordered)
 
     @property
+    def follows(self) -> bool:
+        """Whether the model can tell where each pixel's object was one frame ago."""
+        method = self.model.method
+        return isinstance(method, Follows) and method.follows
+
+    @property
     def views(self) -> tuple[View, ...]:
         """The flips and turns that test-time augmentation averages over: those that the model has seen in training.
 
@@ -374,7 +381,7 @@ class Segmenter:
         factor, magnification = self.magnification(object_size), max((1.0, *self.tta_scales)) if tta else 1.0
         most = int(min(batches.MOST_PIXELS, self.most_pixels() / magnification**2) / factor**2)
         pixels = [self._pixels_if_valid(one.image, one.name) for one in images]
-        sizes = [None if one is None or _is_constant(one) else one.shape[:-1] for one in pixels]
+        sizes = [None if one is None or is_constant(one) else one.shape[:-1] for one in pixels]
         predicted = dict[int, Future[Prediction]]()
         for places in batches.batches(sizes, most):
             if len(places) == 1:  # or what is wrong with it
@@ -426,7 +433,7 @@ class Segmenter:
         start = clock(self.device)
         pixels = self._pixels(image, name)
         shape = pixels.shape[:-1]
-        if _is_constant(pixels):  # nothing can be told apart
+        if is_constant(pixels):  # nothing can be told apart
             return Prediction(self._nothing(shape), None, clock(self.device) - start)
         source: Parts = Source(pixels, self.model.description.normalisation, self.device)
         factor = to_spacing_of(self.model.description, spacing, name, self.magnification(object_size))
@@ -484,7 +491,7 @@ class Segmenter:
         """
         is_tileable = self.model.method.tileable
         if tile is None and is_tileable:
-            chosen = self._chosen_tile(shape, tta=tta)
+            chosen = self.chosen_tile(shape, tta=tta)
             tile = min((side for side in (chosen, self._tried) if side is not None), default=None)
         while True:
             try:
@@ -505,7 +512,7 @@ class Segmenter:
                 network.forget()
             torch.cuda.empty_cache()
 
-    def _chosen_tile(self, shape: tuple[int, ...], *, tta: bool) -> int | None:
+    def chosen_tile(self, shape: tuple[int, ...], *, tta: bool) -> int | None:
         """Side of the tiles that suit an image of this shape; None if it is computed whole."""
         network = self.model.method.network
         if len(shape) == 2:
@@ -551,17 +558,22 @@ class Segmenter:
         if not isinstance(method, Proposes):
             raise self._no_proposals()
         pixels = self._pixels(image, name)
-        if _is_constant(pixels):
+        if is_constant(pixels):
             return self._nothing(pixels.shape[:-1])
         (found,) = method.propose(self.maps(self.prepared(pixels, name=name), tta=tta), n)
         return resized(found, pixels.shape[:-1])
 
     def prepared(
-        self, image: ArrayLike, *, spacing: Sequence[float] | None = None, name: str = "The image"
+        self,
+        image: ArrayLike,
+        *,
+        object_size: float | None = None,
+        spacing: Sequence[float] | None = None,
+        name: str = "The image",
     ) -> Float[Tensor, "1 c *t"]:
         """The image as the network wants it: normalised, at the model's scale, a batch of one, on the device."""
         source = Source(self._pixels(image, name), self.model.description.normalisation, self.device)
-        factor = to_spacing_of(self.model.description, spacing, name)
+        factor = to_spacing_of(self.model.description, spacing, name, self.magnification(object_size))
         return rescaled(source[(..., *whole_of(source))], factor)
 
     def _pixels_if_valid(self, image: ArrayLike, name: str) -> Shaped[np.ndarray, "*s c"] | None:
@@ -784,7 +796,7 @@ def _check_scales(model: Model, scales: Sequence[float]) -> None:
         raise InputError("Volumes are looked at in their own size only; leave the scales out.")
 
 
-def _is_constant(pixels: Shaped[np.ndarray, "*s c"]) -> bool:
+def is_constant(pixels: Shaped[np.ndarray, "*s c"]) -> bool:
     """Whether all pixels are alike; checked row by row, since in most images the first row already differs."""
     first = pixels[(0,) * (pixels.ndim - 1)]
     return all((row == first).all() for row in pixels)

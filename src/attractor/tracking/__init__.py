@@ -10,7 +10,7 @@ linked.tracks  # when each begins and ends, and whose child it is
 
 from __future__ import annotations
 
-from attractor.tracking.linking import Linked, link
+from attractor.tracking.linking import Linked, Pointing, link
 from attractor.tracks import Track
 
-__all__ = ["Linked", "Track", "link"]
+__all__ = ["Linked", "Pointing", "Track", "link"]

@@ -109,6 +109,47 @@ def likeness(
     return np.maximum(np.maximum(there, moved), on_top * np.clip(1 - away / reach[given.parents], 0, 1))
 
 
+def pointed_at(
+    later: Objects,
+    before: Int[np.ndarray, "*axes"],
+    steps: Float[np.ndarray, "a *axes"],
+    labels: Int[np.ndarray, " k"],
+) -> Float[np.ndarray, "k j"]:
+    """The share of each later object's pixels that point at each earlier one.
+
+    Args:
+        later: the objects of the frame.
+        before: the frame before.
+        steps: from each pixel of the frame to where its object was in the frame before, in pixels.
+        labels: of the earlier objects there.
+    """
+    if not len(later) or not len(labels):
+        return np.zeros((len(labels), len(later)))
+    places = later.pixels + np.rint(steps[(slice(None), *later.pixels.T)].T).astype(np.int64)
+    inside = ((places >= 0) & (places < before.shape)).all(1)
+    met = before[tuple(places[inside].T)]
+    table = np.zeros((int(before.max(initial=0)) + 1, len(later)))
+    np.add.at(table, (met, later.owners[inside]), 1)
+    table[0] = 0
+    return np.where(labels < len(table), 1, 0)[:, None] * table[np.minimum(labels, len(table) - 1)] / later.sizes
+
+
+def pointing(given: Hypotheses, later: Objects, origins: Float[np.ndarray, "k j"]) -> Float[np.ndarray, " p"]:
+    """The share of the pixels of what each object may have become that point at it.
+
+    Args:
+        given: the hypotheses.
+        later: the objects of the frame.
+        origins: the share of each later object's pixels that point at each earlier one.
+
+    Source: Löffler & Mikut 2022 (EmbedTrack), whose majority of pixels decides.
+    """
+    first, second = given.children.T
+    shares = origins * later.sizes
+    both = shares[given.parents, first] + np.where(given.is_division, shares[given.parents, second], 0)
+    return both / _together(given, later)
+
+
 def with_neighbours(
     held: Hypotheses,
     earlier: Objects,

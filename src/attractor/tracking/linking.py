@@ -8,6 +8,9 @@ sets of hypotheses that do not contradict each other, that of the lowest cost is
 the second time on, an object is expected where its neighbours' steps would take it, and changes of size that are
 unusual in this frame count against a hypothesis.
 
+A model that was trained on films also says where each pixel's object was one frame ago. The share of an object's pixels
+that point at an earlier one is then another measure of their likeness, and the larger of the two counts.
+
 The same links the slices of a volume, with z in place of time.
 
 Source: assignment with costs of starting and ending, Jaqaman et al. 2008, "Robust single-particle tracking in live-cell
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64, Shaped
@@ -29,7 +32,15 @@ from jaxtyping import Bool, Float, Int, Int32, Int64, Shaped
 from attractor.errors import InputError, check_number
 from attractor.tracking.choosing import chosen
 from attractor.tracking.drift import drift_between
-from attractor.tracking.hypotheses import Hypotheses, hypotheses, likeness, unusual, with_neighbours
+from attractor.tracking.hypotheses import (
+    Hypotheses,
+    hypotheses,
+    likeness,
+    pointed_at,
+    pointing,
+    unusual,
+    with_neighbours,
+)
 from attractor.tracking.objects import Objects, diameters, joined, objects_of
 from attractor.tracks import Track
 
@@ -39,9 +50,19 @@ DIVIDED = 0.2  # cost of a division, which is rarer than none
 MISSED = 0.1  # cost of each frame in which an object is missed
 UNUSUAL = 0.3  # share of a hypothesis's gain that a most unusual change of size costs
 ROUNDS = 2  # in which neighbours are asked
-Frame: TypeAlias = Shaped[np.ndarray, "..."]  # of whole numbers, which is checked
+Labels: TypeAlias = Shaped[np.ndarray, "..."]  # of whole numbers, which is checked
 SEVERAL = 3  # objects that show a drift: the same movement of fewer may be their own
 SMALLEST = float(np.nextafter(0, 1))
+
+
+class Pointing(NamedTuple):
+    """A frame, and where each of its pixels was one frame ago."""
+
+    labels: Labels
+    steps: Float[np.ndarray, "a *axes"]  # from each pixel to where its object was, in pixels along each axis
+
+
+Frame: TypeAlias = Labels | Pointing
 
 
 @dataclass(frozen=True)
@@ -112,10 +133,13 @@ class Linked(Iterator[Int32[np.ndarray, "*axes"]]):
         Raises:
             InputError: if it is not a label image of the first frame's shape.
         """
-        frame = self._checked(next(self._frames))
+        given = next(self._frames)
+        steps = given.steps if isinstance(given, Pointing) else None
+        frame = self._checked(given.labels if isinstance(given, Pointing) else given)
         found = objects_of(frame)
+        origins = self._origins(found, steps)
         former = self._former(frame)
-        ids, parents = self._identified(former, found, frame)
+        ids, parents = self._identified(former, found, frame, origins)
         self._note(ids, parents)
         self._open = self._still_open(former, found, ids)
         self._before = frame
@@ -124,7 +148,7 @@ class Linked(Iterator[Int32[np.ndarray, "*axes"]]):
         table[found.labels] = ids
         return table[frame]
 
-    def _checked(self, frame: Frame) -> Int[np.ndarray, "*axes"]:
+    def _checked(self, frame: Labels) -> Int[np.ndarray, "*axes"]:
         """A frame that can be linked to the one before."""
         frame = np.asarray(frame)
         if frame.ndim == 0 or not np.issubdtype(frame.dtype, np.integer):
@@ -148,6 +172,23 @@ class Linked(Iterator[Int32[np.ndarray, "*axes"]]):
             )
         return frame
 
+    def _origins(self, found: Objects, steps: Float[np.ndarray, "a *axes"] | None) -> Float[np.ndarray, "k j"] | None:
+        """The share of each object's pixels that point at each open one; None if nothing is known of them.
+
+        Raises:
+            InputError: if there is not a step for each pixel.
+        """
+        if steps is None or self._open is None or self._before is None:
+            return None
+        if steps.shape != (self._before.ndim, *self._before.shape):
+            raise InputError(
+                f"Frame {self._number} has steps of shape {steps.shape}, but frames of {_sides(self._before)} pixels; "
+                "give one step along each axis for each pixel."
+            )
+        was_seen = self._open.seen == self._number - 1
+        shares = pointed_at(found, self._before, steps, self._open.objects.labels)
+        return shares * was_seen[:, None]
+
     def _former(self, frame: Int[np.ndarray, "*axes"]) -> _Open | None:
         """The open objects, moved as the whole picture has moved."""
         if self._open is None or self._before is None or not self._drift or len(self._open.ids) < SEVERAL:
@@ -155,14 +196,18 @@ class Linked(Iterator[Int32[np.ndarray, "*axes"]]):
         return self._open.moved(drift_between(self._before, frame))
 
     def _identified(
-        self, former: _Open | None, found: Objects, frame: Int[np.ndarray, "*axes"]
+        self,
+        former: _Open | None,
+        found: Objects,
+        frame: Int[np.ndarray, "*axes"],
+        origins: Float[np.ndarray, "k j"] | None,
     ) -> tuple[Int64[np.ndarray, " j"], dict[int, int]]:
         """An id for each object of a frame, and the parent of each that is a child."""
         ids = np.zeros(len(found), np.int64)
         parents: dict[int, int] = {}
         new = len(self._tracks) + 1
         if former is not None and len(former.ids) and len(found):
-            become = self._become(former, found, frame)
+            become = self._become(former, found, frame, origins)
             alone = become.where(~become.is_division)
             ids[alone.children[:, 0]] = former.ids[alone.parents]
             divided = become.where(become.is_division)
@@ -173,14 +218,20 @@ class Linked(Iterator[Int32[np.ndarray, "*axes"]]):
         ids[ids == 0] = np.arange(new, new + (ids == 0).sum())
         return ids, parents
 
-    def _become(self, former: _Open, found: Objects, frame: Int[np.ndarray, "*axes"]) -> Hypotheses:
+    def _become(
+        self,
+        former: _Open,
+        found: Objects,
+        frame: Int[np.ndarray, "*axes"],
+        origins: Float[np.ndarray, "k j"] | None,
+    ) -> Hypotheses:
         """What each open object has become: judged by its own last step, then by its neighbours'."""
         steps = former.steps * (self._number - former.seen)[:, None]
         spacing = self._step(frame.ndim)
-        become = self._judged(former, found, frame, steps, spacing, None)
+        become = self._judged(former, found, frame, steps, origins, None)
         for _ in range(ROUNDS):
             steps = with_neighbours(become, former.objects, found, steps, spacing)
-            become = self._judged(former, found, frame, steps, spacing, become)
+            become = self._judged(former, found, frame, steps, origins, become)
         return become
 
     def _judged(
@@ -189,15 +240,18 @@ class Linked(Iterator[Int32[np.ndarray, "*axes"]]):
         found: Objects,
         frame: Int[np.ndarray, "*axes"],
         steps: Float[np.ndarray, "k a"],
-        spacing: Float[np.ndarray, " a"],
+        origins: Float[np.ndarray, "k j"] | None,
         held: Hypotheses | None,
     ) -> Hypotheses:
         """What each open object has become, if it is expected to move by such a step."""
+        spacing = self._step(frame.ndim)
         reach, expected = self._reach(former.objects, spacing), former.objects.centres + steps
         missed = self._number - 1 - former.seen
         may_divide = (missed == 0) & self._divisions
         given = hypotheses(former.objects, found, expected, reach, spacing, may_divide)
         alike = likeness(given, former.objects, found, frame, expected, reach, spacing)
+        if origins is not None:
+            alike = np.maximum(alike, pointing(given, found, origins))
         costs = 1 - alike + MISSED * missed[given.parents] + DIVIDED * given.is_division
         gains = ALONE * (2 + given.is_division) - costs
         if held is not None:
@@ -252,7 +306,8 @@ def link(
 
     Args:
         frames: label images of one shape and any number of axes, 0 being background, in the order of time. They are
-            taken one by one, and may be a generator of more than memory holds.
+            taken one by one, and may be a generator of more than memory holds. A frame may be `Pointing`, which also
+            says where each pixel's object was in the frame before.
         max_distance: how far an object's centre may move from one frame to the next, in units of `spacing`; by default
             twice the object's diameter.
         max_gap: for how many frames an object may be missed and still be the same.

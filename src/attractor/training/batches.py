@@ -5,17 +5,17 @@ All randomness comes from (seed, epoch, index), whatever number of processes mak
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int32
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from attractor.augmentation import Augmentation
@@ -24,19 +24,30 @@ from attractor.datasets.held import Held
 from attractor.description import Description
 from attractor.errors import InputError
 from attractor.images import as_channels
+from attractor.methods.contract import Follows
 from attractor.model import Model
 from attractor.prediction.memory import free_memory
 from attractor.prediction.resampling import nearest, rescaled, to_spacing_of
 from attractor.settings import Settings
-from attractor.training.ready import InMemory, Ready, kept_on_disk
+from attractor.training.ready import InMemory, Ready, Tensors, kept_on_disk
 from attractor.truth import Truth
 
 logger = logging.getLogger(__name__)
 
 TRIES = 20  # places that are drawn until one counts: of an image that was reviewed only in part, few may
 
-# pixels, labels, where labels are valid, and the sample that all of it is from
-Crop: TypeAlias = tuple[Tensor, Int32[Tensor, "*t"], Bool[Tensor, "*t"], Sample]
+
+class Crop(NamedTuple):
+    """A part of an image."""
+
+    image: Float[Tensor, "c *t"]
+    labels: Int32[Tensor, "*t"]
+    valid: Bool[Tensor, "*t"]  # where labels count
+    sample: Sample  # that all of it is from
+    earlier: Int[np.ndarray, " k"] | None = None  # label that each object has in the crop before
+
+
+Crops: TypeAlias = tuple[Crop, ...]  # of one image or, where a method follows objects, of two frames of a film
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        truth = Truth(**{f.name: getattr(self.truth, f.name).to(device) for f in dataclasses.fields(Truth)})
+        there: dict[str, Any] = {
+            name: value if value is None else value.to(device) for name, value in vars(self.truth).items()
+        }
+        truth = Truth(**there)
         return Batch(self.images.to(device), truth, self.names)
 
 
@@ -61,8 +75,12 @@ class Room:
     make: Callable[[], Path]  # makes the folder
 
 
-class RandomCrops(torch.utils.data.Dataset[Crop]):
-    """Random crops of the training images; (seed, epoch, index) decides each."""
+class RandomCrops(torch.utils.data.Dataset[Crops]):
+    """Random crops of the training images; (seed, epoch, index) decides each.
+
+    Where the method follows objects through films, each crop comes with that of the frame before at the same place, or
+    with one of the same frame where there is none before: its objects have not moved.
+    """
 
     def __init__(
         self,
@@ -79,6 +97,8 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         """
         self.settings, self.augmentation = settings, augmentation
         self.source, self.description = images.source, model.description
+        self.follows = isinstance(model.method, Follows) and model.method.follows
+        self.places = {name: place for place, name in enumerate(images.names)}
         scale, n_axes = model.description.scale, model.description.axes
         if images.statistics.n_axes != n_axes:
             raise InputError(_unlike(images.statistics.n_axes))
@@ -125,16 +145,32 @@ class RandomCrops(torch.utils.data.Dataset[Crop]):
         """Number of crops in an epoch."""
         return self.settings.crops_per_epoch
 
-    def __getitem__(self, place: tuple[int, int]) -> Crop:
-        """The crop of an (epoch, index)."""
+    def __getitem__(self, place: tuple[int, int]) -> Crops:
+        """The crop of an (epoch, index), and before it that of the frame before, if the method follows objects."""
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, *place))
         i, label = self._drawn(generator)
-        ready = self._prepared(self.source[i]) if self.ready is None else self.ready[i]
-        tensors = ready.tensors() if self.there is None else self.there[i]
+        ready, tensors = self._whole(i)
         centre = self._centre(ready, label, generator)
+        frames, earlier = [(ready, tensors)], None
+        if self.follows:
+            before, earlier = self._before(i, ready.sample)
+            frames.insert(0, self._whole(before))
         shape, spacing = self.settings.crop_shape(len(ready.shape)), self.description.steps
-        crop = self.augmentation.crop(*tensors, centre, shape, generator, spacing=spacing)
-        return *crop, ready.sample
+        crops = self.augmentation.crop_alike([own for _, own in frames], centre, shape, generator, spacing=spacing)
+        found = [Crop(*crop, frame.sample) for crop, (frame, _) in zip(crops, frames, strict=True)]
+        return *found[:-1], found[-1]._replace(earlier=earlier)
+
+    def _whole(self, i: int) -> tuple[Ready, Tensors]:
+        """An image with its annotation."""
+        ready = self._prepared(self.source[i]) if self.ready is None else self.ready[i]
+        return ready, ready.tensors() if self.there is None else self.there[i]
+
+    def _before(self, i: int, sample: Sample) -> tuple[int, Int[np.ndarray, " k"]]:
+        """The place of the frame before an image, and the label there of each object."""
+        earlier = sample.earlier
+        if earlier is None or earlier.name not in self.places:
+            return i, np.arange(1, len(sample.classes) + 1)
+        return self.places[earlier.name], earlier.labels
 
     def _drawn(self, generator: torch.Generator) -> tuple[int, int | None]:
         """An image, and the label of the object to show; 0 for a place anywhere, None to choose in the image."""
@@ -217,15 +253,23 @@ def _objects_by_class(images: Held) -> list[Int[np.ndarray, "k 2"]]:
     return [objects[classes == number] for number in np.unique(classes)]
 
 
-def collate(crops: Sequence[Crop]) -> Batch:
+def collate(crops: Sequence[Crops]) -> Batch:
     """Crops as a batch; rows of classes are padded with 0."""
-    images, labels, valid, samples = zip(*crops, strict=True)
+    images, labels, valid, samples, earlier = zip(*(crop for frames in crops for crop in frames), strict=True)
     most = max(1, *(len(sample.classes) for sample in samples))
-    classes = torch.zeros(len(samples), most, dtype=torch.int64)
-    for row, sample in zip(classes, samples, strict=True):
-        row[: len(sample.classes)] = torch.from_numpy(np.asarray(sample.classes, np.int64))
-    truth = Truth(torch.stack(labels), classes, torch.stack(valid))
+    classes = _rows([sample.classes for sample in samples], most)
+    came = None if all(own is None for own in earlier) else _rows([() if own is None else own for own in earlier], most)
+    truth = Truth(torch.stack(labels), classes, torch.stack(valid), came)
     return Batch(torch.stack(images), truth, tuple(sample.name for sample in samples))
+
+
+def _rows(values: Sequence[ArrayLike], length: int) -> Int[Tensor, "b k"]:
+    """Whole numbers of each image, padded with 0."""
+    rows = torch.zeros(len(values), length, dtype=torch.int64)
+    for row, own in zip(rows, values, strict=True):
+        numbers = torch.from_numpy(np.asarray(own, np.int64))
+        row[: len(numbers)] = numbers
+    return rows
 
 
 def normalised(description: Description, sample: Sample) -> Float[Tensor, "c *t"]:

@@ -422,9 +422,8 @@ class _Run(lightning.LightningModule):
         """A sentence that names the images whose loss is not finite."""
         culprits = []
         for i, name in enumerate(batch.names):
-            own = slice(i, i + 1)
-            truth = Truth(*(getattr(batch.truth, f.name)[own] for f in dataclasses.fields(Truth)))
-            losses = self.model.method.loss(each_changed(maps, itemgetter(own)), truth)
+            own = each_changed(maps, itemgetter(slice(i, i + 1)))
+            losses = self.model.method.loss(own, batch.truth.of_image(i))
             if not all(torch.isfinite(value) for value in losses.values()):
                 culprits.append(name)
         return (
