@@ -11,6 +11,7 @@ from attractor.augmentation import VIEWS, Augmentation
 from attractor.datasets import open_dataset
 from attractor.datasets.ctc import Ctc
 from attractor.datasets.held import hold
+from attractor.datasets.label_images import write_label_images
 from attractor.datasets.sample import Earlier, Sample
 from attractor.description import Description
 from attractor.methods.spatial_embeddings import Maps, MovingMaps
@@ -206,6 +207,39 @@ def test_frames_are_followed_alike_in_runs_of_any_length(options, monkeypatch):
         np.testing.assert_allclose(one.steps, other.steps, atol=1e-3)
 
 
+def test_where_memory_runs_out_runs_are_shorter_and_tiles_smaller(monkeypatch, caplog):
+    segmenter, frames = Segmenter(new_model(), device="cpu", dtype="float32"), frames_of(6)
+    whole = list(followed(segmenter, frames))
+    computed, sizes = segmenter.maps, []
+
+    def maps(image, **options):
+        sizes.append((len(image), options["tile"]))
+        if len(image) > 3 or options["tile"] is None:
+            raise MemoryError
+        return computed(image, tta=False)
+
+    monkeypatch.setattr(segmenter, "maps", maps)
+    monkeypatch.setattr(following, "smaller_tile", lambda tile, shape: 16 if tile is None else None)
+    found = list(followed(segmenter, frames))
+    assert sizes[:4] == [(6, None), (3, None), (1, None), (1, 16)]
+    assert "computed in tiles of 16 now" in caplog.text
+    for one, other in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(one.found.labels, other.found.labels)
+        assert (one.steps is None) == (other.steps is None)
+        if one.steps is not None:
+            np.testing.assert_allclose(one.steps, other.steps, atol=1e-3)
+
+
+def test_the_more_a_frame_is_magnified_the_fewer_are_seen_at_once(monkeypatch):
+    segmenter = Segmenter(new_model(), device="cpu", dtype="float32", tta_scales=[2.0])
+    (frame,) = frames_of(1)
+    monkeypatch.setattr(segmenter, "most_pixels", lambda: 16 * 24 * 32)
+    some = [
+        following._Runs.of(segmenter, frame, tta=tta, object_size=None, tile=None).n_frames for tta in (False, True)
+    ]
+    assert some == [8, 3]
+
+
 def test_steps_are_in_the_pixels_of_the_frame_whatever_the_network_sees():
     model = new_model()
     with torch.no_grad():
@@ -313,6 +347,15 @@ def test_a_film_is_learned_with_its_motion_where_method_and_network_can(film):
     assert recipe_for(film, ["model.options.follows=false"]).model.options["follows"] is False
     begun = recipe_for(film, start="nuclei").model
     assert begun.options["follows"] is True
+
+
+def test_what_learned_from_a_film_goes_on_with_pictures_alone(film, tmp_path):
+    new_model().save(tmp_path / "follows.safetensors")
+    write_label_images(tmp_path / "pictures", list(open_dataset(film)))
+    assert (
+        recipe_for(tmp_path / "pictures", start=str(tmp_path / "follows.safetensors")).model.options["follows"] is False
+    )
+    assert "follows" not in recipe_for(tmp_path / "pictures").model.options
 
 
 def test_a_network_learns_where_objects_were():

@@ -305,9 +305,9 @@ def recipe_for(
     scale = _chosen_scale(chosen, begun.scale if begun else statistics.scale)
     statistics = statistics.scaled(scale)
     suggested = METHODS[method].suggestions(statistics)
-    if images.is_film and _can_follow(method, chosen, begun):
+    if _can_follow(method, chosen, begun) and images.is_film != bool(begun and begun.options.get("follows")):
         options = suggested.get("model", {}).get("options")
-        suggested["model"] = {"options": {**(options if isinstance(options, dict) else {}), "follows": True}}
+        suggested["model"] = {"options": {**(options if isinstance(options, dict) else {}), "follows": images.is_film}}
     sections = _by_size(str(dataset), images, statistics, suggested)
     sections["data"]["overlap"] = overlap
     if _given(chosen, "training", "epochs") is None:

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -412,9 +412,16 @@ def _begin_with(model: Model, start: Model) -> None:
             f"The model to start from is {start.description.method} on {start.description.network} and shares no "
             f"weight with {model.description.method} on {model.description.network}; train the same method and network."
         )
-    if anew := sorted({name.rsplit(".", 1)[0] for name in own if name not in fitting}):
+    if anew := sorted({_part_without(name, fitting) for name in own if name not in fitting}):
         logger.warning(
             "Layers that the model to start from lacks, or has in another shape, start from scratch: %s",
             ", ".join(anew),
         )
     model.method.load_state_dict(own | fitting)
+
+
+def _part_without(name: str, fitting: Collection[str]) -> str:
+    """The largest part of a network that has the weight of this name, and none that fits."""
+    parts = name.split(".")
+    wholes = (".".join(parts[:n]) for n in range(1, len(parts)))
+    return next(whole for whole in wholes if not any(other.startswith(f"{whole}.") for other in fitting))

@@ -8,6 +8,7 @@ import tifffile
 
 from attractor import InputError
 from attractor.datasets import layout_of, open_dataset
+from attractor.datasets.classes import WithClasses
 from attractor.datasets.ctc import Ctc
 from attractor.datasets.held import hold
 from attractor.datasets.label_images import write_label_images
@@ -124,8 +125,20 @@ def test_images_of_no_film_are_frames_of_one(tmp_path):
 
 def test_small_objects_that_are_ignored_belong_to_no_film(film):
     small = WithoutSmall(open_dataset(film), 10)
-    assert small[2].earlier is None
-    assert small[1].earlier is not None
+    assert [one.earlier for one in small] == [None] * 3
+
+
+def test_where_classes_are_left_out_numbers_of_the_frame_before_are_unknown(film):
+    frames = open_dataset(film)
+    assert WithClasses(frames, ["object"], [1])[1].earlier is not None
+    assert WithClasses(frames, ["other"], [0])[1].earlier is None
+
+
+def test_masks_of_two_sizes_are_named_with_the_frame(film):
+    write_mask(film / "01_GT/SEG/man_seg001.tif", bars((7, 1, 3)))
+    write_mask(film / "01_GT/TRA/man_track001.tif", bars((7, 1, 3), shape=(6, 21)))
+    with pytest.raises(InputError, match=r"man_track001.tif: has 6 x 21 pixels, but its frame t001.tif has 6 x 20"):
+        open_dataset(film)[0]
 
 
 @pytest.mark.parametrize(

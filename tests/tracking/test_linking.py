@@ -92,6 +92,22 @@ def test_pixels_that_point_at_nothing_or_out_of_the_frame_count_for_nobody():
     assert [frame.max() for frame in link([labels, Pointing(empty, np.zeros((2, *SHAPE)))])] == [2, 0]
 
 
+@pytest.mark.parametrize("n_cells", [1, 5])
+def test_a_crumb_that_points_at_a_cell_is_not_the_cell(n_cells):
+    before, after = np.zeros((2, 40, 40 * n_cells), np.int32)
+    middles = []
+    for k in range(n_cells):
+        before[10:30, 40 * k + 10 : 40 * k + 30] = k + 1
+        middles.append((19.5, 40 * k + 19.5))
+        after[10:28, 40 * k + 10 : 40 * k + 30] = k + 1  # the body
+    after[28:31, 10:13] = n_cells + 1  # the crumb
+    told = pointing_at(after, [*middles, middles[0]])
+    told.steps[0, 10, :] = -15  # a row of each body does not know
+    second = list(link([before, told], drift=False))[1]
+    assert int(second[20, 15]) == 1
+    assert int(second[29, 11]) == n_cells + 1
+
+
 def test_an_object_that_was_missed_is_not_where_others_point():
     places = [(20, 20), (20, 50)]
     both, one = discs(places), discs(places[1:], numbers=[2])

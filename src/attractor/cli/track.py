@@ -134,6 +134,7 @@ def track(
     scale = Scale(_sides(pixel_size) or _size_in(images), interval)
     options: dict[str, Any] = {"tta": tta, "object_size": object_size, "tile": tile}
     linking: dict[str, Any] = {"max_distance": max_distance, "max_gap": max_gap, "divisions": not no_divisions}
+    follows = False
     if labels is None:
         segmenter = attractor.load(
             model, device=device, thresholds=numbers, engine=engine, dtype=dtype, tta_scales=scales
@@ -152,7 +153,7 @@ def track(
         "thresholds": numbers,
         **options,
         **linking,
-        "motion": not no_motion,
+        "motion": follows,
         "pixel_size": scale.pixel_size,
         "interval": interval,
         "formats": names,

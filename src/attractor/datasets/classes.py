@@ -53,6 +53,7 @@ class WithClasses:
             labels=table[sample.labels],
             classes=classes[kept],
             annotate=sample.annotate and partial(self._annotations, sample),
+            earlier=None if 0 in self.numbers else sample.earlier,  # else numbers of the frame before are other ones
         )
 
     def _redrawn(self, sample: Sample) -> Sample:

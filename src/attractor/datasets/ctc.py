@@ -48,8 +48,10 @@ class _Film:
         labels, ids = relabel(read_labels(file))
         if file != self.masks.get(frame):
             ids = np.zeros(len(ids), np.int64)
-            if (mask := self.masks.get(frame)) is not None:
-                ids = _numbers(labels, read_labels(mask), mask)
+            if (mask_file := self.masks.get(frame)) is not None:
+                mask = read_labels(mask_file)
+                _check_size(mask_file, mask.shape, self.images[frame], labels.shape)
+                ids = _numbers(labels, mask)
         return labels, ids
 
 
@@ -205,9 +207,8 @@ def _check_size(mask: Path, shape: tuple[int, ...], file: Path, image: tuple[int
         )
 
 
-def _numbers(labels: Int32[np.ndarray, "h w"], mask: Int32[np.ndarray, "h w"], file: Path) -> Int[np.ndarray, " k"]:
+def _numbers(labels: Int32[np.ndarray, "h w"], mask: Int32[np.ndarray, "h w"]) -> Int[np.ndarray, " k"]:
     """The number of the track whose mask covers most of each object; 0 if none covers any of it."""
-    _check_size(file, mask.shape, file, labels.shape)
     markers, ids = relabel(mask)
     table = overlap(labels, markers)[1:, 1:]
     if not len(ids):

@@ -45,7 +45,7 @@ class WithoutSmall:
             )
         is_small = np.concatenate([[False], areas(sample.labels, len(sample.classes)) < self.least])
         if not is_small.any():
-            return sample
+            return dataclasses.replace(sample, earlier=None)  # objects of the frame before may have other numbers now
         ignore = sample.ignore | is_small[sample.labels]
         labels, kept = relabel(np.where(ignore, 0, sample.labels))
         classes = sample.classes[kept - 1]

@@ -402,7 +402,7 @@ class Segmenter:
         except (MemoryError, RuntimeError) as error:
             if not is_for_memory(error):
                 raise
-        self._free_memory()
+        self.free_memory()
         half = len(images) // 2
         return [one for some in (images[:half], images[half:]) for one in self._together(some, factor, tta, alone)]
 
@@ -502,9 +502,9 @@ class Segmenter:
                     raise
                 self._tried = tile = smaller
                 logger.warning("%s: memory ran out on %s; computed in tiles of %d now.", name, self.device.type, tile)
-            self._free_memory()
+            self.free_memory()
 
-    def _free_memory(self) -> None:
+    def free_memory(self) -> None:
         """Give back what the device holds for later use."""
         if self.device.type == "cuda":
             network = self._method.network

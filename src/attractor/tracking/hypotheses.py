@@ -134,20 +134,23 @@ def pointed_at(
     return np.where(labels < len(table), 1, 0)[:, None] * table[np.minimum(labels, len(table) - 1)] / later.sizes
 
 
-def pointing(given: Hypotheses, later: Objects, origins: Float[np.ndarray, "k j"]) -> Float[np.ndarray, " p"]:
-    """The share of the pixels of what each object may have become that point at it.
+def pointing(
+    given: Hypotheses, earlier: Objects, later: Objects, origins: Float[np.ndarray, "k j"]
+) -> Float[np.ndarray, " p"]:
+    """The share of the pixels of what each object may have become that point at it; no more than what is left of it.
 
     Args:
         given: the hypotheses.
-        later: the objects of the frame.
+        earlier: the objects of the frame before.
+        later: those of the frame.
         origins: the share of each later object's pixels that point at each earlier one.
 
-    Source: Löffler & Mikut 2022 (EmbedTrack), whose majority of pixels decides.
+    Source: Löffler & Mikut 2022 (EmbedTrack), whose majority of pixels decides; a crumb would do there.
     """
     first, second = given.children.T
-    shares = origins * later.sizes
-    both = shares[given.parents, first] + np.where(given.is_division, shares[given.parents, second], 0)
-    return both / _together(given, later)
+    n_pixels = origins * later.sizes
+    both = n_pixels[given.parents, first] + np.where(given.is_division, n_pixels[given.parents, second], 0)
+    return both / np.maximum(_together(given, later), earlier.sizes[given.parents])
 
 
 def with_neighbours(

@@ -251,7 +251,7 @@ class Linked(Iterator[Int32[np.ndarray, "*axes"]]):
         given = hypotheses(former.objects, found, expected, reach, spacing, may_divide)
         alike = likeness(given, former.objects, found, frame, expected, reach, spacing)
         if origins is not None:
-            alike = np.maximum(alike, pointing(given, found, origins))
+            alike = np.maximum(alike, pointing(given, former.objects, found, origins))
         costs = 1 - alike + MISSED * missed[given.parents] + DIVIDED * given.is_division
         gains = ALONE * (2 + given.is_division) - costs
         if held is not None:
