@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.test_augmentation import STILL
 
 from attractor import InputError
-from attractor.augmentation import VIEWS, Augmentation
+from attractor.augmentation import VIEWS
 from attractor.datasets import open_dataset
 from attractor.datasets.ctc import Ctc
 from attractor.datasets.held import hold
@@ -29,26 +30,6 @@ from attractor.truth import Truth
 
 AWAY = 500.0  # pixels, out of every object's reach
 MARGIN = 1.5  # pixels
-STILL = Augmentation(
-    scale=(1.0, 1.0),
-    stretch=1.0,
-    rotate=False,
-    flip=False,
-    brightness=0.0,
-    contrast=0.0,
-    gamma=0.0,
-    colour=0.0,
-    noise=0.0,
-    blur=0.0,
-)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def new_model(network="erfnet", **changes):
