@@ -18,9 +18,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 demo: .venv/installed
 	$(BIN)/attractor demo
 
-# float32 products are those of any processor: with AVX-512 on some, two methods do not learn an image by heart
 test: .venv/installed-dev
-	MKL_ENABLE_INSTRUCTIONS=AVX2 $(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2
 
 check: .venv/installed-dev
 	scripts/check
