@@ -33,7 +33,7 @@ from attractor.images.parts import LARGE
 from attractor.model import Model
 from attractor.prediction import schedulers, slide
 from attractor.prediction.image import Segmenter
-from attractor.prediction.schedulers import Here, blocks_of_part, find_objects, paint_labels, pool_of
+from attractor.prediction.schedulers import Here, blocks_of_part, find_objects, paint_labels, pools
 from attractor.prediction.slide import NAME, UNIT, Task, begun, finished, planned, table_file
 
 SHAPE = 200, 300
@@ -210,15 +210,16 @@ def test_parts_give_what_one_call_gives(image, expected, tmp_path, tiny_model):
 @with_dask
 def test_two_workers_give_what_one_gives(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "two.zarr", tiny_model)
-    with begun(plan) as plan, pool_of(plan, workers=2) as pool:
-        done_by(plan, pool)
+    with pools(workers=2) as pool_of, begun(plan) as plan:
+        done_by(plan, pool_of(plan))
     assert files_in(tmp_path / "two.zarr") == files_in(expected)
 
 
 @with_dask
 def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
-    with begun(plan) as plan, pool_of(plan, workers=2) as pool:
+    with pools(workers=2) as pool_of, begun(plan) as plan:
+        pool = pool_of(plan)
         victim = min(pool.client.run(os.getpid).values())
         steps = itertools.chain(find_objects(plan.ledger, pool), paint_labels(plan, pool))
         for number, _ in enumerate(steps):
@@ -236,10 +237,10 @@ def test_workers_of_a_scheduler_give_what_one_process_gives(image, expected, tmp
         LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", **quiet
         ) as ours,
+        pools(scheduler=ours.scheduler_address) as pool_of,
         begun(plan) as plan,
-        pool_of(plan, scheduler=ours.scheduler_address) as pool,
     ):
-        done_by(plan, pool)
+        done_by(plan, pool_of(plan))
     assert files_in(tmp_path / "b.zarr") == files_in(expected)
 
 

@@ -80,22 +80,23 @@ def segment_slide(options: Options, asked: Asked, *, formats_given: bool) -> Non
     Raises:
         InputError: if an option cannot be used, or the image cannot be read, or the output written.
     """
-    from attractor.prediction.schedulers import find_objects, paint_labels, pool_of
+    from attractor.prediction.schedulers import find_objects, paint_labels, pools
     from attractor.prediction.slide import begun, finished
 
     part, parts = _part(asked)
-    plan = _plan(options, asked, formats_given)
     is_part = asked.part is not None
-    with begun(plan, overwrite=asked.overwrite, part=part if is_part else None) as plan:
-        own = _own(plan, asked, part, parts)
-        with pool_of(plan, workers=asked.workers, scheduler=asked.scheduler) as pool:
+    with pools(workers=asked.workers, scheduler=asked.scheduler) as pool_of:
+        plan = _plan(options, asked, formats_given)
+        with begun(plan, overwrite=asked.overwrite, part=part if is_part else None) as plan:
+            own = _own(plan, asked, part, parts)
+            pool = pool_of(plan)
             _shown(find_objects(plan.ledger, pool, own))
             if not is_part:
                 _shown(paint_labels(plan, pool))
-        if is_part:
-            say(f"Part {part} of {parts} is done; when all are, run the same command with --finish in place of --part.")
-            return
-        numbers = finished(plan)
+                numbers = finished(plan)
+    if is_part:
+        say(f"Part {part} of {parts} is done; when all are, run the same command with --finish in place of --part.")
+        return
     _say_what_was_found(plan, numbers.total, numbers.cut)
 
 
