@@ -3,6 +3,7 @@
 import numpy as np
 
 from attractor.tracking import Track, link
+from attractor.tracking.linking import Linked
 from attractor.tracking.rejoining import Rejoined
 
 SHAPE = (30, 40)
@@ -58,6 +59,29 @@ def test_a_division_after_one_that_was_taken_back_counts():
     _, tracks = rejoined([disc(), disc(cut=0.6), disc(), *map(apart, range(1, 5))])
     assert tracks[0] == Track(1, 0, 2)
     assert [(track.begin, track.parent) for track in tracks[1:]] == [(3, 1), (3, 1)]
+
+
+class Given(Linked):
+    """Frames that somebody else has linked."""
+
+    def __init__(self, frames, tracks):
+        super().__init__(frames)
+        self._tracks = {track.id: track for track in tracks}
+
+    def __next__(self):
+        return next(self._frames)
+
+
+def test_a_piece_that_has_divided_itself_is_none():
+    """The other half grows over most of it meanwhile, and what is left of it are its two children."""
+    whole, halves = disc(), disc(cut=0.6) + (disc(cut=0.6) > 0)  # 1, then its children 2 and 3
+    grown = np.where(disc() > 0, 3, 0)
+    grown[:11][halves[:11] == 2], grown[20:][halves[20:] == 2] = 4, 5
+    tracks = [Track(1, 0, 0), Track(2, 1, 1, 1), Track(3, 1, 2, 1), Track(4, 2, 2, 2), Track(5, 2, 2, 2)]
+    frames = [whole, halves, grown]
+    found = Rejoined(Given([frame.astype(np.int32) for frame in frames], tracks), 2)
+    assert [np.unique(frame).tolist() for frame in found] == [[0, 1], [0, 2, 3], [0, 3, 4, 5]]
+    assert found.tracks == tracks
 
 
 def test_films_without_frames_have_none():

@@ -74,8 +74,9 @@ class Rejoined(Iterator[Int32[np.ndarray, "*axes"]]):
         self._waiting.append(frame)
         for number in set(np.unique(frame).tolist()) & self._same.keys():
             frame[frame == number] = self._same[number]
+        divided = self._divided(frame)
         for family in self._families:
-            if self._number > family.begin and (whole := self._whole(family, frame)):
+            if divided.isdisjoint(family.children) and (whole := self._whole(family, frame)):
                 self._rejoin(family, whole)
         found = objects_of(frame)
         here = np.ravel_multi_index(tuple(found.pixels.T), frame.shape)
@@ -85,6 +86,11 @@ class Rejoined(Iterator[Int32[np.ndarray, "*axes"]]):
         self._families += self._born([number for number in seen if number not in self._last])
         self._last = seen
         self._number += 1
+
+    def _divided(self, frame: Int32[np.ndarray, "*axes"]) -> set[int]:
+        """The objects whose children begin in this frame: these stay two, and are no pieces."""
+        tracks = [self._linked.track(number) for number in np.unique(frame[frame > 0]).tolist()]
+        return {self._same.get(track.parent, track.parent) for track in tracks if track.begin == self._number}
 
     def _born(self, new: list[int]) -> list[_Family]:
         """The pairs of objects that come from one in this frame."""
