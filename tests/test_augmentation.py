@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from attractor.augmentation import VIEWS, Augmentation
+from attractor.augmentation import VIEWS, Augmentation, pasted
 
 STILL = Augmentation(
     scale=(1.0, 1.0),
@@ -146,3 +146,50 @@ def test_texture_makes_patches_lighter_and_darker_and_all_channels_alike():
         assert crop.min() < 1 < crop.max()
         steps = crop[0].diff(dim=0).abs().mean()
         assert steps < crop[0].std()  # neighbours are more alike than pixels far apart
+
+
+def two_crops():
+    """A crop with an object, an ignored part and a background of 0.2, and another one with four objects and of 0.5."""
+    labels, valid = torch.zeros(20, 30, dtype=torch.int32), torch.ones(20, 30, dtype=torch.bool)
+    labels[2:8, 2:8] = 1
+    valid[:, 26:] = False
+    image = torch.where(labels > 0, 0.9, 0.2)[None]
+    others = torch.zeros(20, 30, dtype=torch.int32)
+    others[12:18, 2:8] = 1  # on background alone
+    others[7:11, 7:11] = 2  # over the corner of the object that is there
+    others[12:18, 24:28] = 3  # over the ignored part
+    others[2:8, 12:18] = 4  # on background, but part of it does not count
+    counts = torch.ones_like(valid)
+    counts[3, 13] = False
+    return (image, labels, valid), (torch.where(others > 0, 0.7, 0.5)[None], others, counts)
+
+
+def test_objects_are_pasted_only_where_nothing_is_annotated():
+    onto, other = two_crops()
+    results = [pasted(onto, other, 5, generator(seed)) for seed in range(20)]
+    assert {tuple(taken) for _, taken in results} == {(), (1,)}  # by chance
+    for (image, labels, valid), taken in results:
+        assert torch.equal(valid, onto[2])
+        if not taken:
+            assert torch.equal(image, onto[0])
+            assert torch.equal(labels, onto[1])
+            continue
+        expected = onto[1].clone()
+        expected[12:18, 2:8] = 6  # after the five labels of the image
+        assert torch.equal(labels, expected)
+        inside = torch.zeros_like(valid)
+        inside[12:18, 2:8] = True
+        torch.testing.assert_close(image[0][inside], torch.full((36,), 0.4))  # as much above its background as before
+        far = torch.ones_like(valid)
+        far[11:19, 1:9] = False
+        assert torch.equal(image[0][far], onto[0][0][far])
+
+
+def test_objects_of_a_volume_are_pasted_too():
+    labels, valid = torch.zeros(3, 8, 8, dtype=torch.int32), torch.ones(3, 8, 8, dtype=torch.bool)
+    others = labels.clone()
+    others[1, 2:5, 2:5] = 1
+    onto, other = (torch.zeros(1, 3, 8, 8), labels, valid), (others[None].float(), others, valid)
+    found = [pasted(onto, other, 0, generator(seed))[0] for seed in range(8)]
+    assert any(torch.equal(now, others) for _, now, _ in found)
+    assert any(torch.equal(now, labels) for _, now, _ in found)

@@ -497,8 +497,8 @@ def test_crops_show_each_class_equally_often_if_asked(folder):
         crops = RandomCrops(model, hold(streets), settings, Augmentation(rotate=False, flip=False, scale=(1.0, 1.0)))
         counts = Counter()
         for index in range(200):
-            ((_, labels, _, shown, _),) = crops[0, index]
-            counts.update(int(shown.classes[label - 1]) for label in labels.unique() if label)
+            (crop,) = crops[0, index]
+            counts.update(int(crop.classes[label - 1]) for label in crop.labels.unique() if label)
         return counts
 
     plain, even = shares(), shares(even_classes=True)
@@ -507,10 +507,38 @@ def test_crops_show_each_class_equally_often_if_asked(folder):
     assert not shares(even_classes=True, around_objects=0.0)[2] > 40  # then any place
 
 
+def test_objects_of_another_crop_keep_their_class(folder):
+    class Kinds(Subset):
+        """Images of one kind of object each."""
+
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            return dataclasses.replace(found, classes=np.full_like(found.classes, 1 + index % 2))
+
+    kinds = Kinds(open_dataset(folder), range(4))
+    kinds.class_names = ("light", "dark")
+    model = Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=kinds.class_names))
+
+    def crops(paste):
+        augmentation = dataclasses.replace(Augmentation(), paste=paste)
+        return RandomCrops(model, hold(kinds), Settings(**SETTINGS), augmentation)
+
+    plain, never, always = (crops(paste) for paste in (0.0, 1e-9, 1.0))
+    n_mixed = 0
+    for index in range(30):
+        (crop,), (same,), (mixed,) = plain[0, index], never[0, index], always[0, index]
+        n = len(crop.classes)
+        assert torch.equal(same.image, crop.image)
+        assert torch.equal(mixed.labels[crop.labels > 0], crop.labels[crop.labels > 0])
+        assert mixed.classes[:n].tolist() == crop.classes.tolist()
+        assert sorted(mixed.labels[mixed.labels > n].unique()) == list(range(n + 1, len(mixed.classes) + 1))
+        n_mixed += len(set(mixed.classes.tolist())) == 2
+    assert n_mixed > 0
+
+
 def test_a_batch_fills_up_classes_with_zero(folder):
     crops = RandomCrops(new_model(), hold(open_dataset(folder)), Settings(**SETTINGS), Augmentation())
     (one,), (two,) = crops[0, 0], crops[0, 1]
-    fewer = dataclasses.replace(two[3], classes=np.array([1], np.int32))
-    batch = collate([(one,), (two._replace(sample=fewer),)])
+    batch = collate([(one,), (two._replace(classes=np.array([1], np.int32)),)])
     assert batch.truth.classes.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch.images.shape == (2, 1, 32, 32)

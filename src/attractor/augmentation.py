@@ -106,6 +106,7 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
     "invert": (0, 1),
     "stain": (0, 10),
     "texture": (0, 10),
+    "paste": (0, 1),
 }
 FINEST_PATCH, COARSEST_PATCH = 2.0, 16.0  # pixels: see `texture`
 UPRIGHT_ANGLE = math.radians(5)  # how far off the horizontal a photograph may be
@@ -134,6 +135,7 @@ class Augmentation:
     # in half of the crops, the intensity is multiplied by a patchy factor: largest deviation of its logarithm
     texture: float = 0.0
     stain: float = 0.0  # amount of haematoxylin, eosin and the rest in colour images: up to this share more or less
+    paste: float = 0.0  # share of the crops that get objects of another crop, too
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming the setting."""
@@ -244,6 +246,51 @@ class Augmentation:
             image = _blurred(image.flatten(0, -3), sigma).view(image.shape)  # within planes
         noise = torch.randn(image.shape, generator=generator).to(image.device)
         return image + noise * (self.noise * _uniform(generator))
+
+
+def pasted(
+    onto: FrameCrop, other: FrameCrop, n_objects: int, generator: torch.Generator
+) -> tuple[FrameCrop, list[int]]:
+    """A crop with some objects of another one, at their places; nothing that is annotated there is covered.
+
+    Each object that lies on background alone is taken or left by chance. Its brightness is changed by what sets the
+    backgrounds of the two crops apart, and its rim goes over into the picture within a pixel.
+
+    Source: Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation", CVPR
+    2021, where objects do cover others.
+
+    Args:
+        onto: image, labels and pixels that count; it stays as it is.
+        other: of the same size.
+        n_objects: labels that the first crop's image has; those of the objects pasted come after them.
+        generator: of random numbers.
+
+    Returns:
+        The crop, and the label that each object pasted has in the other crop, in the order of its new labels.
+    """
+    (image, labels, valid), (of_other, found, counts) = onto, other
+    numbers = torch.unique(found[(found > 0) & counts]).tolist()
+    drawn = [number for number in numbers if _uniform(generator) < 0.5]
+    free = (labels == 0) & valid
+    whole = {number: found == number for number in drawn}
+    taken = [number for number, own in whole.items() if bool((free & counts)[own].all())]
+    if not taken:
+        return onto, []
+    labels = labels.clone()
+    for new, number in enumerate(taken, n_objects + 1):
+        labels[whole[number]] = new
+    there = torch.stack([whole[number] for number in taken]).any(0).to(image.dtype)
+    smooth = F.avg_pool2d if there.ndim == 2 else F.avg_pool3d
+    share = torch.maximum(there, smooth(there[None, None], 3, stride=1, padding=1)[0, 0])
+    change = _background(image, free) - _background(of_other, (found == 0) & counts)
+    return (torch.lerp(image, of_other + change, share), labels, valid), taken
+
+
+def _background(image: Float[Tensor, "c *s"], where: Bool[Tensor, "*s"]) -> Float[Tensor, "c *t"]:
+    """The median of each channel over some pixels; 0 where there are none."""
+    values = image[:, where]
+    middle = values.median(1).values if values.shape[1] else values.new_zeros(len(image))
+    return middle.view(-1, *[1] * where.ndim)
 
 
 def _of_volume(matrix: Float[Tensor, "2 2"], *, turns: bool) -> Float[Tensor, "3 3"]:

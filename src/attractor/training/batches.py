@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, Int32
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from attractor.augmentation import Augmentation
+from attractor.augmentation import Augmentation, pasted
 from attractor.datasets import Dataset, Sample
 from attractor.datasets.held import Held
 from attractor.description import Description
@@ -43,7 +43,8 @@ class Crop(NamedTuple):
     image: Float[Tensor, "c *t"]
     labels: Int32[Tensor, "*t"]
     valid: Bool[Tensor, "*t"]  # where labels count
-    sample: Sample  # that all of it is from
+    sample: Sample  # that it is from
+    classes: Int[np.ndarray, " k"]  # of its objects
     earlier: Int[np.ndarray, " k"] | None = None  # label that each object has in the crop before
 
 
@@ -148,6 +149,16 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
     def __getitem__(self, place: tuple[int, int]) -> Crops:
         """The crop of an (epoch, index), and before it that of the frame before, if the method follows objects."""
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, *place))
+        found, share = self._found(generator), self.augmentation.paste
+        if share and not self.follows and float(torch.rand((), generator=generator)) < share:
+            (own,), (other,) = found, self._found(generator)
+            crop, labels = pasted(own[:3], other[:3], len(own.classes), generator)
+            classes = np.append(own.classes, other.classes[np.array(labels, int) - 1])
+            return (Crop(*crop, own.sample, classes),)
+        return found
+
+    def _found(self, generator: torch.Generator) -> Crops:
+        """What is annotated at a random place."""
         i, label = self._drawn(generator)
         ready, tensors = self._whole(i)
         centre = self._centre(ready, label, generator)
@@ -157,7 +168,7 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
             frames.insert(0, self._whole(before))
         shape, spacing = self.settings.crop_shape(len(ready.shape)), self.description.steps
         crops = self.augmentation.crop_alike([own for _, own in frames], centre, shape, generator, spacing=spacing)
-        found = [Crop(*crop, frame.sample) for crop, (frame, _) in zip(crops, frames, strict=True)]
+        found = [Crop(*crop, own.sample, own.sample.classes) for crop, (own, _) in zip(crops, frames, strict=True)]
         return *found[:-1], found[-1]._replace(earlier=earlier)
 
     def _whole(self, i: int) -> tuple[Ready, Tensors]:
@@ -255,11 +266,10 @@ def _objects_by_class(images: Held) -> list[Int[np.ndarray, "k 2"]]:
 
 def collate(crops: Sequence[Crops]) -> Batch:
     """Crops as a batch; rows of classes are padded with 0."""
-    images, labels, valid, samples, earlier = zip(*(crop for frames in crops for crop in frames), strict=True)
-    most = max(1, *(len(sample.classes) for sample in samples))
-    classes = _rows([sample.classes for sample in samples], most)
+    images, labels, valid, samples, classes, earlier = zip(*(crop for frames in crops for crop in frames), strict=True)
+    most = max(1, *map(len, classes))
     came = None if all(own is None for own in earlier) else _rows([() if own is None else own for own in earlier], most)
-    truth = Truth(torch.stack(labels), classes, torch.stack(valid), came)
+    truth = Truth(torch.stack(labels), _rows(classes, most), torch.stack(valid), came)
     return Batch(torch.stack(images), truth, tuple(sample.name for sample in samples))
 
 
