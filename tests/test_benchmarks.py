@@ -9,7 +9,7 @@ import benchmarks
 import numpy as np
 import pytest
 import zarr
-from benchmarks import correcting, end_to_end, film_parts, films, peers, scale
+from benchmarks import correcting, end_to_end, film_parts, films, peers, scale, stardist_volumes
 from benchmarks.harness import picture_of_cells
 
 from attractor.datasets import Sample, open_dataset
@@ -40,6 +40,14 @@ def test_a_folder_is_segmented_in_both_ways(tmp_path):
     assert found["units"] == pytest.approx(2 * 64 * 64 / end_to_end.UNIT)
     endings = ("labels.tif", "objects.csv", "overlay.png")
     assert sorted(file.name for file in out.iterdir()) == [f"{k}_{ending}" for k in range(2) for ending in endings]
+
+
+def test_the_control_on_volumes_holds_out_whole_embryos(tmp_path):
+    files = [tmp_path / f"embryo{k}_t{t}.tif" for k in range(6) for t in range(3)]
+    own, held = stardist_volumes.split(files)
+    assert sorted(own + held) == list(range(18))
+    assert {files[k].stem.split("_")[0] for k in held} == {"embryo4", "embryo5"}
+    assert stardist_volumes.patch_within([np.zeros((51, 124, 90)), np.zeros((60, 80, 200))]) == (48, 80, 88)
 
 
 def test_seg_of_a_film_reads_what_the_command_wrote(tmp_path):
