@@ -111,7 +111,7 @@ def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _film() -> None:
-    """A film of three frames, its label images and its truth, and the same as one to learn from."""
+    """A film of three frames, its label images and its truth, and the same as films to learn from and to score on."""
     for name in ("film", "masks", "truth/film_GT/TRA", "myfilms/01"):
         Path(name).mkdir(parents=True)
     for t in range(3):
@@ -124,6 +124,8 @@ def _film() -> None:
     for file in Path("film").iterdir():
         shutil.copy(file, "myfilms/01")
     shutil.copytree("truth/film_GT", "myfilms/01_GT")
+    for name in ("data/films/test/sim", "learn", "rest"):
+        shutil.copytree("myfilms", name, dirs_exist_ok=True)
 
 
 def _annotate(path: Path) -> None:
