@@ -1,6 +1,6 @@
 """Files to label images, by attractor and by other programs that are installed: the same files, in turns, in one run.
 
-    pip install 'attractor[peers]'
+    pip install '.[peers]'
     python -m benchmarks.peers --data nuclei/test --train nuclei/train [--files N] [--only NAME …] [--json FILE]
 
 Only times are compared: of the clock, and of the processor, which says more where other programs run beside. No weights

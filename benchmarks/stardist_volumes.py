@@ -1,6 +1,6 @@
 """StarDist-3D, trained for a given time on a data set of volumes: what our own scores on volumes are compared with.
 
-    pip install 'attractor[peers]'
+    pip install '.[peers]'
     python -m benchmarks.stardist_volumes embryos/train --test embryos/test --minutes 60 --out stardist
     attractor evaluate --found stardist --truth embryos/test
 
