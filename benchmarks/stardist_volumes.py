@@ -40,15 +40,12 @@ def deadline(seconds):
     return Deadline()
 
 
-def volumes_in(folder):
-    """Normalised volumes (planes, rows, columns), and the label stacks of equal names."""
+def pictures_in(folder):
+    """The TIFF stacks of a data set, and each as a normalised volume (planes, rows, columns)."""
     from csbdeep.utils import normalize
 
     files = sorted((folder / "images").glob("*.tif"))
-    pictures = [normalize(tifffile.imread(file), 1, 99.8).astype(np.float32) for file in files]
-    labels_of = folder / "labels"
-    labels = [tifffile.imread(labels_of / file.name).astype(np.int32) for file in files if labels_of.exists()]
-    return files, pictures, labels
+    return files, [normalize(tifffile.imread(file), 1, 99.8).astype(np.float32) for file in files]
 
 
 def split(files):
@@ -107,7 +104,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--out", type=Path, required=True, help="where label stacks go")
     given = parser.parse_args()
-    files, pictures, labels = volumes_in(given.train)
+    files, pictures = pictures_in(given.train)
+    labels = [tifffile.imread(given.train / "labels" / file.name).astype(np.int32) for file in files]
     own, held = split(files)
     print(f"{len(own)} volumes to learn from, {len(held)} held out", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -126,7 +124,7 @@ def main():
         print(f"{STEPS * len(history.epoch)} steps in {given.minutes:g} minutes", flush=True)
         print(model.optimize_thresholds([pictures[k] for k in held], [labels[k] for k in held]), flush=True)
         given.out.mkdir(parents=True, exist_ok=True)
-        for file, picture in zip(*volumes_in(given.test)[:2], strict=True):
+        for file, picture in zip(*pictures_in(given.test), strict=True):
             found = model.predict_instances(picture)[0]
             tifffile.imwrite(given.out / f"{file.stem}_labels.tif", found.astype(np.uint16), compression="zlib")
             print(f"{file.name}: {found.max()} objects", flush=True)
