@@ -24,7 +24,7 @@ if not torch.cuda.is_available():  # before Triton is imported: its kernels can 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--packages", action="store_true", help="build and install the packages, which takes minutes")
-    parser.addoption("--data", metavar="DIR", help="folder of the real images: nuclei, fibroblasts, street")
+    parser.addoption("--data", metavar="DIR", help="folder of the real images: nuclei, fibroblasts, street, films")
 
 
 @pytest.fixture(scope="session")

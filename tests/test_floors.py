@@ -39,6 +39,8 @@ def test_a_wrong_number_type_is_caught():
         "attractor.description",
         "attractor.session",
         "attractor.web.app",
+        "attractor.prediction.clients",
+        "attractor.prediction.options",
         "attractor.napari.client",
         "attractor.napari.files",
     ],

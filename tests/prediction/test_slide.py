@@ -32,8 +32,9 @@ from attractor.errors import InputError
 from attractor.images.parts import LARGE
 from attractor.model import Model
 from attractor.prediction import schedulers, slide
+from attractor.prediction.clients import connected
 from attractor.prediction.image import Segmenter
-from attractor.prediction.schedulers import Here, blocks_of_part, find_objects, paint_labels, pools
+from attractor.prediction.schedulers import Here, blocks_of_part, find_objects, paint_labels, pool_for
 from attractor.prediction.slide import NAME, UNIT, Task, begun, finished, planned, table_file
 
 SHAPE = 200, 300
@@ -210,16 +211,16 @@ def test_parts_give_what_one_call_gives(image, expected, tmp_path, tiny_model):
 @with_dask
 def test_two_workers_give_what_one_gives(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "two.zarr", tiny_model)
-    with pools(workers=2) as pool_of, begun(plan) as plan:
-        done_by(plan, pool_of(plan))
+    with connected(workers=2) as client, begun(plan) as plan:
+        done_by(plan, pool_for(plan, client()))
     assert files_in(tmp_path / "two.zarr") == files_in(expected)
 
 
 @with_dask
 def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
-    with pools(workers=2) as pool_of, begun(plan) as plan:
-        pool = pool_of(plan)
+    with connected(workers=2) as client, begun(plan) as plan:
+        pool = pool_for(plan, client())
         victim = min(pool.client.run(os.getpid).values())
         steps = itertools.chain(find_objects(plan.ledger, pool), paint_labels(plan, pool))
         for number, _ in enumerate(steps):
@@ -237,10 +238,10 @@ def test_workers_of_a_scheduler_give_what_one_process_gives(image, expected, tmp
         LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", **quiet
         ) as ours,
-        pools(scheduler=ours.scheduler_address) as pool_of,
+        connected(scheduler=ours.scheduler_address) as client,
         begun(plan) as plan,
     ):
-        done_by(plan, pool_of(plan))
+        done_by(plan, pool_for(plan, client()))
     assert files_in(tmp_path / "b.zarr") == files_in(expected)
 
 
@@ -526,9 +527,21 @@ def test_the_command_says_what_it_found(image, tmp_path, tiny_model, attractor_c
     assert "table" not in answer.out
 
 
+def test_no_process_starts_for_an_image_that_is_not_there(tmp_path, tiny_model, attractor_command, monkeypatch):
+    started = []
+    monkeypatch.setattr("attractor.prediction.clients.connected", lambda **how: started.append(how))
+    out = tmp_path / "b.ome.zarr"
+    answer = attractor_command(
+        "segment", tmp_path / "a.ome.zarr", "--model", tiny_model, "--out", out, "--workers", "2"
+    )
+    assert answer.code == 2
+    assert "a.ome.zarr: no such file; check the name and the folder you are in." in answer.error
+    assert not started
+
+
 @with_dask
 def test_no_scheduler_answers(image, tmp_path, tiny_model, attractor_command, monkeypatch):
-    monkeypatch.setattr("attractor.prediction.schedulers.PATIENCE", 1)
+    monkeypatch.setattr("attractor.prediction.clients.PATIENCE", 1)
     start = time.monotonic()
     answer = attractor_command(
         "segment", image, "--model", tiny_model, "--out", tmp_path / "b.zarr", "--scheduler", "tcp://127.0.0.1:1"

@@ -12,6 +12,7 @@ import tifffile
 from tests.tracking.random_films import spoiled, true_film
 
 from attractor import InputError
+from attractor.datasets.tracked import read_truth
 from attractor.metrics import FILM_METRICS
 from attractor.metrics.ctc import ctc_scores
 from attractor.metrics.films import Frame, film
@@ -79,6 +80,19 @@ def test_the_challenge_s_tool_says_the_same(seed, tmp_path):
     found, found_tracks = spoiled(true, parents, random)
     tool = by_the_tool(*write_ctc(tmp_path, true, true_tracks, found, found_tracks))
     assert_same_as_the_tool(tool, ctc_scores(film(true, true_tracks, found, found_tracks)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bacteria", "sim"])
+def test_the_challenge_s_tool_says_the_same_of_real_films(name, data_folder, tmp_path):
+    truth = read_truth(data_folder / "films" / "test" / name / "01_GT")
+    frames = list(truth.frames())
+    parents = {track.id: track.parent for track in truth.tracks if track.parent}
+    found, found_tracks = spoiled(frames, parents, np.random.default_rng(0))
+    tool = by_the_tool(*write_ctc(tmp_path, frames, truth.tracks, found, found_tracks))
+    scores = ctc_scores(film(frames, truth.tracks, found, found_tracks))
+    assert scores.corrections.missed > 20
+    assert_same_as_the_tool(tool, scores)
 
 
 def test_random_films_have_errors_of_all_kinds():

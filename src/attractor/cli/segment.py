@@ -35,7 +35,8 @@ LARGE = "Images larger than memory (OME-Zarr)"
 
 if TYPE_CHECKING:
     from attractor.prediction.folder import Outcome
-    from attractor.prediction.run import Options, Run
+    from attractor.prediction.options import Options
+    from attractor.prediction.run import Run
 
 
 def segment(
@@ -142,7 +143,7 @@ def segment(
 
     OME-Zarr images of any size, and large TIFF files, are read in blocks with --out NAME.ome.zarr.
     """
-    from attractor.prediction.run import Options, read_run
+    from attractor.prediction.options import Options
 
     options = Options(
         images=tuple(images or ()),
@@ -162,8 +163,11 @@ def segment(
         axes=axes,
         slices=slices,
     )
-    former = None if like is None else read_run(like)
-    if former is not None:
+    former = None
+    if like is not None:
+        from attractor.prediction.run import read_run
+
+        former = read_run(like)
         options = former.again(options, changed=_given(context))
     check_scales(options.tta_scales, tta=options.tta)
     if not options.images:

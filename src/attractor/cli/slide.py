@@ -13,7 +13,7 @@ from attractor.errors import InputError
 from attractor.wording import counted, install
 
 if TYPE_CHECKING:
-    from attractor.prediction.run import Options
+    from attractor.prediction.options import Options
     from attractor.prediction.schedulers import Progress
     from attractor.prediction.slide import Plan
 
@@ -80,16 +80,22 @@ def segment_slide(options: Options, asked: Asked, *, formats_given: bool) -> Non
     Raises:
         InputError: if an option cannot be used, or the image cannot be read, or the output written.
     """
-    from attractor.prediction.schedulers import find_objects, paint_labels, pools
-    from attractor.prediction.slide import begun, finished
+    from attractor.images.files import existing
+    from attractor.prediction.clients import connected
 
     part, parts = _part(asked)
+    for image in options.images:  # before processes start
+        if "://" not in image and not Path(image).is_dir():
+            existing(image)
     is_part = asked.part is not None
-    with pools(workers=asked.workers, scheduler=asked.scheduler) as pool_of:
+    with connected(workers=asked.workers, scheduler=asked.scheduler) as client:
+        from attractor.prediction.schedulers import find_objects, paint_labels, pool_for  # torch, as workers do now
+        from attractor.prediction.slide import begun, finished
+
         plan = _plan(options, asked, formats_given)
         with begun(plan, overwrite=asked.overwrite, part=part if is_part else None) as plan:
             own = _own(plan, asked, part, parts)
-            pool = pool_of(plan)
+            pool = pool_for(plan, client())
             _shown(find_objects(plan.ledger, pool, own))
             if not is_part:
                 _shown(paint_labels(plan, pool))

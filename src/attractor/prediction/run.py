@@ -15,24 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from attractor.errors import InputError
 from attractor.images import atomic
 from attractor.kernels.devices import device_name
 from attractor.prediction.folder import Outcome
 from attractor.prediction.image import Segmenter
+from attractor.prediction.options import Options, Record
 
 FILE = "run.json"
 
 
-class _Record(BaseModel):
-    """A part of the file; it holds what is named here and nothing else."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Versions(_Record):
+class Versions(Record):
     """What computed the results."""
 
     attractor: str
@@ -51,7 +46,7 @@ class Versions(_Record):
         )
 
 
-class ModelFile(_Record):
+class ModelFile(Record):
     """Which model, and its file's checksum."""
 
     name: str  # as given in the call
@@ -66,34 +61,7 @@ class ModelFile(_Record):
         return cls(name=name, file=str(file.absolute()), sha256=checksum)
 
 
-class Options(_Record):
-    """What was asked for: the arguments and options of the command."""
-
-    images: tuple[str, ...]  # files and folders
-    model: str
-    out: str
-    device: str
-    engine: str
-    dtype: str
-    object_size: float | None
-    tile: int | None
-    tta: bool
-    tta_scales: tuple[float, ...]
-    whole_masks: bool
-    thresholds: dict[str, float]  # that were changed
-    formats: tuple[str, ...]
-    pixel_size: tuple[float, ...] | None
-    axes: str = ""  # of stacks that do not name theirs
-    slices: bool = False
-
-    def with_whole_paths(self) -> Options:
-        """The same with absolute paths, which mean the same in any folder."""
-        model = str(Path(self.model).absolute()) if Path(self.model).exists() else self.model
-        images = tuple(str(Path(image).absolute()) for image in self.images)
-        return self.model_copy(update={"images": images, "model": model, "out": str(Path(self.out).absolute())})
-
-
-class Computed(_Record):
+class Computed(Record):
     """What was used where the options leave it open."""
 
     device: str
@@ -114,7 +82,7 @@ class Computed(_Record):
         )
 
 
-class ImageRecord(_Record):
+class ImageRecord(Record):
     """What became of one image."""
 
     image: str
@@ -142,7 +110,7 @@ class ImageRecord(_Record):
         )
 
 
-class Run(_Record):
+class Run(Record):
     """Everything that `run.json` says."""
 
     versions: Versions

@@ -6,29 +6,20 @@ one does again. Steps are begun as soon as what they need is there, row by row, 
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from attractor.errors import InputError
 from attractor.prediction.blocks import Ledger
+from attractor.prediction.clients import RETRIES
 from attractor.prediction.slide import Plan, Task, do, painting
 from attractor.shortage import is_for_memory
-from attractor.wording import install
 
-RETRIES = 3  # times that a step is given to another worker after one has died
 AHEAD = 2  # steps that wait at each worker, so that none is idle
-PATIENCE = 20  # seconds until a scheduler must have answered
-SETTINGS = {"distributed.scheduler.allowed-failures": RETRIES, "distributed.scheduler.worker-saturation": 1.0}
 
 
 @runtime_checkable
@@ -151,67 +142,9 @@ def _too_large(plan: Plan) -> InputError:
     )
 
 
-@contextmanager
-def pools(*, workers: int = 1, scheduler: str | None = None) -> Iterator[Callable[[Plan], Pool]]:
-    """Who does the steps of a plan, which need not be made yet: processes start meanwhile.
-
-    Args:
-        workers: processes on this machine; 1 is this process.
-        scheduler: the address of a Dask scheduler, whose workers see the same files under the same names.
-
-    Returns:
-        A function that takes the plan. It waits until the processes have started, and raises an InputError if the
-        scheduler cannot be reached.
-
-    Raises:
-        InputError: if the number cannot be, or Dask is missing.
-    """
-    if workers < 1:
-        raise InputError(f"--workers is {workers}; give a number from 1.")
-    if workers == 1 and scheduler is None:
-        yield Here
-        return
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError(f"Several workers need Dask's scheduler, which is not installed. {install('scale')}")
-    with ExitStack() as started, ThreadPoolExecutor(1) as aside:  # the thread is waited for before all is closed
-        start = partial(_own_client, workers) if scheduler is None else partial(_client_of, scheduler)
-        client = aside.submit(start, started)
-        yield lambda plan: Workers(plan, client.result())
-
-
-def _client_of(scheduler: str, started: ExitStack) -> Any:
-    """A client of a scheduler that somebody else started."""
-    import dask
-    from dask import distributed
-
-    make_client: Any = distributed.Client  # which has no types
-    try:
-        with dask.config.set(SETTINGS):
-            return started.enter_context(make_client(scheduler, timeout=PATIENCE, set_as_default=False))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{scheduler}: no scheduler answers there ({error}); start one with `dask scheduler`."
-        ) from error
-
-
-def _own_client(workers: int, started: ExitStack) -> Any:
-    """A client of processes on this machine, which have imported what a step needs."""
-    import dask
-    from dask import distributed
-
-    make_client: Any = distributed.Client  # which has no types
-    make_cluster: Any = distributed.LocalCluster
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    numbers_of_threads = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"
-    environment = {"distributed.nanny.pre-spawn-environ": dict.fromkeys(numbers_of_threads, threads)}
-    local: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "preload": [__name__]}
-    # Dask would also warn of every worker that a busy machine ends late; what fails is told by ourselves.
-    local["silence_logs"] = logging.ERROR
-    # no dashboard, which would be open to the network, and a port that no other cluster on this machine can have taken
-    local |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
-    with dask.config.set(SETTINGS | environment):
-        cluster = started.enter_context(make_cluster(host="127.0.0.1", **local))
-        return started.enter_context(make_client(cluster, set_as_default=False))
+def pool_for(plan: Plan, client: Any | None = None) -> Pool:
+    """Who does the steps of a plan: the workers of a Dask client, or without one this process."""
+    return Here(plan) if client is None else Workers(plan, client)
 
 
 @dataclass(frozen=True)
