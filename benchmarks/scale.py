@@ -180,6 +180,13 @@ def segmented(slide, out, *arguments, threads=None, kill_after=None, every=EVERY
     return {"seconds": time.monotonic() - start, "memory": memory, "disk": disk}
 
 
+def warm_up(folder):
+    """Segment a small slide: the first call of an installation compiles kernels, which later ones find on the disk."""
+    slide = folder / "first.ome.zarr"
+    make_slide(slide, WINDOW)
+    segmented(slide, folder / "first-out.ome.zarr", "--workers", "2")
+
+
 def labels_in(out):
     """The label image, which is not read yet."""
     return zarr.open_array(f"{out}/labels/attractor/0", mode="r")
@@ -407,6 +414,7 @@ def main():
     numbers, headlines = {}, []
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         folder = Path(folder)
+        warm_up(folder)
         if given.side:
             numbers["slide"] = result = whole_slide(folder, given.side, given.workers)
             pixels = given.side**2
