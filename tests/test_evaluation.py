@@ -115,6 +115,13 @@ def test_tuning_finds_the_best_threshold():
     assert segmenter.model.method.thresholds == {"cut": 100}
 
 
+def test_tuning_can_ask_for_a_gain_and_try_other_values():
+    given = sample("a", ONE)
+    given.image[..., 0] = np.where(given.labels > 0, 120, 80)
+    assert tune(Thresholded(), Listed([given]), least_gain=1.0) == {"cut": 50}
+    assert tune(Thresholded(), Listed([given]), candidates={"cut": (110,)}) == {"cut": 110}
+
+
 def test_tuning_keeps_what_cannot_be_bettered():
     given = sample("a", ONE)
     given.image[..., 0] = np.where(given.labels > 0, 120, 20)

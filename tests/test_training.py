@@ -119,6 +119,22 @@ def test_a_few_objects_do_not_choose_thresholds(folder, tmp_path, monkeypatch, c
     assert Model.load(tmp_path / "enough" / "model.safetensors").method.thresholds["seed_threshold"] == 0.123
 
 
+def test_a_model_that_has_learned_little_gets_lower_thresholds(folder, tmp_path, monkeypatch, caplog):
+    began = []
+
+    def lower(segmenter, images, *, candidates, least_gain, **_):
+        assert candidates == {"seed_threshold": (0.7, 0.5)}
+        assert least_gain > 0
+        began.append(segmenter.model.method.thresholds["seed_threshold"])
+        segmenter.model.method.thresholds["seed_threshold"] = 0.2
+
+    monkeypatch.setattr(training, "tune", lower)
+    run(folder, tmp_path / "out")
+    assert set(began) == {new_model().method.thresholds["seed_threshold"]}  # each time what training began with
+    assert Model.load(tmp_path / "out" / "model.safetensors").method.thresholds["seed_threshold"] == 0.2
+    assert "lower than training began with" in caplog.text
+
+
 def test_while_nothing_is_found_the_latest_model_is_kept(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_scores", lambda *_: {"mean": 0.0})
     final = run(folder, tmp_path / "out", epochs=3, patience=1)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ def tune(
     rounds: int = 2,
     tta: bool = False,
     metric: str = "average_precision",
+    candidates: Mapping[str, Sequence[float]] | None = None,
+    least_gain: float = 0.0,
     deal: Callable[[Sequence[Any]], Sequence[Any]] = list,
     gather: Callable[[Sequence[Any]], Sequence[Any]] = list,
 ) -> dict[str, float]:
@@ -62,6 +64,8 @@ def tune(
         rounds: how many times to go through all the thresholds.
         tta: tune for prediction with test-time augmentation.
         metric: a name in METRICS that does not rank proposals.
+        candidates: values to try for some thresholds; by default the method's, for all.
+        least_gain: by how much another value must be better; by default, by anything.
         deal: which of the images to look at, where several processes share them.
         gather: the scores of all processes, from those of this one.
     """
@@ -78,12 +82,12 @@ def tune(
 
     best = mean_score()
     for _ in range(rounds):
-        for name, candidates in method.threshold_candidates.items():
+        for name, values in (method.threshold_candidates if candidates is None else candidates).items():
             kept = method.thresholds[name]
-            for candidate in candidates:
+            for candidate in values:
                 method.thresholds[name] = candidate
                 score = mean_score()
-                if score > best:
+                if score > best + least_gain:
                     best, kept = score, candidate
             method.thresholds[name] = kept
     return dict(method.thresholds)

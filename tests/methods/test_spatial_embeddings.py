@@ -486,6 +486,19 @@ def test_suggested_class_weights_come_one_a_class_also_without_objects():
     assert options["foreground_weight"] == [10.0, 14.9, 14.9]
 
 
+@pytest.mark.parametrize("n_classes", [1, 3])
+def test_objects_of_a_single_class_start_where_the_seed_score_is_sure(n_classes):
+    statistics = ObjectStatistics(
+        areas=np.array([50, 50]),
+        extents=np.array([[7, 7], [7, 7]]),
+        image_sizes=np.array([[100, 100]]),
+        classes=np.array([1, 1]),
+        n_classes=n_classes,
+    )
+    own = method(**SpatialEmbeddings.suggestions(statistics)["model"]["options"], n_classes=n_classes)
+    assert own.thresholds["seed_threshold"] == (0.9 if n_classes == 1 else 0.5)
+
+
 def test_what_another_class_leaves_of_an_object_must_be_large_enough_too():
     """A square of class 1 with 36 pixels, of which a better one of class 2 takes all but a column of six."""
     labels = np.zeros((10, 10), np.int32)

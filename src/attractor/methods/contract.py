@@ -182,6 +182,15 @@ class HasCurriculum(Protocol):
 
 
 @runtime_checkable
+class HasFallbacks(Protocol):
+    """A method with thresholds for models that have learned little."""
+
+    @property
+    def threshold_fallbacks(self) -> Mapping[str, tuple[float, ...]]:
+        """Values that are tried even where there are few objects to validate on."""
+
+
+@runtime_checkable
 class Follows(Protocol[Given]):
     """A method that can tell where each pixel's object was one frame ago, if a batch holds frames in their order."""
 

@@ -40,7 +40,7 @@ from attractor.datasets.held import Held
 from attractor.errors import InputError
 from attractor.evaluation import pair_of, predicted, score_pair
 from attractor.images import atomic, temporary_folder
-from attractor.methods.contract import HasCurriculum, each_changed
+from attractor.methods.contract import HasCurriculum, HasFallbacks, each_changed
 from attractor.metrics.average_precision import SHOWN, THRESHOLDS, ImageScores, score_image
 from attractor.metrics.metric import Scores
 from attractor.model import Model
@@ -64,6 +64,7 @@ VALIDATIONS = 12  # of a run that time rules, at least if each takes its share
 SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
 HARDLY = 100  # steps; a model that has seen fewer is hardly trained
 FEW_OBJECTS = 100  # in the validation images; thresholds chosen by fewer suit those, and no others
+CLEAR_GAIN = 0.05  # of the score, by which fewer can tell that a model has learned too little for its thresholds
 
 
 def _freeze_statistics(model: torch.nn.Module) -> None:
@@ -124,10 +125,13 @@ def train(
     if _has_enough_objects(run.validation):
         best.method.thresholds.update(tune(segmenter, run.validation, metric=settings.metric))
     else:
+        best.method.thresholds.update(_lowered(segmenter, run.begun, run.validation, settings.metric))
         logger.warning(
-            "The validation images have fewer than %d objects, too few to choose thresholds by; those that training "
-            "began with stay.",
+            "The validation images have fewer than %d objects, too few to choose thresholds by; %s.",
             FEW_OBJECTS,
+            "those that training began with stay"
+            if best.method.thresholds == run.begun
+            else "they are lower than training began with, as the model has learned little",
         )
     scores = _scores(segmenter, run.validation, settings.metric)
     best.description = best.described(scores=best.description.scores | {"validation": scores})
@@ -143,6 +147,21 @@ def _has_enough_objects(images: Dataset) -> bool:
         if n >= FEW_OBJECTS:
             return True
     return False
+
+
+def _lowered(
+    segmenter: Segmenter, begun: Mapping[str, float], images: Dataset, metric: str, **share: Any
+) -> dict[str, float]:
+    """The thresholds that training began with, or lower ones if the score is clearly better for it.
+
+    It is for a model that has learned little.
+    """
+    method = segmenter.model.method
+    method.thresholds.update(begun)
+    if isinstance(method, HasFallbacks):
+        candidates = method.threshold_fallbacks
+        tune(segmenter, images, rounds=1, metric=metric, candidates=candidates, least_gain=CLEAR_GAIN, **share)
+    return dict(method.thresholds)
 
 
 def _with_less_memory(run: _Run, do: Callable[[], None]) -> None:
@@ -297,6 +316,7 @@ class _Run(lightning.LightningModule):
         self.average = None
         if settings.average:
             self.average = AveragedModel(model, multi_avg_fn=_drawn_to(settings.average), use_buffers=True)
+        self.begun = dict(model.method.thresholds)  # what they are before anything was learned
         self.clock = Clock(60 * settings.minutes)
 
     @property
@@ -347,10 +367,10 @@ class _Run(lightning.LightningModule):
 
     def seconds_of_a_validation(self, device: torch.device) -> float:
         """How long it takes on a single image, with the present weights."""
-        thresholds, begun = dict(self.kept.method.thresholds), time.monotonic()
+        thresholds, start = dict(self.kept.method.thresholds), time.monotonic()
         self._validated_on(_some(self.validation, 1), device)
         self.kept.method.thresholds.update(thresholds)
-        return time.monotonic() - begun
+        return time.monotonic() - start
 
     def seconds_of_a_step(self, crops: RandomCrops, device: torch.device, dtype: torch.dtype) -> float:
         """How long a step takes one device, from one on a copy of the model after another one has warmed up."""
@@ -488,10 +508,12 @@ class _Run(lightning.LightningModule):
 
     def _validated_on(self, images: Dataset, device: torch.device) -> dict[str, float]:
         segmenter = Segmenter(self.kept, device=device.type, dtype="float32", record=False)
+        thresholds, metric = self.kept.method.thresholds, self.settings.metric
+        share: dict[str, Any] = {"deal": ranks.dealt, "gather": ranks.gathered}
         if _has_enough_objects(images):
-            self.kept.method.thresholds.update(
-                tune(segmenter, images, rounds=1, metric=self.settings.metric, deal=ranks.dealt, gather=ranks.gathered)
-            )
+            thresholds.update(tune(segmenter, images, rounds=1, metric=metric, **share))
+        else:
+            thresholds.update(_lowered(segmenter, self.begun, images, metric, **share))
         return _scores(segmenter, images, self.settings.metric)
 
     def take_over(self, checkpoint: Mapping[str, Any]) -> None:
