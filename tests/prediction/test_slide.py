@@ -31,7 +31,7 @@ from tests.test_ome_zarr import write
 from attractor.errors import InputError
 from attractor.images.parts import LARGE
 from attractor.model import Model
-from attractor.prediction import schedulers, slide
+from attractor.prediction import memory, schedulers, slide
 from attractor.prediction.clients import connected
 from attractor.prediction.image import Segmenter
 from attractor.prediction.schedulers import Here, blocks_of_part, find_objects, paint_labels, pool_for
@@ -525,6 +525,14 @@ def test_the_command_says_what_it_found(image, tmp_path, tiny_model, attractor_c
     assert answer.code == 0
     assert np.array_equal(labels_in(own), labels_in(tmp_path / "b.ome.zarr"))
     assert "table" not in answer.out
+
+
+def test_what_is_computed_at_once_is_sized_by_memory(image, tmp_path, tiny_model, monkeypatch):
+    plan = planned(str(image), tmp_path / "b.zarr", tiny_model, dtype="float32", device="cpu")
+    assert (plan.tile, plan.core) == (2048, 2048)
+    monkeypatch.setattr(memory, "MOST_BYTES", memory.MOST_BYTES // 4)
+    plan = planned(str(image), tmp_path / "b.zarr", tiny_model, dtype="float32", device="cpu")
+    assert (plan.tile, plan.core) == (1024, 1024)
 
 
 def test_no_process_starts_for_an_image_that_is_not_there(tmp_path, tiny_model, attractor_command, monkeypatch):

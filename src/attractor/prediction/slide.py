@@ -61,7 +61,7 @@ from attractor.shortage import cure
 
 NAME = "attractor"  # of the label image
 UNIT = 128  # pixels of the model's grid that are a whole number of the image's; divides halos and tiles
-TILE = 2048  # side of what the network adds in one pass
+ENDLESS = 1 << 20, 1 << 20  # rows and columns of an image that is not computed whole
 REACH = 256  # pixels around a core in which objects are found: twice the radius of the largest, mostly
 CELL = 2048  # side of what is painted at once: a file of labels
 SAMPLES = 8  # windows along each side of an image from which percentiles are taken
@@ -311,7 +311,8 @@ def planned(
         object_size: typical diameter of the objects, in pixels of the level.
         tta: average over views of each tile.
         tta_scales: magnifications for these.
-        tile: side of what the network adds in one pass, a multiple of 128.
+        tile: side of what the network adds in one pass, a multiple of 128; by default as large as the memory that a
+            pass may need allows, 2,048 with the networks here.
         block: side of what is one step, a multiple of the tile.
         pixel_size: micrometres along a pixel's height and width, if the image's own is not to be used.
         formats: what to write, of FORMATS; labels in any case.
@@ -319,12 +320,8 @@ def planned(
     Raises:
         InputError: if the image or the model cannot be used so.
     """
-    tile = tile or TILE
-    if tile % UNIT or tile < UNIT:
+    if tile and (tile % UNIT or tile < UNIT):
         raise InputError(f"The tile is {tile}; for an image that is read in blocks it is a multiple of {UNIT}.")
-    block = block or tile
-    if block % tile or block < tile:
-        raise InputError(f"The block is {block}; it is a multiple of the tile, {tile}.")
     slide = open_slide(image, image=image_name, level=level, channels=channels, plane=plane)
     segmenter = Segmenter(
         Model.load(model),
@@ -336,6 +333,10 @@ def planned(
         copies=False,
     )
     segmenter.check_gathers()
+    tile = tile or segmenter.chosen_tile(ENDLESS, tta=tta) or UNIT
+    block = block or tile
+    if block % tile or block < tile:
+        raise InputError(f"The block is {block}; it is a multiple of the tile, {tile}.")
     segmenter.check_options(tta=tta, object_size=object_size, tile=tile)
     n_channels = segmenter.model.description.channels
     sample = as_channels(_sampled(slide.pixels), n_channels, image)
