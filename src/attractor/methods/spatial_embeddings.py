@@ -50,7 +50,7 @@ OBJECTIVES = ("gaussian", "hinge", "regression")
 SEED_MEANS = ("pixels", "objects")
 MOST_RECENTRED = 10  # a claim no longer moves after a few
 # Of images with one class. Neven et al. have .9 on Cityscapes; what it gains, and that of .35: docs/results.md.
-FOREGROUND, SEED = 0.35, 0.9
+FOREGROUND_OF_IMAGES, SEED_OF_IMAGES = 0.35, 0.9
 CHANCE_OF_SEEDS = 0.3  # of being foreground, from which a voxel starts an object unless validation says otherwise
 MOST_WEIGHT = 100  # of foreground, by which the seed score of a voxel is still told from 1
 MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
@@ -240,7 +240,7 @@ class SpatialEmbeddings(nn.Module):
             options["foreground_weight"] = weight
             options["seed_threshold"] = round(_score_of(CHANCE_OF_SEEDS, weight), 2)
         elif len(statistics.class_shares) == 1:
-            options |= {"foreground_threshold": FOREGROUND, "seed_threshold": SEED}
+            options |= {"foreground_threshold": FOREGROUND_OF_IMAGES, "seed_threshold": SEED_OF_IMAGES}
         if len(statistics.class_shares) == 1:
             options["recentre"] = 2  # photographs with several classes want the grouping that GPUs have
         elif statistics.n_axes == 2:

@@ -514,7 +514,7 @@ class _Run(lightning.LightningModule):
             thresholds.update(tune(segmenter, images, rounds=1, metric=metric, **share))
         else:
             thresholds.update(_lowered(segmenter, self.begun, images, metric, **share))
-        return _scores(segmenter, images, self.settings.metric)
+        return _scores(segmenter, images, metric)
 
     def take_over(self, checkpoint: Mapping[str, Any]) -> None:
         """Know what another process knew when it wrote a checkpoint."""
