@@ -231,6 +231,25 @@ def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model
 
 
 @with_dask
+@pytest.mark.skipif(sys.platform != "linux", reason="only there are workers copies of another process")
+def test_workers_are_copies_of_one_process_that_has_imported_what_they_need(monkeypatch):
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    with connected(workers=2) as client:
+        workers = client()
+        before = set(workers.run(os.getpid).values())
+        (copied,) = set(workers.run(os.getppid).values())
+        os.kill(victim := min(before), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while len(now := set(workers.run(os.getpid, on_error="ignore").values())) < 2 or victim in now:
+            assert time.monotonic() < deadline, "no worker took the place of the one that died"
+            time.sleep(0.1)
+        assert set(workers.run(os.getppid).values()) == {copied}
+    assert copied != os.getpid()
+    assert len(before & now) == 1
+    assert os.environ["NUMBA_NUM_THREADS"] == "2"  # what workers are told is theirs alone
+
+
+@with_dask
 def test_workers_of_a_scheduler_give_what_one_process_gives(image, expected, tmp_path, tiny_model):
     plan = plan_of(image, tmp_path / "b.zarr", tiny_model)
     quiet = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}

@@ -1,6 +1,7 @@
 """Processes that do the steps of a large image: on this machine, or those of a Dask scheduler.
 
-Nothing here needs torch, so they start, and import it, while the process that calls them still does.
+Nothing here needs torch, so they start, and import it, while the process that calls them still does. On Linux one
+process imports it for all, and they are copies of that one: quick to start, and to start again after one has died.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -20,7 +22,8 @@ from attractor.wording import install
 RETRIES = 3  # times that a step is given to another worker after one has died
 PATIENCE = 20  # seconds until a scheduler must have answered
 SETTINGS = {"distributed.scheduler.allowed-failures": RETRIES, "distributed.scheduler.worker-saturation": 1.0}
-NEEDED = "attractor.prediction.schedulers"  # what a worker of this machine imports first
+NEEDED = ["zarr", "attractor.prediction.schedulers"]  # what a worker of this machine imports first
+CAN_COPY = sys.platform == "linux"  # elsewhere the system's own libraries do not stand being copied, or it cannot
 THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"
 
 
@@ -46,9 +49,30 @@ def connected(*, workers: int = 1, scheduler: str | None = None) -> Iterator[Cal
         return
     if importlib.util.find_spec("distributed") is None:
         raise InputError(f"Several workers need Dask's scheduler, which is not installed. {install('scale')}")
+    if scheduler is None and CAN_COPY:
+        _import_once(workers)
     importlib.import_module("distributed")  # here: in the thread below, it would wait for what this one imports
     with ExitStack() as started, ThreadPoolExecutor(1) as aside:  # the thread is waited for before all is closed
         yield aside.submit(_client, workers, scheduler, started).result
+
+
+def _import_once(workers: int) -> None:
+    """Start the process that imports what workers need, and that they will be copies of."""
+    from multiprocessing import forkserver
+
+    own = {name: os.environ.get(name) for name in THREADS}
+    forkserver.set_forkserver_preload(["distributed", *NEEDED])
+    os.environ.update(_threads(workers))  # for that process, which reads them as it starts
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in own.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _threads(workers: int) -> dict[str, str]:
+    """How many threads each of several workers of this machine gets, as libraries are told before they are imported."""
+    return dict.fromkeys(THREADS, str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 def _client(workers: int, scheduler: str | None, started: ExitStack) -> Any:
@@ -74,11 +98,15 @@ def _cluster(workers: int, started: ExitStack) -> Any:
     from dask import distributed
 
     make_cluster: Any = distributed.LocalCluster
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    local: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "preload": [NEEDED]}
+    local: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "preload": NEEDED}
     # Dask would also warn of every worker that a busy machine ends late; what fails is told by ourselves.
     local["silence_logs"] = logging.ERROR
     # no dashboard, which would be open to the network, and a port that no other cluster on this machine can have taken
     local |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, threads)}):
-        return started.enter_context(make_cluster(host="127.0.0.1", **local))
+    starting = {
+        # Dask would put these into this process's own environment
+        "distributed.nanny.pre-spawn-environ": {} if CAN_COPY else _threads(workers),
+        "distributed.worker.multiprocessing-method": "forkserver" if CAN_COPY else "spawn",
+    }
+    started.enter_context(dask.config.set(starting))  # until all is closed: a worker that dies is started again
+    return started.enter_context(make_cluster(host="127.0.0.1", **local))
