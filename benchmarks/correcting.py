@@ -4,10 +4,11 @@
 
 DATA holds `train` and `test`. Somebody who knows the truth works in two sessions on the same images of `train`. In one
 they draw every object. In the other a model has found objects, and they spend a third of those operations on mending
-what is wrong: some in each image, from the top down; the part above counts as reviewed. Where hardly anything found is
-right, they begin by deleting all of it at once. After each round the new model finds the objects of the images to come.
-Both train as `attractor train PROJECT` does, in the same number of steps, and each model is scored on all of `test`.
-Such a person flatters: real ones hesitate and err.
+what is wrong: some in each image, from the top down; what they have gone through counts as reviewed. Where hardly
+anything found is right, they begin by deleting all of it at once. After each round the new model finds the objects of
+the images to come, for which they take the longer the better it is; in the last round it finds those of all images
+where nobody has looked yet, and they go on there. Both train as `attractor train PROJECT` does, in the same number of
+steps, and each model is scored on all of `test`. Such a person flatters: real ones hesitate and err.
 
 What is done is kept in the folder `--out`, and not done again.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,14 +34,16 @@ from attractor.evaluation import evaluate_model
 from attractor.instances import overlap
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
-from attractor.session import Accept, Delete, Draw, Merge, Session, Split
+from attractor.session import Accept, Delete, Draw, Merge, Redraw, Session, Split
 from attractor.session.operations import Operation
+from attractor.session.progress import REVIEWED
 from attractor.session.rounds import train_round
 from benchmarks.harness import print_machine, print_table
 
 RIGHT = 0.55  # IoU from which an object is left as it is
 WORTH_KEEPING = 1 / 3  # share of right objects among those found, below which all are deleted at once
 INSIDE = 0.5  # share of an object that lies in another one, from which it is a part of it
+FIELD = 512  # columns, at most, that are looked at together: a wide image is gone down several times, from the left
 BANDS = 10  # parts of an image, from top to bottom, that are mended one after the other
 CROPS = 320  # of an epoch
 CHANGES = (
@@ -49,6 +53,8 @@ CHANGES = (
     "training.minutes=0",
 )
 FEWEST = 3  # operations left for an image, below which it is passed over
+LAST_IMAGES = 2.0  # operations for an image of the last round that brings new ones, where the first has 1
+GOING_ON = 0.75  # the same for each image when they go through all of them once more
 BY_HAND, LOOP = "by hand", "the loop"
 
 
@@ -91,6 +97,10 @@ class Compared:
         inside = np.flatnonzero(self.shared[:, found] > INSIDE * self.of_truth)
         return inside[np.argsort(-self.shared[inside, found], kind="stable")]
 
+    def gives_way(self, true: int) -> np.ndarray:
+        """The found objects in whose place a true one is put when it is redrawn."""
+        return np.flatnonzero(2 * self.shared[true] > np.minimum(self.of_found, self.of_truth[true]))
+
     def is_right_together(self, true: int, found: np.ndarray) -> bool:
         """Whether found objects would be right, were they one."""
         common = self.shared[true, found].sum()
@@ -110,14 +120,24 @@ class Annotator:
     def correct(self, most: float = np.inf) -> None:
         """Mend band after band until that many operations are done, and accept what was gone through."""
         height, width = self.truth.shape
+        begun, seen = self._operations(), np.zeros(self.truth.shape, bool)
         self._clear()
-        for stop in np.linspace(0, height, BANDS + 1).round().astype(int)[1:].tolist():
-            while any(self._try(operation) for operation in self.wanted(stop)):
-                pass
-            done = sum(entry.kind != "segment" for entry in self.session.history(self.name))
-            if done >= most - 1:  # one is to accept
+        edges = np.linspace(0, width, -(-width // FIELD) + 1).round().astype(int).tolist()
+        for left, right in itertools.pairwise(edges):
+            for stop in np.linspace(0, height, BANDS + 1).round().astype(int)[1:].tolist():
+                seen[:stop, left:right] = True
+                while any(self._try(operation) for operation in self.wanted(seen)):
+                    pass
+                if self._operations() - begun >= most - 1:  # one is to accept
+                    break
+            box = (0, 0 if stop == height else left, stop, right)
+            if not self.session.canvas(self.name).reviewed[box[0] : box[2], box[1] : box[3]].all():
+                self.session.apply(Accept(self.name, box=box))
+            if self._operations() - begun >= most - FEWEST:
                 break
-        self.session.apply(Accept(self.name, box=(0, 0, stop, width)))
+
+    def _operations(self) -> int:
+        return sum(entry.kind != "segment" for entry in self.session.history(self.name))
 
     def _clear(self) -> None:
         """Delete everything at once, if hardly anything is right."""
@@ -127,12 +147,12 @@ class Annotator:
             if right < WORTH_KEEPING * len(canvas.things):
                 self.session.apply(Delete(self.name, tuple(canvas.things)))
 
-    def wanted(self, stop: int) -> Iterator[Operation]:
-        """What would mend an object that begins above a row, most welcome first."""
+    def wanted(self, seen: np.ndarray) -> Iterator[Operation]:
+        """What would mend an object of which a pixel was seen, most welcome first."""
         found = self.session.canvas(self.name).labels
         both = Compared.of(self.truth, found)
-        wrong = (both.iou.max(0, initial=0) < RIGHT) & begins_above(found, stop, len(both.of_found))
-        missing = (both.iou.max(1, initial=0) < RIGHT) & begins_above(self.truth, stop, len(both.of_truth))
+        wrong = (both.iou.max(0, initial=0) < RIGHT) & is_in(found, seen, len(both.of_found))
+        missing = (both.iou.max(1, initial=0) < RIGHT) & is_in(self.truth, seen, len(both.of_truth))
         wrong[[label - 1 for label in self.left]] = False
         missing[[label - 1 for label in self.drawn]] = False
         for j in np.flatnonzero(wrong):
@@ -141,21 +161,28 @@ class Annotator:
         for t in np.flatnonzero(missing):
             if len(parts := both.parts(t)) > 1 and both.is_right_together(t, parts):
                 yield Merge(self.name, tuple((parts + 1).tolist()))
+        for t in np.flatnonzero(missing):
+            if len(way := both.gives_way(t)) and wrong[way].all():
+                yield self._drawing(Redraw, int(t) + 1)
         for j in np.flatnonzero(wrong):
             yield Delete(self.name, (int(j) + 1,))
         for t in np.flatnonzero(missing):
-            self.drawn.add(int(t) + 1)
-            yield Draw(self.name, outline_of(self.truth == t + 1))
+            yield self._drawing(Draw, int(t) + 1)
+
+    def _drawing(self, kind: type[Draw | Redraw], true: int) -> Operation:
+        """Draw an object of the truth, which is not tried again."""
+        self.drawn.add(true)
+        return kind(self.name, outline_of(self.truth == true))
 
     def _try(self, operation: Operation) -> bool:
         """Whether an operation could be done."""
-        before = set(self.session.canvas(self.name).things)
         try:
-            self.session.apply(operation)
+            record = self.session.apply(operation)
         except InputError:  # a line that does not divide the object, or no pixel left for a new one
             return False
-        if isinstance(operation, Draw):
-            self.left |= set(self.session.canvas(self.name).things) - before
+        if isinstance(operation, Draw | Redraw):
+            things = self.session.change(record).things[1]
+            self.left |= {label for label, thing in things.items() if thing is not None}
         return True
 
     def _line(self, label: int, one: int, other: int) -> tuple[tuple[float, float], ...]:
@@ -172,9 +199,9 @@ class Annotator:
         return tuple((float(row), float(column)) for row, column in [ends[0], *line, ends[1]])
 
 
-def begins_above(labels: np.ndarray, stop: int, n: int) -> np.ndarray:
-    """Which of the labels 1 to n have a pixel above a row."""
-    return np.bincount(labels[:stop].ravel(), minlength=n + 1)[1:] > 0
+def is_in(labels: np.ndarray, seen: np.ndarray, n: int) -> np.ndarray:
+    """Which of the labels 1 to n have a pixel that was seen."""
+    return np.bincount(labels[seen], minlength=n + 1)[1:] > 0
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -219,13 +246,21 @@ def measured(data: Path, out: Path, model: str, n_images: int, rounds: tuple[int
     training = Training(model, test, [*CHANGES, f"training.epochs={round(steps * 8 / CROPS)}"])
     points: list[Point] = []
     with opened(out / "by-hand", some, None) as session:
-        for part in np.array_split(np.arange(n_images), rounds[0]):
-            points.append(training.round(session, some, part.tolist(), BY_HAND, np.inf))
-    drawn = points[-1].operations
+        for number, part in enumerate(np.array_split(np.arange(n_images), rounds[0]), 1):
+            points.append(training.round(number, session, some, dict.fromkeys(part.tolist(), np.inf), BY_HAND))
     with opened(out / "loop", some, model) as session:
-        for part in np.array_split(np.arange(n_images), rounds[1]):
-            points.append(training.round(session, some, part.tolist(), LOOP, drawn / 3))
+        for number, visits in enumerate(spread(points[-1].operations / 3, n_images, rounds[1]), 1):
+            points.append(training.round(number, session, some, visits, LOOP))
     return points
+
+
+def spread(budget: float, n_images: int, rounds: int) -> list[dict[int, float]]:
+    """What may have been done in all after each image of each round; the last round goes through all once more."""
+    parts = np.array_split(np.arange(n_images), rounds - 1)
+    weights = [np.full(len(part), w) for part, w in zip(parts, np.linspace(1, LAST_IMAGES, rounds - 1), strict=True)]
+    done = np.cumsum(np.concatenate([*weights, np.full(n_images, GOING_ON)]))
+    ends = iter((budget * done / done[-1]).tolist())
+    return [{image: next(ends) for image in part.tolist()} for part in [*parts, np.arange(n_images)]]
 
 
 def opened(folder: Path, images: Dataset, model: str | None) -> Session:
@@ -245,30 +280,35 @@ class Training:
     test: Dataset
     changes: Sequence[str]  # of the recipe
 
-    def round(self, session: Session, images: Dataset, part: Sequence[int], way: str, budget: float) -> Point:
-        """Correct a part of the images, train on all that were corrected so far, and score the new model.
+    def round(self, number: int, session: Session, images: Dataset, visits: dict[int, float], way: str) -> Point:
+        """Correct images, train on all that were corrected so far, and score the new model.
 
-        The budget of operations is for all images; each part gets its share of what is left.
+        Args:
+            number: of the round in its session.
+            session: in which images are corrected.
+            images: all of them, with the truth.
+            visits: the images that are looked at, and how many operations may have been done in all after each.
+            way: which of the two ways of working this is.
         """
-        kept = session.folder / f"point-{part[-1] + 1}.json"
+        kept = session.folder / f"point-{number}.json"
         if kept.exists():
             return Point(**json.loads(kept.read_text()))
         segmenter = None
         if way == LOOP and session.project.get("in_use"):
             segmenter = Segmenter(Model.load(session.folder / session.project["in_use"]))
-        for index in part:
+        for index, most in visits.items():
             sample = images[index]
-            if session.history(sample.name):
+            left = most - operations(session)
+            if left < FEWEST or session.progress(sample.name).state == REVIEWED:
                 continue
-            left = budget * (index + 1) / len(images) - operations(session)
             if segmenter is not None:
                 session.put(sample.name, segmenter.segment(sample.image, name=sample.name))
-            if left >= FEWEST:
-                Annotator(session, sample.name, sample.labels).correct(left)
+            Annotator(session, sample.name, sample.labels).correct(left)
         done = train_round(session, start=self.model, changes=self.changes)
         new = Segmenter(Model.load(session.folder / "models" / f"round-{done.number}.safetensors"))
         ap = evaluate_model(new, self.test).summary.by_image.value
-        point = Point(way, part[-1] + 1, operations(session), float(ap[0]), float(ap[5]))
+        seen = sum(bool(session.history(name)) for name in session.images)
+        point = Point(way, seen, operations(session), float(ap[0]), float(ap[5]))
         kept.write_text(json.dumps(dataclasses.asdict(point)))
         print(point, done, flush=True)
         return point

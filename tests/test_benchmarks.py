@@ -11,6 +11,7 @@ import pytest
 import zarr
 from benchmarks import correcting, end_to_end, film_parts, films, peers, scale, stardist_volumes
 from benchmarks.harness import picture_of_cells
+from scipy import ndimage
 
 from attractor.datasets import Sample, open_dataset
 from attractor.datasets.ctc import Ctc
@@ -87,6 +88,30 @@ def test_a_simulated_person_does_what_is_needed(tmp_path, found, operations):
     both = correcting.Compared.of(TRUTH, labels)
     assert (both.iou.max(1) > 0.9).all()
     assert np.count_nonzero(both.of_found) == 4
+
+
+def test_a_simulated_person_redraws_what_is_too_large(tmp_path):
+    grown = ndimage.maximum_filter(TRUTH == 1, 15).astype(np.int32)
+    with _corrected(tmp_path, np.where(TRUTH > 1, TRUTH, grown), most=np.inf) as session:
+        assert [entry.kind for entry in session.history("a")] == ["redraw", "accept"]
+
+
+def test_a_wide_image_is_gone_down_part_by_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(correcting, "FIELD", 32)
+    with _corrected(tmp_path, 0 * TRUTH, most=3) as session:
+        reviewed = session.canvas("a").reviewed
+        assert reviewed[0, :26].all()
+        assert not reviewed[0, 40:].any()
+        correcting.Annotator(session, "a", TRUTH).correct()
+        assert session.canvas("a").reviewed.all()
+
+
+def test_the_operations_of_a_loop_are_spread_over_its_rounds():
+    *first, last = correcting.spread(120, 4, 3)
+    assert [list(visits) for visits in [*first, last]] == [[0, 1], [2, 3], [0, 1, 2, 3]]
+    ends = [most for visits in [*first, last] for most in visits.values()]
+    assert ends[-1] == pytest.approx(120)
+    assert np.diff([0, *ends]) == pytest.approx(120 / 9 * np.array([1, 1, 2, 2, *4 * [0.75]]))
 
 
 def test_a_simulated_person_stops_early_and_accepts_only_what_was_gone_through(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attractor.errors import InputError
-from attractor.session import Accept, Assign, Delete, Draw, Erase, Merge, Paint, SetClass, Split
+from attractor.session import Accept, Assign, Delete, Draw, Erase, Merge, Paint, Redraw, SetClass, Split
 from attractor.session.canvas import Canvas, Change, Thing
 from attractor.session.operations import RIM, as_json, from_json
 
@@ -88,6 +88,29 @@ def test_draw_takes_free_pixels_alone(canvas):
         Draw("a", ((0.0, 2.0), (0.0, 5.0), (1.0, 5.0))).apply(canvas)
     with pytest.raises(InputError, match="lie outside of the image, which has 5 rows and 8 columns"):
         Draw("a", ((50.0, 2.0), (60.0, 5.0), (50.0, 5.0))).apply(canvas)
+
+
+def test_redraw_takes_the_place_of_what_lies_there(canvas):
+    Redraw("a", ((3.0, 0.0), (3.0, 8.0), (5.0, 8.0), (5.0, 0.0))).apply(canvas)  # around two
+    assert numbers(canvas) == [1, 3]
+    np.testing.assert_array_equal(canvas.labels[3:], np.full((2, 8), 3))
+    assert canvas.things[3] == Thing(1, None)
+    assert canvas.reviewed[2:].all()
+    Redraw("a", ((3.0, 4.0), (3.0, 8.0), (4.0, 8.0), (4.0, 4.0))).apply(canvas)  # what it was too large
+    assert canvas.labels[3:].tolist() == [[0, 0, 0, 0, 3, 3, 3, 3], [0] * 8]
+    np.testing.assert_array_equal(canvas.labels == 1, LABELS == 1)
+
+
+def test_what_is_redrawn_keeps_its_class_and_not_its_score(canvas):
+    Redraw("a", ((2.0, 0.0), (2.0, 3.0), (5.0, 3.0), (5.0, 0.0))).apply(canvas)
+    assert canvas.things[2] == Thing(2, None)
+
+
+def test_redraw_leaves_others_their_pixels_and_draws_where_nothing_lies(canvas):
+    Redraw("a", ((1.0, 2.0), (1.0, 5.0), (4.0, 5.0), (4.0, 2.0)), class_number=2).apply(canvas)
+    assert canvas.things[4] == Thing(2, None)
+    assert canvas.labels[2:4, 2:5].tolist() == [[4, 4, 4]] * 2
+    np.testing.assert_array_equal(canvas.labels == 1, LABELS == 1)
 
 
 def test_paint_adds_to_an_object_and_takes_others_pixels_only_if_told(canvas):
@@ -193,6 +216,8 @@ def test_accept(canvas):
         Paint("a", ((1.0, 1.0),), 2.0, label=8),
         Draw("a", ((1.0, 1.0), (2.0, 2.0))),
         Draw("a", ((1.0, float("inf")), (2.0, 2.0), (1.0, 2.0))),
+        Redraw("a", ((1.0, 1.0), (2.0, 2.0))),
+        Redraw("a", ((50.0, 2.0), (60.0, 5.0), (50.0, 5.0))),
         Split("a", 1, ((1.0, 1.0),)),
         Assign("a", ((0, 1, 0),)),
         Assign("a", ((-1, 1, 1),)),
@@ -218,6 +243,7 @@ operations = st.one_of(
     st.builds(Merge, st.just("a"), labels),
     st.builds(Split, st.just("a"), st.integers(1, 6), points),
     st.builds(Draw, st.just("a"), points, st.integers(1, 2)),
+    st.builds(Redraw, st.just("a"), points, st.integers(1, 2)),
     st.builds(Paint, st.just("a"), points, st.floats(0.1, 3), st.none() | st.integers(1, 6), over=st.booleans()),
     st.builds(Erase, st.just("a"), points, st.floats(0.1, 3), st.none() | st.integers(1, 6)),
     st.builds(Assign, st.just("a"), runs, st.none() | st.integers(0, 6)),

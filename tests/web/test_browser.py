@@ -177,6 +177,9 @@ def test_a_person_corrects_objects(browser, folder):
         page.keyboard.press("d")
         one.drag((50, 10), (50, 25), (57, 25), (57, 10))
         one.expect_objects(5)
+        page.keyboard.press("w")
+        one.drag((49, 9), (49, 27), (58, 27), (58, 9))  # around the one just drawn
+        one.expect_objects(5)
         page.keyboard.press("b")
         one.drag((8, 40), (12, 48))
         one.expect_objects(6)
@@ -189,7 +192,7 @@ def test_a_person_corrects_objects(browser, folder):
         expect(page.locator("#progress")).to_have_text("1 of 3 reviewed")
     with Session(folder) as session:
         done = [entry.kind for name in session.images for entry in session.history(name)]
-        assert done == ["delete", "undo", "merge", "undo", "split", "draw", "paint", "erase", "accept"]
+        assert done == ["delete", "undo", "merge", "undo", "split", "draw", "redraw", "paint", "erase", "accept"]
 
 
 def test_everything_can_be_done_by_keys(browser, folder):

@@ -21,7 +21,19 @@ Shapes: `h` rows, `w` columns; `r` rows and `c` columns of a box.
 
 from __future__ import annotations
 
-from attractor.session.operations import Accept, Assign, Delete, Draw, Erase, Merge, Operation, Paint, SetClass, Split
+from attractor.session.operations import (
+    Accept,
+    Assign,
+    Delete,
+    Draw,
+    Erase,
+    Merge,
+    Operation,
+    Paint,
+    Redraw,
+    SetClass,
+    Split,
+)
 from attractor.session.progress import Progress
 from attractor.session.session import Session
 
@@ -35,6 +47,7 @@ __all__ = [
     "Operation",
     "Paint",
     "Progress",
+    "Redraw",
     "Session",
     "SetClass",
     "Split",

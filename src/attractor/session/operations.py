@@ -121,12 +121,41 @@ class Draw:
     def apply(self, canvas: Canvas) -> Change:
         """The pixels whose centres lie inside and that belong to no object."""
         _check_class(self.class_number)
-        points = _checked(self.outline, 3)
-        box = canvas.within(_around(points, 0.0, RIM))
-        inside = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
-        filled, place = fill_polygon(np.array(points)[:, ::-1] - (box[1], box[0]), inside.shape)
-        inside[place] = filled
-        return _added(canvas, box, inside, None, self.class_number)
+        box = canvas.within(_around(_checked(self.outline, 3), 0.0, RIM))
+        return _added(canvas, box, _inside(self.outline, box), None, self.class_number)
+
+
+@dataclass(frozen=True)
+class Redraw:
+    """Draw an object in place of what was found there, whose outline is wrong or which is in pieces.
+
+    The objects that lie mostly inside of the outline give way, and the one that has most of what is inside; the new
+    object has the number and the class of the one with most pixels there. Others keep their pixels. Where no object
+    gives way, this is `Draw`.
+    """
+
+    kind: ClassVar[str] = "redraw"
+    image: str
+    outline: Points
+    class_number: int = 1  # if no object gives way
+
+    def apply(self, canvas: Canvas) -> Change:
+        """The pixels whose centres lie inside become the object, and those that it had outside become background."""
+        _check_class(self.class_number)
+        box = canvas.within(_around(_checked(self.outline, 3), 0.0, RIM))
+        inside = _inside(self.outline, box)
+        shared = np.bincount(canvas.labels[_place(box)][inside])
+        shared[:1] = 0
+        way = [k for k in np.flatnonzero(shared).tolist() if 2 * shared[k] > min(canvas.area(k), int(inside.sum()))]
+        if not way:
+            return _added(canvas, box, inside, None, self.class_number)
+        box = united(box, canvas.box(way, RIM))
+        labels, inside = canvas.labels[_place(box)], _inside(self.outline, box)
+        number = max(way, key=lambda label: int(shared[label]))
+        gone = np.isin(labels, way)
+        own = inside & (gone | (labels == 0))
+        things = {number: Thing(canvas.things[number].class_number)}  # without a score, as a person drew it
+        return _changed(canvas, box, np.where(own, number, np.where(gone, 0, labels)), own | gone, things)
 
 
 @dataclass(frozen=True)
@@ -243,7 +272,8 @@ class Accept:
 
 
 KINDS: dict[str, type[Any]] = {
-    operation.kind: operation for operation in (Delete, Merge, Split, Draw, Paint, Erase, Assign, SetClass, Accept)
+    operation.kind: operation
+    for operation in (Delete, Merge, Split, Draw, Redraw, Paint, Erase, Assign, SetClass, Accept)
 }
 
 
@@ -377,6 +407,14 @@ def _around(points: Points, reach: float, rim: int) -> Box:
     """The box of all pixels within reach of points, with a rim."""
     low, high = np.floor(np.min(points, axis=0) - reach) - rim, np.ceil(np.max(points, axis=0) + reach) + rim
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _inside(outline: Points, box: Box) -> Bool[np.ndarray, "r c"]:
+    """The pixels of a box whose centres lie inside of an outline."""
+    inside = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+    filled, place = fill_polygon(np.array(outline)[:, ::-1] - (box[1], box[0]), inside.shape)
+    inside[place] = filled
+    return inside
 
 
 def _brushed(canvas: Canvas, stroke: Points, radius: float, label: int | None) -> tuple[Box, Bool[np.ndarray, "r c"]]:

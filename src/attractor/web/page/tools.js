@@ -2,7 +2,8 @@
 
 export const TOOLS = [
   { name: "choose", key: "v", title: "Choose objects; drag to move, Shift to add to the choice" },
-  { name: "draw", key: "d", title: "Draw around a new object" },
+  { name: "draw", key: "d", title: "Draw around a new object", closed: true },
+  { name: "redraw", key: "w", title: "Draw the right outline of an object that is wrong or in pieces", closed: true },
   { name: "brush", key: "b", title: "Paint: on an object to extend it, beside all to begin a new one", brush: true },
   { name: "erase", key: "e", title: "Take pixels away from the objects under the brush", brush: true },
   { name: "split", key: "s", title: "Draw a line across an object" },
@@ -86,7 +87,7 @@ export class Tools {
 
   show() {
     const radius = this.tool.brush ? this.radius : 0;
-    this.view.sketch = { points: this.stroke.points, radius, closed: this.tool.name === "draw", hover: this.stroke.points.at(-1) };
+    this.view.sketch = { points: this.stroke.points, radius, closed: this.tool.closed, hover: this.stroke.points.at(-1) };
     this.view.draw();
   }
 
@@ -96,7 +97,8 @@ export class Tools {
     this.give_up();
     switch (this.tool.name) {
       case "draw":
-        if (where.length > 2) this.actions.edit({ kind: "draw", image, outline: where, class_number: this.actions.classNumber() });
+      case "redraw":
+        if (where.length > 2) this.actions.edit({ kind: this.tool.name, image, outline: where, class_number: this.actions.classNumber() });
         break;
       case "brush":
         this.actions.edit({
