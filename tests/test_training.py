@@ -23,6 +23,7 @@ from attractor.training import ready
 from attractor.training.batches import Places, RandomCrops, Room, collate, image_weights, normalised
 from attractor.training.checkpoints import read_checkpoint
 from attractor.training.loop import train
+from attractor.training.missed import Missed, not_found
 
 SETTINGS = {"epochs": 2, "crops_per_epoch": 4, "crop_size": 32, "batch_size": 2, "workers": 0, "dtype": "float32"}
 
@@ -294,6 +295,53 @@ def test_a_run_with_an_average_resumes_exactly(folder, tmp_path):
     resumed = run(folder, tmp_path / "halves", epochs=2, resume=True, **options)
     assert same(whole, resumed)
     assert same(kept, Model.load(tmp_path / "halves" / "model.safetensors").state_dict())
+
+
+def test_a_run_that_shows_what_was_missed_resumes_exactly(folder, tmp_path):
+    options = {"around_missed": 0.9, "workers": 1}
+    whole = run(folder, tmp_path / "whole", epochs=2, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Run, "_out_of_patience", lambda run, epoch: epoch == 0)
+        run(folder, tmp_path / "halves", epochs=2, **options)
+    assert read_checkpoint(tmp_path / "halves" / "last.ckpt")["attractor"]["missed"]
+    assert same(whole, run(folder, tmp_path / "halves", epochs=2, resume=True, **options))
+    assert same(whole, run(folder, tmp_path / "here", epochs=2, **options | {"workers": 0}))
+    assert not same(whole, run(folder, tmp_path / "plain", epochs=2))
+
+
+def test_crops_show_objects_that_were_missed(folder):
+    settings = Settings(**SETTINGS | {"crop_size": 8, "around_missed": 1.0})
+    crops = RandomCrops(new_model(), hold(open_dataset(folder)), settings, Augmentation(scale=(1.0, 1.0)))
+    crops.missed.look(2, np.array([1, 3]))
+    shown = [crops[0, index][0] for index in range(40)]
+    assert {crop.sample.name for crop in shown} == {"image_2"}
+    assert all(np.isin([1, 3], crop.labels.numpy()).any() for crop in shown)
+    assert {label for crop in shown for label in (1, 3) if (crop.labels == label).any()} == {1, 3}
+    crops.missed.look(2, np.array([], int))
+    assert len({crops[0, index][0].sample.name for index in range(40)}) == 4  # nothing was missed: any image
+
+
+def test_what_was_missed_is_known_by_its_place():
+    missed = Missed([2, 0, 3])
+    missed.look(0, np.array([2]))
+    missed.look(2, np.array([1, 3]))
+    assert missed.places == [1, 2, 4]
+    generator = torch.Generator().manual_seed(0)
+    assert {missed.drawn(generator) for _ in range(50)} == {(0, 2), (2, 1), (2, 3)}
+    other = Missed([2, 0, 3])
+    assert other.drawn(generator) is None
+    other.places = missed.places
+    assert other.places == [1, 2, 4]
+    with pytest.raises(ValueError, match="do not have"):
+        other.places = [5]
+
+
+def test_an_object_is_missed_if_nothing_found_covers_it():
+    truth, found = np.zeros((4, 12), np.int32), np.zeros((4, 12), np.int32)
+    truth[:, :4], truth[:, 4:8], truth[:, 8:] = 1, 2, 4
+    found[:, :4], found[:, 4:6], found[:1, 8:] = 2, 3, 1
+    assert not_found(truth, found).tolist() == [4]  # half of the second is enough
+    assert not_found(truth, 0 * found).tolist() == [1, 2, 4]
 
 
 def test_where_time_decides_the_run_is_planned_and_ends_with_a_model_that_works(folder, tmp_path, caplog):

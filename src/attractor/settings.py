@@ -23,6 +23,7 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
     "weight_decay": (0, 10),
     "average": (0, 0.99999),
     "around_objects": (0, 1),
+    "around_missed": (0, 1),
     "validate_every": (1, 1_000_000),
     "patience": (0, 1_000_000),
     "minutes": (0, 1_000_000),
@@ -50,6 +51,7 @@ class Settings:
     average: float = 0.0  # the model kept is an exponential moving average of the weights with this decay, 0.999 say
     dtype: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
     around_objects: float = 0.8  # share of the crops that have an object near their middle
+    around_missed: float = 0.0  # share of all crops that show an object which the model missed when it last looked
     even_classes: bool = False  # these objects are of each class equally often, however rare it is
     freeze_normalisation: bool = False  # keep the statistics of batch normalisation: for small batches of large crops
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`

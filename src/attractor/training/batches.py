@@ -29,6 +29,7 @@ from attractor.model import Model
 from attractor.prediction.memory import free_memory
 from attractor.prediction.resampling import nearest, rescaled, to_spacing_of
 from attractor.settings import Settings
+from attractor.training.missed import Missed
 from attractor.training.ready import InMemory, Ready, Tensors, kept_on_disk
 from attractor.truth import Truth
 
@@ -108,6 +109,8 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
         if not images.statistics.count:
             raise InputError("None of the training images has an object, so there is nothing to learn from.")
         _check_classes(images, self.description)
+        counts = [len(part.classes) for part in images.measured]
+        self.missed = Missed(counts) if settings.around_missed else None
         self.by_class = _objects_by_class(images) if settings.even_classes else None
         n_bytes = sum(sizes) * (2 * model.description.channels + 5)
         self.ready: Sequence[Ready] | None
@@ -185,6 +188,10 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
 
     def _drawn(self, generator: torch.Generator) -> tuple[int, int | None]:
         """An image, and the label of the object to show; 0 for a place anywhere, None to choose in the image."""
+        if self.missed is not None and float(torch.rand((), generator=generator)) < self.settings.around_missed:
+            missed = self.missed.drawn(generator)
+            if missed is not None:
+                return missed
         i = int(torch.multinomial(self.weights, 1, generator=generator))
         if self.by_class is None:
             return i, None

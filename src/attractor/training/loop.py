@@ -52,6 +52,7 @@ from attractor.training import ranks
 from attractor.training.batches import Batch, Places, RandomCrops, Room, collate, seed_of
 from attractor.training.checkpoints import DAMAGE, read_checkpoint, unusable
 from attractor.training.clock import VALIDATION_SHARE, Clock
+from attractor.training.missed import Missed, not_found
 from attractor.truth import Objects, Truth
 from attractor.tuning import headline_of, tune
 from attractor.wording import counted, duration
@@ -112,6 +113,7 @@ def train(
     with ExitStack() as leaving:
         room = Room(out, lambda: leaving.enter_context(temporary_folder(out)))
         crops = RandomCrops(model, training, settings, augmentation, there, room)
+        run.learned_from, run.missed = training, crops.missed
         run.clock.start()
         if not resume:
             _with_less_memory(run, lambda: _plan(run, crops, chosen))
@@ -299,6 +301,7 @@ class _Progress(pydantic.BaseModel):
     reached: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)  # seconds: the limit at which steps ended
     validated: int = pydantic.Field(default=0, ge=0)  # images; 0 for all
     thresholds: dict[str, int | float]
+    missed: list[int] = []  # objects of the training images
 
 
 class _Run(lightning.LightningModule):
@@ -317,6 +320,8 @@ class _Run(lightning.LightningModule):
         if settings.average:
             self.average = AveragedModel(model, multi_avg_fn=_drawn_to(settings.average), use_buffers=True)
         self.begun = dict(model.method.thresholds)  # what they are before anything was learned
+        self.learned_from: Dataset = validation  # where it looks for what it misses
+        self.missed: Missed | None = None
         self.clock = Clock(60 * settings.minutes)
 
     @property
@@ -482,6 +487,8 @@ class _Run(lightning.LightningModule):
         ranks.average_statistics(self.kept)
         with self.clock.validating():
             scores = self._validated()
+            if self.missed is not None:
+                self._look_for(self.missed)
         self.clock.last = ranks.agreed(self.clock.last, self.device)
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
         score = scores["mean" if self.settings.metric == "average_precision" else self.settings.metric]
@@ -516,6 +523,17 @@ class _Run(lightning.LightningModule):
             thresholds.update(_lowered(segmenter, self.begun, images, metric, **share))
         return _scores(segmenter, images, metric)
 
+    def _look_for(self, missed: Missed) -> None:
+        """Look at as many training images as were validated on, the next ones, for what is missed in them."""
+        n = min(len(self.validation), len(self.learned_from))
+        images = [(self.current_epoch * n + k) % len(self.learned_from) for k in range(n)]
+        segmenter = Segmenter(self.kept, device=self.device.type, dtype="float32", record=False)
+        own = list(ranks.dealt(images))
+        looked = zip(own, predicted(segmenter, Subset(self.learned_from, own)) if own else (), strict=True)
+        found = [(image, not_found(sample.labels, instances.labels)) for image, (sample, instances) in looked]
+        for image, labels in ranks.gathered(found):
+            missed.look(image, labels)
+
     def take_over(self, checkpoint: Mapping[str, Any]) -> None:
         """Know what another process knew when it wrote a checkpoint."""
         progress = _Progress.model_validate(checkpoint["attractor"])
@@ -533,6 +551,7 @@ class _Run(lightning.LightningModule):
             reached=self.clock.reached,
             validated=len(self.validation),
             thresholds=dict(self.kept.method.thresholds),
+            missed=[] if self.missed is None else self.missed.places,
         )
         checkpoint["attractor"] = progress.model_dump()
 
@@ -544,6 +563,8 @@ class _Run(lightning.LightningModule):
         self.best, self.best_epoch, self.clock.before = progress.best, progress.best_epoch, progress.seconds
         self.clock.rules, self.clock.reached = progress.timed, progress.reached
         self.validate_on(progress.validated or len(self.every))
+        if self.missed is not None:
+            self.missed.places = progress.missed
         self.kept.method.thresholds.update(progress.thresholds)
         self.places.epoch = progress.next_epoch  # the first crops are fetched before the epoch is announced
 
