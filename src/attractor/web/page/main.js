@@ -150,6 +150,8 @@ async function listObjects() {
   const objects = await tried(() => api.get("objects", { name }));
   if (!objects || name !== state.image) return;
   state.objects = objects;
+  const there = new Set(objects.map(({ label }) => label)), left = chosen().filter((label) => there.has(label));
+  if (left.length < view.chosen.size) showChosen(new Set(left));  // the others were redrawn, or erased
   showObjects();
 }
 
