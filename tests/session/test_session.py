@@ -185,6 +185,25 @@ def test_segmenting_anew_leaves_alone_what_was_reviewed(project):
             session.undo("a")
 
 
+def test_what_is_found_beside_something_reviewed_loses_its_rim_alone(project):
+    with Session(project) as session:
+        session.apply(Delete("a", (1, 2, 3)))
+        third = FOUND == 3
+        top, left = np.argwhere(third).min(0)
+        session.put("b", Instances(0 * FOUND, np.zeros(0, np.int32), np.zeros(0, np.float32)))
+        session.apply(
+            Draw("b", tuple((float(top + i), float(left + j)) for i, j in ((-4, 0), (-4, 5), (-1, 5), (-1, 0))))
+        )
+        rim = session.canvas("b").reviewed & third
+        assert 0 < rim.sum() < 0.25 * third.sum()
+        session.segment("b", Finder())
+        canvas = session.canvas("b")
+        (found,) = [k for k, thing in canvas.things.items() if thing.class_number == 2]
+        np.testing.assert_array_equal(canvas.labels == found, third & ~rim)
+        session.segment("a", Finder())  # where all was reviewed, nothing comes back
+        assert not session.canvas("a").things
+
+
 def test_what_an_eraser_leaves_of_an_object_was_reviewed_too(project):
     with Session(project) as session:
         session.apply(Erase("a", ((5.5, 5.0), (5.5, 14.0)), 0.6))

@@ -45,6 +45,7 @@ MOST_BYTES = 1 << 30  # of their labels, unless one has more
 AT_ONCE = 1 << 22  # pixels of an image whose files are written with each operation; larger ones wait for a pause
 PAUSE = 3.0  # seconds
 TAKES_BACK = ("undo", "redo")
+MOST_LOST = 0.25  # of a found object's pixels, to what was reviewed beside it; one that loses more is there already
 
 
 class Finds(Protocol):
@@ -466,14 +467,15 @@ class Session:
         return record
 
     def _replace(self, name: str, labels: Int32[np.ndarray, "h w"], known: Mapping[int, Known]) -> None:
-        """Put found objects where nobody has reviewed anything; an object that a reviewed pixel cuts is left out."""
+        """Put found objects where nobody has reviewed anything; one that loses more than a rim by that is left out."""
         canvas = self.canvas(name)
         if labels.shape != canvas.shape:
             raise InputError(f"{name}: what was found has {labels.shape} pixels, but the image has {canvas.shape}.")
-        touched = np.unique(labels[canvas.reviewed])
         kept = np.unique(canvas.labels[canvas.reviewed])
         after = np.where(np.isin(canvas.labels, kept), canvas.labels, 0)
-        free = ~canvas.reviewed & (after == 0) & ~np.isin(labels, touched[touched > 0])
+        taken = canvas.reviewed | (after > 0)
+        lost = np.bincount(labels[taken], minlength=int(labels.max(initial=0)) + 1)
+        free = ~taken & (lost <= MOST_LOST * np.bincount(labels.ravel()))[labels]
         things: dict[int, Thing | None] = {}
         numbers = np.zeros(int(labels.max(initial=0)) + 1, np.int32)  # of each label that is put
         for label in np.unique(labels[free]).tolist():
