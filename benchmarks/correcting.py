@@ -35,7 +35,7 @@ from attractor.instances import overlap
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
 from attractor.session import Accept, Delete, Draw, Merge, Redraw, Session, Split
-from attractor.session.operations import Operation
+from attractor.session.operations import Operation, gives_way
 from attractor.session.progress import REVIEWED
 from attractor.session.rounds import train_round
 from benchmarks.harness import print_machine, print_table
@@ -99,7 +99,7 @@ class Compared:
 
     def gives_way(self, true: int) -> np.ndarray:
         """The found objects in whose place a true one is put when it is redrawn."""
-        return np.flatnonzero(2 * self.shared[true] > np.minimum(self.of_found, self.of_truth[true]))
+        return np.flatnonzero(gives_way(self.shared[true], self.of_found, int(self.of_truth[true])))
 
     def is_right_together(self, true: int, found: np.ndarray) -> bool:
         """Whether found objects would be right, were they one."""
@@ -120,7 +120,7 @@ class Annotator:
     def correct(self, most: float = np.inf) -> None:
         """Mend band after band until that many operations are done, and accept what was gone through."""
         height, width = self.truth.shape
-        begun, seen = self._operations(), np.zeros(self.truth.shape, bool)
+        begun, seen = operations(self.session), np.zeros(self.truth.shape, bool)
         self._clear()
         edges = np.linspace(0, width, -(-width // FIELD) + 1).round().astype(int).tolist()
         for left, right in itertools.pairwise(edges):
@@ -128,16 +128,13 @@ class Annotator:
                 seen[:stop, left:right] = True
                 while any(self._try(operation) for operation in self.wanted(seen)):
                     pass
-                if self._operations() - begun >= most - 1:  # one is to accept
+                if operations(self.session) - begun >= most - 1:  # one is to accept
                     break
             box = (0, 0 if stop == height else left, stop, right)
             if not self.session.canvas(self.name).reviewed[box[0] : box[2], box[1] : box[3]].all():
                 self.session.apply(Accept(self.name, box=box))
-            if self._operations() - begun >= most - FEWEST:
+            if operations(self.session) - begun >= most - FEWEST:
                 break
-
-    def _operations(self) -> int:
-        return sum(entry.kind != "segment" for entry in self.session.history(self.name))
 
     def _clear(self) -> None:
         """Delete everything at once, if hardly anything is right."""

@@ -32,7 +32,7 @@ from attractor.errors import InputError
 from attractor.images.parts import LARGE
 from attractor.model import Model
 from attractor.prediction import memory, schedulers, slide
-from attractor.prediction.clients import connected
+from attractor.prediction.clients import CAN_COPY, connected
 from attractor.prediction.image import Segmenter
 from attractor.prediction.schedulers import Here, blocks_of_part, find_objects, paint_labels, pool_for
 from attractor.prediction.slide import NAME, UNIT, Task, begun, finished, planned, table_file
@@ -231,7 +231,7 @@ def test_a_worker_that_dies_costs_its_step(image, expected, tmp_path, tiny_model
 
 
 @with_dask
-@pytest.mark.skipif(sys.platform != "linux", reason="only there are workers copies of another process")
+@pytest.mark.skipif(not CAN_COPY, reason="workers are copies of another process on Linux alone")
 def test_workers_are_copies_of_one_process_that_has_imported_what_they_need(monkeypatch):
     monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
     with connected(workers=2) as client:
@@ -242,7 +242,7 @@ def test_workers_are_copies_of_one_process_that_has_imported_what_they_need(monk
         deadline = time.monotonic() + 60
         while len(now := set(workers.run(os.getpid, on_error="ignore").values())) < 2 or victim in now:
             assert time.monotonic() < deadline, "no worker took the place of the one that died"
-            time.sleep(0.1)
+            time.sleep(0.1)  # until Dask has noticed
         assert set(workers.run(os.getppid).values()) == {copied}
     assert copied != os.getpid()
     assert len(before & now) == 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Int, Int32
 from scipy import ndimage
 
 from attractor.datasets.polygons import fill_polygon
@@ -144,14 +144,15 @@ class Redraw:
         _check_class(self.class_number)
         box = canvas.within(_around(_checked(self.outline, 3), 0.0, RIM))
         inside = _inside(self.outline, box)
-        shared = np.bincount(canvas.labels[_place(box)][inside])
-        shared[:1] = 0
-        way = [k for k in np.flatnonzero(shared).tolist() if 2 * shared[k] > min(canvas.area(k), int(inside.sum()))]
+        found, shared = np.unique(canvas.labels[_place(box)][inside], return_counts=True)
+        areas = np.array([canvas.area(label) for label in found.tolist()], np.int64)
+        is_going = gives_way(shared, areas, int(inside.sum())) & (found > 0)
+        way = found[is_going].tolist()
         if not way:
             return _added(canvas, box, inside, None, self.class_number)
         box = united(box, canvas.box(way, RIM))
         labels, inside = canvas.labels[_place(box)], _inside(self.outline, box)
-        number = max(way, key=lambda label: int(shared[label]))
+        number = way[int(shared[is_going].argmax())]
         gone = np.isin(labels, way)
         own = inside & (gone | (labels == 0))
         things = {number: Thing(canvas.things[number].class_number)}  # without a score, as a person drew it
@@ -407,6 +408,18 @@ def _around(points: Points, reach: float, rim: int) -> Box:
     """The box of all pixels within reach of points, with a rim."""
     low, high = np.floor(np.min(points, axis=0) - reach) - rim, np.ceil(np.max(points, axis=0) + reach) + rim
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def gives_way(shared: Int[np.ndarray, " k"], areas: Int[np.ndarray, " k"], n_inside: int) -> Bool[np.ndarray, " k"]:
+    """Which objects give way to one that is redrawn over them.
+
+    Args:
+        shared: pixels of each inside of the new outline.
+        areas: all pixels of each.
+        n_inside: pixels inside of the outline.
+    """
+    way: Bool[np.ndarray, " k"] = 2 * shared > np.minimum(areas, n_inside)
+    return way
 
 
 def _inside(outline: Points, box: Box) -> Bool[np.ndarray, "r c"]:
