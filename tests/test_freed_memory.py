@@ -28,7 +28,11 @@ def again():
 
 if "child" in sys.argv:
     import subprocess
-    print(subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[1]], capture_output=True, text=True).stdout)
+    words = [word for word in sys.argv[2:] if word not in ("keep", "child")]
+    print(subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[1], *words], stdout=-1, text=True).stdout)
+elif "thread" in sys.argv:
+    from concurrent.futures import ThreadPoolExecutor
+    print(ThreadPoolExecutor(1).submit(again).result())
 else:
     print(again())
 """
@@ -47,6 +51,12 @@ def faults(*words: str, **more: str) -> int:
 @of_glibc
 def test_freed_memory_is_used_again():
     assert faults("keep") < 1000
+
+
+@of_glibc
+def test_freed_memory_of_another_thread_too():
+    assert faults("keep", "thread") < 1000
+    assert faults("keep", "child", "thread") < 1000
 
 
 @of_glibc

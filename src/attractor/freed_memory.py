@@ -2,7 +2,8 @@
 
 A network asks for some hundred megabytes and frees them, layer after layer. GNU's `malloc` maps each large piece anew
 and unmaps it when it is freed, so that the kernel has to clear every page of every layer: up to a third of the time of
-a call. What is kept is used again by the same process, and goes back when it ends.
+a call. A thread besides the first has an area of its own, which goes back just so; with one area, it keeps as well.
+What is kept is used again by the same process, and goes back when it ends.
 
 Source: mallopt(3) of the GNU C library.
 """
@@ -13,10 +14,9 @@ import ctypes
 import os
 import sys
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt
-NEVER, NONE = -1, 0
+CHOSEN = {-1: -1, -4: 0, -8: 1}  # of mallopt: nothing trimmed, nothing mapped apart, one area for all threads
 # The same for processes that this one starts; the C library reads these when it is loaded.
-FOR_CHILDREN = {"MALLOC_TRIM_THRESHOLD_": str(1 << 60), "MALLOC_MMAP_MAX_": "0"}
+FOR_CHILDREN = {"MALLOC_TRIM_THRESHOLD_": str(1 << 60), "MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1"}
 
 
 def keep_freed_memory() -> bool:
@@ -29,7 +29,7 @@ def keep_freed_memory() -> bool:
     if chosen or sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or not (mallopt(MMAP_MAX, NONE) and mallopt(TRIM_THRESHOLD, NEVER)):
+    if mallopt is None or not all(mallopt(name, value) for name, value in CHOSEN.items()):
         return False
     os.environ.update(FOR_CHILDREN)
     return True

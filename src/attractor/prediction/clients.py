@@ -21,7 +21,13 @@ from attractor.wording import install
 
 RETRIES = 3  # times that a step is given to another worker after one has died
 PATIENCE = 20  # seconds until a scheduler must have answered
-SETTINGS = {"distributed.scheduler.allowed-failures": RETRIES, "distributed.scheduler.worker-saturation": 1.0}
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": RETRIES,
+    "distributed.scheduler.worker-saturation": 1.0,
+    # these would interrupt each step some hundred times a second
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+}
 NEEDED = ["zarr", "attractor.prediction.schedulers"]  # what a worker of this machine imports first
 CAN_COPY = sys.platform == "linux"  # Windows cannot copy a process, and on a Mac copies can crash in its libraries
 THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"
