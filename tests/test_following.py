@@ -330,6 +330,20 @@ def test_a_film_is_learned_with_its_motion_where_method_and_network_can(film):
     assert begun.options["follows"] is True
 
 
+def test_a_film_begins_with_a_threshold_that_finds_more(film, tmp_path):
+    """A missed object costs ten times as much as a wrong one."""
+    changes = ["model.network=unet"], ["model.options.follows=false"], []
+    for change in changes:
+        assert recipe_for(film, change).model.options["seed_threshold"] == 0.5
+        assert recipe_for(film, change, start="nuclei").model.options["seed_threshold"] == 0.5
+    assert recipe_for(film, ["model.options.seed_threshold=0.8"]).model.options["seed_threshold"] == 0.8
+    write_label_images(tmp_path / "pictures", list(open_dataset(film)))
+    assert recipe_for(tmp_path / "pictures").model.options["seed_threshold"] == 0.9
+    new_model(options={"follows": True, "seed_threshold": 0.7}).save(tmp_path / "follows.safetensors")
+    begun = recipe_for(film, start=str(tmp_path / "follows.safetensors"))
+    assert begun.model.options["seed_threshold"] == 0.7  # chosen for a film
+
+
 def test_what_learned_from_a_film_goes_on_with_pictures_alone(film, tmp_path):
     new_model().save(tmp_path / "follows.safetensors")
     write_label_images(tmp_path / "pictures", list(open_dataset(film)))

@@ -47,9 +47,10 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def new_model():
+def new_model(**options):
     torch.manual_seed(0)
-    return Model(Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=("object",)))
+    given = {"method": "spatial-embeddings", "channels": 1, "class_names": ("object",)}
+    return Model(Description(network="erfnet", options=options, **given))
 
 
 def parts_of(folder):
@@ -58,9 +59,9 @@ def parts_of(folder):
 
 
 def run(folder, out, **changes):
-    resume = changes.pop("resume", False)
+    resume, options = changes.pop("resume", False), changes.pop("options", {})
     settings = Settings(**SETTINGS | changes)
-    model, given = new_model(), {"settings": settings, "augmentation": Augmentation(), "resume": resume}
+    model, given = new_model(**options), {"settings": settings, "augmentation": Augmentation(), "resume": resume}
     train(model, *parts_of(folder), out=out, device="cpu", **given)
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -120,20 +121,29 @@ def test_a_few_objects_do_not_choose_thresholds(folder, tmp_path, monkeypatch, c
     assert Model.load(tmp_path / "enough" / "model.safetensors").method.thresholds["seed_threshold"] == 0.123
 
 
-def test_a_model_that_has_learned_little_gets_lower_thresholds(folder, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(("start", "lower_ones"), [(0.9, (0.7, 0.5)), (0.6, (0.5,))])
+def test_a_model_that_has_learned_little_gets_lower_thresholds(
+    start, lower_ones, folder, tmp_path, monkeypatch, caplog
+):
     began = []
 
     def lower(segmenter, images, *, candidates, least_gain, **_):
-        assert candidates == {"seed_threshold": (0.7, 0.5)}
+        assert candidates == {"seed_threshold": lower_ones}
         assert least_gain > 0
         began.append(segmenter.model.method.thresholds["seed_threshold"])
         segmenter.model.method.thresholds["seed_threshold"] = 0.2
 
     monkeypatch.setattr(training, "tune", lower)
-    run(folder, tmp_path / "out")
-    assert set(began) == {new_model().method.thresholds["seed_threshold"]}  # each time what training began with
+    run(folder, tmp_path / "out", options={"seed_threshold": start})
+    assert set(began) == {start}  # each time what training began with
     assert Model.load(tmp_path / "out" / "model.safetensors").method.thresholds["seed_threshold"] == 0.2
     assert "lower than training began with" in caplog.text
+
+
+def test_a_low_threshold_is_not_raised_by_a_few_objects(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "tune", lambda *given, **options: pytest.fail("there is nothing lower to try"))
+    run(folder, tmp_path / "out", options={"seed_threshold": 0.5})
+    assert Model.load(tmp_path / "out" / "model.safetensors").method.thresholds["seed_threshold"] == 0.5
 
 
 def test_while_nothing_is_found_the_latest_model_is_kept(folder, tmp_path, monkeypatch):

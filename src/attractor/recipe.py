@@ -43,7 +43,7 @@ LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # characters
 PIXELS_OF_BATCH = {2: 8 * 256**2, 3: 1 << 19}  # by number of axes; a voxel takes a third of what a pixel takes
 ENOUGH_OBJECTS = 125  # in the volumes to validate on: somewhat more than thresholds are tuned with
 LONGEST_UNASKED = 120.0  # minutes; a training that was not given a time or a number of epochs ends by then
-OF_DATA = ("min_size", "follows")  # options of a method that follow new data where training goes on from a model
+OF_DATA = ("min_size",)  # options of a method that follow new data where training goes on from a model
 LARGEST_INTEGER = 2**63 - 1  # the largest that TOML promises
 
 Content: TypeAlias = dict[str, object]  # of a recipe or a part of it, as TOML has it, before it is checked
@@ -305,9 +305,10 @@ def recipe_for(
     scale = _chosen_scale(chosen, begun.scale if begun else statistics.scale)
     statistics = statistics.scaled(scale)
     suggested = METHODS[method].suggestions(statistics)
-    if _can_follow(method, chosen, begun) and images.is_film != bool(begun and begun.options.get("follows")):
-        options = suggested.get("model", {}).get("options")
-        suggested["model"] = {"options": {**(options if isinstance(options, dict) else {}), "follows": images.is_film}}
+    of_film = _of_film(method, images.is_film, chosen, begun)
+    options = suggested.get("model", {}).get("options")
+    options = (options if isinstance(options, dict) else {}) | of_film
+    suggested["model"] = suggested.get("model", {}) | {"options": options}
     sections = _by_size(str(dataset), images, statistics, suggested)
     sections["data"]["overlap"] = overlap
     if _given(chosen, "training", "epochs") is None:
@@ -319,9 +320,8 @@ def recipe_for(
     if begun is not None:
         content = _merged(content, _like(begun, str(start), method))
         if method == begun.method:  # what was learned depends on its options; few of them follow the new objects
-            options = suggested.get("model", {}).get("options")
-            own = {name: options[name] for name in OF_DATA if isinstance(options, dict) and name in options}
-            suggested["model"] = {"options": own}
+            own = {name: options[name] for name in OF_DATA if name in options}
+            suggested["model"] = {"options": own | of_film}
     return recipe_of(_merged(_merged(content, suggested), chosen), f"The recipe for {dataset}")
 
 
@@ -384,10 +384,14 @@ def _validation_share(images: Held) -> float:
     return share
 
 
-def _can_follow(method: str, chosen: Content, begun: Description | None) -> bool:
-    """Whether method and network can say where objects were one frame ago."""
+def _of_film(method: str, is_film: bool, chosen: Content, begun: Description | None) -> Content:
+    """Options for objects that are known from frame to frame, or no more, if the model began with other ones."""
+    kind = METHODS[method]
+    if not isinstance(kind, Follows) or is_film == bool(begun and begun.options.get("follows")):
+        return {}
     name = _given(chosen, "model", "network") or (begun.network if begun else ModelSection().network)
-    return isinstance(METHODS[method], Follows) and isinstance(NETWORKS.get(str(name)), JoinsFrames)
+    joins = isinstance(NETWORKS.get(str(name)), JoinsFrames)
+    return (dict(kind.film_options) if is_film else {}) | ({"follows": is_film} if joins else {})
 
 
 def _network_options(chosen: Content) -> Content:

@@ -197,6 +197,9 @@ class Follows(Protocol[Given]):
     follows: bool
     """Whether its options ask for that, so that its network was trained for it."""
 
+    film_options: ClassVar[Mapping[str, object]]
+    """Options that suit films, whether or not they ask for that."""
+
     def steps(self, maps: Given) -> Float[Tensor, "b a *s"]:
         """From each pixel to where its object was in the image before, in pixels along each axis.
 

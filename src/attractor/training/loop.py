@@ -161,8 +161,13 @@ def _lowered(
     method = segmenter.model.method
     method.thresholds.update(begun)
     if isinstance(method, HasFallbacks):
-        candidates = method.threshold_fallbacks
-        tune(segmenter, images, rounds=1, metric=metric, candidates=candidates, least_gain=CLEAR_GAIN, **share)
+        candidates = {
+            name: lower
+            for name, values in method.threshold_fallbacks.items()
+            if (lower := tuple(value for value in values if value < begun[name]))
+        }
+        if candidates:
+            tune(segmenter, images, rounds=1, metric=metric, candidates=candidates, least_gain=CLEAR_GAIN, **share)
     return dict(method.thresholds)
 
 
