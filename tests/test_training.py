@@ -103,8 +103,7 @@ def test_validation_can_be_rarer_but_comes_at_the_end(folder, tmp_path, monkeypa
     validated = []
     tune = training.tune
     monkeypatch.setattr(training, "tune", lambda *given, **options: validated.append(1) or tune(*given, **options))
-    monkeypatch.setattr(training, "FEW_OBJECTS", 1)
-    run(folder, tmp_path / "a", epochs=3, validate_every=2)
+    run(folder, tmp_path / "a", epochs=3, validate_every=2, few_objects=1)
     assert len(validated) == 3  # after the second epoch and the last, and for the result
     assert (tmp_path / "a" / "model.safetensors").exists()
 
@@ -116,8 +115,7 @@ def test_a_few_objects_do_not_choose_thresholds(folder, tmp_path, monkeypatch, c
     run(folder, tmp_path / "few")
     assert Model.load(tmp_path / "few" / "model.safetensors").method.thresholds["seed_threshold"] == before
     assert "fewer than 100 objects, too few to choose thresholds by" in caplog.text
-    monkeypatch.setattr(training, "FEW_OBJECTS", 1)
-    run(folder, tmp_path / "enough")
+    run(folder, tmp_path / "enough", few_objects=1)
     assert Model.load(tmp_path / "enough" / "model.safetensors").method.thresholds["seed_threshold"] == 0.123
 
 

@@ -385,7 +385,7 @@ def _validation_share(images: Held) -> float:
 
 
 def _of_film(method: str, is_film: bool, chosen: Content, begun: Description | None) -> Content:
-    """Options for objects that are known from frame to frame, or no more, if the model began with other ones."""
+    """Options that change where a model goes from pictures to films, or from films to pictures."""
     kind = METHODS[method]
     if not isinstance(kind, Follows) or is_film == bool(begun and begun.options.get("follows")):
         return {}

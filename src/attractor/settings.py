@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
     "around_objects": (0, 1),
     "around_missed": (0, 1),
     "validate_every": (1, 1_000_000),
+    "few_objects": (0, 1_000_000_000),
     "patience": (0, 1_000_000),
     "minutes": (0, 1_000_000),
     "workers": (0, 256),
@@ -57,6 +58,7 @@ class Settings:
     balance: str = ""  # a column of images.csv whose values are drawn more evenly: see `image_weights`
     metric: str = "average_precision"  # chooses the best epoch and the thresholds; coco or cityscapes, for instance
     validate_every: int = 1  # in epochs; the last epoch is always validated
+    few_objects: int = 100  # with fewer in the validation images, thresholds stay as training began with them
     patience: int = 0  # epochs without a better score after which training ends; 0: it never ends early
     minutes: float = 0.0  # training ends after this time, the schedule cut to fit; 0: after all epochs
     workers: int = 1  # processes that make crops while the network trains; the crops do not depend on their number

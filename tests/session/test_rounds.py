@@ -13,9 +13,11 @@ from attractor.instances import Instances
 from attractor.metrics.average_precision import score_image
 from attractor.metrics.metric import Pair
 from attractor.model import Model
+from attractor.recipe import recipe_for
 from attractor.session import Accept, Session, rounds
 from attractor.session.differences import draw_differences, picture_file
 from attractor.session.rounds import held_out, train_round
+from attractor.settings import Settings
 
 
 def test_a_fifth_is_held_out_and_stays_so():
@@ -68,6 +70,24 @@ def scores_of(*ious):
         one, other = (Instances(x, np.ones(1, np.int32), np.ones(1, np.float32)) for x in (truth, found))
         results.append(score_image(Pair(str(k), one, other, np.zeros((1, 100), bool))))
     return results
+
+
+def test_it_takes_more_objects_to_choose_thresholds_than_elsewhere_unless_asked(project, monkeypatch):
+    """Much of what was reviewed is what a model found with its own thresholds."""
+    given = []
+    real = rounds.runs.train
+
+    def train(*data, changes, **how):
+        given.append(changes)
+        return real(*data, changes=changes, **how)
+
+    monkeypatch.setattr(rounds.runs, "train", train)
+    with Session(project) as session:
+        train_round(session, changes=QUICK, device="cpu")
+        train_round(session, changes=[*QUICK, "training.few_objects=1"], device="cpu")
+    kept = [recipe_for(project, changes).training.few_objects for changes in given]
+    assert kept == [1000, 1]
+    assert Settings().few_objects < 1000
 
 
 def test_a_better_model_is_kept_and_a_worse_one_is_not(project, monkeypatch):

@@ -35,6 +35,8 @@ from attractor.wording import counted, share
 HELD_OUT = 0.2  # share of the reviewed images
 FEWEST = 3  # reviewed images: two to learn from, one of them to validate on, and one that is held out
 MINUTES = 10.0
+# Much of what was reviewed is what a model found with its own thresholds, so fewer objects than this choose no others.
+CHANGES = ("training.few_objects=1000",)
 LOOKED_AT = 12  # images besides those held out in which both models find objects, to show where they differ
 LOOKING = 0.1  # of the minutes of training, at most, for that
 
@@ -120,7 +122,7 @@ def trained(
             start=None if start is None else str(_file(folder, start)),
             minutes=minutes,
             out=work / "run",
-            changes=changes,
+            changes=[*CHANGES, *changes],
             device=device,
         )
         new = work / "run" / "model.safetensors"

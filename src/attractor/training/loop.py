@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import logging
 import math
 import sys
@@ -64,8 +65,7 @@ Weights: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 VALIDATIONS = 12  # of a run that time rules, at least if each takes its share
 SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
 HARDLY = 100  # steps; a model that has seen fewer is hardly trained
-FEW_OBJECTS = 100  # in the validation images; thresholds chosen by fewer suit those, and no others
-CLEAR_GAIN = 0.05  # of the score, by which fewer can tell that a model has learned too little for its thresholds
+CLEAR_GAIN = 0.05  # of the score, by which few objects can tell that a model has learned too little for its thresholds
 
 
 def _freeze_statistics(model: torch.nn.Module) -> None:
@@ -90,8 +90,8 @@ def train(
 ) -> Model:
     """Train a model; gives the one with the best validation score.
 
-    After each epoch the thresholds are tuned, unless the validation images have fewer objects than `FEW_OBJECTS`, and
-    the model is scored on those images, so that it is chosen by what it will do in use. `out` gets `last.ckpt` (to
+    After each epoch the thresholds are tuned, unless the validation images have fewer objects than it takes, and the
+    model is scored on those images, so that it is chosen by what it will do in use. `out` gets `last.ckpt` (to
     resume from), `best.safetensors` (the best so far),
     `model.safetensors` (the result, with thresholds tuned once more), and `logs/`, as CSV and for TensorBoard.
 
@@ -124,13 +124,13 @@ def train(
     segmenter = Segmenter(best, device=device, dtype="float32", record=False)
     if best.description.axes == 3:  # there are few volumes: thresholds are worth the time that all of them take
         run.validate_on(len(run.every))
-    if _has_enough_objects(run.validation):
+    if _has_objects(run.validation, settings.few_objects):
         best.method.thresholds.update(tune(segmenter, run.validation, metric=settings.metric))
     else:
         best.method.thresholds.update(_lowered(segmenter, run.begun, run.validation, settings.metric))
         logger.warning(
             "The validation images have fewer than %d objects, too few to choose thresholds by; %s.",
-            FEW_OBJECTS,
+            settings.few_objects,
             "those that training began with stay"
             if best.method.thresholds == run.begun
             else "they are lower than training began with, as the model has learned little",
@@ -141,14 +141,10 @@ def train(
     return best
 
 
-def _has_enough_objects(images: Dataset) -> bool:
-    """Whether thresholds can be chosen by these images; no more of them are read than it takes."""
-    n = 0
-    for index in range(len(images)):
-        n += len(images[index].classes)
-        if n >= FEW_OBJECTS:
-            return True
-    return False
+def _has_objects(images: Dataset, enough: int) -> bool:
+    """Whether there are that many objects in images, of which no more are read than it takes."""
+    counts = itertools.accumulate((len(images[index].classes) for index in range(len(images))), initial=0)
+    return any(n >= enough for n in counts)
 
 
 def _lowered(
@@ -522,7 +518,7 @@ class _Run(lightning.LightningModule):
         segmenter = Segmenter(self.kept, device=device.type, dtype="float32", record=False)
         thresholds, metric = self.kept.method.thresholds, self.settings.metric
         share: dict[str, Any] = {"deal": ranks.dealt, "gather": ranks.gathered}
-        if _has_enough_objects(images):
+        if _has_objects(images, self.settings.few_objects):
             thresholds.update(tune(segmenter, images, rounds=1, metric=metric, **share))
         else:
             thresholds.update(_lowered(segmenter, self.begun, images, metric, **share))
