@@ -90,10 +90,10 @@ def train(
 ) -> Model:
     """Train a model; gives the one with the best validation score.
 
-    After each epoch the thresholds are tuned, unless the validation images have fewer objects than it takes, and the
-    model is scored on those images, so that it is chosen by what it will do in use. `out` gets `last.ckpt` (to
-    resume from), `best.safetensors` (the best so far),
-    `model.safetensors` (the result, with thresholds tuned once more), and `logs/`, as CSV and for TensorBoard.
+    After each epoch the thresholds are tuned, if the validation images have `settings.few_objects`, and the model is
+    scored on those images, so that it is chosen by what it will do in use. `out` gets `last.ckpt` (to resume from),
+    `best.safetensors` (the best so far), `model.safetensors` (the result, with thresholds tuned once more), and
+    `logs/`, as CSV and for TensorBoard.
 
     With several devices, or several machines with as many each, the batches are those of one device, shared out.
 
