@@ -14,7 +14,8 @@ import ctypes
 import os
 import sys
 
-CHOSEN = {-1: -1, -4: 0, -8: 1}  # of mallopt: nothing trimmed, nothing mapped apart, one area for all threads
+TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of mallopt
+CHOSEN = {TRIM_THRESHOLD: -1, MMAP_MAX: 0, ARENA_MAX: 1}  # nothing trimmed, nothing mapped apart, one area for all
 # The same for processes that this one starts; the C library reads these when it is loaded.
 FOR_CHILDREN = {"MALLOC_TRIM_THRESHOLD_": str(1 << 60), "MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1"}
 

@@ -51,7 +51,6 @@ SEED_MEANS = ("pixels", "objects")
 MOST_RECENTRED = 10  # a claim no longer moves after a few
 # Of images with one class. Neven et al. have .9 on Cityscapes; what it gains, and that of .35: docs/results.md.
 FOREGROUND_OF_IMAGES, SEED_OF_IMAGES = 0.35, 0.9
-SEED_OF_FILMS = 0.5
 CHANCE_OF_SEEDS = 0.3  # of being foreground, from which a voxel starts an object unless validation says otherwise
 MOST_WEIGHT = 100  # of foreground, by which the seed score of a voxel is still told from 1
 MOST_PIXELS = 1 << 30  # upper limit of sizes and lengths
@@ -99,7 +98,7 @@ class SpatialEmbeddings(nn.Module):
     takes_volumes: ClassVar[bool] = True
     follows: bool = False
     # In the Cell Tracking Challenge's measures a missed object costs ten times as much as a wrong one.
-    film_options: ClassVar[dict[str, object]] = {"seed_threshold": SEED_OF_FILMS}
+    film_options: ClassVar[dict[str, object]] = {"seed_threshold": 0.5}
     # What a threshold can be, and what validation tries; sizes are pixels.
     threshold_ranges: ClassVar[dict[str, tuple[float, float]]] = {
         "foreground_threshold": (0.0, 1.0),
