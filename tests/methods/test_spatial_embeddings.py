@@ -1,8 +1,10 @@
 """The published vectors of spatial embeddings, and the laws of its loss and grouping."""
 
+import copy
 import hashlib
 import json
 import math
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -459,6 +461,41 @@ def test_views_that_move_all_embeddings_differently_keep_the_objects():
     shift = (found - expected).flatten(2)
     torch.testing.assert_close(shift, shift[..., :1].expand_as(shift), atol=1e-5, rtol=0)
     assert np.array_equal(se.group(se.averaged(views))[0].labels, labels)
+
+
+def drawn_maps(dtype):
+    return Maps(*(torch.rand(1, n, 4, 6).to(dtype) for n in (2, 2, 1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_mean_of_views_is_that_of_their_seeds_bandwidths_and_bounded_offsets(dtype):
+    views = [drawn_maps(dtype) for _ in range(3)]
+    before = copy.deepcopy(views)
+    mean = method().averaged(views)
+    assert mean.seed.dtype == torch.promote_types(dtype, torch.float32)
+    for name in ("sigma", "seed"):
+        expected = torch.stack([getattr(view, name).double() for view in views]).mean(0)
+        torch.testing.assert_close(getattr(mean, name).double(), expected, atol=1e-6, rtol=0)
+    expected = torch.stack([torch.tanh(view.offset).double() for view in views]).mean(0)
+    torch.testing.assert_close(torch.tanh(mean.offset).double(), expected, atol=1e-6, rtol=0)
+    assert all(torch.equal(view.seed, own.seed) for view, own in zip(views, before, strict=True))
+
+
+def test_views_are_averaged_without_holding_two_at_once():
+    held = []
+
+    def made():
+        maps = drawn_maps(torch.float32)
+        held.extend(weakref.ref(values) for values in vars(maps).values())
+        return maps
+
+    def views():
+        for _ in range(3):
+            assert not any(ref() is not None for ref in held)
+            yield made()
+
+    method().averaged(views())
+    assert len(held) == 9
 
 
 def test_untrained_network_points_nowhere_with_the_given_margin():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
@@ -126,8 +126,8 @@ class Turns(Protocol[M]):
     def turned(self, maps: M, view: View) -> M:
         """Maps of the image itself, from the maps of a view of it."""
 
-    def averaged(self, views: Sequence[M]) -> M:
-        """Mean of several maps of one image."""
+    def averaged(self, views: Iterable[M]) -> M:
+        """Mean of several maps of one image; of an iterator, no two are held at once."""
 
 
 @runtime_checkable

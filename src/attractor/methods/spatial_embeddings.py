@@ -19,7 +19,7 @@ them the other way round. Lengths are in grid units; a step of the grid along ro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import ClassVar, TypedDict
@@ -375,20 +375,26 @@ class SpatialEmbeddings(nn.Module):
             return own
         return MovingMaps(**vars(own), motion=shortened(maps.motion))
 
-    def averaged(self, views: Sequence[Maps]) -> Maps:
-        """Mean of several maps of one image, for test-time augmentation.
+    def averaged(self, views: Iterable[Maps]) -> Maps:
+        """Mean of several maps of one image, for test-time augmentation, in float32 or better.
 
         Offsets are averaged in grid units. If objects are drawn to the mean of their embeddings, nothing keeps the
         network from moving *all* embeddings by one vector, and it does; in a turned view, that vector points
         elsewhere. Such moves average to a single move, which changes no distance; in the mean of raw offsets, the
         bend of tanh would make them stretch distances instead.
         """
-        each = {name: torch.stack([getattr(maps, name) for maps in views]) for name in vars(views[0])}
-        means = {
-            name: torch.atanh(torch.tanh(values).mean(0)) if name in VECTORS else values.mean(0)
-            for name, values in each.items()
-        }
-        return type(views[0])(**means)
+        n, sums = 0, dict[str, Tensor]()
+        for maps in views:  # not by `enumerate`, which holds the last ones until it has the next
+            n, kind = n + 1, type(maps)
+            for name, values in vars(maps).items():
+                values = torch.tanh(values) if name in VECTORS else values
+                if name in sums:
+                    sums[name] += values
+                else:
+                    sums[name] = values.to(torch.promote_types(values.dtype, torch.float32), copy=True)
+            del maps, values  # before the next view is computed
+        means = {name: torch.atanh(values / n) if name in VECTORS else values / n for name, values in sums.items()}
+        return kind(**means)
 
     # ---------------------------------------------------------------- loss
 

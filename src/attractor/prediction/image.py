@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from operator import itemgetter
 from threading import Lock
 from typing import Any, TypeVar
@@ -522,7 +523,7 @@ class Segmenter:
         def seen(tile: int) -> tuple[int, ...]:
             return tuple(side + 2 * more for side, more in zip(self._tile_along(tile), self._halo, strict=True))
 
-        return chosen_tile_of_volume(shape, network, seen, views=len(self.views) if tta else 1)
+        return chosen_tile_of_volume(shape, network, seen, tta=tta)
 
     def _tile_along(self, tile: int) -> tuple[int, ...]:
         """Sides of tiles along each axis; those of a volume are as long along all, in multiples of the strides."""
@@ -657,7 +658,7 @@ class Segmenter:
             raise self._no_views()
 
         def over_views(images: Float[Tensor, "b c *s"]) -> object:
-            return method.averaged([method.turned(maps_of(view.apply(images)), view) for view in self.views])
+            return method.averaged(method.turned(maps_of(view.apply(images)), view) for view in self.views)
 
         if not self.tta_scales or not isinstance(method, Rescales):
             return over_views
@@ -665,7 +666,7 @@ class Segmenter:
         def over_scales(images: Float[Tensor, "b c h w"]) -> object:
             shape = images.shape[-2], images.shape[-1]
             others = (over_views(rescaled(images, scale)) for scale in self.tta_scales)
-            return method.averaged([over_views(images), *(method.resampled(maps, shape) for maps in others)])
+            return method.averaged(chain([over_views(images)], (method.resampled(maps, shape) for maps in others)))
 
         return over_scales
 

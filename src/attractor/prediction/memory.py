@@ -19,7 +19,7 @@ from attractor.prediction.tiles import HALO
 TILES = (2048, 1024, 512, 256)  # sides to choose from; multiples of every network's stride
 TILES_OF_VOLUMES = (512, 256, 128, 64)  # likewise, along rows and columns
 MAPS = 200  # bytes per pixel for the image, the normalised image, the maps and what is gathered from them
-MAPS_OF_VIEW = 32  # bytes per voxel for the maps of one of the views that are averaged
+MAPS_OF_VIEWS = 32  # bytes per voxel for the sum of the maps of views
 LAYERS = 6  # layers per resolution whose features are held at once: at most 5 (ERFNet) and 5.4 (U-Net) were measured
 MOST_BYTES = 8 << 30  # that one pass may need according to `bytes_per_pixel`, which overestimates it
 
@@ -77,7 +77,7 @@ def chosen_tile(
 
 
 def chosen_tile_of_volume(
-    shape: tuple[int, ...], network: Network, sides: Callable[[int], tuple[int, ...]], *, views: int = 1
+    shape: tuple[int, ...], network: Network, sides: Callable[[int], tuple[int, ...]], *, tta: bool = False
 ) -> int | None:
     """Side along rows and columns of the largest tiles of at most `most_pixels` voxels; None to compute it whole.
 
@@ -85,9 +85,9 @@ def chosen_tile_of_volume(
         shape: of the volume.
         network: that sees it.
         sides: what a pass sees along each axis, with its halo, for tiles of a side.
-        views: of it whose maps are held at once.
+        tta: whether it is seen in several views, whose maps are averaged.
     """
-    most = MOST_BYTES / (bytes_per_pixel(network, 3) + MAPS_OF_VIEW * (views - 1))
+    most = MOST_BYTES / (bytes_per_pixel(network, 3) + MAPS_OF_VIEWS * tta)
     if math.prod(shape) <= most:
         return None
     seen = {
