@@ -241,12 +241,13 @@ def _volumes() -> np.ndarray:
     labels = np.zeros((16, 40, 48), np.int32)
     labels[3:8, 4:14, 4:14], labels[5:11, 20:32, 28:40] = 1, 2
     image = (200 * (labels > 0) + np.random.default_rng(0).integers(0, 40, labels.shape)).astype(np.uint16)[..., None]
-    for path in map(Path, ("embryos/train", "embryos/test", "data/embryos/test")):
+    for path in map(Path, ("embryos/train", "embryos/test", "data/embryos/train", "data/embryos/test")):
         for part in ("images", "labels"):
             (path / part).mkdir(parents=True)
         for k in range(3):
             write_image(path / f"images/v{k}.tif", image, n_axes=3, spacing=(1.75, 0.8, 0.8))
             write_labels(path / f"labels/v{k}.tif", labels, spacing=(1.75, 0.8, 0.8))
+    shutil.copytree("data/embryos/test/labels", "stardist")
     Path("data/embryos/test/images.csv").write_text("image,objects\nv0,2\nv1,2\nv2,17\n")
     write_image(Path("stack.tif"), image[:3], n_axes=3)
     Path("embryo_slices").mkdir()
