@@ -5,9 +5,9 @@
     attractor evaluate --found stardist --truth embryos/test
 
 It has its documented settings: 96 rays, a U-Net, turns and mirror images where axes have equal steps, brightness that
-varies, thresholds chosen on the volumes held out. Only its patches are smaller, some three objects wide: on two
-processor cores a step takes a quarter of the time, so an hour has four times as many. Those are a quarter, whole
-groups of files (what a name has before its last underscore). The weights with the least loss on them are kept.
+varies, thresholds chosen on the volumes held out, which are a quarter: whole groups of files (what a name has before
+its last underscore). The weights with the least loss on them are kept. Only its patches are smaller than its authors',
+some three objects wide: on two processor cores a step takes a quarter of the time, so an hour has four times as many.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ SMALL = {
     "recurrent-pixel-embedding": {"dimension": 8, "groups": 8, "pixels": 300, "loops_from": 8},
 }
 
-# Learning rate and greatest norm of a gradient: a long step can lose one of several objects in a row for good.
+# Learning rate and greatest norm of a gradient: RSIS emits one object after another, and a long step can lose one.
 STEPS_OF = {"rsis": (1e-3, 0.5)}
 
 
