@@ -379,6 +379,22 @@ def test_how_long_a_run_takes_is_said_before_its_first_step(folder, tmp_path, ca
     assert same(before, run(folder, tmp_path / "b"))  # measuring it has changed nothing
 
 
+def test_what_the_first_crop_waits_for_is_no_part_of_a_step(folder, tmp_path, monkeypatch):
+    images = open_dataset(folder)
+    model, settings = new_model(), Settings(**SETTINGS)
+    crops = RandomCrops(model, hold(images), settings, Augmentation())
+    real, passed, made_before = training.time.monotonic, [0], RandomCrops.__getitem__
+
+    def made_slowly(self, place):
+        passed[0] = 1000  # seconds, once
+        return made_before(self, place)
+
+    monkeypatch.setattr(RandomCrops, "__getitem__", made_slowly)
+    monkeypatch.setattr(training.time, "monotonic", lambda: real() + passed[0])
+    planned = training._Run(model, settings, Places(4, 2), images, tmp_path)
+    assert planned.seconds_of_a_step(crops, torch.device("cpu"), torch.float32) < 1000
+
+
 def test_where_validation_is_faster_than_it_seemed_more_images_are_validated_on(folder, tmp_path):
     images = open_dataset(folder)
     wanted = training._Run(new_model(), Settings(**SETTINGS, minutes=2), Places(4, 2), images, tmp_path)

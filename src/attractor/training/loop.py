@@ -379,10 +379,14 @@ class _Run(lightning.LightningModule):
         return time.monotonic() - start
 
     def seconds_of_a_step(self, crops: RandomCrops, device: torch.device, dtype: torch.dtype) -> float:
-        """How long a step takes one device, from one on a copy of the model after another one has warmed up."""
+        """How long a step takes one device, from one on a copy of the model after another one has warmed up.
+
+        A first crop is made before, too: on a new installation it waits for what is compiled then.
+        """
         parts = self.devices * self.nodes * self.settings.accumulate
         share = ranks.share_of_batch(self.settings.batch_size, parts)
         model = copy.deepcopy(self.model).to(device).train()
+        crops[0, 0]
         begun = time.monotonic()
         batch = collate([crops[0, index] for index in range(share)]).to(device)
         making = time.monotonic() - begun
