@@ -232,7 +232,7 @@ def other_weights(source: Path, path: Path) -> None:
         (lambda source, path: path.write_text("no model"), "this is not a whole model file", "attractor train"),
         (lambda source, path: path.touch(), "this is not a whole model file", "attractor train"),
         (foreign_model, "this safetensors file was not written by attractor", "attractor train"),
-        (newer_model, "has format 4, and this attractor reads formats 1 to 3", "update attractor: run git pull"),
+        (newer_model, "has format 5, and this attractor reads formats 1 to 4", "update attractor: run git pull"),
         (other_weights, "the weights do not fit the model", ""),
     ],
 )

@@ -113,8 +113,8 @@ def test_model_of_another_program(tmp_path):
     ("change", "message"),
     [
         (
-            {"format": 4},
-            "has format 4, and this attractor reads formats 1 to 3. If it is a newer one, update attractor",
+            {"format": 5},
+            "has format 5, and this attractor reads formats 1 to 4. If it is a newer one, update attractor",
         ),
         ({"format": [1]}, r"has format \[1\], and this"),
         ({"method": "magic"}, 'There is no method "magic"; there are: spatial-embeddings'),

@@ -20,8 +20,9 @@ from attractor.errors import InputError
 from attractor.normalisation import Normalisation
 from attractor.weights import MODELS
 
-FORMAT = 3  # of the model file; newer formats are refused, older ones are brought up to date
-OF_IMAGES = 2  # the format of models for images, which has no word for axes
+FORMAT = 4  # of the model file; newer formats are refused, older ones are brought up to date
+NOT_CALIBRATED = 3  # the format of models without ranges
+OF_IMAGES = 2  # the format of those for images, which has no word for axes either
 MOST_CHANNELS = 1 << 12  # of an image
 
 Length = Annotated[float, pydantic.Field(gt=0, le=1e6, allow_inf_nan=False)]  # pixels
@@ -51,6 +52,8 @@ class Description:
     axes: Annotated[int, pydantic.Field(ge=2, le=3)] = 2  # two for images, three for volumes
     # of volumes: length of a step along (plane, row, column), in micrometres where the files said so; all alike if None
     spacing: Annotated[tuple[Length, ...], pydantic.Field(min_length=3, max_length=3)] | None = None
+    # for computing in eight bits: lowest and highest number that comes into each convolution, by the convolution's name
+    ranges: dict[str, tuple[Finite, Finite]] = field(default_factory=dict)
     upright: bool = False  # trained on images that have an up and a down, such as photographs
     recipe: Values = field(default_factory=dict)  # that it was trained by
     scores: Values = field(default_factory=dict)
@@ -117,12 +120,21 @@ def read_header(path: str | Path) -> tuple[int, Description]:
     return version, description
 
 
+def is_half(path: str | Path) -> bool:
+    """Whether a model file keeps its weights in half precision."""
+    with safetensors.safe_open(path, "np") as file:
+        return any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())
+
+
 def encoded(description: Description) -> str:
     """The JSON header of a file with this description."""
-    content = dataclasses.asdict(description)
+    version, left_out = FORMAT, set()
+    if not description.ranges:
+        version, left_out = (NOT_CALIBRATED if description.axes == 3 else OF_IMAGES), {"ranges"}
     if description.axes == 2:
-        content = {name: value for name, value in content.items() if name not in ("axes", "spacing")}
-    return json.dumps({"format": FORMAT if description.axes == 3 else OF_IMAGES} | content)
+        left_out |= {"axes", "spacing"}
+    content = {name: value for name, value in dataclasses.asdict(description).items() if name not in left_out}
+    return json.dumps({"format": version} | content)
 
 
 def _header(path: str | Path) -> dict[str, object]:

@@ -12,6 +12,7 @@ from attractor.kernels import devices
 from attractor.methods import METHODS
 from attractor.model import Model
 from attractor.networks import NETWORKS
+from attractor.networks.eight_bits import in_eight_bits, observed
 from attractor.networks.folding import folded
 from attractor.prediction import engines
 from attractor.prediction.image import Segmenter
@@ -217,3 +218,43 @@ def test_engines_and_precisions_that_are_not_there_are_refused(tiny_model, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'openvino is not installed. .*pip install "\.\[openvino\]"'):
         Segmenter(model, device="cpu", engine="openvino")
+
+
+class Shallow(torch.nn.Module):
+    """A network with a single convolution that rounds."""
+
+    strides, decoders = (1,), (1,)
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)))
+
+    @property
+    def heads(self):
+        return (self.layers[2],)
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+@needs_openvino
+@pytest.mark.parametrize(("name", "close"), [("shallow", 0.02), *((name, 0.5) for name in NETWORKS)])
+def test_openvino_computes_in_eight_bits_what_the_definition_says(name, close, monkeypatch):
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda device: False)  # of what is not rounded
+    torch.manual_seed(0)
+    plain = Shallow() if name == "shallow" else network(name)
+    twin, images = folded(plain), torch.rand(2, 3, *SIZE)
+    with torch.inference_mode():
+        expected = plain(images)
+        ranges = observed(twin, lambda: twin(images))
+        rounded = in_eight_bits(twin, ranges)(images)
+        made = engines.engine_of(plain, name="openvino", dtype="int8", device=CPU, ranges=ranges)
+        found = made(images)
+    assert found.shape == expected.shape
+    lost = float((rounded - expected).abs().mean())
+    # a number halfway between two steps may be rounded the other way, and then so may others behind it
+    assert float((found - rounded).abs().mean()) < close * lost < 0.1 * close * float(expected.std())
+    layers = [layer.get_rt_info() for layer in made._compiled.get_runtime_model().get_ops()]
+    kinds = [(layer["layerType"].astype(str), layer["runtimePrecision"].astype(str)) for layer in layers]
+    convolutions = [kind for layer, kind in kinds if layer in ("Convolution", "Deconvolution")]
+    assert sum(kind in ("u8", "i8") for kind in convolutions) == len(ranges)

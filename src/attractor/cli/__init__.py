@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 
-from attractor.cli import compare, data, evaluate, export, models, segment, serve, track, train
+from attractor.cli import calibrate, compare, data, evaluate, export, models, segment, serve, track, train
 from attractor.cli.app import Command, app
 from attractor.cli.printing import complain
 from attractor.cli.stopping import Stopping
@@ -27,6 +27,7 @@ COMMANDS = (  # in the order of `attractor --help`
     serve.correct,
     evaluate.evaluate,
     compare.compare,
+    calibrate.calibrate,
     export.export,
     serve.serve,
     data.check,

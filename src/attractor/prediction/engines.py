@@ -3,7 +3,8 @@
 Whatever runs it, normalisations are folded into the convolutions, and channels come last in memory where that is
 faster. `float32` gives what training saw, up to rounding. `bfloat16` keeps eight significant bits of each number
 between layers; processors with instructions for it are then several times faster. `auto` is bfloat16 on those
-processors, however busy they are. Maps come out as float32.
+processors, however busy they are. `int8` has whole numbers of eight bits in most layers; a model must have been
+calibrated for it, and OpenVINO computes it. Maps come out as float32.
 
 Shapes: `b` images, `c` channels, `h` rows, `w` columns; `s` the lengths of an image or volume along its axes.
 """
@@ -22,12 +23,14 @@ from torch import Tensor, nn
 
 from attractor.errors import InputError, check_choice
 from attractor.kernels.devices import computes_bfloat16
+from attractor.networks.eight_bits import Ranges, in_eight_bits
 from attractor.networks.folding import folded
 from attractor.networks.padding import padded
 from attractor.wording import install
 
 ENGINES = ("torch", "compiled", "openvino")
 DTYPES = ("auto", "float32", "bfloat16")
+EIGHT_BITS = "int8"  # the one more that OpenVINO has
 MOST_GRAPHS = 4  # image sizes for which a CUDA graph is kept: the first sizes that come twice
 LARGEST_GRAPH = 1 << 22  # pixels; a graph holds on to the memory of all its layers, and larger images hardly gain
 
@@ -171,12 +174,19 @@ class Graphed(nn.Module):
 class OpenVino(nn.Module):
     """A network computed by OpenVINO, on the CPU."""
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        """Convert the network: a second or two."""
+    def __init__(self, network: nn.Module, dtype: torch.dtype, ranges: Ranges | None = None) -> None:
+        """Convert the network: a second or two.
+
+        Raises:
+            InputError: if the ranges, which int8 needs, are those of another network.
+        """
         super().__init__()
         import openvino
 
         plain: Any = folded(network)
+        if dtype == torch.int8:
+            in_eight_bits(plain, ranges or {})
+            dtype = dtype_of("auto", torch.device("cpu"))  # of what is not rounded
         self.strides: Sequence[int] = plain.strides
         example = torch.zeros(1, _channels_in(plain), *(2 * (self.strides[-1],)))
         whole = plain if plain.decoders else Pyramid(plain)
@@ -225,26 +235,36 @@ def _channels_in(network: nn.Module) -> int:
     return first.in_channels
 
 
-def engine_of(network: nn.Module, *, name: str, dtype: str, device: torch.device, record: bool = True) -> nn.Module:
+def engine_of(
+    network: nn.Module,
+    *,
+    name: str,
+    dtype: str,
+    device: torch.device,
+    record: bool = True,
+    ranges: Ranges | None = None,
+) -> nn.Module:
     """The network, already on the device, wrapped in the engine of that name; see `check_engine`.
 
-    With `record`, CUDA launches all kernels as one for an image size that it has seen before.
+    With `record`, CUDA launches all kernels as one for an image size that it has seen before. The ranges are for int8.
     """
     kind = dtype_of(dtype, device)
     if name == "openvino":
-        return OpenVino(network, kind)
+        return OpenVino(network, kind, ranges)
     engine = (Compiled if name == "compiled" else Engine)(network, kind)
     return Graphed(engine) if device.type == "cuda" and record else engine
 
 
 def check_engine(name: str, dtype: str, device: torch.device) -> None:
-    """Refuse an engine that is not installed, or does not run on this device.
+    """Refuse an engine that is not installed, or does not run on this device or in this dtype.
 
     Raises:
         InputError: in these cases, or if there is no engine or dtype of that name.
     """
     check_choice("engine", name, ENGINES)
-    check_choice("dtype", dtype, DTYPES)
+    check_choice("dtype", dtype, (*DTYPES, EIGHT_BITS))
+    if dtype == EIGHT_BITS and name != "openvino":
+        raise InputError(f"The dtype int8 is for the engine openvino, not for {name}; add --engine openvino.")
     if name == "openvino" and device.type != "cpu":
         raise InputError(f"The engine openvino runs on the CPU, not on {device.type}; add --device cpu.")
     if name == "openvino" and importlib.util.find_spec("openvino") is None:
@@ -255,4 +275,4 @@ def dtype_of(dtype: str, device: torch.device) -> torch.dtype:
     """The type of that name; "auto" is bfloat16 on a device that has instructions for it."""
     if dtype == "auto":
         dtype = "bfloat16" if computes_bfloat16(device) else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, EIGHT_BITS: torch.int8}[dtype]

@@ -48,12 +48,13 @@ from attractor.methods.contract import (
 from attractor.methods.points import Grown, Points, joined_parts
 from attractor.model import Model
 from attractor.networks.contract import strides_along
+from attractor.networks.eight_bits import check_ranges
 from attractor.networks.normalised import Normalised
 from attractor.normalisation import Normalisation
 from attractor.prediction import batches
 from attractor.prediction.batches import Given, in_groups, known, n_pixels_of, settled
 from attractor.prediction.crew import Crew
-from attractor.prediction.engines import Graphed, check_engine, dtype_of, engine_of
+from attractor.prediction.engines import EIGHT_BITS, Graphed, check_engine, dtype_of, engine_of
 from attractor.prediction.memory import chosen_tile, chosen_tile_of_volume, most_pixels, smaller_tile
 from attractor.prediction.resampling import rescaled, resized, to_spacing_of
 from attractor.prediction.tiles import (
@@ -156,7 +157,8 @@ class Segmenter:
             thresholds: to use instead of the model's own, by name.
             engine: what runs the network: "torch", "compiled" or "openvino".
             dtype: the type of the numbers in the network: "float32", as for all published scores, "bfloat16", or
-                "auto", which is bfloat16 on devices that have instructions for it.
+                "auto", which is bfloat16 on devices that have instructions for it. OpenVINO also has "int8", for a
+                model that was calibrated.
             whole_masks: whether objects that overlap keep whole masks beside the label image.
             tta_scales: magnifications at which test-time augmentation looks at an image, besides its own size.
             record: on CUDA, launch all kernels at once for an image size seen before; this holds on to memory.
@@ -180,6 +182,8 @@ class Segmenter:
         check_engine(engine, dtype, self.device)
         if engine == "openvino" and model.description.axes == 3:
             raise InputError("The engine openvino computes images only, and this model takes volumes; use torch.")
+        if dtype == EIGHT_BITS:
+            _check_calibrated(model)
         self.engine, self._dtype, self._record = engine, dtype, record
         self._making = Lock()
         self._tried: int | None = None  # once memory ran out: the side of tiles for which it was enough
@@ -187,7 +191,7 @@ class Segmenter:
 
     @cached_property
     def dtype(self) -> str:
-        """The type of the numbers in the network, "float32" or "bfloat16"."""
+        """The type of the numbers in the network, "float32", "bfloat16" or "int8"."""
         return str(dtype_of(self._dtype, self.device)).removeprefix("torch.")
 
     @property
@@ -211,7 +215,14 @@ class Segmenter:
         method = self.model.method
         network = method.network
         assert isinstance(network, nn.Module)
-        computed = engine_of(network, name=self.engine, dtype=self.dtype, device=self.device, record=self._record)
+        computed = engine_of(
+            network,
+            name=self.engine,
+            dtype=self.dtype,
+            device=self.device,
+            record=self._record,
+            ranges=self.model.description.ranges,
+        )
         return with_network(method, computed)  # which shares everything else, such as thresholds
 
     @property
@@ -785,6 +796,17 @@ def _keep_whole_masks(model: Model) -> None:
     if not isinstance(model.method, KeepsWhole):
         raise InputError(f"{model.description.method} gives each pixel to one object; leave whole masks out.")
     model.method.keep_whole_masks()
+
+
+def _check_calibrated(model: Model) -> None:
+    """Refuse to compute a model in eight bits without the ranges of its network."""
+    if not model.description.ranges:
+        raise InputError(
+            "The model was not calibrated, which int8 needs: attractor calibrate MODEL IMAGES --out NEW.safetensors, "
+            "then use NEW."
+        )
+    assert isinstance(model.method.network, nn.Module)
+    check_ranges(model.method.network, model.description.ranges)
 
 
 def _check_scales(model: Model, scales: Sequence[float]) -> None:
