@@ -1,6 +1,7 @@
 """Whatever computes a network gives its maps; faster only by as much as a dtype may change them."""
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -254,7 +255,25 @@ def test_openvino_computes_in_eight_bits_what_the_definition_says(name, close, m
     lost = float((rounded - expected).abs().mean())
     # a number halfway between two steps may be rounded the other way, and then so may others behind it
     assert float((found - rounded).abs().mean()) < close * lost < 0.1 * close * float(expected.std())
-    layers = [layer.get_rt_info() for layer in made._compiled.get_runtime_model().get_ops()]
+    layers = [layer.get_rt_info() for layer in made.compiled(1).get_runtime_model().get_ops()]
     kinds = [(layer["layerType"].astype(str), layer["runtimePrecision"].astype(str)) for layer in layers]
     convolutions = [kind for layer, kind in kinds if layer in ("Convolution", "Deconvolution")]
     assert sum(kind in ("u8", "i8") for kind in convolutions) == len(ranges)
+
+
+@needs_openvino
+def test_openvino_gives_each_of_several_threads_its_own_answer():
+    plain = network("erfnet")
+    made = engines.engine_of(plain, name="openvino", dtype="float32", device=CPU)
+    images = [torch.rand(1, 3, *SIZE) for _ in range(8)]
+
+    @torch.inference_mode()
+    def maps_of(image):
+        torch.set_num_threads(1)
+        return made(image)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(maps_of, images))
+    with torch.inference_mode():
+        for image, own in zip(images, found, strict=True):
+            assert relative(own, plain(image)) < 1e-5

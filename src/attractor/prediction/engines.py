@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Sequence
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import torch
@@ -174,8 +174,14 @@ class Graphed(nn.Module):
 class OpenVino(nn.Module):
     """A network computed by OpenVINO, on the CPU."""
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype, ranges: Ranges | None = None) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype, ranges: Ranges | None = None, cores: int = 0) -> None:
         """Convert the network: a second or two.
+
+        Args:
+            network: stays as it is.
+            dtype: of what comes between layers.
+            ranges: that int8 needs.
+            cores: for all images that are computed at once, by default as many as torch has for one.
 
         Raises:
             InputError: if the ranges, which int8 needs, are those of another network.
@@ -195,13 +201,12 @@ class OpenVino(nn.Module):
             traced = torch.jit.trace(whole, example, check_trace=False)
             model = openvino.convert_model(traced, example_input=example)
         model.reshape([-1, example.shape[1], -1, -1])
-        settings = {
-            "INFERENCE_PRECISION_HINT": {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        self._lock = Lock()  # OpenVINO answers one thread at a time
-        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._model = model
+        self._precision = {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype]
+        self._cores = cores or torch.get_num_threads()
+        self._lock = Lock()  # while something is compiled
+        self._compiled: dict[int, Any] = {}  # by the number of images that are computed at once
+        self._requests = local()  # of each thread
 
     def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b _ *s"]:
         """The maps of all decoders, at the image's size."""
@@ -211,9 +216,30 @@ class OpenVino(nn.Module):
 
     def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The network's features, from fine to coarse; if it has decoders, its maps, not cropped."""
-        with self._lock:
-            answers = self._compiled(padded(images, self.strides[-1]).numpy())
+        answers = self._request().infer(padded(images, self.strides[-1]).numpy(), share_inputs=True)
         return [torch.from_numpy(answers[n]) for n in range(len(answers))]
+
+    def _request(self) -> Any:
+        """What answers the calling thread, with as many cores as torch has there."""
+        at_once = max(1, self._cores // torch.get_num_threads())
+        own = vars(self._requests)
+        if str(at_once) not in own:
+            own[str(at_once)] = self.compiled(at_once).create_infer_request()
+        return own[str(at_once)]
+
+    def compiled(self, at_once: int) -> Any:
+        """The model as OpenVINO runs it, for several images at once with a share of the cores each."""
+        import openvino
+
+        with self._lock:
+            if at_once not in self._compiled:
+                settings = {
+                    "INFERENCE_PRECISION_HINT": self._precision,
+                    "INFERENCE_NUM_THREADS": self._cores,
+                    "NUM_STREAMS": at_once,
+                }
+                self._compiled[at_once] = openvino.Core().compile_model(self._model, "CPU", settings)
+            return self._compiled[at_once]
 
 
 class Pyramid(nn.Module):
@@ -243,14 +269,16 @@ def engine_of(
     device: torch.device,
     record: bool = True,
     ranges: Ranges | None = None,
+    cores: int = 0,
 ) -> nn.Module:
     """The network, already on the device, wrapped in the engine of that name; see `check_engine`.
 
-    With `record`, CUDA launches all kernels as one for an image size that it has seen before. The ranges are for int8.
+    With `record`, CUDA launches all kernels as one for an image size that it has seen before. Ranges and cores are for
+    OpenVINO.
     """
     kind = dtype_of(dtype, device)
     if name == "openvino":
-        return OpenVino(network, kind, ranges)
+        return OpenVino(network, kind, ranges, cores)
     engine = (Compiled if name == "compiled" else Engine)(network, kind)
     return Graphed(engine) if device.type == "cuda" and record else engine
 

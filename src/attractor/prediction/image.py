@@ -185,6 +185,7 @@ class Segmenter:
         if dtype == EIGHT_BITS:
             _check_calibrated(model)
         self.engine, self._dtype, self._record = engine, dtype, record
+        self._cores = torch.get_num_threads()  # before threads that share them ask for fewer
         self._making = Lock()
         self._tried: int | None = None  # once memory ran out: the side of tiles for which it was enough
         self.model = model.to(self.device)
@@ -197,7 +198,7 @@ class Segmenter:
     @property
     def computes_side_by_side(self) -> bool:
         """Whether several images can be computed at once, each by its own thread."""
-        return self.device.type == "cpu" and self.engine == "torch"
+        return self.device.type == "cpu" and self.engine != "compiled"
 
     @property
     def n_together(self) -> int:
@@ -222,6 +223,7 @@ class Segmenter:
             device=self.device,
             record=self._record,
             ranges=self.model.description.ranges,
+            cores=self._cores,
         )
         return with_network(method, computed)  # which shares everything else, such as thresholds
 
