@@ -70,7 +70,7 @@ def main():
             "on the disk": RandomCrops(model, many, SETTINGS, Augmentation(), None, room),
             "in memory": RandomCrops(model, few, SETTINGS, Augmentation()),
         }
-        first = [crops[0, 0][0] for crops in ways.values()]
+        first = [crops[0, 0][0].image for crops in ways.values()]
         assert all(torch.equal(first[0], other) for other in first)
         seconds = {way: seconds_of_a_crop(crops, CROPS[way]) for way, crops in ways.items()}
     rows = [{"images": way, "a crop": milliseconds(value)} for way, value in seconds.items()]

@@ -1,6 +1,7 @@
 """Benchmarks: each can be imported, and what times a folder of files goes through it in both ways."""
 
 import itertools
+import json
 import pkgutil
 from importlib import import_module
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import benchmarks
 import numpy as np
 import pytest
 import zarr
-from benchmarks import correcting, end_to_end, film_parts, films, peers, scale, stardist_volumes
+from benchmarks import correcting, crops, end_to_end, film_parts, films, peers, scale, stardist_volumes
 from benchmarks.harness import picture_of_cells
 from scipy import ndimage
 
@@ -41,6 +42,15 @@ def test_a_folder_is_segmented_in_both_ways(tmp_path):
     assert found["units"] == pytest.approx(2 * 64 * 64 / end_to_end.UNIT)
     endings = ("labels.tif", "objects.csv", "overlay.png")
     assert sorted(file.name for file in out.iterdir()) == [f"{k}_{ending}" for k in range(2) for ending in endings]
+
+
+def test_crops_are_timed_where_all_ways_make_the_same(tmp_path, monkeypatch):
+    kept = tmp_path / "crops.json"
+    monkeypatch.setattr("sys.argv", ["crops", "--side", "256", "--images", "2", "--json", str(kept)])
+    monkeypatch.setattr(crops, "CROPS", dict.fromkeys(crops.CROPS, 1))
+    monkeypatch.setattr(crops.torch, "set_num_threads", lambda n: None)
+    crops.main()
+    assert json.loads(kept.read_text())["results"].keys() == crops.CROPS.keys()
 
 
 def test_the_control_on_volumes_holds_out_whole_embryos(tmp_path):
