@@ -60,15 +60,16 @@ def load(
         engine: what runs the network: "torch"; "compiled", by torch for each image size, which takes seconds to a
             minute at first; or "openvino", on the CPU.
         dtype: the type of the numbers in the network: "float32", as for all published scores, "bfloat16", or "auto",
-            which is bfloat16 on devices that have instructions for it.
+            which is bfloat16 on devices that have instructions for it; or "int8", with engine="openvino" and a
+            calibrated model.
         whole_masks: whether objects that overlap keep whole masks, as `Instances.masks`, beside the label image, which
             gives each pixel to one of them. Only for methods whose objects can overlap, such as spatial embeddings.
         tta_scales: magnifications, such as (1.1, 1.25), at which test-time augmentation looks at each image besides its
             own size. Only for spatial embeddings.
 
     Raises:
-        InputError: if there is no such model, device, engine or threshold, the file is not a model, or its method
-            cannot give whole masks or look at several scales.
+        InputError: if there is no such model, device, engine, dtype or threshold, the file is not a model, its method
+            cannot give whole masks or look at several scales, or int8 is asked of a model that was not calibrated.
 
     Example:
         >>> import numpy as np

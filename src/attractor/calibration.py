@@ -14,13 +14,16 @@ from attractor.errors import InputError, check_number
 from attractor.images import read_image
 from attractor.methods.contract import with_network
 from attractor.model import Model
-from attractor.networks.eight_bits import observed
+from attractor.networks.eight_bits import PASSES, check_ranges, observed
 from attractor.networks.folding import folded
 from attractor.prediction.image import Segmenter
+
+__all__ = ["CROPS", "PASSES", "calibrate"]
 
 CROPS = 300
 MOST_CROPS = 10_000
 SIDE = 256  # of a crop, in pixels of the image as the network sees it
+MOVED = 4  # pixels down and to the left, from one frame to the next, for models that follow objects
 
 
 def calibrate(
@@ -28,44 +31,47 @@ def calibrate(
     images: Sequence[str | Path],
     *,
     crops: int = CROPS,
-    report: Callable[[int], None] = lambda n: None,
+    report: Callable[[], None] = lambda: None,
 ) -> dict[str, tuple[float, float]]:
     """The ranges of a model's network; `model.save(path, ranges=...)` keeps them, and `dtype="int8"` uses them.
 
     Args:
         model: for images, not for volumes.
-        images: files of images like those that will be segmented; nobody need have annotated them.
+        images: files of images like those that will be segmented; they need no annotations.
         crops: how many crops of at most 256 x 256 pixels are looked at, drawn at random from images spread evenly over
             those given; the same ones each time.
-        report: is called with the number of crops that have been drawn.
+        report: is called each time that a crop was looked at, `PASSES` times for each.
 
     Raises:
-        InputError: if the model takes volumes, no image or crop is asked for, or an image cannot be read.
+        InputError: if the model takes volumes, no image or crop is asked for, an image cannot be read, or the network
+            has a convolution that is never computed.
     """
     if model.description.axes == 3:
         raise InputError("The model takes volumes; only models for images can be computed in eight bits.")
     check_number("crops", crops, 1, MOST_CROPS)
     if not images:
         raise InputError("There is no image to calibrate on; give one at least.")
-    drawn = _drawn(model, images, crops, report)
-    assert isinstance(model.method.network, nn.Module)
-    network = folded(model.method.network)
-    method = with_network(model.method, network)
+    segmenter = Segmenter(model, device="cpu", dtype="float32")
+    drawn = _drawn(segmenter, images, crops)
+    method = segmenter.model.method
+    assert isinstance(method.network, nn.Module)
+    network = folded(method.network)
+    method = with_network(method, network)
 
     @torch.inference_mode()
     def show() -> None:
         for crop in drawn:
-            method(crop)
+            method(torch.cat([crop.roll((MOVED, -MOVED), (2, 3)), crop]) if segmenter.follows else crop)
+            report()
 
-    return observed(network, show)
+    ranges = observed(network, show)
+    check_ranges(network, ranges)
+    return ranges
 
 
-def _drawn(
-    model: Model, images: Sequence[str | Path], crops: int, report: Callable[[int], None]
-) -> list[Float[Tensor, "1 c h w"]]:
+def _drawn(segmenter: Segmenter, images: Sequence[str | Path], crops: int) -> list[Float[Tensor, "1 c h w"]]:
     """Crops of images as the network sees them."""
     random = np.random.default_rng(0)
-    segmenter = Segmenter(model, device="cpu", dtype="float32", copies=False)
     drawn: list[Tensor] = []
     places = np.linspace(0, len(images), crops, endpoint=False).astype(int)
     for place, n in zip(*np.unique(places, return_counts=True), strict=True):
@@ -74,5 +80,4 @@ def _drawn(
         for _ in range(n):
             row, column = random.integers(rows), random.integers(columns)
             drawn.append(image[..., row : row + SIDE, column : column + SIDE].clone())
-        report(len(drawn))
     return drawn

@@ -120,11 +120,11 @@ def test_a_range_has_the_least_squared_error():
 
 def test_ranges_of_another_network_and_impossible_ones_are_refused():
     network = Two()
-    with pytest.raises(InputError, match="are those of another network: second is the first not to fit"):
+    with pytest.raises(InputError, match="do not fit the network: second is the first that does not"):
         check_ranges(network, {})
-    with pytest.raises(InputError, match="another network: third is the first"):
+    with pytest.raises(InputError, match="the network: third is the first"):
         in_eight_bits(network, {"second": (0.0, 1.0), "third": (0.0, 1.0)})
     for wrong in ((0.0, 0.0), (0.5, 1.0), (1.0, 0.0), (0.0, 1e-320), (-1e300, 1e300)):
-        with pytest.raises(InputError, match=r"of second is .*; it must reach from 0 upwards"):
+        with pytest.raises(InputError, match=r"of second is .*; 0 must be in it, but not last"):
             check_ranges(network, {"second": wrong})
     assert isinstance(network.second, nn.Conv2d)

@@ -13,7 +13,21 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = ("3.11", "3.12", "3.13")
-COMMANDS = ("segment", "train", "evaluate", "compare", "export", "check", "convert", "models", "demo")
+COMMANDS = (
+    "segment",
+    "track",
+    "train",
+    "correct",
+    "evaluate",
+    "compare",
+    "calibrate",
+    "export",
+    "serve",
+    "check",
+    "convert",
+    "models",
+    "demo",
+)
 
 # What training, plots and other formats need is not installed; nothing that is public may ask for it unasked.
 IMPORTS = """

@@ -33,7 +33,8 @@ Dtype = Annotated[
     str,
     typer.Option(
         help="Type of the numbers in the network: float32, bfloat16, or auto, which is bfloat16 on devices that "
-        "have instructions for it, and float32 elsewhere. OpenVINO also has int8, for a calibrated model."
+        "have instructions for it, and float32 elsewhere. int8 needs --engine openvino and a calibrated model "
+        "(attractor calibrate)."
     ),
 ]
 ObjectSize = Annotated[float | None, typer.Option(metavar="PX", help="Typical diameter of your objects in pixels.")]

@@ -18,14 +18,16 @@ def calibrate(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE|FOLDER...", help="Images like those to segment; no annotations needed.", show_default=False
+            metavar="IMAGE|FOLDER...",
+            help="Images like those to segment; they need no annotations.",
+            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The model file to write.", show_default=False)],
     crops: Annotated[int, typer.Option(metavar="N", help="Crops of the images to look at.")] = 300,
 ) -> None:
-    """Let a model be computed in eight bits, by --engine openvino --dtype int8: 1.7 times as fast as in bfloat16."""
-    from attractor.calibration import calibrate
+    """Prepare a model for computing in eight bits (--engine openvino --dtype int8)."""
+    from attractor.calibration import PASSES, calibrate
     from attractor.description import find_model, is_half
     from attractor.images import find_images
     from attractor.model import Model
@@ -36,8 +38,8 @@ def calibrate(
         raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
     file = find_model(model)
     loaded = Model.load(file)
-    paths = list(find_images(images).images)
-    with bar("drawing crops", crops) as (update, _):
-        ranges = calibrate(loaded, paths, crops=crops, report=lambda n: update(completed=n))
+    files = [file for path in images for file in find_images([path]).images]  # those of two folders may share a name
+    with bar("looking at crops", PASSES * crops) as (update, _):
+        ranges = calibrate(loaded, files, crops=crops, report=lambda: update(advance=1))
     loaded.save(out, half=is_half(file), ranges=ranges)
     say(f"The model is {out}: use it with --engine openvino --dtype int8.")

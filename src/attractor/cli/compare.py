@@ -13,7 +13,7 @@ from rich.table import Table
 
 import attractor
 from attractor.cli.annotated import annotated_images
-from attractor.cli.app import Crop, Device, Dtype, MaxObjects, Metric, Split, Views
+from attractor.cli.app import Crop, Device, Dtype, Engine, MaxObjects, Metric, Split, Views
 from attractor.cli.printing import progress, say, show, write_json
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def compare(
     max_objects: MaxObjects = None,
     tta: Views = False,
     device: Device = "auto",
+    engine: Engine = "torch",
     dtype: Dtype = "float32",
 ) -> None:
     """Compare models on the same annotated images: scores, speed, memory and pictures on one page.
@@ -59,7 +60,7 @@ def compare(
     data = split_path(data, split)
     images = annotated_images(data, crop, max_objects)
     groups = evaluation.groups_of(images, by)
-    comparison.check_models(models, images, metric=metric, device=device, tta=tta)
+    comparison.check_models(models, images, metric=metric, device=device, engine=engine, dtype=dtype, tta=tta)
     make_writable(out)
     with progress("comparing", len(models) * len(images)) as (advance, _):
         result = comparison.compare(
@@ -71,13 +72,14 @@ def compare(
             by=groups,
             tta=tta,
             device=device,
+            engine=engine,
             dtype=dtype,
             n_shown=n_shown,
             report=advance,
         )
     command = _typed(
         models, {"data": data, "out": out, "by": by, "images": n_shown, "metric": metric, "crop": crop,
-                 "max-objects": max_objects, "tta": tta, "device": device, "dtype": dtype}
+                 "max-objects": max_objects, "tta": tta, "device": device, "engine": engine, "dtype": dtype}
     )  # fmt: skip
     comparison.write_page(result, out / "index.html", command=command)
     content = {"attractor": attractor.__version__, "command": command, **comparison.as_json(result)}

@@ -25,6 +25,7 @@ from attractor.evaluation import metric_named, summaries_of
 from attractor.images import as_channels
 from attractor.metrics import Metric, cvppp
 from attractor.model import Model
+from attractor.prediction.engines import check_engine
 from attractor.prediction.image import Segmenter, choose_device
 
 
@@ -38,6 +39,7 @@ def compare(
     by: Mapping[str, str] | None = None,
     tta: bool = False,
     device: str = "auto",
+    engine: str = "torch",
     dtype: str = "float32",
     n_shown: int = 6,
     own_process: bool = True,
@@ -57,6 +59,7 @@ def compare(
         by: from image name to the group it is summarised in.
         tta: average over eight views of each image.
         device: as for `Segmenter`.
+        engine: as for `Segmenter`.
         dtype: as for `Segmenter`; in "float32" scores are those of `attractor evaluate`.
         n_shown: how many images to draw, those with the greatest disagreement first.
         own_process: whether each model gets a process of its own; otherwise its memory is not known.
@@ -65,13 +68,14 @@ def compare(
     Raises:
         InputError: if there are fewer than two models or one cannot be used on these images, or memory runs out.
     """
-    scoring, files = metric_named(metric), check_models(models, dataset, metric=metric, device=device, tta=tta)
+    how = {"device": device, "engine": engine, "dtype": dtype}
+    scoring, files = metric_named(metric), check_models(models, dataset, metric=metric, tta=tta, **how)
     if n_shown < 0:
         raise InputError(f"The number of images to show is {n_shown}; give 0 or more.")
     names = _shown_names(models)
     with tempfile.TemporaryDirectory(prefix="attractor-") as folder:
         jobs = [
-            running.Job(name, file, dataset, metric, device, dtype, tta, Path(folder) / str(index))
+            running.Job(name, file, dataset, metric, tta, Path(folder) / str(index), **how)
             for index, (name, file) in enumerate(zip(names, files, strict=True))
         ]
         compared = tuple(_compared(job, scoring, by, own_process, report) for job in jobs)
@@ -97,14 +101,16 @@ def check_models(
     *,
     metric: str = "average_precision",
     device: str = "auto",
+    engine: str = "torch",
+    dtype: str = "float32",
     tta: bool = False,
 ) -> list[Path]:
     """The files of the models, once it is clear that they can be compared; no weights are loaded and nothing runs.
 
     Raises:
-        InputError: if there are fewer than two models, a file cannot be read, there is no such device, classes differ
-            where there are several, the first image's channels do not fit, or a method lacks test-time augmentation or
-            the proposals that the metric ranks.
+        InputError: if there are fewer than two models, a file cannot be read, there is no such device, engine or
+            dtype, classes differ where there are several, the first image's channels do not fit, or a method lacks
+            test-time augmentation or the proposals that the metric ranks.
     """
     n_proposals = metric_named(metric).n_proposals
     if len(models) < 2:
@@ -112,7 +118,7 @@ def check_models(
             f"{len(models)} model{'s' * (len(models) != 1)} given; a comparison needs at least two. "
             "To score a single model, use `attractor evaluate`."
         )
-    choose_device(device)
+    check_engine(engine, dtype, choose_device(device))
     files = [find_model(model).resolve() for model in models]
     described = dict(zip(map(str, models), map(read_description, files), strict=True))
     _check_classes({name: description.class_names for name, description in described.items()}, dataset)

@@ -34,10 +34,11 @@ class Job:
     file: Path
     dataset: Dataset
     metric: str
-    device: str
-    dtype: str
     tta: bool
     found: Path  # folder for label images, by the image's index
+    device: str
+    engine: str
+    dtype: str
 
 
 def in_own_process(job: Job) -> Iterator[Measured | Footprint]:
@@ -85,7 +86,8 @@ def send(job: Job, sender: Connection) -> None:
 
 def work(job: Job) -> Iterator[Measured | Footprint]:
     """What the model does on each image and, at the end, what that took."""
-    segmenter = Segmenter(Model.load(job.file), device=job.device, dtype=job.dtype, record=False)
+    model = Model.load(job.file)
+    segmenter = Segmenter(model, device=job.device, engine=job.engine, dtype=job.dtype, record=False)
     on_cuda = segmenter.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(segmenter.device)

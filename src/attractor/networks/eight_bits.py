@@ -1,4 +1,4 @@
-"""Networks in eight bits: on processors with instructions for them, 1.7 times as fast as in bfloat16.
+"""Networks in eight bits, which processors with instructions for them compute faster than in bfloat16.
 
 What comes into a convolution is rounded to 256 evenly spaced numbers between a lowest and a highest one, and the
 weights of each output channel to 127 around zero: with more of them, older processors would add up two products to more
@@ -14,7 +14,7 @@ Source: Jacob et al., CVPR 2018, section 2; a range is chosen, as in TensorRT an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ MOST_WEIGHT = 63  # steps from zero to the largest weight of a channel: 2 * 63 *
 BINS = 2048  # of the histogram of what comes into a convolution
 SHARES = 100  # how many places of each end are tried, from a hundredth of the way from zero upwards
 MOST = 1e30  # what no number in a network comes near
+PASSES = 2  # over typical images: one for the ends of what comes into a convolution, one for its histogram
 COUNTED = 1 << 15  # of the numbers that come into a convolution at a time, or a few more, evenly spread
 
 
@@ -71,11 +72,11 @@ def check_ranges(network: nn.Module, ranges: Ranges) -> None:
     names = {name for name, _ in _rounded(network)}
     if names != ranges.keys():
         wrong = printable(min(names ^ ranges.keys()))
-        raise InputError(f"The ranges for eight bits are those of another network: {wrong} is the first not to fit.")
+        raise InputError(f"The ranges for eight bits do not fit the network: {wrong} is the first that does not.")
     for name, (low, high) in ranges.items():
         if not (-MOST < low <= 0 < 1 / MOST < high < MOST):
             raise InputError(
-                f"The range for eight bits of {name} is {low:g} to {high:g}; it must reach from 0 upwards."
+                f"The range for eight bits of {name} is {low:g} to {high:g}; 0 must be in it, but not last."
             )
 
 
@@ -101,7 +102,7 @@ def observed(network: nn.Module, show: Callable[[], None]) -> dict[str, tuple[fl
 
     Args:
         network: as for `in_eight_bits`.
-        show: computes the network on these images, the same ones each time that it is called.
+        show: computes the network on these images, the same ones each of the `PASSES` times that it is called.
     """
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
@@ -146,12 +147,12 @@ def _best_range(counts: Float[Tensor, "bins"], low: float, high: float) -> tuple
     return min(((low * share, high) for share in shares), key=error)
 
 
-def _rounded(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.ConvTranspose2d]]:
-    """The convolutions that round, with their names: all but the first one and the heads."""
-    heads = {id(head) for head in getattr(network, "heads", ())}
+def _rounded(network: Any) -> Iterator[tuple[str, nn.Conv2d | nn.ConvTranspose2d]]:
+    """The convolutions that round, with their names: all that are padded with zeros but the first one and the heads."""
+    heads = {id(head) for head in network.heads}
     convolutions = [
         (name, module)
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and id(module) not in heads
     ]
-    yield from convolutions[1:]
+    yield from ((name, module) for name, module in convolutions[1:] if module.padding_mode == "zeros")

@@ -179,7 +179,7 @@ class OpenVino(nn.Module):
 
         Args:
             network: stays as it is.
-            dtype: of what comes between layers.
+            dtype: of what comes between layers; with int8, what is not rounded stays float32.
             ranges: that int8 needs.
             cores: for all images that are computed at once, by default as many as torch has for one.
 
@@ -192,7 +192,7 @@ class OpenVino(nn.Module):
         plain: Any = folded(network)
         if dtype == torch.int8:
             in_eight_bits(plain, ranges or {})
-            dtype = dtype_of("auto", torch.device("cpu"))  # of what is not rounded
+            dtype = torch.float32  # of the rest, so that results do not depend on the processor
         self.strides: Sequence[int] = plain.strides
         example = torch.zeros(1, _channels_in(plain), *(2 * (self.strides[-1],)))
         whole = plain if plain.decoders else Pyramid(plain)
@@ -205,7 +205,7 @@ class OpenVino(nn.Module):
         self._precision = {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype]
         self._cores = cores or torch.get_num_threads()
         self._lock = Lock()  # while something is compiled
-        self._compiled: dict[int, Any] = {}  # by the number of images that are computed at once
+        self.at_once: dict[int, Any] = {}  # compiled for that many images at a time
         self._requests = local()  # of each thread
 
     def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b _ *s"]:
@@ -220,26 +220,27 @@ class OpenVino(nn.Module):
         return [torch.from_numpy(answers[n]) for n in range(len(answers))]
 
     def _request(self) -> Any:
-        """What answers the calling thread, with as many cores as torch has there."""
-        at_once = max(1, self._cores // torch.get_num_threads())
+        """What answers the calling thread, with about as many cores as torch has there."""
+        at_once = 1 << (max(1, self._cores // torch.get_num_threads()).bit_length() - 1)  # few numbers: powers of two
         own = vars(self._requests)
         if str(at_once) not in own:
-            own[str(at_once)] = self.compiled(at_once).create_infer_request()
+            own[str(at_once)] = self._compiled(at_once).create_infer_request()
         return own[str(at_once)]
 
-    def compiled(self, at_once: int) -> Any:
-        """The model as OpenVINO runs it, for several images at once with a share of the cores each."""
+    def _compiled(self, at_once: int) -> Any:
+        """The model as OpenVINO runs it, for several images at a time with a share of the cores each."""
         import openvino
 
         with self._lock:
-            if at_once not in self._compiled:
+            if at_once not in self.at_once:
                 settings = {
                     "INFERENCE_PRECISION_HINT": self._precision,
                     "INFERENCE_NUM_THREADS": self._cores,
                     "NUM_STREAMS": at_once,
+                    "ENABLE_CPU_PINNING": False,  # others, of this process or another, may be pinned to the same cores
                 }
-                self._compiled[at_once] = openvino.Core().compile_model(self._model, "CPU", settings)
-            return self._compiled[at_once]
+                self.at_once[at_once] = openvino.Core().compile_model(self._model, "CPU", settings)
+            return self.at_once[at_once]
 
 
 class Pyramid(nn.Module):

@@ -165,8 +165,9 @@ class Segmenter:
             copies: whether to copy the model; there is no need to where nothing else will use it.
 
         Raises:
-            InputError: if the device or engine is not available, a threshold or scale is unknown or out of range, or
-                the method cannot give whole masks or look at several scales.
+            InputError: if the device, engine or dtype is not available, a threshold or scale is unknown or out of
+                range, the method cannot give whole masks or look at several scales, or int8 is asked of a model that
+                was not calibrated.
         """
         model = (copy.deepcopy(model) if copies else model).eval()
         known = model.method.thresholds
@@ -804,8 +805,8 @@ def _check_calibrated(model: Model) -> None:
     """Refuse to compute a model in eight bits without the ranges of its network."""
     if not model.description.ranges:
         raise InputError(
-            "The model was not calibrated, which int8 needs: attractor calibrate MODEL IMAGES --out NEW.safetensors, "
-            "then use NEW."
+            "int8 needs a calibrated model, and this one is not: run attractor calibrate MODEL IMAGES --out "
+            "NEW.safetensors, and use NEW.safetensors."
         )
     assert isinstance(model.method.network, nn.Module)
     check_ranges(model.method.network, model.description.ranges)
