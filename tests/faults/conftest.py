@@ -45,7 +45,9 @@ class Warm:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(question, default=str) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        answer = self.process.stdout.readline()
+        assert answer, f"the process that runs commands has ended with {self.process.wait()}"
+        return json.loads(answer)
 
     def __call__(self, folder: Path, *arguments: object, **fate: Any) -> Ended:
         """Run a command in a folder, with a signal or limits; it never ends in a traceback."""

@@ -170,10 +170,10 @@ class Guard:
         finally:
             self._is_listening = False
         seconds, memory = time.process_time() - started, _most_memory() - before
-        if seconds > MOST_SECONDS:
-            problem = f"took {seconds:.1f} s"
-        elif memory > MOST_MEMORY:
+        if memory > MOST_MEMORY:  # which may be why it is slow
             problem = f"took {memory / 1e6:.0f} MB"
+        elif seconds > MOST_SECONDS:
+            problem = f"took {seconds:.1f} s"
         if problem or self.forbidden:
             pytest.fail(f"{what}: {problem or self.forbidden}")
         return found
