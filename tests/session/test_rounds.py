@@ -10,7 +10,7 @@ from attractor.cli import app
 from attractor.errors import InputError
 from attractor.images import write_image
 from attractor.instances import Instances
-from attractor.metrics.average_precision import score_image
+from attractor.metrics.average_precision import score_image, summarise
 from attractor.metrics.metric import Pair
 from attractor.model import Model
 from attractor.recipe import recipe_for
@@ -70,6 +70,17 @@ def scores_of(*ious):
         one, other = (Instances(x, np.ones(1, np.int32), np.ones(1, np.float32)) for x in (truth, found))
         results.append(score_image(Pair(str(k), one, other, np.zeros((1, 100), bool))))
     return results
+
+
+def test_outlines_that_the_model_in_use_has_found_itself_do_not_keep_it_in_use():
+    own, new = scores_of(0.96, 0.4), scores_of(0.62, 0.62)  # the new one finds more, the old one its own outlines
+    assert summarise(own).mean_average_precision.value > summarise(new).mean_average_precision.value
+    better = rounds._judged(2, own, new, ("a",), ("0", "1"))
+    assert better.kept
+    assert (better.before.value, better.after.value, better.gain.value) == (0.5, 1.0, 0.5)
+    assert not rounds._judged(2, new, own, ("a",), ("0", "1")).kept
+    assert rounds._judged(2, scores_of(0.6), scores_of(0.7), ("a",), ("0",)).kept  # as many are found
+    assert not rounds._judged(2, scores_of(0.7), scores_of(0.7), ("a",), ("0",)).kept
 
 
 def test_it_takes_more_objects_to_choose_thresholds_than_elsewhere_unless_asked(project, monkeypatch):
@@ -177,7 +188,7 @@ def test_the_command_trains_a_round_and_says_both_scores(project, monkeypatch):
     changes = [part for change in QUICK for part in ("--set", change)]
     ended = CliRunner().invoke(app, ["train", str(project), "--device", "cpu", *changes], catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
-    assert "Round 1: mean AP" in ended.output
+    assert "Round 1: AP" in ended.output
     assert "round-1.safetensors" in ended.output
 
 

@@ -567,6 +567,6 @@ def test_a_round_of_training_shows_its_score(browser, folder):
     with serving(folder) as address, opened(browser, address) as one:
         one.page.locator("#minutes").fill("0.2")
         one.page.get_by_role("button", name="Train").click()
-        expect(one.page.locator(".job.done .words")).to_contain_text("Round 1: mean AP", timeout=150_000)
+        expect(one.page.locator(".job.done .words")).to_contain_text("Round 1: AP", timeout=150_000)
     with Session(folder) as session:
         assert session.project["rounds"][0]["number"] == 1

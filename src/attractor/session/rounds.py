@@ -23,8 +23,9 @@ from attractor.datasets.splitting import Subset
 from attractor.errors import InputError
 from attractor.evaluation import evaluate_model
 from attractor.images import atomic, made, temporary_folder
-from attractor.metrics.average_precision import ImageScores, paired_difference, summarise
+from attractor.metrics.average_precision import Difference, ImageScores, Summary, paired_difference, summarise
 from attractor.metrics.bootstrap import Interval
+from attractor.metrics.overlaps import place_of
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
 from attractor.session.differences import draw_differences, pictures_of_round
@@ -45,7 +46,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Round:
-    """What a round of training did. Scores are mean AP over IoU .50 to .95, by image, on the images held out."""
+    """What a round of training did. Scores are AP at an IoU of .50, by image, on the images held out.
+
+    Many outlines there are those of the model in use, which were left as they are; higher IoUs would favour that model.
+    """
 
     number: int
     kept: bool  # whether the new model is in use now
@@ -64,10 +68,10 @@ class Round:
         """Two sentences: the scores, and which model is in use."""
         on = f"on {counted(len(self.held_out), 'reviewed image')} that no training has seen"
         if self.before is None or self.gain is None:
-            return f"Round {self.number}: mean AP {_in_words(self.after)} {on}. The new model is in use."
+            return f"Round {self.number}: AP {_in_words(self.after)} at IoU .50 {on}. The new model is in use."
         difference = f"{self.gain.value:+.3f} ({self.gain.low:+.3f} to {self.gain.high:+.3f})"
         return (
-            f"Round {self.number}: mean AP {_in_words(self.after)}, {_in_words(self.before)} before, {on}; the "
+            f"Round {self.number}: AP {_in_words(self.after)} at IoU .50, {_in_words(self.before)} before, {on}; the "
             f"difference is {difference}. The {'new' if self.kept else 'old'} model is in use."
         )
 
@@ -201,9 +205,15 @@ def _judged(
     learned: tuple[str, ...],
     held: tuple[str, ...],
 ) -> Round:
-    """The round, in which the new model is kept if its mean is higher."""
-    now = summarise(after).mean_average_precision
+    """The round, in which the new model is kept if it is better."""
+    now = _ap50(summarise(after))
     if before is None:
         return Round(number, True, None, now, None, learned, held)
-    gain = paired_difference(after, before).mean_average_precision
-    return Round(number, gain.value > 0, summarise(before).mean_average_precision, now, gain, learned, held)
+    difference = paired_difference(after, before)
+    gain = _ap50(difference)
+    kept = (gain.value, difference.mean_average_precision.value) > (0, 0)  # at higher IoUs where .50 sees no difference
+    return Round(number, kept, _ap50(summarise(before)), now, gain, learned, held)
+
+
+def _ap50(scores: Summary | Difference) -> Interval:
+    return scores.by_image.at(place_of(0.5, scores.thresholds))

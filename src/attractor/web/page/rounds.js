@@ -31,7 +31,7 @@ export function listRounds({ rounds, in_use }) {
       made("span", { className: "faint", textContent: isUsed ? "in use" : round.kept ? "was better" : "not better" }),
       made("span", { className: "space" }));
     if (round.shown?.length) line.append(made("button", { textContent: "Compare", title: "Where the old and the new model differ most", onclick: () => show(round) }));
-    return made("div", { className: "job" }, line, made("div", { className: "faint", textContent: `mean AP on ${round.held_out.length} held out: ${words}` }));
+    return made("div", { className: "job" }, line, made("div", { className: "faint", textContent: `AP at IoU .50 on ${round.held_out.length} held out: ${words}` }));
   }));
 }
 
