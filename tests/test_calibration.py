@@ -1,16 +1,19 @@
 """Models for eight bits: what their files say, and what the command does."""
 
 import importlib.util
+import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.prediction.test_engines import needs_openvino
 
-from attractor.calibration import PASSES, calibrate
+from attractor.calibration import calibrate
 from attractor.description import is_half, read_description, read_header
 from attractor.errors import InputError
 from attractor.model import Model
+from attractor.networks.eight_bits import PASSES
 from attractor.prediction.image import Segmenter
 
 
@@ -49,9 +52,15 @@ def test_the_command_writes_a_model_for_eight_bits(tiny_model, pictures, tmp_pat
         assert said == f"The model is {name}.safetensors: use it with --engine openvino --dtype int8."
         assert is_half(f"{name}.safetensors") == (name == "halved")
         assert len(read_description(f"{name}.safetensors").ranges) > 10
-    if importlib.util.find_spec("openvino"):
-        call = "--model", "halved.safetensors", "--engine", "openvino", "--device", "cpu"
-        assert attractor_command("segment", pictures, *call, "--dtype", "int8", "--out", "out").code == 0
+
+
+@needs_openvino
+def test_what_the_command_wrote_segments_in_eight_bits(tiny_model, pictures, tmp_path, attractor_command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert attractor_command("calibrate", tiny_model, pictures, "--out", "new.safetensors", "--crops", 3).code == 0
+    how = "--model", "new.safetensors", "--engine", "openvino", "--dtype", "int8", "--device", "cpu"
+    assert attractor_command("segment", pictures, *how, "--out", "out").code == 0
+    assert json.loads((tmp_path / "out/run.json").read_text())["computed"]["dtype"] == "int8"
 
 
 @pytest.mark.parametrize(

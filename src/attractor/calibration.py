@@ -14,11 +14,9 @@ from attractor.errors import InputError, check_number
 from attractor.images import read_image
 from attractor.methods.contract import with_network
 from attractor.model import Model
-from attractor.networks.eight_bits import PASSES, check_ranges, observed
+from attractor.networks.eight_bits import check_ranges, observed
 from attractor.networks.folding import folded
 from attractor.prediction.image import Segmenter
-
-__all__ = ["CROPS", "PASSES", "calibrate"]
 
 CROPS = 300
 MOST_CROPS = 10_000
@@ -40,7 +38,7 @@ def calibrate(
         images: files of images like those that will be segmented; they need no annotations.
         crops: how many crops of at most 256 x 256 pixels are looked at, drawn at random from images spread evenly over
             those given; the same ones each time.
-        report: is called each time that a crop was looked at, `PASSES` times for each.
+        report: is called each time that a crop was looked at, `eight_bits.PASSES` times for each.
 
     Raises:
         InputError: if the model takes volumes, no image or crop is asked for, an image cannot be read, or the network

@@ -33,7 +33,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
 from attractor.errors import InputError, check_choice
-from attractor.images import atomic
+from attractor.images import atomic, check_folder_of
 from attractor.methods.contract import LearnsNumbers, with_network
 from attractor.model import NO_OPTIONS, Model
 from attractor.networks import Network
@@ -280,5 +280,4 @@ def check_export(path: Path, *, target: str) -> None:
         raise InputError(f"Writing {target} needs {' and '.join(missing)}, not installed here. {install(wanted.extra)}")
     if path.suffix != suffix:
         raise InputError(f"{path}: files of the format {target} end in {suffix}; name it {path.stem}{suffix}.")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"{path}: there is no such folder; make it, or give another --out.")
+    check_folder_of(path)

@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import importlib.util
 import json
 import os
 import threading
@@ -13,6 +12,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from tests.prediction.test_engines import needs_openvino
 
 import attractor
 from attractor.errors import InputError
@@ -183,9 +183,6 @@ def test_images_after_one_that_fails_are_there(segmenter, tmp_path, monkeypatch)
     assert [outcome.image for outcome in outcomes] == paths
     assert [outcome.problem is None for outcome in outcomes] == [True, False, True, True]
     assert not list((tmp_path / "out").glob("b_*"))
-
-
-needs_openvino = pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="needs openvino")
 
 
 @pytest.mark.parametrize("engine", ["torch", "compiled", pytest.param("openvino", marks=needs_openvino)])

@@ -27,15 +27,15 @@ def calibrate(
     crops: Annotated[int, typer.Option(metavar="N", help="Crops of the images to look at.")] = 300,
 ) -> None:
     """Prepare a model for computing in eight bits (--engine openvino --dtype int8)."""
-    from attractor.calibration import PASSES, calibrate
+    from attractor.calibration import calibrate
     from attractor.description import find_model, is_half
-    from attractor.images import find_images
+    from attractor.images import check_folder_of, find_images
     from attractor.model import Model
+    from attractor.networks.eight_bits import PASSES
 
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: model files end in .safetensors; name it {out.stem}.safetensors.")
-    if not out.resolve().parent.is_dir():
-        raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
+    check_folder_of(out)
     file = find_model(model)
     loaded = Model.load(file)
     files = [file for path in images for file in find_images([path]).images]  # those of two folders may share a name

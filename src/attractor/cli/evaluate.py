@@ -213,10 +213,11 @@ def _check_what_is_scored(
 
 def _check_files(out: Path, results: Path | None, *, whole: bool) -> None:
     """Refuse files that cannot be written, and results that are not what a model found in whole images."""
+    from attractor.images import check_folder_of
+
     if results is not None and not whole:
         raise InputError("--results writes what a model found in whole images; leave out --crop and --found.")
-    if not out.resolve().parent.is_dir():
-        raise InputError(f"{out}: there is no such folder; make it, or give another --out.")
+    check_folder_of(out)
     if results is not None and results.resolve() == out.resolve():
         raise InputError(f"{out}: the numbers go to a file of this name, too; give --results or --out another name.")
 

@@ -171,6 +171,16 @@ def by_number(file: Path) -> tuple[object, ...]:
     return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
+def check_folder_of(path: Path) -> None:
+    """Refuse a file to write, the argument of --out, whose folder is not there.
+
+    Raises:
+        InputError: in this case.
+    """
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"{path}: there is no such folder; make it, or give another --out.")
+
+
 def existing(path: str | Path) -> Path:
     """The path, if a file is there."""
     path = Path(path)

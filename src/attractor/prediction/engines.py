@@ -171,6 +171,13 @@ class Graphed(nn.Module):
         return graph, given, maps
 
 
+class _OfThread(local):
+    """What each thread has for itself: OpenVINO answers one thread at a time on a request."""
+
+    def __init__(self) -> None:
+        self.requests: dict[int, Any] = {}  # by the number of images at a time that they were compiled for
+
+
 class OpenVino(nn.Module):
     """A network computed by OpenVINO, on the CPU."""
 
@@ -206,7 +213,7 @@ class OpenVino(nn.Module):
         self._cores = cores or torch.get_num_threads()
         self._lock = Lock()  # while something is compiled
         self.at_once: dict[int, Any] = {}  # compiled for that many images at a time
-        self._requests = local()  # of each thread
+        self._own = _OfThread()
 
     def forward(self, images: Float[Tensor, "b c *s"]) -> Float[Tensor, "b _ *s"]:
         """The maps of all decoders, at the image's size."""
@@ -222,10 +229,9 @@ class OpenVino(nn.Module):
     def _request(self) -> Any:
         """What answers the calling thread, with about as many cores as torch has there."""
         at_once = 1 << (max(1, self._cores // torch.get_num_threads()).bit_length() - 1)  # few numbers: powers of two
-        own = vars(self._requests)
-        if str(at_once) not in own:
-            own[str(at_once)] = self._compiled(at_once).create_infer_request()
-        return own[str(at_once)]
+        if at_once not in self._own.requests:
+            self._own.requests[at_once] = self._compiled(at_once).create_infer_request()
+        return self._own.requests[at_once]
 
     def _compiled(self, at_once: int) -> Any:
         """The model as OpenVINO runs it, for several images at a time with a share of the cores each."""
