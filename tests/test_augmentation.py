@@ -74,6 +74,16 @@ def test_a_crop_is_moved_into_the_image():
     assert torch.equal(STILL.crop(image, labels, valid, (-9.0, 99.0), 16, generator())[1], labels[:16, 16:])
 
 
+@pytest.mark.parametrize("scale", [2.0, 1.0, 0.5])
+def test_a_crop_at_any_scale_is_moved_no_further_than_into_the_image(scale):
+    rows = torch.arange(64, dtype=torch.float32)[None, :, None].expand(1, 64, 64)
+    still = dataclasses.replace(STILL, scale=(scale, scale))
+    labels, valid = torch.zeros(64, 64, dtype=torch.int32), torch.ones(64, 64, dtype=torch.bool)
+    image, _, counts = still.crop(rows, labels, valid, (0.0, 0.0), 16, generator(0))
+    assert counts.all()
+    assert float(image[0, 0, 0]) == pytest.approx(0, abs=1)
+
+
 def test_what_lies_outside_a_small_image_does_not_count():
     image, labels, valid = picture(8, 8)
     _, found, counts = STILL.crop(image, labels, valid, (4.0, 4.0), 16, generator())

@@ -199,7 +199,8 @@ class Augmentation:
         matrix = self._matrix(generator)
         if len(shape) == 3:
             matrix = _of_volume(matrix, turns=math.isclose(spacing[1], spacing[2]))
-        middle = tuple(_inside(c, n, side) for c, n, side in zip(centre, whole, shape, strict=True))
+        step = float(torch.linalg.det(matrix)) ** (1 / len(shape))  # of one pixel in the crop, in the image
+        middle = tuple(_inside(c, n, side * step) for c, n, side in zip(centre, whole, shape, strict=True))
         crops = [_warp(*frame, middle, shape, matrix) for frame in frames]
         if self.flip:
             views = self._views(shape, spacing)
@@ -341,7 +342,7 @@ def _reflected(place: Float[Tensor, "*t"], n: int) -> Float[Tensor, "*t"]:
     return torch.minimum(place, 2 * (n - 1) - place)
 
 
-def _inside(centre: float, n: int, size: int) -> float:
+def _inside(centre: float, n: int, size: float) -> float:
     """The centre moved so that a crop of `size` stays in 0 … n - 1; the middle where it cannot."""
     half = (size - 1) / 2
     return (n - 1) / 2 if n <= size else min(max(centre, half), n - 1 - half)
