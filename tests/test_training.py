@@ -595,6 +595,40 @@ def test_crops_show_each_class_equally_often_if_asked(folder):
     assert not shares(even_classes=True, around_objects=0.0)[2] > 40  # then any place
 
 
+def test_large_objects_are_also_seen_as_small_as_those_of_other_images(tmp_path):
+    samples = [sample(f"image_{i}", seed=i, side=120, n_objects=1) for i in range(6)]
+    large = [
+        dataclasses.replace(
+            s,
+            image=np.kron(s.image, np.ones((3, 3, 1), np.uint8)),
+            **{
+                name: np.kron(getattr(s, name), np.ones((3, 3), getattr(s, name).dtype))
+                for name in ("labels", "ignore")
+            },
+            name=f"large_{s.name}",
+        )
+        for s in samples[:3]
+    ]
+    write_label_images(tmp_path / "data", [*large, *samples[3:]])
+    images, around = hold(open_dataset(tmp_path / "data")), dict(SETTINGS, crop_size=96, around_objects=1.0)
+
+    def areas(even_sizes):
+        augmentation = Augmentation(scale=(1.0, 1.0), stretch=1.0, even_sizes=even_sizes)
+        crops = RandomCrops(new_model(), images, Settings(**around), augmentation)
+        found = [crops[0, index][0] for index in range(60)]
+        return {
+            kind: [int((crop.labels > 0).sum()) for crop in found if crop.sample.name.startswith(kind)]
+            for kind in ("large", "image")
+        }
+
+    plain, even = areas(1.0), areas(3.0)
+    area = {"large": 9 * 77, "image": 77}  # a disc with a radius of five pixels
+    assert all(np.median(plain[kind]) == pytest.approx(area[kind], rel=0.1) for kind in area)
+    assert min(even["large"]) < area["large"] / 5
+    assert max(even["image"]) > 5 * area["image"]
+    assert max(even["large"]) < 1.1 * area["large"]  # nothing becomes larger than the largest
+
+
 def test_objects_of_another_crop_keep_their_class(folder):
     class Kinds(Subset):
         """Images of one kind of object each."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -97,6 +97,7 @@ def views_of(spacing: Sequence[float]) -> tuple[View, ...]:
 SMALLEST_SCALE, LARGEST_SCALE = 0.01, 100
 RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each setting that is a number
     "stretch": (1, 10),
+    "even_sizes": (1, 10),
     "brightness": (0, 10),
     "contrast": (0, 10),
     "gamma": (0, 10),
@@ -121,6 +122,8 @@ class Augmentation:
     """How far a training crop may differ from the annotated image; values are drawn evenly from each range."""
 
     scale: tuple[float, float] = (0.8, 1.25)  # magnification; drawn evenly in its logarithm
+    # each image is also reduced and magnified to the sizes that objects have in the others, by up to this factor
+    even_sizes: float = 1.0
     stretch: float = 1.1  # the two axes are magnified differently by up to this factor
     rotate: bool = True  # by any angle; False leaves quarter turns
     flip: bool = True  # flips and quarter turns
@@ -147,6 +150,11 @@ class Augmentation:
             )
         for name, (least, most) in RANGES.items():
             check_range(f"augmentation.{name}", getattr(self, name), least, most)
+
+    def between(self, least: float, most: float) -> Augmentation:
+        """The same, but magnified by as little as `least` and as much as `most` times what `scale` says."""
+        low, high = self.scale
+        return replace(self, scale=(max(SMALLEST_SCALE, low * least), min(LARGEST_SCALE, high * most)))
 
     def crop(
         self,

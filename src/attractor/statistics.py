@@ -19,6 +19,7 @@ COARSE = 30  # the typical size that they then have
 SIDES = {2: (128, 512), 3: (64, 160)}  # least and greatest side of crops by default, by number of axes
 LEAST_DEPTH = 16  # planes of a crop of a volume
 PERCENTILES = (0.5, 5, 50, 95, 99.5)
+USUAL = (10, 90)  # percentiles of the images' typical sizes: a few images may be unlike all others
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,22 @@ class ObjectStatistics:
     def min_object(self) -> int:
         """The fewest pixels that a found object should have: 99.5 % of true objects have that many; above TINY."""
         return max(int(np.percentile(self.areas, 0.5)), TINY + 1) if self.count else TINY + 1
+
+
+def to_other_sizes(parts: Sequence[ObjectStatistics], most: float) -> list[tuple[float, float]]:
+    """By how little and by how much each image is magnified for its objects to be of the sizes of those in the others.
+
+    Args:
+        parts: the objects of each image; one without any stays as it is.
+        most: the largest factor by which an image is reduced or magnified; from 1.
+    """
+    sizes = np.array([part.typical_size for part in parts], float)
+    if np.isnan(sizes).all():
+        return [(1.0, 1.0)] * len(parts)
+    smallest, largest = np.nanpercentile(sizes, USUAL)
+    least = np.clip(np.nan_to_num(smallest / sizes, nan=1.0), 1 / most, 1.0)
+    greatest = np.clip(np.nan_to_num(largest / sizes, nan=1.0), 1.0, most)
+    return list(zip(least.tolist(), greatest.tolist(), strict=True))
 
 
 def joined(parts: Sequence[ObjectStatistics], n_classes: int) -> ObjectStatistics:

@@ -1,6 +1,8 @@
 """What `check` says of data sets with one thing wrong each, and of sound ones."""
 
+import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from attractor.datasets.coco import write_coco
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
 from attractor.images import write_labels
-from attractor.statistics import ObjectStatistics
+from attractor.statistics import ObjectStatistics, to_other_sizes
 
 
 def squares(side: int = 10, shape: tuple[int, int] = (100, 120)) -> np.ndarray:
@@ -211,6 +213,25 @@ def test_large_objects_are_shown_to_the_network_smaller():
     assert small.image_sizes.tolist() == [[270, 216]]
     assert small.scale == 1
     assert ObjectStatistics(areas // 10, extents // 3, sizes).scale == 1
+
+
+def disc(area):
+    side = math.isqrt(area)
+    return ObjectStatistics(np.array([area]), np.array([[side, side]]), np.array([[100, 100]]))
+
+
+def test_images_are_magnified_to_the_sizes_of_objects_in_the_others():
+    small, usual = disc(100), disc(400)
+    nothing = dataclasses.replace(usual, areas=np.zeros(0, int), extents=np.zeros((0, 2), int))
+    images = [*[small] * 3, *[usual] * 3, nothing]
+    assert np.allclose(to_other_sizes(images, 8.0), [*[(1, 2)] * 3, *[(0.5, 1)] * 3, (1, 1)])
+    assert np.allclose(to_other_sizes(images, 1.6), [*[(1, 1.6)] * 3, *[(1 / 1.6, 1)] * 3, (1, 1)])
+    assert to_other_sizes([nothing], 2.0) == [(1, 1)]
+
+
+def test_no_image_is_magnified_to_the_sizes_of_a_few_that_are_unlike_all_others():
+    factors = to_other_sizes([disc(10_000), *[disc(400)] * 30, disc(16)], 3.0)
+    assert np.allclose(factors, [(1 / 3, 1), *[(1, 1)] * 30, (1, 3)])
 
 
 def test_statistics_without_objects_or_images_are_defined():

@@ -29,6 +29,7 @@ from attractor.model import Model
 from attractor.prediction.memory import free_memory
 from attractor.prediction.resampling import nearest, rescaled, to_spacing_of
 from attractor.settings import Settings
+from attractor.statistics import to_other_sizes
 from attractor.training.missed import Missed
 from attractor.training.ready import InMemory, Ready, Tensors, kept_on_disk
 from attractor.truth import Truth
@@ -100,6 +101,8 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
         self.settings, self.augmentation = settings, augmentation
         self.source, self.description = images.source, model.description
         self.follows = isinstance(model.method, Follows) and model.method.follows
+        self.factors = to_other_sizes(images.measured, augmentation.even_sizes)
+        self.augmentations = [augmentation.between(*factors) for factors in self.factors]
         self.places = {name: place for place, name in enumerate(images.names)}
         scale, n_axes = model.description.scale, model.description.axes
         if images.statistics.n_axes != n_axes:
@@ -164,13 +167,13 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
         """What is annotated at a random place."""
         i, label = self._drawn(generator)
         ready, tensors = self._whole(i)
-        centre = self._centre(ready, label, generator)
+        centre = self._centre(ready, label, self.factors[i][1], generator)
         frames, earlier = [(ready, tensors)], None
         if self.follows:
             before, earlier = self._before(i, ready.sample)
             frames.insert(0, self._whole(before))
         shape, spacing = self.settings.crop_shape(len(ready.shape)), self.description.steps
-        crops = self.augmentation.crop_alike([own for _, own in frames], centre, shape, generator, spacing=spacing)
+        crops = self.augmentations[i].crop_alike([own for _, own in frames], centre, shape, generator, spacing=spacing)
         found = [Crop(*crop, own.sample, own.sample.classes) for crop, (own, _) in zip(crops, frames, strict=True)]
         return *found[:-1], found[-1]._replace(earlier=earlier)
 
@@ -201,8 +204,11 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
         i, label = objects[int(torch.randint(len(objects), (), generator=generator))].tolist()
         return i, label
 
-    def _centre(self, ready: Ready, label: int | None, generator: torch.Generator) -> tuple[float, ...]:
-        """A place anywhere that counts or, more often, one that puts an object in the middle half of the crop."""
+    def _centre(self, ready: Ready, label: int | None, most: float, generator: torch.Generator) -> tuple[float, ...]:
+        """A place anywhere that counts or, more often, one that puts an object in the middle half of the crop.
+
+        That half is smaller in an image that may be magnified, `most` times besides what all are.
+        """
         by_object, *place = torch.rand(1 + len(ready.shape), generator=generator).tolist()
         n = len(ready.centres)
         if label is None and by_object < self.settings.around_objects and n:
@@ -216,7 +222,7 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
             return anywhere
         sides = self.settings.crop_shape(len(ready.shape))
         around = zip(ready.centres[label - 1], place, sides, strict=True)
-        return tuple(float(middle + (own - 0.5) * (side / 2)) for middle, own, side in around)
+        return tuple(float(middle + (own - 0.5) * (side / (2 * most))) for middle, own, side in around)
 
 
 class Places(torch.utils.data.Sampler[tuple[int, int]]):
