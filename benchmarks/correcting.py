@@ -1,14 +1,15 @@
 """Correcting what a model finds, and training on it, against drawing everything by hand: scores against operations.
 
-    python -m benchmarks.correcting --data DATA [--out runs/correcting] [--images 20] [--model nuclei]
+    python -m benchmarks.correcting --data DATA [--out runs/correcting] [--images 20] [--model nuclei] [--seed 0]
 
-DATA holds `train` and `test`. Somebody who knows the truth works in two sessions on the same images of `train`. In one
-they draw every object. In the other a model has found objects, and they spend a third of those operations on mending
-what is wrong: some in each image, from the top down; what they have gone through counts as reviewed. Where hardly
-anything found is right, they begin by deleting all of it at once. After each round the new model finds the objects of
-the images to come, for which they take the longer the better it is; in the last round it finds those of all images
-where nobody has looked yet, and they go on there. Both train as `attractor train PROJECT` does, in the same number of
-steps, and each model is scored on all of `test`. Such a person flatters: real ones hesitate and err.
+DATA holds `train` and `test`. Somebody who knows the truth works in two sessions. In one they draw every object of some
+images of `train`. In the other a model has found objects, and they spend a third of those operations on mending what
+is wrong: some in each image, from the top down; what they have gone through counts as reviewed. Where hardly anything
+found is right, they begin by deleting all of it at once. After each round the new model finds the objects of the
+images to come, for which they take the longer the better it is. They begin with the images that were drawn in the
+other session; in the last round they open the rest of `train` or, if there is none, go once more through all images
+where they left off. Both train as `attractor train PROJECT` does, in the same number of steps, and each model is scored
+on all of `test`. Such a person flatters: real ones hesitate and err.
 
 What is done is kept in the folder `--out`, and not done again.
 """
@@ -54,7 +55,7 @@ CHANGES = (
 )
 FEWEST = 3  # operations left for an image, below which it is passed over
 LAST_IMAGES = 2.0  # operations for an image of the last round that brings new ones, where the first has 1
-GOING_ON = 0.75  # the same for each image when they go through all of them once more
+LAST_ROUND = 0.75  # the same for each image that was drawn by hand, to be spent in the last round of all
 BY_HAND, LOOP = "by hand", "the loop"
 
 
@@ -218,17 +219,19 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="a folder with train and test")
     parser.add_argument("--out", type=Path, help="by default a folder in runs, named after the data")
     parser.add_argument("--model", default="nuclei", help="finds objects at first, and is trained on from")
-    parser.add_argument("--images", default=20, type=int, help="of the training images, evenly spread")
-    parser.add_argument("--rounds", default=3, type=int, help="by hand")
-    parser.add_argument("--loop-rounds", default=6, type=int, help="with a model that finds the objects of the next")
+    parser.add_argument("--images", default=20, type=int, help="drawn by hand: training images, evenly spread")
+    parser.add_argument("--rounds", default=1, type=int, help="by hand")
+    parser.add_argument("--loop-rounds", default=4, type=int, help="with a model that finds the objects of the next")
     parser.add_argument("--steps", default=200, type=int, help="of each training, of eight crops")
+    parser.add_argument("--seed", default=0, type=int, help="of each training")
     parser.add_argument("--plot", type=Path, help="a PNG file for the curve")
     given = parser.parse_args()
     out = given.out or Path("runs") / f"correcting-{given.data.resolve().name}"
     print_machine()
-    points = measured(given.data, out, given.model, given.images, (given.rounds, given.loop_rounds), given.steps)
+    changes = [*CHANGES, f"training.epochs={round(given.steps * 8 / CROPS)}", f"training.seed={given.seed}"]
+    points = measured(given.data, out, given.model, given.images, (given.rounds, given.loop_rounds), changes)
     print_table(
-        f"{given.data.name}, on all test images: {given.images} images",
+        f"{given.data.name}, on all test images: {given.images} images drawn by hand, seed {given.seed}",
         [{**dataclasses.asdict(p), "ap50": f"{p.ap50:.3f}", "ap75": f"{p.ap75:.3f}"} for p in points],
     )
     print(verdict(points))
@@ -236,28 +239,32 @@ def main() -> None:
         plot(points, given.plot)
 
 
-def measured(data: Path, out: Path, model: str, n_images: int, rounds: tuple[int, int], steps: int) -> list[Point]:
+def measured(
+    data: Path, out: Path, model: str, n_images: int, rounds: tuple[int, int], changes: Sequence[str]
+) -> list[Point]:
     """All points of both ways; those that the folder holds are not made again."""
     train, test = open_dataset(data / "train"), open_dataset(data / "test")
-    some = Subset(train, np.linspace(0, len(train) - 1, n_images).round().astype(int).tolist())
-    training = Training(model, test, [*CHANGES, f"training.epochs={round(steps * 8 / CROPS)}"])
+    some = np.linspace(0, len(train) - 1, n_images).round().astype(int).tolist()
+    others = sorted(set(range(len(train))) - set(some))
+    training = Training(model, test, changes)
     points: list[Point] = []
-    with opened(out / "by-hand", some, None) as session:
+    with opened(out / "by-hand", drawn := Subset(train, some), None) as session:
         for number, part in enumerate(np.array_split(np.arange(n_images), rounds[0]), 1):
-            points.append(training.round(number, session, some, dict.fromkeys(part.tolist(), np.inf), BY_HAND))
-    with opened(out / "loop", some, model) as session:
-        for number, visits in enumerate(spread(points[-1].operations / 3, n_images, rounds[1]), 1):
-            points.append(training.round(number, session, some, visits, LOOP))
+            points.append(training.round(number, session, drawn, dict.fromkeys(part.tolist(), np.inf), BY_HAND))
+    with opened(out / "loop", every := Subset(train, [*some, *others]), model) as session:
+        for number, visits in enumerate(spread(points[-1].operations / 3, n_images, len(others), rounds[1]), 1):
+            points.append(training.round(number, session, every, visits, LOOP))
     return points
 
 
-def spread(budget: float, n_images: int, rounds: int) -> list[dict[int, float]]:
-    """What may have been done in all after each image of each round; the last round goes through all once more."""
-    parts = np.array_split(np.arange(n_images), rounds - 1)
+def spread(budget: float, n_drawn: int, n_others: int, rounds: int) -> list[dict[int, float]]:
+    """What may have been done in all after each image of each round; the others, if there are any, come last."""
+    parts = np.array_split(np.arange(n_drawn), rounds - 1)
     weights = [np.full(len(part), w) for part, w in zip(parts, np.linspace(1, LAST_IMAGES, rounds - 1), strict=True)]
-    done = np.cumsum(np.concatenate([*weights, np.full(n_images, GOING_ON)]))
+    last = np.arange(n_drawn, n_drawn + n_others) if n_others else np.arange(n_drawn)
+    done = np.cumsum(np.concatenate([*weights, np.full(len(last), LAST_ROUND * n_drawn / len(last))]))
     ends = iter((budget * done / done[-1]).tolist())
-    return [{image: next(ends) for image in part.tolist()} for part in [*parts, np.arange(n_images)]]
+    return [{image: next(ends) for image in part.tolist()} for part in [*parts, last]]
 
 
 def opened(folder: Path, images: Dataset, model: str | None) -> Session:

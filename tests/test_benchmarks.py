@@ -117,11 +117,18 @@ def test_a_wide_image_is_gone_down_part_by_part(tmp_path, monkeypatch):
 
 
 def test_the_operations_of_a_loop_are_spread_over_its_rounds():
-    *first, last = correcting.spread(120, 4, 3)
+    *first, last = correcting.spread(120, 4, 0, 3)
     assert [list(visits) for visits in [*first, last]] == [[0, 1], [2, 3], [0, 1, 2, 3]]
     ends = [most for visits in [*first, last] for most in visits.values()]
     assert ends[-1] == pytest.approx(120)
     assert np.diff([0, *ends]) == pytest.approx(120 / 9 * np.array([1, 1, 2, 2, *4 * [0.75]]))
+
+
+def test_a_loop_ends_with_the_images_that_nobody_drew_by_hand():
+    *first, last = correcting.spread(120, 4, 2, 3)
+    assert [list(visits) for visits in [*first, last]] == [[0, 1], [2, 3], [4, 5]]
+    ends = [most for visits in [*first, last] for most in visits.values()]
+    assert np.diff([0, *ends]) == pytest.approx(120 / 9 * np.array([1, 1, 2, 2, 1.5, 1.5]))
 
 
 def test_a_simulated_person_stops_early_and_accepts_only_what_was_gone_through(tmp_path):
