@@ -442,3 +442,9 @@ def test_a_method_without_views_is_named(models, folder, monkeypatch):
     monkeypatch.setitem(METHODS, "spatial-embeddings", WithoutViews)
     with pytest.raises(InputError, match=r"tiny\.safetensors: .* has no test-time augmentation"):
         comparison.check_models(models, open_dataset(folder), device="cpu", tta=True)
+
+
+def test_a_model_without_ranges_for_eight_bits_is_named_before_any_runs(models, folder):
+    pytest.importorskip("openvino")
+    with pytest.raises(InputError, match=r"tiny\.safetensors: int8 needs a calibrated model"):
+        comparison.check_models(models, open_dataset(folder), device="cpu", engine="openvino", dtype="int8")

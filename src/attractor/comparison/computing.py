@@ -25,8 +25,8 @@ from attractor.evaluation import metric_named, summaries_of
 from attractor.images import as_channels
 from attractor.metrics import Metric, cvppp
 from attractor.model import Model
-from attractor.prediction.engines import check_engine
-from attractor.prediction.image import Segmenter, choose_device
+from attractor.prediction.engines import EIGHT_BITS, check_engine
+from attractor.prediction.image import Segmenter, check_calibrated, choose_device
 
 
 def compare(
@@ -109,8 +109,9 @@ def check_models(
 
     Raises:
         InputError: if there are fewer than two models, a file cannot be read, there is no such device, engine or
-            dtype, classes differ where there are several, the first image's channels do not fit, or a method lacks
-            test-time augmentation or the proposals that the metric ranks.
+            dtype, classes differ where there are several, the first image's channels do not fit, a method lacks
+            test-time augmentation or the proposals that the metric ranks, or eight bits are asked of a model that is
+            not calibrated.
     """
     n_proposals = metric_named(metric).n_proposals
     if len(models) < 2:
@@ -125,8 +126,7 @@ def check_models(
     image = dataset[0].image
     for name, description in described.items():
         as_channels(image[:1, :1], description.channels, f"{name}: {dataset.names[0]}")
-        if tta or n_proposals:
-            _check_method(name, description, tta, n_proposals)
+        _check_method(name, description, tta, n_proposals, in_eight_bits=dtype == EIGHT_BITS)
     return files
 
 
@@ -142,10 +142,15 @@ def _check_classes(of_models: dict[str, tuple[str, ...]], dataset: Dataset) -> N
             )
 
 
-def _check_method(name: str, description: Description, tta: bool, n_proposals: int) -> None:
-    """Refuse a model whose method lacks what is asked of it."""
+def _check_method(name: str, description: Description, tta: bool, n_proposals: int, *, in_eight_bits: bool) -> None:
+    """Refuse a model that lacks what is asked of it."""
+    if not (tta or n_proposals or in_eight_bits):
+        return
     try:
-        Segmenter(Model(description), device="cpu").check_options(tta=tta, n_proposals=n_proposals)
+        model = Model(description)
+        if in_eight_bits:
+            check_calibrated(model)
+        Segmenter(model, device="cpu").check_options(tta=tta, n_proposals=n_proposals)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 

@@ -184,7 +184,7 @@ class Segmenter:
         if engine == "openvino" and model.description.axes == 3:
             raise InputError("The engine openvino computes images only, and this model takes volumes; use torch.")
         if dtype == EIGHT_BITS:
-            _check_calibrated(model)
+            check_calibrated(model)
         self.engine, self._dtype, self._record = engine, dtype, record
         self._cores = torch.get_num_threads()  # before threads that share them ask for fewer
         self._making = Lock()
@@ -801,8 +801,12 @@ def _keep_whole_masks(model: Model) -> None:
     model.method.keep_whole_masks()
 
 
-def _check_calibrated(model: Model) -> None:
-    """Refuse to compute a model in eight bits without the ranges of its network."""
+def check_calibrated(model: Model) -> None:
+    """Refuse to compute a model in eight bits without the ranges of its network.
+
+    Raises:
+        InputError: if it has none, or those of another network.
+    """
     if not model.description.ranges:
         raise InputError(
             "int8 needs a calibrated model, and this one is not: run attractor calibrate MODEL IMAGES --out "
