@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int32
 from scipy import ndimage
-from skimage import measure
-from skimage.segmentation import watershed
+from skimage import measure, segmentation
 
 
 def regions(mask: Bool[np.ndarray, "*s"]) -> Int32[np.ndarray, "*s"]:
@@ -61,4 +60,4 @@ def _filled(labels: Int32[np.ndarray, "*s"], region: Int32[np.ndarray, "*s"]) ->
     if not ((labels == 0) & (region > 0)).any():
         return labels
     flat = np.zeros(labels.shape, np.uint8)
-    return watershed(flat, labels, connectivity=labels.ndim, mask=region > 0).astype(np.int32)
+    return segmentation.watershed(flat, labels, connectivity=labels.ndim, mask=region > 0).astype(np.int32)

@@ -27,7 +27,6 @@ from typing import ClassVar, TypedDict
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int32
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -840,6 +839,8 @@ def _score_of(chance: float, weight: float) -> float:
 
 def _nearest(embedding: Float[np.ndarray, "a n"], owner: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """For each foreground pixel, the object whose centroid its embedding is nearest to (section 3.1)."""
+    from scipy.spatial import cKDTree  # rarely asked for, and slow to import
+
     ids = np.unique(owner[owner > 0])
     if not len(ids):
         return owner

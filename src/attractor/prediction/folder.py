@@ -35,7 +35,6 @@ from attractor.prediction.crew import Crew
 from attractor.prediction.image import Prediction, Segmenter
 from attractor.prediction.outputs import DEFAULT_OUTPUTS, OUTPUTS, check_outputs, written_endings
 from attractor.prediction.result import FileOutput, FolderOutput, Result
-from attractor.prediction.slices import check_slices, predict_slices
 from attractor.shortage import is_for_memory
 
 logger = logging.getLogger(__name__)
@@ -92,8 +91,13 @@ def segment_files(
             without images among other paths.
     """
     segmenter.check_options(tta=tta, object_size=object_size, tile=tile)
+    of_group: Callable[..., list[Future[Prediction]]] = segmenter.predict_group
     if slices:
+        # rarely asked for, and slow to import
+        from attractor.prediction.slices import check_slices, predict_slices
+
         check_slices(segmenter)
+        of_group = partial(predict_slices, segmenter)
     n_axes = 3 if slices else segmenter.n_axes
     check_outputs(formats, segmenter.class_names, n_axes=n_axes)
     if pixel_size is not None:
@@ -101,7 +105,6 @@ def segment_files(
     check_axes(axes)
     given = find_files(paths, n_axes, axes)
     make_writable(Path(out))
-    of_group = partial(predict_slices, segmenter) if slices else segmenter.predict_group
     predict = partial(of_group, tta=tta, object_size=object_size, tile=tile)
     crew = segmenter.crew(len(given.images))
     work = _Work(segmenter, predict, crew, Path(out), tuple(formats), pixel_size, n_axes, axes)
