@@ -11,7 +11,7 @@ from torch import nn
 
 from attractor.errors import InputError
 from attractor.losses import soft_iou_cost
-from attractor.methods.rsis import RSIS, ConvLSTM, Maps, RecurrentDecoder, match
+from attractor.methods.rsis import RSIS, ConvLSTM, Maps, RecurrentDecoder, convolved_twice_as_large, match
 from attractor.networks import NETWORKS
 from attractor.truth import Truth
 
@@ -140,6 +140,31 @@ def test_what_is_computed_ahead_changes_nothing():
         plain = answers if not ahead else plain
     for a, b in zip([*answers, *gradients[1]], [*plain, *gradients[0]], strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("skip", ["concat", "sum"])
+def test_in_bfloat16_only_convolutions_round(skip):
+    torch.manual_seed(0)
+    decoder = RecurrentDecoder((4, 6, 8), 1, 8, skip, coordinates=False)
+    pyramid = [torch.rand(1, c, 2**n, 2**n) for c, n in ((4, 4), (6, 3), (8, 2))]
+    plain = decoder(pyramid, (32, 32), 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = decoder(pyramid, (32, 32), 4)
+    assert {x.dtype for x in vars(rounded).values()} == {torch.float32}
+    torch.testing.assert_close(rounded.mask, plain.mask, atol=0.02, rtol=0)
+    torch.testing.assert_close(rounded.stop, plain.stop, atol=0.02, rtol=0)
+    assert torch.equal(rounded.mask, plain.mask) == (skip != "concat")  # the rest is not computed ahead
+    (rounded.mask.square().sum() + rounded.stop.sum()).backward()
+    assert all(bool(p.grad.abs().sum()) for p in decoder.lstms.parameters())
+
+
+@pytest.mark.parametrize(("channels", "bias"), [(1, True), (3, False)])
+def test_a_convolution_may_come_before_the_doubling(channels, bias):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, channels, 3, padding=1, bias=bias).double()
+    x = torch.rand(2, 4, 5, 7, dtype=torch.float64)
+    large = torch.nn.functional.interpolate(x, (10, 14), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(convolved_twice_as_large(x, layer), layer(large))
 
 
 class Falling(torch.nn.Module):
