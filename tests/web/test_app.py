@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import threading
 import time
 import zipfile
@@ -16,16 +17,23 @@ import pytest
 import tifffile
 from fastapi.testclient import TestClient
 from PIL import Image
-from tests.web.conftest import LABELS, TOKEN, picture
+from tests.web.conftest import LABELS, TOKEN, Finder, picture
 
+from attractor.description import Description
+from attractor.errors import InputError
+from attractor.images import write_image
+from attractor.model import Model
 from attractor.session import Session
 from attractor.session.differences import picture_file, pictures_of_round
+from attractor.session.models import models_of_folder
 from attractor.session.operations import Accept
 from attractor.web import app as web
 from attractor.web import uploads
 from attractor.web.app import PAGE, create_app
+from attractor.web.export import exported, forms
 from attractor.web.tiles import SIDE, Pictures, Shown, label_tile, levels
 from attractor.web.tiles import picture as picture_of
+from attractor.weights import MODELS
 
 
 def png(pixels):
@@ -340,8 +348,23 @@ def test_export(client):
     np.testing.assert_array_equal(labels > 0, LABELS > 1)
     one = zipfile.ZipFile(io.BytesIO(client.get("/api/export", params={"form": "coco", "name": "b"}).content))
     assert len(json.loads(one.read("b_coco.json"))["annotations"]) == 3
-    for form in ("exe", "cityscapes"):
+    for form in ("exe", "cityscapes"):  # Cityscapes has no such classes
         assert client.get("/api/export", params={"form": form}).status_code == 400
+
+
+def test_a_form_with_several_files_an_image_is_exported_too(tmp_path):
+    write_image(tmp_path / "street.png", picture(0))
+
+    class Cars(Finder):
+        class_names = ("car", "truck")
+
+    with Session.create(tmp_path / "project", [tmp_path / "street.png"], Cars()) as session:
+        assert "cityscapes" in forms(session.class_names)
+        file = exported(session, ["street"], "cityscapes")
+    with file, zipfile.ZipFile(file) as archive:
+        written = {name: archive.read(name) for name in archive.namelist()}
+    assert sorted(written) == [*(f"masks/street_{k}.png" for k in range(3)), "street_pred.txt"]
+    assert written["street_pred.txt"].startswith(b"masks/street_0.png 26 0.8999")
 
 
 # ---------------------------------------------------------------------- jobs
@@ -519,7 +542,10 @@ def test_other_pages_may_change_nothing(client, session):
 def test_every_answer_has_safe_headers(stranger):
     for path in ("/", "/api/session", "/page/main.js", "/nowhere"):
         headers = stranger.get(path).headers
-        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["content-security-policy"] == (
+            "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
+            "connect-src 'self'; worker-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
 
@@ -589,6 +615,17 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(session, monkeypa
     monkeypatch.setattr(web, "LARGEST_BODY", 1000)
     with TestClient(web.create_app(session, token=TOKEN, port=1), base_url="http://localhost") as client:
         assert client.post("/api/images", files={"file": ("a.png", b"0" * 5000)}).status_code == 413
+        client.headers["authorization"] = f"Bearer {TOKEN}"
+        read = []
+
+        def endless():
+            yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+            for k in range(1000):
+                read.append(k)
+                yield b"0" * 500
+
+        in_pieces = {"content-type": "multipart/form-data; boundary=b"}  # whose sum nobody says
+        assert client.post("/api/images", content=endless(), headers=in_pieces).status_code == 413
 
 
 def test_vendored_files_are_those_of_the_manifest():
@@ -599,6 +636,8 @@ def test_vendored_files_are_those_of_the_manifest():
         assert "OpenSeadragon 6.1.1" in line
         assert "BSD-3-Clause" in line
         named[name] = checksum
+        licence = re.search(r"\((.*?)\)", line).group(1)
+        assert "Redistribution and use" in (PAGE / "vendor" / licence).read_text()
     scripts = [path for path in (PAGE / "vendor").iterdir() if path.suffix == ".js"]
     assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in scripts} == named
 
@@ -616,6 +655,30 @@ def test_another_model_is_used(client, session):
     assert answer.json()["detail"].startswith('There is no model "/etc/passwd" here; there are street, ')
     assert client.post("/api/model", json={"model": "nuclei"}).json() == {"model": "nuclei"}
     assert session.model == "nuclei"
+
+
+def test_models_of_a_folder_can_be_chosen(folder, tmp_path, caplog):
+    made = tmp_path / "lab"
+    with pytest.raises(InputError, match=r"lab: there is no such folder; give one that holds models"):
+        models_of_folder(made)
+    made.mkdir()
+    (made / "broken.safetensors").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"lab: holds no model for images"):
+        models_of_folder(made)
+    for name, n_classes in (("ours", 2), ("of-many", 3)):
+        classes = tuple(f"class {k}" for k in range(n_classes))
+        described = Description(method="spatial-embeddings", network="erfnet", channels=1, class_names=classes)
+        Model(described).save(made / f"{name}.safetensors")
+    shutil.copy(MODELS["embryo"], made)  # for volumes
+    found = models_of_folder(made)
+    assert found == [str(made / "of-many.safetensors"), str(made / "ours.safetensors")]
+    assert "broken.safetensors" in caplog.text
+    with Session(folder, models=found) as session:
+        app = web.create_app(session, token=TOKEN, port=1)
+        with TestClient(app, base_url="http://localhost", headers={"authorization": f"Bearer {TOKEN}"}) as client:
+            assert client.get("/api/session").json()["models"][0] == found[1]  # the session has two classes
+            assert client.post("/api/model", json={"model": found[0]}).status_code == 400
+            assert client.post("/api/model", json={"model": found[1]}).json() == {"model": found[1]}
 
 
 @pytest.mark.parametrize("values", [{"number": 2}, {"name": "b"}, {"name": "../a"}, {"name": "../../project"}])

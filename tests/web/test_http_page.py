@@ -1,5 +1,6 @@
 """The page docs/http.md: it names every address, its requests give answers like those it shows, and its client runs."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from tests.web.test_app import png
 import attractor.web
 from attractor.images import write_image
 from attractor.session import Session
+from attractor.session.operations import KINDS
 from attractor.web.app import create_app
 
 PROJECT = Path(__file__).parents[2]
@@ -34,6 +36,16 @@ def test_every_address_is_on_the_page():
     routes = [route for text in SOURCES for route in re.findall(r'@routes\.(\w+)\("(/api/[^"]*)"', text)]
     assert len(routes) > 20
     assert [route for route in routes if f"`{route[0].upper()} {route[1]}`" not in PAGE] == []
+
+
+def test_every_operation_is_on_the_page():
+    (table,) = re.findall(r"^\| operation \|.*?(?=\n\n)", PAGE, re.M | re.S)
+    named = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert named == KINDS.keys()
+    for kind, operation in KINDS.items():
+        (row,) = (row for row in table.splitlines() if f"`{kind}`" in row.split("|")[1])
+        fields = {field.name for field in dataclasses.fields(operation)} - {"image"}
+        assert {name for name in fields if f"`{name}`" not in row} == set(), kind
 
 
 def shape(value):

@@ -62,6 +62,10 @@ def serve(
         Path, typer.Argument(metavar="PROJECT", help="Folder of a session; it is made if there is none.")
     ] = Path("project"),
     model: Annotated[str, typer.Option(metavar="MODEL", help="Finds the objects in a new session.")] = "nuclei",
+    models: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Models to choose from, besides those that come with attractor."),
+    ] = None,
     host: Host = "127.0.0.1",
     port: Port = 8765,
     name: Annotated[
@@ -87,14 +91,16 @@ def serve(
         threading.Thread(target=_end_with_input, daemon=True).start()
     from attractor.datasets.session import SessionImages
     from attractor.session import Session
+    from attractor.session.models import models_of_folder
 
+    others = () if models is None else tuple(models_of_folder(models))
     if not SessionImages.recognises(project):
         from attractor.description import find_model, read_description
 
         names = read_description(find_model(model)).class_names
         Session.create(project, [], model=_kept(model), class_names=names).close()
     limits = {"quota": None if quota is None else round(1e9 * quota), "trash_days": trash_days}
-    _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()), limits=limits)
+    _serve(project, host, port, browser=browser, device=device, names=tuple(name or ()), models=others, limits=limits)
 
 
 def _end_with_input() -> None:
@@ -125,6 +131,7 @@ def _serve(
     device: str,
     segments: bool = False,
     names: tuple[str, ...] = (),
+    models: tuple[str, ...] = (),
     limits: Mapping[str, Any] | None = None,
 ) -> None:
     """Answer requests until Ctrl-C."""
@@ -137,7 +144,7 @@ def _serve(
         listener = listening(host, port)
     except OSError as error:
         raise InputError(f"Port {port} of {host} cannot be used ({error.strerror}); give another --port.") from error
-    with listener, Session(folder) as session:
+    with listener, Session(folder, models=models) as session:
         port, token = listener.getsockname()[1], new_token()
         hosts = (*names, host, socket.gethostname())
         app = create_app(

@@ -33,7 +33,7 @@ from attractor.session import trash
 from attractor.session.canvas import Canvas, Change, Thing
 from attractor.session.held import held_labels, let_go
 from attractor.session.journal import Entry, Journal, Record, now, records
-from attractor.session.models import check_model, model_of_round, models_of_images
+from attractor.session.models import check_model, model_of_round, models_of_images, suits
 from attractor.session.operations import Operation, as_json
 from attractor.session.progress import NEW, REVIEWED, Progress, state_of, summary, summary_of
 from attractor.session.undoing import last_standing, meet, standing, undone_last
@@ -62,14 +62,19 @@ class Finds(Protocol):
 class Session:
     """A folder of images being corrected; one process at a time has it open, any number of its threads may use it."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, models: Iterable[str] = ()) -> None:
         """Open a session, and write again what its last operations say.
+
+        Args:
+            folder: of the session.
+            models: files of models that can be used besides those that are known anyway.
 
         Raises:
             InputError: if the folder is no session, is open elsewhere, or a file in it is damaged.
         """
         self.folder = Path(folder)
         self._project = read_project(self.folder)
+        self._others = tuple(models)
         self._mutex = threading.RLock()
         self._held: OrderedDict[str, Canvas] = OrderedDict()
         self._progress: dict[str, Progress] = {}
@@ -292,11 +297,13 @@ class Session:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that can be used here: of its rounds, newest first, the one it began with, and the package's."""
+        """The models that can be used here: of its rounds, newest first, that it began with, others, the package's."""
         rounds = [model_of_round(entry["number"]) for entry in reversed(self._project.get("rounds", []))]
         own = [name for name in rounds if (self.folder / name).is_file()]
         first = [self._project["model"]] if self._project.get("model") else []
-        return tuple(dict.fromkeys([*own, *first, *models_of_images(len(self.class_names))]))
+        n_classes = len(self.class_names)
+        others = [model for model in self._others if suits(model, n_classes)]
+        return tuple(dict.fromkeys([*own, *first, *others, *models_of_images(n_classes)]))
 
     def use(self, model: str) -> None:
         """Find objects with another model from now on; training starts from it, too, unless a round has made it.

@@ -245,8 +245,11 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
         precision=_precision(settings, device),
         max_epochs=settings.epochs or -1,  # -1: until time is up
         num_sanity_val_steps=0,
-        log_every_n_steps=min(10, settings.steps_per_epoch),
-        logger=[CSVLogger(out / "logs", name="csv"), TensorBoardLogger(out / "logs", name="tensorboard")],
+        log_every_n_steps=(often := min(10, settings.steps_per_epoch)),
+        logger=[
+            CSVLogger(out / "logs", name="csv", flush_logs_every_n_steps=often),  # for whoever looks on
+            TensorBoardLogger(out / "logs", name="tensorboard"),
+        ],
         plugins=[_WholeCheckpoints()],
         callbacks=[
             ModelCheckpoint(out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),

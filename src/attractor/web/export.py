@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -15,19 +16,19 @@ from attractor.images import read_image
 from attractor.images.calibration import pixel_size
 from attractor.instances import Instances, relabel
 from attractor.prediction.outputs import OUTPUTS, check_outputs
-from attractor.prediction.result import FileOutput, FolderOutput, Result
+from attractor.prediction.result import FileOutput, FolderOutput, Output, Result
 from attractor.session import Session
 
 MOST_IN_MEMORY = 1 << 24  # bytes of a zip; larger ones are written to the disk
 
 
 def forms(class_names: Sequence[str]) -> list[str]:
-    """The names in OUTPUTS of what can be written of a single image with what is installed here."""
+    """The names in OUTPUTS of what can be written for these classes with what is installed here."""
     able = []
-    for form, output in OUTPUTS.items():
+    for form in OUTPUTS:
         with suppress(InputError):
             check_outputs([form], class_names)
-            able += [form] if isinstance(output, FileOutput) else []
+            able.append(form)
     return able
 
 
@@ -48,13 +49,25 @@ def file_output(form: str, class_names: Sequence[str]) -> FileOutput:
 
 def exported(session: Session, names: list[str], form: str) -> IO[bytes]:
     """A zip with the objects of images, in a form that `attractor segment` writes; it is removed when it is closed."""
-    output = file_output(form, session.class_names)
-    file = tempfile.SpooledTemporaryFile(MOST_IN_MEMORY)
+    check_outputs([form], session.class_names)
+    output, file = OUTPUTS[form], tempfile.SpooledTemporaryFile(MOST_IN_MEMORY)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
-            archive.writestr(f"{name}{output.ending}", output.encode(_result(session, name)))
+            for path, content in _files(output, name, _result(session, name)):
+                archive.writestr(path, content)
     file.seek(0)
     return file
+
+
+def _files(output: Output, name: str, result: Result) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of what is written for an image."""
+    if isinstance(output, FileOutput):
+        yield f"{name}{output.ending}", output.encode(result)
+        return
+    with tempfile.TemporaryDirectory(prefix="attractor-") as folder:
+        output.write(Path(folder), result)
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
 def parts_of(file: IO[bytes]) -> Iterator[bytes]:

@@ -21,6 +21,7 @@ POLICY = "; ".join(
         "style-src 'self' 'unsafe-inline'",  # OpenSeadragon sets styles of its own elements
         "img-src 'self' blob: data:",
         "connect-src 'self'",
+        "worker-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",

@@ -25,6 +25,13 @@ async function sent(path, options) {
 export const address = (path, values = {}) => `/api/${path}?${new URLSearchParams(values)}`;
 export const get = async (path, values) => (await sent(address(path, values))).json();
 export const bytes = async (path, values) => (await sent(address(path, values))).arrayBuffer();
+export async function save(path, values) {  // as a download; a refusal is an error, where a link would leave the page
+  const response = await sent(address(path, values)), link = document.createElement("a");
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = /filename="(.+?)"/.exec(response.headers.get("content-disposition"))?.[1] ?? path;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
 export const post = async (path, content = {}) =>
   (await sent(`/api/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(content) })).json();
 export const remove = async (path) => (await sent(`/api/${path}`, { method: "DELETE" })).json();

@@ -10,7 +10,7 @@ import { Uploads, dropped, isShown } from "./uploads.js";
 import { View } from "./view.js";
 import { Windowed } from "./windowed.js";
 
-const state = { session: null, images: new Map(), image: null, objects: [], by: "score", down: false, jobs: new Map(), revisions: new Map(), wanted: null };
+const state = { session: null, images: new Map(), order: [], image: null, objects: [], by: "score", down: false, jobs: new Map(), revisions: new Map(), wanted: null };
 
 let saidAt = 0;
 function say(words, isBad = false) {
@@ -60,14 +60,14 @@ async function load() {
   listForms(session.forms);
   listRounds(session);
   if (!state.images.has(state.image)) state.image = null;  // it was removed
-  listImages();
+  sortImages();
   listJobs();
   showRemoved(session.removed, tried);
-  at("remove").disabled = !state.images.size;
+  at("remove").disabled = at("segment").disabled = at("segment-all").disabled = !state.images.size;
   if (!state.image && state.images.size) open(sortedImages()[0].image);
 }
 
-const FORMS = { labels: "label images", csv: "tables", coco: "COCO", geojson: "GeoJSON, for QuPath", rois: "ImageJ ROIs", overlay: "pictures with outlines", parquet: "Parquet tables" };
+const FORMS = { labels: "label images", csv: "tables", coco: "COCO", geojson: "GeoJSON, for QuPath", rois: "ImageJ ROIs", overlay: "pictures with outlines", parquet: "Parquet tables", cityscapes: "Cityscapes results" };
 
 function listForms(forms) {
   const options = (all) => forms.map((form) => {
@@ -97,6 +97,13 @@ function sortedImages() {
   return images.sort(at("sort").value === "name" ? byName : (a, b) => unsure(a) - unsure(b) || byName(a, b));
 }
 
+function sortImages() {  // not with every edit: the list would jump
+  state.order = sortedImages().map(({ image }) => image);
+  listImages();
+}
+
+const shownImages = () => state.order.map((name) => state.images.get(name)).filter((image) => image);
+
 function imageRow(image, index) {
   const words = { new: "new", segmented: "segmented", "in work": "in work", reviewed: "reviewed" };
   const share = image.state === "in work" ? `, ${Math.max(1, Math.round(100 * image.reviewed))} %` : "";
@@ -115,7 +122,7 @@ function imageRow(image, index) {
 }
 
 function listImages() {
-  rowsOfImages.show(sortedImages());
+  rowsOfImages.show(shownImages());
   const done = [...state.images.values()].filter((image) => image.state === "reviewed").length;
   at("progress").textContent = state.images.size ? `${done} of ${state.images.size} reviewed` : "";
   at("empty").hidden = state.images.size > 0;
@@ -138,7 +145,7 @@ async function open(name) {
 }
 
 function step(by) {
-  const images = sortedImages(), now = images.findIndex((image) => image.image === state.image);
+  const images = shownImages(), now = images.findIndex((image) => image.image === state.image);
   const next = images[now + by];
   if (next) open(next.image);
 }
@@ -189,6 +196,8 @@ function choose(label, add) {
 
 function showChosen(labels) {
   view.choose(labels);
+  const all = [...labels];
+  at("heard").textContent = !all.length ? "" : all.length === 1 ? `Object ${all[0]} is chosen.` : `${all.length} objects are chosen.`;
   for (const row of at("objects").children) row.setAttribute("aria-selected", view.chosen.has(Number(row.dataset.label)));
   showTools();
 }
@@ -270,7 +279,10 @@ function use(name) {
 
 function layTools() {
   const button = (one, run) => {
-    const made_ = made("button", { title: one.title, onclick: run }, one.name, made("kbd", { textContent: one.key.toUpperCase() }));
+    const key = made("kbd", { textContent: one.key.toUpperCase() });
+    key.setAttribute("aria-hidden", "true");
+    const made_ = made("button", { title: one.title, onclick: run }, one.name, key);
+    made_.setAttribute("aria-keyshortcuts", one.key.toUpperCase());
     made_.dataset.tool = one.name;
     return made_;
   };
@@ -325,12 +337,13 @@ document.addEventListener("keydown", (event) => {
 // ------------------------------------------------------------------ jobs
 
 function listJobs() {
+  const focused = document.activeElement?.closest("#jobs [data-job]")?.dataset.job;
   const jobs = [...state.jobs.values()].sort((a, b) => b.number - a.number).slice(0, 8);
   at("jobs").replaceChildren(...jobs.map((job) => {
     const isOver = !["queued", "running"].includes(job.state);
     const title = { segment: "Segment", train: "Train" }[job.kind];
     const line = made("div", { className: "bar" }, made("b", { textContent: title }), made("span", { className: "faint", textContent: job.state }));
-    if (!isOver) line.append(made("span", { className: "space" }), made("button", { textContent: "Cancel", onclick: () => tried(() => api.remove(`jobs/${job.number}`)) }));
+    if (!isOver) line.append(made("span", { className: "space" }), cancelOf(job));
     const parts = [line];
     if (!isOver) {
       const bar = made("progress", { max: 1, value: job.progress });
@@ -342,13 +355,21 @@ function listJobs() {
     if (job.state !== "queued") parts.push(logOf(job));
     return made("div", { className: `job ${job.state}` }, ...parts);
   }));
+  at("jobs").querySelector(`[data-job="${focused}"]`)?.focus({ preventScroll: true });
+}
+
+function cancelOf({ number }) {
+  const button = made("button", { textContent: "Cancel", onclick: () => tried(() => api.remove(`jobs/${number}`)) });
+  button.dataset.job = `cancel ${number}`;
+  return button;
 }
 
 const logs = new Map();  // of jobs whose log is open: number to lines
 
 function logOf({ number }) {
   const lines = made("pre", { textContent: logs.get(number) ?? "", tabIndex: 0 });
-  const log = made("details", { open: logs.has(number) }, made("summary", { textContent: "Log" }), lines);
+  const summary = made("summary", { textContent: "Log" }), log = made("details", { open: logs.has(number) }, summary, lines);
+  [summary.dataset.job, lines.dataset.job] = [`log ${number}`, `lines ${number}`];
   log.ontoggle = async () => {
     if (!log.open) return logs.delete(number);
     const job = await tried(() => api.get(`jobs/${number}`));
@@ -399,7 +420,7 @@ for (const [button, input] of [["add", "files"], ["add-folder", "folder-files"]]
   at(input).onchange = () => { addFiles(at(input).files); at(input).value = ""; };
 }
 at("remove").onclick = () => tried(() => api.remove(`images?${new URLSearchParams({ name: state.image })}`));
-at("sort").onchange = listImages;
+at("sort").onchange = sortImages;
 at("mode").onchange = () => {
   view.mode = at("mode").value;
   at("opacity").value = view.opacity[view.mode];
@@ -411,12 +432,14 @@ at("class").onchange = () => {
   if (view.chosen.size) edit({ kind: "class", image: state.image, labels: chosen(), class_number: Number(at("class").value) });
 };
 whenChosen(tried, say);
-at("segment").onclick = () => tried(() => api.post("jobs", { kind: "segment", arguments: state.image ? { images: [state.image] } : {} }));
+const segment = (names) => tried(() => api.post("jobs", { kind: "segment", arguments: names }));
+at("segment").onclick = () => segment({ images: [state.image] });
+at("segment-all").onclick = () => segment({});
 at("train").onclick = () => tried(() => api.post("jobs", { kind: "train", arguments: { minutes: Number(at("minutes").value) } }));
 at("demo").onclick = () => tried(async () => { await api.post("demo"); await load(); });
 at("export").onchange = () => {
   const { form, all } = at("export").selectedOptions[0].dataset;
-  if (form) location.assign(api.address("export", { form, name: all ? "" : state.image }));
+  if (form) tried(() => api.save("export", { form, name: all ? "" : state.image }));
   at("export").selectedIndex = 0;
 };
 at("who").value = localStorage.getItem("who") ?? "";

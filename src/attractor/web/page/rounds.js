@@ -4,7 +4,8 @@ import { address, post } from "./api.js";
 import { at, made } from "./elements.js";
 
 const nameOf = (model) => model.replace(/^models\/round-(\d+)\.safetensors$/, "round $1").replace(/^.*[\\/]/, "");
-const score = (interval) => interval.value.toFixed(3).replace(/^0/, "");
+const number = (value) => value.toFixed(3).replace(/^0/, "");
+const score = ({ value, low, high }) => `${number(value)} (${number(low)}–${number(high)})`;
 
 export function listModels({ models, in_use }) {
   at("model").replaceChildren(...models.map((model) => {
