@@ -10,7 +10,7 @@ import { Uploads, dropped, isShown } from "./uploads.js";
 import { View } from "./view.js";
 import { Windowed } from "./windowed.js";
 
-const state = { session: null, images: new Map(), order: [], image: null, objects: [], by: "score", down: false, jobs: new Map(), revisions: new Map(), wanted: null };
+const state = { session: null, images: new Map(), order: [], image: null, objects: [], classOfNew: 1, by: "score", down: false, jobs: new Map(), revisions: new Map(), wanted: null };
 
 let saidAt = 0;
 function say(words, isBad = false) {
@@ -37,7 +37,7 @@ const who = () => at("who").value.trim() || somebody;
 // ---------------------------------------------------------------- images
 
 const view = new View(at("viewer"), null);
-const tools = new Tools(view, { choose, edit, classNumber: () => Number(at("class").value) || 1 });
+const tools = new Tools(view, { choose, edit, classNumber: () => Number(at("class").value) || state.classOfNew });
 const channels = new Channels(at("channels"), () => view.relook(channels.text()));
 const rowsOfImages = new Windowed(at("images"), at("images"), imageRow, (above, below, rows) => {
   if (rows.length) [rows[0].style.marginTop, rows.at(-1).style.marginBottom] = [`${above}px`, `${below}px`];
@@ -55,6 +55,7 @@ async function load() {
   state.images = new Map(session.images.map((image) => [image.image, image]));
   at("folder").textContent = session.folder;
   at("class").replaceChildren(...session.classes.map((name, k) => made("option", { value: k + 1, textContent: name })));
+  showClass();
   for (const job of session.jobs) state.jobs.set(job.number, job);
   listModels(session);
   listForms(session.forms);
@@ -168,6 +169,12 @@ function showObjects() {
   at("count").textContent = counted(state.objects.length);
   at("objects").parentElement.setAttribute("aria-rowcount", sorted.length + 1);
   rowsOfObjects.show(sorted);
+  showClass();
+}
+
+function showClass() {  // of the chosen objects, if they are alike; without a choice, that of new ones
+  const classes = new Set(state.objects.filter(({ label }) => view.chosen.has(label)).map((one) => one.class_number));
+  at("class").value = classes.size === 1 ? [...classes][0] : classes.size ? "" : state.classOfNew;
 }
 
 function objectRow(one, index) {
@@ -199,6 +206,7 @@ function showChosen(labels) {
   const all = [...labels];
   at("heard").textContent = !all.length ? "" : all.length === 1 ? `Object ${all[0]} is chosen.` : `${all.length} objects are chosen.`;
   for (const row of at("objects").children) row.setAttribute("aria-selected", view.chosen.has(Number(row.dataset.label)));
+  showClass();
   showTools();
 }
 
@@ -429,7 +437,9 @@ at("mode").onchange = () => {
 };
 at("opacity").oninput = () => view.fade(Number(at("opacity").value));
 at("class").onchange = () => {
-  if (view.chosen.size) edit({ kind: "class", image: state.image, labels: chosen(), class_number: Number(at("class").value) });
+  const class_number = Number(at("class").value);
+  if (view.chosen.size) edit({ kind: "class", image: state.image, labels: chosen(), class_number });
+  else state.classOfNew = class_number;
 };
 whenChosen(tried, say);
 const segment = (names) => tried(() => api.post("jobs", { kind: "segment", arguments: names }));
