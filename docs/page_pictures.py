@@ -1,55 +1,99 @@
 """Makes the pictures of docs/correct.md: the page of `attractor correct`, used by a script in Chromium.
 
-    python docs/page_pictures.py [--chromium /usr/bin/chromium]
+    python docs/page_pictures.py --data data/fibroblasts/train [--chromium /usr/bin/chromium]
 
-It works on parts of the two pictures that come with attractor, and trains for a minute.
+It corrects parts of the two pictures that come with attractor. What training does is shown on parts of other images,
+which the model does not know, and of which all objects are drawn by their annotations; it trains for two minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+import numpy as np
+import skimage.data
+import tifffile
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from skimage.color import rgb2hed
 
+from attractor.datasets import open_dataset
+from attractor.datasets.polygons import rings
 from attractor.demo import FOLDER
 from attractor.images import read_image, write_image
 
 IMAGES = Path(__file__).parent / "images"
 SIDE = 256  # of the parts
+SIDE_TAUGHT, TAUGHT = 384, 9  # side and number of those that are trained on
+MINUTES = 2
 
 
 def main() -> None:
     """Make all of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", required=True, type=Path, help="annotated images of cells, some of which are trained on"
+    )
     parser.add_argument("--chromium", default=which("chromium"), help="the browser")
-    browser = parser.parse_args().chromium
-    with TemporaryDirectory() as folder, sync_playwright() as runs:
-        parts_of_the_demo(Path(folder) / "plate")
-        chromium = runs.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-        with correcting(Path(folder)) as address:
-            take(chromium.new_page(viewport={"width": 1120, "height": 700}), address)
+    given = parser.parse_args()
+    with TemporaryDirectory() as scratch, sync_playwright() as runs:
+        one, other = Path(scratch) / "one", Path(scratch) / "other"
+        parts_of_the_demo(one / "plate")
+        two_channels(one / "plate")
+        outlines = parts_of(given.data, other / "plate")
+        chromium = runs.chromium.launch(executable_path=given.chromium, args=["--no-sandbox", "--disable-gpu"])
+        size = {"width": 1120, "height": 700}
+        with correcting(one) as address:
+            take(chromium.new_page(viewport=size), address)
+        with correcting(other) as address:
+            take_training(chromium.new_page(viewport=size), address, outlines)
         chromium.close()
 
 
 def parts_of_the_demo(folder: Path) -> None:
     """Write the four corners of the pictures that come with attractor."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for path in sorted((FOLDER / "images").iterdir()):
         image = read_image(path)
         rows, columns = image.shape[0] - SIDE, image.shape[1] - SIDE
         corners = sorted({(0, 0), (0, columns), (rows, 0), (rows, columns)})
         for number, (top, left) in enumerate(corners, 1):
             write_image(folder / f"{path.stem} {number}.png", image[top : top + SIDE, left : left + SIDE])
+
+
+def two_channels(folder: Path) -> None:
+    """Write a part of a section of colon with its two stains as channels."""
+    picture = read_image(Path(skimage.data.__file__).parent / "ihc.png")[:SIDE, :SIDE]
+    blue, _, brown = np.moveaxis(rgb2hed(picture), -1, 0)
+    stains = np.stack([4000 * (stain - stain.min()) / np.ptp(stain) for stain in (blue, brown)]).astype(np.uint16)
+    tifffile.imwrite(folder / "two stains.tif", stains, photometric="minisblack", metadata={"axes": "CYX"})
+
+
+def parts_of(data: Path, folder: Path) -> dict[str, list[list[tuple[float, float]]]]:
+    """Write parts of annotated images, and give the outlines of the objects in each, as (row, column)."""
+    folder.mkdir(parents=True)
+    images, outlines = open_dataset(data), {}
+    for index in np.linspace(0, len(images) - 1, TAUGHT).round().astype(int):
+        sample = images[int(index)]
+        write_image(folder / f"{sample.name}.png", sample.image[:SIDE_TAUGHT, :SIDE_TAUGHT])
+        labels = sample.labels[:SIDE_TAUGHT, :SIDE_TAUGHT]
+        masks = [labels == label for label in np.unique(labels[labels > 0])]
+        longest = [max((part[0] for part in rings(mask)), key=len) for mask in masks]
+        outlines[sample.name] = [[(float(y), float(x)) for x, y in ring] for ring in longest]
+    return outlines
 
 
 @contextmanager
@@ -83,6 +127,8 @@ def take(page: Page, address: str) -> None:
     drag(page, [(-70, -60), (70, 60)], "split")
     page.keyboard.press("d")
     drag(page, [(150, 60), (170, 100), (215, 110), (240, 70), (200, 45), (150, 60)], "draw")
+    page.keyboard.press("w")
+    drag(page, [(140, 50), (165, 110), (220, 120), (250, 70), (205, 35), (140, 50)], "redraw")
     page.keyboard.press("b")
     drag(page, [(0, 0), (30, 25), (60, 30)], "brush")
     page.keyboard.press("v")
@@ -93,16 +139,47 @@ def take(page: Page, address: str) -> None:
         page.wait_for_timeout(600)
     page.locator("#mode").select_option("filled")
     keep(page, "reviewed")
-    page.locator("#minutes").fill("1")
-    page.get_by_role("button", name="Train").click()
-    page.locator(".job progress").wait_for(timeout=60_000)
-    page.wait_for_timeout(25_000)
-    keep(page, "train")
-    page.locator(".job.done .words").wait_for(timeout=240_000)
-    keep(page, "round")
+    page.locator("#images button", has_text="two stains").click()
+    page.get_by_text("Contrast and colours").click()
+    keep(page, "channels")
+    page.get_by_text("Contrast and colours").click()
+    page.locator("#images button", has_text="stained 1").click()
     page.emulate_media(color_scheme="dark")
     page.locator("#mode").select_option("outlines")
     keep(page, "dark")
+
+
+def take_training(page: Page, address: str, outlines: dict[str, list[list[tuple[float, float]]]]) -> None:
+    """Draw all objects of most images, train, and keep pictures of what comes of it."""
+    page.goto(address)
+    page.locator(".job.done").wait_for(timeout=240_000)
+    begin, token = address.split("/#token=")
+
+    def ask(path: str, content: object = None) -> Any:
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        data = None if content is None else json.dumps(content).encode()
+        return json.load(urlopen(Request(f"{begin}/api/{path}", data, headers)))
+
+    *learned, last = outlines
+    for name in learned:
+        labels = [one["label"] for one in ask(f"objects?name={name}")]
+        todo: list[dict[str, object]] = [{"kind": "delete", "labels": labels}] if labels else []
+        todo += [{"kind": "draw", "outline": outline} for outline in outlines[name]]
+        for operation in [*todo, {"kind": "accept"}]:
+            with suppress(HTTPError):  # an outline of a pixel or two
+                ask("edits", {"operation": operation | {"image": name}, "who": "Ada"})
+    page.locator("#images button", has_text=learned[0]).click()
+    page.locator("#minutes").fill(str(MINUTES))
+    page.get_by_role("button", name="Train").click()
+    page.locator(".job svg polyline").nth(1).wait_for(state="attached", timeout=60_000 * MINUTES + 60_000)
+    keep(page, "train")
+    page.locator(".job.done .words").wait_for(timeout=60_000 * MINUTES + 240_000)
+    page.locator("#images button", has_text=last).click()
+    page.get_by_role("button", name="Segment", exact=True).click()
+    page.locator(".job.done", has_text="Segment").nth(1).wait_for(timeout=120_000)
+    keep(page, "round")
+    page.get_by_role("button", name="Compare").click()
+    keep(page, "compare")
 
 
 def drag(page: Page, points: list[tuple[float, float]], name: str) -> None:

@@ -7,9 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
+import attractor.web
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = ("3.11", "3.12", "3.13")
@@ -71,6 +74,18 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     _run(folder / "builder/bin/python", "-m", "build", "--outdir", folder, clean)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return {"wheel": wheel, "sdist": sdist}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_wheel_has_the_page_and_the_licences_of_what_it_holds(built: dict[str, Path]) -> None:
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        names = wheel.namelist()
+    page = Path(attractor.web.__file__).parent / "page"
+    files = [path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()]
+    assert [name for name in files if f"attractor/web/page/{name}" not in names] == []
+    assert [name for name in names if name.endswith("licenses/LICENSE")]
+    assert [name for name in names if "dist-info" in name and name.endswith("openseadragon.LICENCE.txt")]
 
 
 @pytest.mark.slow
