@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -208,14 +209,29 @@ def _write(pixels: Level, files: Mapping[int, Path]) -> Shaped[np.ndarray, "n 1 
         for level, file in written.items():
             header = {"descr": pixels.dtype.str, "fortran_order": False, "shape": shape_at(shape, level)}
             np.lib.format.write_array_header_1_0(file, header)
-        for first in range(0, shape[0], band):
-            part = np.asarray(pixels[first : min(first + band, shape[0]), 0 : shape[1]])
+        for first, part in _bands(pixels, band):
             sample.append(part.reshape(-1, shape[2])[-(first * shape[1]) % step :: step].copy())
             for level in range(top + 1):
                 part = halved(part) if level else part
                 if level in written:
                     written[level].write(np.ascontiguousarray(part).data)
     return np.concatenate(sample)[:, None]
+
+
+def _bands(pixels: Level, band: int) -> Iterator[tuple[int, Shaped[np.ndarray, "i w c"]]]:
+    """Bands of so many rows from top to bottom, each with its first row; the next is read while one is worked on."""
+    height, width, _ = pixels.shape
+
+    def read(first: int) -> Shaped[np.ndarray, "i w c"]:
+        return np.asarray(pixels[first : min(first + band, height), 0:width])
+
+    with ThreadPoolExecutor(1) as reading:
+        coming = reading.submit(read, 0)
+        for first in range(0, height, band):
+            part = coming.result()
+            if first + band < height:
+                coming = reading.submit(read, first + band)
+            yield first, part
 
 
 def _sample(levels: Mapping[int, Level]) -> Shaped[np.ndarray, "n 1 c"]:
