@@ -32,6 +32,7 @@ from attractor.datasets.label_images import write_label_images
 from attractor.datasets.polygons import rings
 from attractor.errors import InputError
 from attractor.evaluation import evaluate_model
+from attractor.images import made
 from attractor.instances import overlap
 from attractor.model import Model
 from attractor.prediction.image import Segmenter
@@ -217,7 +218,7 @@ def main() -> None:
     """Work in both ways, and print what each model scores after how many operations."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path, help="a folder with train and test")
-    parser.add_argument("--out", type=Path, help="by default a folder in runs, named after the data")
+    parser.add_argument("--out", type=Path, help="by default a folder in runs, named after the data and the seed")
     parser.add_argument("--model", default="nuclei", help="finds objects at first, and is trained on from")
     parser.add_argument("--images", default=20, type=int, help="drawn by hand: training images, evenly spread")
     parser.add_argument("--rounds", default=1, type=int, help="by hand")
@@ -226,7 +227,8 @@ def main() -> None:
     parser.add_argument("--seed", default=0, type=int, help="of each training")
     parser.add_argument("--plot", type=Path, help="a PNG file for the curve")
     given = parser.parse_args()
-    out = given.out or Path("runs") / f"correcting-{given.data.resolve().name}"
+    out = given.out or Path("runs") / f"correcting-{given.data.resolve().name}-{given.seed}"
+    check_kept(out, {key: value for key, value in vars(given).items() if key not in ("out", "plot", "data")})
     print_machine()
     changes = [*CHANGES, f"training.epochs={round(given.steps * 8 / CROPS)}", f"training.seed={given.seed}"]
     points = measured(given.data, out, given.model, given.images, (given.rounds, given.loop_rounds), changes)
@@ -237,6 +239,19 @@ def main() -> None:
     print(verdict(points))
     if given.plot:
         plot(points, given.plot)
+
+
+def check_kept(out: Path, settings: dict[str, object]) -> None:
+    """Refuse a folder that holds the results of other settings; in a new one, note them.
+
+    Raises:
+        InputError: in that case.
+    """
+    file = made(out) / "settings.json"
+    if not file.exists():
+        file.write_text(json.dumps(settings))
+    elif (kept := json.loads(file.read_text())) != settings:
+        raise InputError(f"{out}: holds results of other settings, {kept}; give another --out.")
 
 
 def measured(

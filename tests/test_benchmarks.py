@@ -131,6 +131,13 @@ def test_a_loop_ends_with_the_images_that_nobody_drew_by_hand():
     assert np.diff([0, *ends]) == pytest.approx(120 / 9 * np.array([1, 1, 2, 2, 1.5, 1.5]))
 
 
+def test_results_of_other_settings_are_not_mixed_in(tmp_path):
+    for _ in range(2):
+        correcting.check_kept(tmp_path / "out", {"seed": 0, "images": 20})
+    with pytest.raises(InputError, match=r"out: holds results of other settings, \{'seed': 0, 'images': 20\}"):
+        correcting.check_kept(tmp_path / "out", {"seed": 1, "images": 20})
+
+
 def test_a_simulated_person_stops_early_and_accepts_only_what_was_gone_through(tmp_path):
     with _corrected(tmp_path, 0 * TRUTH, most=2) as session:
         assert [entry.kind for entry in session.history("a")] == [*3 * ["draw"], "accept"]

@@ -126,7 +126,7 @@ class ObjectStatistics:
 
 
 def to_other_sizes(parts: Sequence[ObjectStatistics], most: float) -> list[tuple[float, float]]:
-    """By how little and by how much each image is magnified for its objects to be of the sizes of those in the others.
+    """The least and the greatest magnification of each image that give its objects the sizes of those in the others.
 
     Args:
         parts: the objects of each image; one without any stays as it is.

@@ -353,18 +353,18 @@ def test_export(client):
 
 
 def test_a_form_with_several_files_an_image_is_exported_too(tmp_path):
-    write_image(tmp_path / "street.png", picture(0))
+    write_image(tmp_path / "a street.png", picture(0))
 
     class Cars(Finder):
         class_names = ("car", "truck")
 
-    with Session.create(tmp_path / "project", [tmp_path / "street.png"], Cars()) as session:
+    with Session.create(tmp_path / "project", [tmp_path / "a street.png"], Cars()) as session:
         assert "cityscapes" in forms(session.class_names)
-        file = exported(session, ["street"], "cityscapes")
+        file = exported(session, ["a street"], "cityscapes")
     with file, zipfile.ZipFile(file) as archive:
         written = {name: archive.read(name) for name in archive.namelist()}
-    assert sorted(written) == [*(f"masks/street_{k}.png" for k in range(3)), "street_pred.txt"]
-    assert written["street_pred.txt"].startswith(b"masks/street_0.png 26 0.8999")
+    assert sorted(written) == ["a_street_pred.txt", *(f"masks/a_street_{k}.png" for k in range(3))]
+    assert written["a_street_pred.txt"].startswith(b"masks/a_street_0.png 26 0.8999")
 
 
 # ---------------------------------------------------------------------- jobs
@@ -616,12 +616,10 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(session, monkeypa
     with TestClient(web.create_app(session, token=TOKEN, port=1), base_url="http://localhost") as client:
         assert client.post("/api/images", files={"file": ("a.png", b"0" * 5000)}).status_code == 413
         client.headers["authorization"] = f"Bearer {TOKEN}"
-        read = []
 
         def endless():
             yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
-            for k in range(1000):
-                read.append(k)
+            for _ in range(1000):
                 yield b"0" * 500
 
         in_pieces = {"content-type": "multipart/form-data; boundary=b"}  # whose sum nobody says
@@ -679,6 +677,9 @@ def test_models_of_a_folder_can_be_chosen(folder, tmp_path, caplog):
             assert client.get("/api/session").json()["models"][0] == found[1]  # the session has two classes
             assert client.post("/api/model", json={"model": found[0]}).status_code == 400
             assert client.post("/api/model", json={"model": found[1]}).json() == {"model": found[1]}
+        assert session.project["model"] == found[1]  # training starts from it
+    with Session(folder) as session:
+        assert session.models[0] == session.model == found[1]
 
 
 @pytest.mark.parametrize("values", [{"number": 2}, {"name": "b"}, {"name": "../a"}, {"name": "../../project"}])

@@ -222,13 +222,15 @@ def test_a_person_corrects_objects(browser, folder):
         one.drag((8, 40), (12, 48))
         one.expect_objects(6)
         page.keyboard.press("e")
-        one.drag((8, 38), (12, 50))
+        with page.expect_response("**/api/objects?*"):  # the page has heard of the last stroke
+            one.drag((8, 38), (12, 50))
+        page.wait_for_timeout(100)
         one.expect_objects("[567]")  # the eraser may have taken all of the last, and split another
         n = page.locator("#count").inner_text()
         page.keyboard.press("v")
         page.keyboard.press("Escape")
-        page.wait_for_timeout(500)  # the answer to the last stroke
         one.settle()
+        page.wait_for_timeout(300)  # the finest tiles
         before = one.drawn()
         page.reload()
         page.locator("body[data-ready]").wait_for()
@@ -359,6 +361,10 @@ def test_the_list_of_images_keeps_its_order_while_somebody_corrects(browser, fol
         page.keyboard.press("r")
         expect(page.locator("#images [aria-current=true]")).to_have_attribute("data-image", before[1])
         assert [rows.nth(k).get_attribute("data-image") for k in range(3)] == before
+        page.keyboard.press("p")
+        expect(page.locator("#images [aria-current=true]")).to_have_attribute("data-image", before[0])
+        page.keyboard.press("r")  # again: the next that is not reviewed
+        expect(page.locator("#images [aria-current=true]")).to_have_attribute("data-image", before[1])
         page.locator("#sort").select_option("name")
         page.locator("#sort").select_option("least sure")
         expect(rows.last).to_have_attribute("data-image", before[0])  # it has been reviewed
@@ -529,8 +535,12 @@ def test_two_people_see_each_others_work(browser, folder):
             one.page.keyboard.press("x")
             one.expect_objects(2)
             other.expect_objects(2)
-            other.page.wait_for_timeout(500)  # its tiles
-            assert other.drawn().sum() < 0.8 * before.sum()
+            for _ in range(100):
+                if other.drawn().sum() < 0.8 * before.sum():
+                    break
+                other.page.wait_for_timeout(50)
+            else:
+                raise AssertionError("the object is still drawn")
         assert [cookie["httpOnly"] for cookie in cookies] == [True]
 
 
@@ -698,11 +708,12 @@ def test_a_round_of_training_shows_its_score(browser, folder):
         for name in session.images:
             session.apply(Accept(name))
     with serving(folder) as address, opened(browser, address) as one:
-        one.page.locator("#minutes").fill("0.2")
+        one.page.locator("#minutes").fill("0.3")
         one.page.get_by_role("button", name="Train").press("Enter")
-        cancel = one.page.get_by_role("button", name="Cancel")
+        cancel, bar = one.page.get_by_role("button", name="Cancel"), one.page.locator(".job.running progress")
         cancel.focus()
-        one.page.wait_for_timeout(4500)  # it was told twice how far the training is
+        for _ in range(2):  # as often as it is told how far the training is
+            expect(bar).not_to_have_attribute("value", bar.get_attribute("value"), timeout=60_000)
         expect(cancel).to_be_focused()
         expect(one.page.locator(".job svg polyline").first).to_be_attached(timeout=60_000)
         expect(one.page.locator(".job.done .words")).to_contain_text("Round 1: AP", timeout=150_000)

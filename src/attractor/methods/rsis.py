@@ -38,7 +38,7 @@ MOST_STEPS = 1000
 MOST_HIDDEN = 1 << 10  # features
 State = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "b _ _ _"]]
 
-Prepared = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "_ _ 3 3"]]
+Prepared = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "_ _ 3 3"], torch.dtype | None]
 
 
 @dataclass(frozen=True)
@@ -337,7 +337,7 @@ class RecurrentDecoder(nn.Module):
             steps: how many.
             ahead: the gates' share from the skips, which is always the same, is computed once, not in every step.
             least: the last step is the first in which no image has a higher probability of an object; None for all.
-            dtype: of the convolution of the rest, if not that of the skips.
+            dtype: in which the gates' other channels are convolved; by default that of the skips.
         """
         prepared: list[Prepared | None] = [None] * len(skips)
         if ahead:
@@ -407,30 +407,37 @@ class ConvLSTM(nn.Module):
         return _remembered(self.gates(torch.cat([x, h], 1)), c)
 
     def prepared(self, skip: Float[Tensor, "b _ h w"], dtype: torch.dtype | None = None) -> Prepared:
-        """The gates' response to the last channels of their input, and their weights for the others, in a dtype."""
+        """The gates' response to the last channels of their input, and their weights for the others with a dtype.
+
+        The weights are rounded in every step, so that their gradients add up unrounded.
+        """
         n_before = self.gates.in_channels - self.hidden - skip.shape[1]
         before, of_skip, of_state = self.gates.weight.split([n_before, skip.shape[1], self.hidden], 1)
-        return F.conv2d(skip, of_skip, self.gates.bias, padding=1), torch.cat([before, of_state], 1).to(
-            dtype or skip.dtype
-        )
+        return F.conv2d(skip, of_skip, self.gates.bias, padding=1), torch.cat([before, of_state], 1), dtype
 
     def step(self, x: Float[Tensor, "b _ h w"] | None, state: State | None, prepared: Prepared) -> State:
         """Like `forward` of the input concatenated with the prepared skip; the coarsest level has only a skip."""
-        fixed, weight = prepared
+        fixed, weight, chosen = prepared
+        dtype = chosen or weight.dtype
         if state is None:
             zeros = fixed.new_zeros(fixed.shape[0], self.hidden, *fixed.shape[-2:])
             state = zeros, zeros
         h, c = state
         varying = h if x is None else torch.cat([x, h], 1)
-        return _remembered(fixed + F.conv2d(varying.to(weight.dtype), weight, padding=1).to(fixed.dtype), c)
+        return _remembered(fixed + F.conv2d(varying.to(dtype), weight.to(dtype), padding=1).to(fixed.dtype), c)
 
 
 def convolved_twice_as_large(x: Float[Tensor, "b c h w"], layer: nn.Conv2d) -> Float[Tensor, "b d _ _"]:
-    """A 3x3 convolution of features that are brought to twice their size before, by linear interpolation.
+    """A 3x3 convolution of features after their size is doubled by linear interpolation.
 
-    It is the sum of nine products, one for each place of the kernel, and these may come before the interpolation:
-    there are fewer numbers then, and one output channel alone is what convolutions are slow at.
+    It is the sum of nine products, one for each place of the kernel, and these may come before the interpolation. So
+    there is less to compute, and libraries convolve slowly into a single channel. Under autocast nine roundings would
+    add up, and the layer convolves as it is.
     """
+    if torch.is_autocast_enabled(x.device.type):
+        doubled = F.interpolate(x, [2 * side for side in x.shape[-2:]], mode="bilinear", align_corners=True)
+        answer: Tensor = layer(doubled)
+        return answer
     (h, w), n = x.shape[-2:], layer.out_channels
     by_place = layer.weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None]  # (9 d, c, 1, 1)
     products = F.interpolate(F.conv2d(x, by_place), [2 * h, 2 * w], mode="bilinear", align_corners=True)
@@ -449,8 +456,9 @@ def _remembered(gates: Float[Tensor, "b _ h w"], c: Float[Tensor, "b d h w"]) ->
 
 
 def _tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The hyperbolic tangent by way of the sigmoid, which torch computes three times as fast on a processor."""
-    return 2 * (2 * x).sigmoid() - 1
+    """The hyperbolic tangent; on a processor by way of the sigmoid, which torch computes there three times as fast."""
+    has_digits = x.dtype.itemsize > 2  # small numbers would be lost in half precision
+    return 2 * (2 * x).sigmoid() - 1 if has_digits and x.device.type == "cpu" else x.tanh()
 
 
 def match(cost: Float[Tensor, "t k"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:

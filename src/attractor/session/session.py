@@ -297,9 +297,8 @@ class Session:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that can be used here: of its rounds, newest first, that it began with, others, the package's."""
-        rounds = [model_of_round(entry["number"]) for entry in reversed(self._project.get("rounds", []))]
-        own = [name for name in rounds if (self.folder / name).is_file()]
+        """The models that can be used here: of its rounds, newest first; the first one; others; the package's."""
+        own = [name for name in reversed(self._of_rounds) if (self.folder / name).is_file()]
         first = [self._project["model"]] if self._project.get("model") else []
         n_classes = len(self.class_names)
         others = [model for model in self._others if suits(model, n_classes)]
@@ -315,8 +314,11 @@ class Session:
             InputError: if it is none of them.
         """
         check_model(model, self.models)
-        own = (self.folder / model).is_file()
-        self.note(in_use=model, **({} if own else {"model": model}))
+        self.note(in_use=model, **({} if model in self._of_rounds else {"model": model}))
+
+    @property
+    def _of_rounds(self) -> list[str]:
+        return [model_of_round(entry["number"]) for entry in self._project.get("rounds", [])]
 
     def path(self, name: str) -> Path:
         """The file of an image.

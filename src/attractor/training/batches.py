@@ -207,7 +207,7 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
     def _centre(self, ready: Ready, label: int | None, most: float, generator: torch.Generator) -> tuple[float, ...]:
         """A place anywhere that counts or, more often, one that puts an object in the middle half of the crop.
 
-        That half is smaller in an image that may be magnified, `most` times besides what all are.
+        That half is smaller in an image that may be magnified by `most` on top of what all images are.
         """
         by_object, *place = torch.rand(1 + len(ready.shape), generator=generator).tolist()
         n = len(ready.centres)

@@ -235,6 +235,7 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
         InputError: if the checkpoint cannot be used.
     """
     settings, out = run.settings, run.out
+    often = min(10, settings.steps_per_epoch)
     trainer = lightning.Trainer(
         accelerator=device.type,
         devices=run.devices,
@@ -245,9 +246,9 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
         precision=_precision(settings, device),
         max_epochs=settings.epochs or -1,  # -1: until time is up
         num_sanity_val_steps=0,
-        log_every_n_steps=(often := min(10, settings.steps_per_epoch)),
+        log_every_n_steps=often,
         logger=[
-            CSVLogger(out / "logs", name="csv", flush_logs_every_n_steps=often),  # for whoever looks on
+            CSVLogger(out / "logs", name="csv", flush_logs_every_n_steps=often),  # for whoever is watching
             TensorBoardLogger(out / "logs", name="tensorboard"),
         ],
         plugins=[_WholeCheckpoints()],

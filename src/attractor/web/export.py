@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -64,6 +66,9 @@ def _files(output: Output, name: str, result: Result) -> Iterator[tuple[str, byt
     if isinstance(output, FileOutput):
         yield f"{name}{output.ending}", output.encode(result)
         return
+    result = replace(
+        result, name=re.sub(r"\s", "_", result.name)
+    )  # lists of files, which they hold, end a name at a space
     with tempfile.TemporaryDirectory(prefix="attractor-") as folder:
         output.write(Path(folder), result)
         for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):

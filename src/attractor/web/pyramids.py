@@ -228,10 +228,10 @@ def _bands(pixels: Level, band: int) -> Iterator[tuple[int, Shaped[np.ndarray, "
     with ThreadPoolExecutor(1) as reading:
         coming = reading.submit(read, 0)
         for first in range(0, height, band):
-            part = coming.result()
+            part = [coming.result()]
             if first + band < height:
                 coming = reading.submit(read, first + band)
-            yield first, part
+            yield first, part.pop()  # not held here while it is worked on
 
 
 def _sample(levels: Mapping[int, Level]) -> Shaped[np.ndarray, "n 1 c"]:

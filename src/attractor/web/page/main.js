@@ -61,10 +61,11 @@ async function load() {
   listForms(session.forms);
   listRounds(session);
   if (!state.images.has(state.image)) state.image = null;  // it was removed
-  sortImages();
+  sortImages(!state.image);
   listJobs();
   showRemoved(session.removed, tried);
-  at("remove").disabled = at("segment").disabled = at("segment-all").disabled = !state.images.size;
+  at("segment-all").disabled = !state.images.size;
+  showImageButtons();
   if (!state.image && state.images.size) open(sortedImages()[0].image);
 }
 
@@ -98,8 +99,9 @@ function sortedImages() {
   return images.sort(at("sort").value === "name" ? byName : (a, b) => unsure(a) - unsure(b) || byName(a, b));
 }
 
-function sortImages() {  // not with every edit: the list would jump
-  state.order = sortedImages().map(({ image }) => image);
+function sortImages(anew = true) {  // anew only when somebody asks for it: the list would jump under their hands
+  const sorted = sortedImages().map(({ image }) => image), before = new Set(state.order);
+  state.order = anew ? sorted : [...state.order.filter((name) => state.images.has(name)), ...sorted.filter((name) => !before.has(name))];
   listImages();
 }
 
@@ -129,16 +131,20 @@ function listImages() {
   at("empty").hidden = state.images.size > 0;
 }
 
+const showImageButtons = () => { at("remove").disabled = at("segment").disabled = !state.image; };
+
 async function open(name) {
   state.wanted = name;
   const info = await tried(() => api.get("image", { name }));
   if (!info || state.wanted !== name) return;
   state.image = name;
   state.objects = [];
+  showImageButtons();
   tools.give_up();
   channels.open(info);
   view.look = channels.text();
   view.open(info, state.session.side);
+  showChosen(new Set());
   listImages();
   showTools();
   rowsOfImages.reveal(rowsOfImages.items.findIndex((image) => image.image === name));
@@ -234,7 +240,7 @@ function take(done) {
   state.images.set(done.image, done.progress);
   if (!isNews) return;
   if (done.image === state.image) {
-    for (const label of [...view.chosen]) if (done.kind === "delete" || done.kind === "merge") view.chosen.delete(label);
+    if (done.kind === "delete" || done.kind === "merge") showChosen(new Set());
     view.changed(done.box);
     listObjects();
   }
@@ -267,7 +273,7 @@ function hide() {
 }
 
 function next() {
-  const image = sortedImages().find((one) => one.state !== "reviewed");
+  const image = shownImages().find((one) => one.state !== "reviewed");
   if (image) open(image.image);
   else say("Every image has been reviewed.");
 }
@@ -428,7 +434,7 @@ for (const [button, input] of [["add", "files"], ["add-folder", "folder-files"]]
   at(input).onchange = () => { addFiles(at(input).files); at(input).value = ""; };
 }
 at("remove").onclick = () => tried(() => api.remove(`images?${new URLSearchParams({ name: state.image })}`));
-at("sort").onchange = sortImages;
+at("sort").onchange = () => sortImages();
 at("mode").onchange = () => {
   view.mode = at("mode").value;
   at("opacity").value = view.opacity[view.mode];
@@ -438,7 +444,7 @@ at("mode").onchange = () => {
 at("opacity").oninput = () => view.fade(Number(at("opacity").value));
 at("class").onchange = () => {
   const class_number = Number(at("class").value);
-  if (view.chosen.size) edit({ kind: "class", image: state.image, labels: chosen(), class_number });
+  if (view.chosen.size) edit({ kind: "class", image: state.image, labels: chosen(), class_number }).then(showClass);
   else state.classOfNew = class_number;
 };
 whenChosen(tried, say);
@@ -449,7 +455,7 @@ at("train").onclick = () => tried(() => api.post("jobs", { kind: "train", argume
 at("demo").onclick = () => tried(async () => { await api.post("demo"); await load(); });
 at("export").onchange = () => {
   const { form, all } = at("export").selectedOptions[0].dataset;
-  if (form) tried(() => api.save("export", { form, name: all ? "" : state.image }));
+  if (form) tried(async () => { say("Exporting …"); await api.save("export", { form, name: all ? "" : state.image }); say("Exported."); });
   at("export").selectedIndex = 0;
 };
 at("who").value = localStorage.getItem("who") ?? "";
@@ -468,7 +474,12 @@ await tried(async () => {
   await load();
   api.events({
     edit: take,
-    job: (job) => { state.jobs.set(job.number, job); listJobs(); if (job.state === "done" && job.kind === "train") load(); },
+    job: (job) => {
+      state.jobs.set(job.number, job);
+      listJobs();
+      if (job.state === "done" && job.kind === "train") load();
+      if (job.state === "done" && job.kind === "segment") sortImages();
+    },
     model: load,
     image: async ({ image }) => { await loadSoon(); if (image === state.image) { view.changed([0, 0, 1e9, 1e9]); listObjects(); } },
   }, again);
