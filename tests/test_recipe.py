@@ -183,13 +183,6 @@ def test_a_recipe_is_made_for_a_data_set(folder, tmp_path):
     assert read_recipe(tmp_path / "r.toml") == recipe
 
 
-def test_few_images_are_seen_at_the_sizes_of_objects_in_the_others(folder, tmp_path, monkeypatch):
-    assert recipe_for(folder).augmentation.even_sizes == 2
-    assert recipe_for(folder, ["augmentation.even_sizes=1.5"]).augmentation.even_sizes == 1.5
-    monkeypatch.setattr("attractor.recipe.FEW_IMAGES", 3)
-    assert recipe_for(folder).augmentation.even_sizes == 1
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_on_a_data_set_by_its_name_alone(method, folder, tmp_path):
     recipe = recipe_for(folder, [*SMALL, f"model.method={method}"])

@@ -42,8 +42,7 @@ DEEPEST = 8  # levels of tables and lists inside each other
 LONGEST_TEXT, LONGEST_KEY, LONGEST_MESSAGE = 4096, 100, 800  # characters
 PIXELS_OF_BATCH = {2: 8 * 256**2, 3: 1 << 19}  # by number of axes; a voxel takes a third of what a pixel takes
 ENOUGH_OBJECTS = 125  # in the volumes to validate on: somewhat more than thresholds are tuned with
-FEW_IMAGES = 50  # with fewer, more of them are validated on, and each is seen at the sizes of the objects in the others
-OTHER_SIZES = 2.0  # the most by which an image is enlarged or reduced to those sizes
+FEW_IMAGES = 50  # with fewer, a larger part of them is validated on
 LONGEST_UNASKED = 120.0  # minutes; a training that was not given a time or a number of epochs ends by then
 OF_DATA = ("min_size",)  # options of a method that follow new data where training goes on from a model
 LARGEST_INTEGER = 2**63 - 1  # the largest that TOML promises
@@ -375,7 +374,6 @@ def _by_size(dataset: str, images: Held, statistics: ObjectStatistics, suggested
             "balance": _groups(images),
             "patience": max(5, epochs // 3),
         },
-        "augmentation": {"even_sizes": OTHER_SIZES} if len(images) < FEW_IMAGES and statistics.n_axes == 2 else {},
     }
 
 
