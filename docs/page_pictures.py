@@ -3,7 +3,7 @@
     python docs/page_pictures.py --data data/fibroblasts/train [--chromium /usr/bin/chromium]
 
 It corrects parts of the two pictures that come with attractor. What training does is shown on parts of other images,
-which the model does not know, and of which all objects are drawn by their annotations; it trains for two minutes.
+which the model does not know, and of which all objects are drawn by their annotations; it trains for four minutes.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from attractor.datasets import open_dataset
 from attractor.datasets.polygons import rings
 from attractor.demo import FOLDER
 from attractor.images import read_image, write_image
+from attractor.session import Session
 
 IMAGES = Path(__file__).parent / "images"
 SIDE = 256  # of the parts
 SIDE_TAUGHT, TAUGHT = 384, 9  # side and number of those that are trained on
-MINUTES = 2
+MINUTES = 4
+PARTS = ("tools", "channels", "training")
 
 
 def main() -> None:
@@ -48,18 +50,23 @@ def main() -> None:
         "--data", required=True, type=Path, help="annotated images of cells, some of which are trained on"
     )
     parser.add_argument("--chromium", default=which("chromium"), help="the browser")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which pictures to make")
     given = parser.parse_args()
     with TemporaryDirectory() as scratch, sync_playwright() as runs:
         one, other = Path(scratch) / "one", Path(scratch) / "other"
-        parts_of_the_demo(one / "plate")
-        two_channels(one / "plate")
-        outlines = parts_of(given.data, other / "plate")
         chromium = runs.chromium.launch(executable_path=given.chromium, args=["--no-sandbox", "--disable-gpu"])
         size = {"width": 1120, "height": 700}
-        with correcting(one) as address:
-            take(chromium.new_page(viewport=size), address)
-        with correcting(other) as address:
-            take_training(chromium.new_page(viewport=size), address, outlines)
+        if "tools" in given.parts:
+            parts_of_the_demo(one / "plate")
+            with running("correct", one / "plate", "--out", one / "project") as address:
+                take(chromium.new_page(viewport=size), address)
+        if "channels" in given.parts:
+            with running("serve", two_channels(Path(scratch))) as address:
+                take_channels(chromium.new_page(viewport=size), address)
+        if "training" in given.parts:
+            outlines = parts_of(given.data, other / "plate")
+            with running("correct", other / "plate", "--out", other / "project") as address:
+                take_training(chromium.new_page(viewport=size), address, outlines)
         chromium.close()
 
 
@@ -74,12 +81,14 @@ def parts_of_the_demo(folder: Path) -> None:
             write_image(folder / f"{path.stem} {number}.png", image[top : top + SIDE, left : left + SIDE])
 
 
-def two_channels(folder: Path) -> None:
-    """Write a part of a section of colon with its two stains as channels."""
+def two_channels(folder: Path) -> Path:
+    """The folder of a session with a part of a section of colon, its two stains as channels."""
     picture = read_image(Path(skimage.data.__file__).parent / "ihc.png")[:SIDE, :SIDE]
     blue, _, brown = np.moveaxis(rgb2hed(picture), -1, 0)
     stains = np.stack([4000 * (stain - stain.min()) / np.ptp(stain) for stain in (blue, brown)]).astype(np.uint16)
     tifffile.imwrite(folder / "two stains.tif", stains, photometric="minisblack", metadata={"axes": "CYX"})
+    Session.create(folder / "stains", [folder / "two stains.tif"]).close()
+    return folder / "stains"
 
 
 def parts_of(data: Path, folder: Path) -> dict[str, list[list[tuple[float, float]]]]:
@@ -97,10 +106,10 @@ def parts_of(data: Path, folder: Path) -> dict[str, list[list[tuple[float, float
 
 
 @contextmanager
-def correcting(folder: Path) -> Iterator[str]:
-    """The address of `attractor correct`, run in a folder."""
-    command = [sys.executable, "-m", "attractor", "correct", "plate", "--port", "0", "--no-browser"]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+def running(*arguments: object) -> Iterator[str]:
+    """The address that a command of attractor prints."""
+    command = [sys.executable, "-m", "attractor", *map(str, arguments), "--port", "0", "--no-browser"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     with process:
         try:
             assert process.stdout is not None
@@ -121,16 +130,16 @@ def take(page: Page, address: str) -> None:
     page.keyboard.press("x")
     keep(page, "delete")
     page.keyboard.press("z")
-    rows.nth(rows.count() - 1).click()
+    page.locator('#objects tr[data-label="2"]').click()
     keep(page, None)
     page.keyboard.press("s")
     drag(page, [(-70, -60), (70, 60)], "split")
-    page.keyboard.press("d")
-    drag(page, [(150, 60), (170, 100), (215, 110), (240, 70), (200, 45), (150, 60)], "draw")
     page.keyboard.press("w")
-    drag(page, [(140, 50), (165, 110), (220, 120), (250, 70), (205, 35), (140, 50)], "redraw")
+    drag(page, around(0, 0, 78, 68), "redraw")  # the two halves become one again
+    page.keyboard.press("d")
+    drag(page, around(213, 128, 58, 45), "draw")
     page.keyboard.press("b")
-    drag(page, [(0, 0), (30, 25), (60, 30)], "brush")
+    drag(page, [(60, 40), (80, 55), (95, 60)], "brush")
     page.keyboard.press("v")
     page.keyboard.press("Escape")
     page.keyboard.press("r")
@@ -139,14 +148,17 @@ def take(page: Page, address: str) -> None:
         page.wait_for_timeout(600)
     page.locator("#mode").select_option("filled")
     keep(page, "reviewed")
-    page.locator("#images button", has_text="two stains").click()
-    page.get_by_text("Contrast and colours").click()
-    keep(page, "channels")
-    page.get_by_text("Contrast and colours").click()
     page.locator("#images button", has_text="stained 1").click()
     page.emulate_media(color_scheme="dark")
     page.locator("#mode").select_option("outlines")
     keep(page, "dark")
+
+
+def take_channels(page: Page, address: str) -> None:
+    """Show two channels in their colours."""
+    page.goto(address)
+    page.locator("#channels[open]").wait_for()
+    keep(page, "channels")
 
 
 def take_training(page: Page, address: str, outlines: dict[str, list[list[tuple[float, float]]]]) -> None:
@@ -180,6 +192,12 @@ def take_training(page: Page, address: str, outlines: dict[str, list[list[tuple[
     keep(page, "round")
     page.get_by_role("button", name="Compare").click()
     keep(page, "compare")
+
+
+def around(right: float, down: float, width: float, height: float) -> list[tuple[float, float]]:
+    """An ellipse, from the middle of the image on, as it is drawn by hand."""
+    angles = np.linspace(0, 2 * np.pi, 24)
+    return [(right + width * float(np.cos(angle)), down + height * float(np.sin(angle))) for angle in angles]
 
 
 def drag(page: Page, points: list[tuple[float, float]], name: str) -> None:

@@ -350,6 +350,7 @@ def test_the_demo_is_one_click_away(browser, tmp_path):
         one.page.locator("#demo").click()
         expect(one.page.locator("#images li")).to_have_count(2)
         expect(one.page.locator("#empty")).to_be_hidden()
+        expect(one.page.locator("#model option:checked")).to_have_text("none")
 
 
 def test_the_list_of_images_keeps_its_order_while_somebody_corrects(browser, folder):

@@ -8,9 +8,11 @@ const number = (value) => value.toFixed(3).replace(/^0/, "");
 const score = ({ value, low, high }) => `${number(value)} (${number(low)}–${number(high)})`;
 
 export function listModels({ models, in_use }) {
-  at("model").replaceChildren(...models.map((model) => {
-    const option = made("option", { value: model, textContent: nameOf(model), title: model });
+  const known = models.includes(in_use) ? models : [in_use, ...models];  // none, or one that is not offered any more
+  at("model").replaceChildren(...known.map((model) => {
+    const option = made("option", { value: model, textContent: nameOf(model) || "none", title: model });
     option.selected = model === in_use;
+    option.disabled = !models.includes(model);
     return option;
   }));
   at("model").disabled = !models.length;
