@@ -227,7 +227,7 @@ TYPICAL = {
     "fluorescence": ("nuclei/test", "8cdbdda8b3a64c97", "nuclei"),
     "stained": ("nuclei/test", "673baf65ae5c571d", "nuclei"),
     "brightfield": ("nuclei/test", "5d58600efa0c2667", "nuclei"),
-    "fibroblasts": ("fibroblasts/test", "fibroblast_37", "fibroblasts"),
+    "fibroblasts": ("fibroblasts/test", "fibroblast_43", "fibroblasts"),
     "street": ("street/test", "20230329_203407_267_R_scaled_1", "street"),
 }
 SHOWN = 400  # pixels of each side of a picture that are shown at most
