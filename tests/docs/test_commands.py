@@ -44,7 +44,6 @@ ONLY_PARSED = {  # what a command begins with, and why it is not run
     "attractor export nuclei --format torch-export": "takes half a minute; tests/test_export.py writes such a file",
     "attractor train mydata --set model.network=unet": "is a large network; tests/networks builds it",
     "attractor compare runs/mine": "starts a process for each model, as the command on compare.md does",
-    "attractor compare fibroblasts": "starts a process for each model, as the command on compare.md does",
     "attractor compare nuclei nuclei-": "needs the models of other methods; tests/test_comparison.py runs them",
     "attractor train recipes/": "is made for data that does not come with the project; tests/test_recipe.py reads it",
     "attractor correct": "serves a page until it is told to end; tests/web runs it",

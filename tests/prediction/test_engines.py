@@ -165,7 +165,7 @@ def test_on_a_processor_rsis_has_its_network_in_bfloat16_and_its_gates_in_float3
     model = Model(Description(method="rsis", network="erfnet", channels=1, class_names=("object",))).eval()
     found = set()
     fast = Segmenter(model, device="cpu", dtype="bfloat16")
-    fast.model.method.decoder.mask.register_forward_hook(lambda module, given, answer: found.add(answer.dtype))
+    fast.model.method.decoder.stop.register_forward_hook(lambda module, given, answer: found.add(given[0].dtype))
     x = torch.rand(1, 1, *SIZE)
     maps = fast.maps(x)
     assert found == {torch.float32}
