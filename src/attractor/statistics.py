@@ -132,7 +132,7 @@ def to_other_sizes(parts: Sequence[ObjectStatistics], most: float) -> list[tuple
         parts: the objects of each image; one without any stays as it is.
         most: the largest factor by which an image is reduced or magnified; from 1.
     """
-    sizes = np.array([part.typical_size for part in parts], float)
+    sizes = np.array([part.typical_size for part in parts] if most > 1 else [], float)
     if np.isnan(sizes).all():
         return [(1.0, 1.0)] * len(parts)
     smallest, largest = np.nanpercentile(sizes, USUAL)

@@ -316,10 +316,7 @@ class RecurrentDecoder(nn.Module):
         finest_first = [torch.cat([x, positions(x)], 1) if self.coordinates else x for x in pyramid]
         skips = [tap(x) for tap, x in zip(self.taps, reversed(finest_first), strict=True)]
         masks, classes, stops = self.run(skips, steps, ahead=self.skip == "concat", least=least, dtype=dtype)
-        stride = 2  # of the finest features
-        padded = [stride * n for n in pyramid[0].shape[-2:]]
-        masks = F.interpolate(masks[:, :, 0], padded, mode="bilinear", align_corners=True)
-        return Maps(masks[..., : size[0], : size[1]], classes, stops)
+        return Maps(masks[:, :, 0, : size[0], : size[1]], classes, stops)  # the finest features have half the size
 
     def run(
         self,

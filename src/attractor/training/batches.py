@@ -102,7 +102,6 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
         self.source, self.description = images.source, model.description
         self.follows = isinstance(model.method, Follows) and model.method.follows
         self.factors = to_other_sizes(images.measured, augmentation.even_sizes)
-        self.augmentations = [augmentation.between(*factors) for factors in self.factors]
         self.places = {name: place for place, name in enumerate(images.names)}
         scale, n_axes = model.description.scale, model.description.axes
         if images.statistics.n_axes != n_axes:
@@ -167,13 +166,15 @@ class RandomCrops(torch.utils.data.Dataset[Crops]):
         """What is annotated at a random place."""
         i, label = self._drawn(generator)
         ready, tensors = self._whole(i)
-        centre = self._centre(ready, label, self.factors[i][1], generator)
+        least, most = self.factors[i]
+        centre = self._centre(ready, label, most, generator)
         frames, earlier = [(ready, tensors)], None
         if self.follows:
             before, earlier = self._before(i, ready.sample)
             frames.insert(0, self._whole(before))
         shape, spacing = self.settings.crop_shape(len(ready.shape)), self.description.steps
-        crops = self.augmentations[i].crop_alike([own for _, own in frames], centre, shape, generator, spacing=spacing)
+        augmentation = self.augmentation.between(least, most)
+        crops = augmentation.crop_alike([own for _, own in frames], centre, shape, generator, spacing=spacing)
         found = [Crop(*crop, own.sample, own.sample.classes) for crop, (own, _) in zip(crops, frames, strict=True)]
         return *found[:-1], found[-1]._replace(earlier=earlier)
 

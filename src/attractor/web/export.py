@@ -66,9 +66,8 @@ def _files(output: Output, name: str, result: Result) -> Iterator[tuple[str, byt
     if isinstance(output, FileOutput):
         yield f"{name}{output.ending}", output.encode(result)
         return
-    result = replace(
-        result, name=re.sub(r"\s", "_", result.name)
-    )  # lists of files, which they hold, end a name at a space
+    # such folders hold lists of files, in which a space ends a name
+    result = replace(result, name=re.sub(r"\s", "_", result.name))
     with tempfile.TemporaryDirectory(prefix="attractor-") as folder:
         output.write(Path(folder), result)
         for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
