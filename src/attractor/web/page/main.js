@@ -159,10 +159,11 @@ function step(by) {
 
 // --------------------------------------------------------------- objects
 
+let listed = 0;  // how often objects were asked for: an answer to an earlier question may come after that to a later one
 async function listObjects() {
-  const name = state.image;
+  const name = state.image, number = ++listed;
   const objects = await tried(() => api.get("objects", { name }));
-  if (!objects || name !== state.image) return;
+  if (!objects || name !== state.image || number !== listed) return;
   state.objects = objects;
   const there = new Set(objects.map(({ label }) => label)), left = chosen().filter((label) => there.has(label));
   if (left.length < view.chosen.size) showChosen(new Set(left));  // the others were redrawn, or erased
