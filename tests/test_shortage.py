@@ -14,6 +14,7 @@ from attractor.shortage import cure, shortage_behind
     [
         (MemoryError(), "other programs"),
         (RuntimeError("CUDA out of memory. Tried to allocate 20 MiB"), "smaller images"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "smaller images"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "smaller images"),
         (ImportError("libgomp.so: cannot allocate memory in static TLS block"), "smaller images"),
         (RuntimeError("can't start new thread"), "ulimit -u"),

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing import ProcessRaisedException
 
 from attractor.augmentation import Augmentation
 from attractor.datasets import Subset, open_dataset, split
@@ -294,7 +295,7 @@ def test_an_average_forgets_where_training_began():
 
 
 def test_a_run_with_an_average_resumes_exactly(folder, tmp_path):
-    options = {"average": 0.9, "optimizer": "adamw", "schedule": "cosine"}
+    options = {"average": 0.9, "optimizer": "adamw", "schedule": "cosine", "accumulate": 2}
     whole = run(folder, tmp_path / "whole", epochs=2, **options)
     kept = Model.load(tmp_path / "whole" / "model.safetensors").state_dict()
     with pytest.MonkeyPatch.context() as patch:
@@ -365,6 +366,45 @@ def test_where_time_decides_the_run_is_planned_and_ends_with_a_model_that_works(
     assert read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == steps
 
 
+def test_a_run_that_is_resumed_knows_its_steps_and_what_validating_took(folder, tmp_path, caplog, monkeypatch):
+    run(folder, tmp_path / "out", epochs=0, minutes=0.02)
+    checkpoint = read_checkpoint(tmp_path / "out" / "last.ckpt")
+    monkeypatch.setattr(training, "HARDLY", checkpoint["global_step"])
+    caplog.clear()
+    run(folder, tmp_path / "out", epochs=0, minutes=0.02, resume=True)
+    assert "hardly trained" not in caplog.text
+    settings = Settings(**SETTINGS, minutes=0.02)
+    resumed = training._Run(new_model(), settings, Places(4, 2), parts_of(folder)[1], tmp_path)
+    resumed.on_load_checkpoint(checkpoint)
+    assert resumed.steps == checkpoint["global_step"]
+    assert resumed.clock.last == checkpoint["attractor"]["last"] > 0
+    assert resumed.clock.validations == checkpoint["attractor"]["validations"] >= resumed.clock.last
+
+
+def test_the_result_is_tuned_on_as_many_volumes_as_there_is_time_for(folder, tmp_path):
+    images = open_dataset(folder)
+    wanted = training._Run(new_model(), Settings(**SETTINGS, minutes=2), Places(4, 2), images, tmp_path)
+    wanted.validate_on(1)
+    wanted.afford_at_the_end(1.0)
+    assert wanted.at_the_end == 1  # of images, what is validated on is enough
+    wanted.model.description = wanted.model.described(axes=3)
+    wanted.afford_at_the_end(4.0)  # a fifth of two minutes is 24 seconds: three times tuning and scoring
+    assert wanted.at_the_end == 3
+    wanted.clock.last = 4.0
+    wanted.clock.before = 120 - 4 - 2 * 12  # nothing is left but the last validation, and what comes after
+    assert wanted.clock.measured() == 1
+    wanted.afford_at_the_end(0.1)
+    assert wanted.at_the_end == 4  # there are no more
+    wanted.afford_at_the_end(100.0)
+    assert wanted.at_the_end == 1
+
+
+def test_a_validation_that_takes_longer_than_the_run_is_said(folder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(training._Run, "seconds_of_a_validation", lambda *_: 90.0)
+    run(folder, tmp_path / "out", epochs=0, minutes=0.02)
+    assert "Validating on a single image takes some 90 seconds, more than the 1 second that the run has" in caplog.text
+
+
 def test_epochs_that_take_too_long_are_cut_to_fit(folder, tmp_path, caplog):
     run(folder, tmp_path / "out", epochs=100_000, minutes=0.02)
     assert "100,000 epochs would take about" in caplog.text
@@ -432,6 +472,13 @@ def test_where_memory_runs_out_the_batch_is_halved(folder, tmp_path, caplog, mon
     run(folder, tmp_path / "odd", epochs=1, crops_per_epoch=8, batch_size=3)
     assert "batches of 3 crops; training goes on with batches of 1" in caplog.text
     assert read_checkpoint(tmp_path / "out" / "last.ckpt")["global_step"] == 4
+
+
+def test_memory_that_another_process_lacks_is_known_as_such():
+    raised = ProcessRaisedException("-- Process 1 terminated:\nRuntimeError: CUDA error: out of memory", 1, 4711)
+    assert isinstance(training._sentence_of(raised), MemoryError)
+    raised = ProcessRaisedException("-- Process 1 terminated:\nRuntimeError: no", 1, 4711)
+    assert training._sentence_of(raised) is raised
 
 
 def test_where_even_one_crop_is_too_much_the_cure_is_said(folder, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 VALIDATION_SHARE = 0.1  # the most of the time of a run that time rules
+AT_THE_END = 2  # validations on the same images that the tuning and scoring of the result take as long as
 
 
 class Clock:
@@ -18,6 +19,7 @@ class Clock:
         self.started: float | None = None
         self.told: float | None = None  # the share that is over, by another clock that decides
         self.last = self.validations = 0.0  # seconds: the last validation, and all of them
+        self.more = 1.0  # how many times as many images the result is tuned and scored on
         self.reached = 0.0  # seconds: the limit at which no time was left for steps; an end is not taken back
 
     def start(self) -> None:
@@ -35,7 +37,8 @@ class Clock:
 
     def measured(self) -> float:
         """The share of the time for steps that is over, by this clock."""
-        aside = min(3 * self.last, self.limit / 2)  # the last epoch's, and the tuning and scoring of the result
+        aside = self.last * (1 + AT_THE_END * self.more)  # the last epoch's, and the tuning and scoring of the result
+        aside = min(aside, self.limit / 2)
         return min(self.spent() / (self.limit - aside), 1.0) if self.limit else 0.0
 
     def share(self) -> float:

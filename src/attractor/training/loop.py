@@ -52,7 +52,7 @@ from attractor.shortage import is_for_memory
 from attractor.training import ranks
 from attractor.training.batches import Batch, Places, RandomCrops, Room, collate, seed_of
 from attractor.training.checkpoints import DAMAGE, read_checkpoint, unusable
-from attractor.training.clock import VALIDATION_SHARE, Clock
+from attractor.training.clock import AT_THE_END, VALIDATION_SHARE, Clock
 from attractor.training.missed import Missed, not_found
 from attractor.truth import Objects, Truth
 from attractor.tuning import headline_of, tune
@@ -62,6 +62,7 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M")  # a method's maps
 Weights: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+SHARE_AT_THE_END = 0.2  # the most of the time of such a run that the tuning and scoring of the result take
 VALIDATIONS = 12  # of a run that time rules, at least if each takes its share
 SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
 HARDLY = 100  # steps; a model that has seen fewer is hardly trained
@@ -122,8 +123,7 @@ def train(
         logger.warning("The model saw only %s: it is hardly trained. Give it more time.", counted(run.steps, "step"))
     best = Model.load(out / "best.safetensors")
     segmenter = Segmenter(best, device=device, dtype="float32", record=False)
-    if best.description.axes == 3:  # there are few volumes: thresholds are worth the time that all of them take
-        run.validate_on(len(run.every))
+    run.validate_on(run.at_the_end)
     if _has_objects(run.validation, settings.few_objects):
         best.method.thresholds.update(tune(segmenter, run.validation, metric=settings.metric))
     else:
@@ -212,6 +212,13 @@ def _plan(run: _Run, crops: RandomCrops, device: torch.device) -> None:
     run.clock.rules = bool(limit) and (not settings.epochs or seconds > limit)
     if run.clock.rules:
         run.validate_on(run.affordable(validation))
+        run.afford_at_the_end(validation)
+        if validation > limit:
+            logger.warning(
+                "Validating on a single image takes some %s, more than the %s that the run has; it will take longer. "
+                "Give it more time, or smaller images to validate on.",
+                *(duration(validation), duration(limit)),
+            )
     epochs = counted(settings.epochs, "epoch")
     if not settings.epochs:
         steps = counted(max(1, round((1 - VALIDATION_SHARE) * limit / step)), "step")
@@ -276,6 +283,7 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
         except InputError:
             raise
         except ProcessRaisedException as error:
+            run.has_saved |= (out / "last.ckpt").exists()
             raise _sentence_of(error) from error
         except DAMAGE as error:
             if checkpoint is not None and not run.has_begun:
@@ -289,6 +297,8 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
 def _sentence_of(error: ProcessRaisedException) -> Exception:
     """What a user can mend, if that is why another process ended; else the error itself."""
     last = str(error).strip().splitlines()[-1]
+    if is_for_memory(error):
+        return MemoryError(last)
     kind, _, sentence = last.partition(": ")
     return InputError(sentence) if kind.endswith(InputError.__name__) else error
 
@@ -304,6 +314,8 @@ class _Progress(pydantic.BaseModel):
     seconds: float = pydantic.Field(ge=0, allow_inf_nan=False)
     timed: bool = False  # whether time decides
     reached: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)  # seconds: the limit at which steps ended
+    last: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)  # seconds: the last validation
+    validations: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)  # seconds: all of them
     validated: int = pydantic.Field(default=0, ge=0)  # images; 0 for all
     thresholds: dict[str, int | float]
     missed: list[int] = []  # objects of the training images
@@ -316,6 +328,7 @@ class _Run(lightning.LightningModule):
         super().__init__()
         self.model, self.settings, self.places, self.out = model, settings, places, out
         self.every = self.validation = validation  # all images, and those that are validated on
+        self.at_the_end = len(validation)  # images that the result is tuned and scored on
         self.best, self.best_epoch = -1.0, 0
         self.crowded = 0  # crops of this epoch with more objects than the method can find
         self.has_begun = self.has_saved = False
@@ -368,12 +381,25 @@ class _Run(lightning.LightningModule):
         """Validate on so many of the images only."""
         self.validation = _some(self.every, n)
 
+    def afford_at_the_end(self, seconds: float) -> None:
+        """Tune and score the result on more volumes, of which there are few, as far as a fifth of the time goes.
+
+        Of images, those that are validated on are enough.
+        """
+        n = len(self.validation)
+        if self.model.description.axes == 3:
+            n = max(n, min(len(self.every), int(SHARE_AT_THE_END * self.clock.limit / AT_THE_END / seconds)))
+        self.at_the_end, self.clock.more = n, n / len(self.validation)
+
     def _validate_on_more(self, seconds: float) -> None:
         """Validate on more images from now on where it took less time than it seemed with untrained weights."""
-        n = min(len(self.every), self.affordable(seconds / len(self.validation)))
+        each = seconds / len(self.validation)
+        n = min(len(self.every), self.affordable(each))
         if n >= 2 * len(self.validation) and self.clock.share() < 0.5:
             self.validate_on(n)
+            self.clock.last = each * n
             self.best = -1.0  # scores on other images do not compare
+        self.afford_at_the_end(each)
 
     def seconds_of_a_validation(self, device: torch.device) -> float:
         """How long it takes on a single image, with the present weights."""
@@ -545,9 +571,16 @@ class _Run(lightning.LightningModule):
 
     def take_over(self, checkpoint: Mapping[str, Any]) -> None:
         """Know what another process knew when it wrote a checkpoint."""
-        progress = _Progress.model_validate(checkpoint["attractor"])
-        self.steps, self.clock.rules = int(checkpoint["global_step"]), progress.timed
+        self._take_over(_Progress.model_validate(checkpoint["attractor"]), int(checkpoint["global_step"]))
+
+    def _take_over(self, progress: _Progress, steps: int) -> None:
+        """Know how far the run is, and what it validates on."""
+        self.steps, self.clock.rules = steps, progress.timed
+        self.clock.last, self.clock.validations = progress.last, progress.validations
         self.validate_on(progress.validated or len(self.every))
+        self.at_the_end = len(self.validation)
+        if self.clock.rules and progress.last:
+            self.afford_at_the_end(progress.last / len(self.validation))
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         self.has_saved = True
@@ -558,20 +591,22 @@ class _Run(lightning.LightningModule):
             seconds=self.clock.spent(),
             timed=self.clock.rules,
             reached=self.clock.reached,
+            last=self.clock.last,
+            validations=self.clock.validations,
             validated=len(self.validation),
             thresholds=dict(self.kept.method.thresholds),
             missed=[] if self.missed is None else self.missed.places,
         )
         checkpoint["attractor"] = progress.model_dump()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = _Progress.model_validate(checkpoint["attractor"])
         if progress.thresholds.keys() != self.model.method.thresholds.keys():
             raise ValueError("its thresholds belong to another method")
         self.has_saved = True
         self.best, self.best_epoch, self.clock.before = progress.best, progress.best_epoch, progress.seconds
-        self.clock.rules, self.clock.reached = progress.timed, progress.reached
-        self.validate_on(progress.validated or len(self.every))
+        self.clock.reached = progress.reached
+        self._take_over(progress, int(checkpoint["global_step"]))
         if self.missed is not None:
             self.missed.places = progress.missed
         self.kept.method.thresholds.update(progress.thresholds)
