@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from attractor.cli import app
 from attractor.datasets import open_dataset
 from attractor.datasets.checking import check
 from attractor.datasets.coco import write_coco
@@ -74,8 +76,28 @@ def test_an_unknown_rule_is_refused(street):
 
 
 def test_check_counts_what_is_lost_by_the_rule(street):
-    assert [text.split(" ")[1] for text in check(street).warnings[:2]] == ["images", "annotated"]
-    assert not any("claim" in text for text in check(street, overlap="smaller in front").warnings)
+    ignored = check(street, overlap="ignore")
+    assert [text.split(" ")[1] for text in ignored.warnings[:2]] == ["images", "annotated"]
+    assert not any("overlaps" in text for text in ignored.facts)
+    assert not any("claim" in text for text in check(street, overlap="later in front").warnings)
+
+
+def test_check_and_convert_draw_as_training_does(street, tmp_path):
+    report = check(street)
+    assert not any("claim" in text for text in report.warnings)
+    assert "overlaps: smaller in front, as in training (data.overlap)" in report.facts
+    for given, kept in (((), 3), (("--overlap", "ignore"), 1)):
+        out = tmp_path / f"out{kept}"
+        result = CliRunner().invoke(app, ["convert", str(street), str(out), "--to", "label-images", *given])
+        assert result.exit_code == 0, result.output
+        assert len(open_dataset(out)[0].classes) == kept
+
+
+def test_a_first_image_that_cannot_be_read_is_one_error_of_check(street):
+    next(street.rglob("a.png")).write_bytes(b"no image")
+    report = check(street)
+    assert ["a.png" in error for error in report.errors] == [True]
+    assert "b" in report.object_counts
 
 
 def test_a_recipe_for_photographs_puts_the_smaller_one_in_front_and_others_ignore(street):

@@ -18,13 +18,11 @@ def annotated_images(
     max_objects: int | None,
     classes: str | None = None,
     ignore_classes: bool = False,
-    overlap: str = "ignore",
     smallest: int | None = None,
 ) -> Dataset:
     """The data set at a path with the classes asked for, or crops of it; one line then says how many crops."""
     from attractor.datasets import Crops, cropped, open_dataset
     from attractor.datasets.classes import as_one_class, with_classes
-    from attractor.datasets.in_front import drawn_by
     from attractor.datasets.small import WithoutSmall
 
     if classes is not None and ignore_classes:
@@ -36,7 +34,7 @@ def annotated_images(
         dataset = as_one_class(dataset)
     if smallest is not None:
         dataset = WithoutSmall(dataset, smallest)
-    images = cropped(drawn_by(dataset, overlap), crop, max_objects)
+    images = cropped(dataset, crop, max_objects)
     if isinstance(images, Crops):
         say(images.in_words())
     return images

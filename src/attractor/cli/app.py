@@ -70,9 +70,11 @@ Crop = Annotated[
     int | None, typer.Option(metavar="PX", help="Score square crops with sides of PX pixels instead of whole images.")
 ]
 Overlap = Annotated[
-    str,
+    str | None,
     typer.Option(
-        metavar="RULE", help='Who is in front where objects overlap: "ignore", "smaller in front" or "later in front".'
+        metavar="RULE",
+        help='Who is in front where objects overlap: "ignore", "smaller in front" or "later in front".',
+        show_default="as a recipe made from the data has it",
     ),
 ]
 Split = Annotated[

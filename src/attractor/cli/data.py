@@ -28,7 +28,7 @@ def check(
             show_default=False,
         ),
     ] = None,
-    overlap: Overlap = "ignore",
+    overlap: Overlap = None,
     split: Split = None,
 ) -> None:
     """Say what is wrong with a data set, what is in it, and which settings suit it."""
@@ -90,13 +90,15 @@ def convert(
     classes: Annotated[
         str | None, typer.Option(metavar="LIST", help="Keep only these classes, separated by commas.")
     ] = None,
-    overlap: Overlap = "ignore",
+    overlap: Overlap = None,
     split: Split = None,
 ) -> None:
     """Write a data set in another layout, and say what that layout cannot keep."""
     from attractor.datasets import converting, split_path
+    from attractor.datasets.in_front import drawn_by, suggested_rule
 
-    images = annotated_images(split_path(dataset, split), None, None, classes, overlap=overlap)
+    images = annotated_images(split_path(dataset, split), None, None, classes)
+    images = drawn_by(images, suggested_rule(images) if overlap is None else overlap)
     with progress("converting", len(images)) as (advance, _):
         lost = converting.convert(images, out, to, report=advance)
     say(f"{counted(len(images), 'image')} written to {out} as {to}.")

@@ -20,7 +20,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_parts
 
 from attractor.datasets import DATASETS, layout_of
-from attractor.datasets.in_front import drawn_by
+from attractor.datasets.in_front import drawn_by, suggested_rule
 from attractor.datasets.layout import Overlapping
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
@@ -81,10 +81,11 @@ class Report:
         return [*text, "", f"{verdict} {counted(n_errors, 'error')}, {counted(n_warnings, 'warning')}."]
 
 
-def check(path: str | Path, *, overlap: str = "ignore") -> Report:
+def check(path: str | Path, *, overlap: str | None = None) -> Report:
     """Read a whole data set and say what is wrong with it, what is in it, and which settings suit it.
 
-    With `overlap`, a rule of `attractor.datasets.in_front`, objects are drawn as they are in a training by that rule.
+    Objects that overlap are drawn as in a training: by `overlap`, a rule of `attractor.datasets.in_front`, or by that
+    of a recipe made from these data.
 
     Nothing is raised for what is wrong with the data: it is listed in `errors`.
     """
@@ -92,7 +93,8 @@ def check(path: str | Path, *, overlap: str = "ignore") -> Report:
     try:
         layout = layout_of(path)
         whole, problems = DATASETS[layout].salvage(Path(path))
-        dataset = drawn_by(whole, overlap)
+        rule = _rule_for(whole) if overlap is None else overlap
+        dataset = drawn_by(whole, rule)
     except InputError as error:
         findings.errors.append(str(error))
         return findings.report([], [])
@@ -106,9 +108,18 @@ def check(path: str | Path, *, overlap: str = "ignore") -> Report:
         findings.errors.append(
             f"{path}: has {counted(len(dataset), 'usable image')}; training needs at least 2, one to validate on."
         )
-    return findings.report(
-        [f"{path}: {layout}, {counted(len(findings.measured), 'readable image')}"], dataset.class_names
-    )
+    head = [f"{path}: {layout}, {counted(len(findings.measured), 'readable image')}"]
+    if rule != "ignore":
+        head.append(f"overlaps: {rule}, {'as in training' if overlap is None else 'as asked for'} (data.overlap)")
+    return findings.report(head, dataset.class_names)
+
+
+def _rule_for(dataset: Dataset) -> str:
+    """Who is in front by the recipe that would be made; one that cannot be read is said with all others."""
+    try:
+        return suggested_rule(dataset)
+    except InputError:
+        return "ignore"
 
 
 def object_statistics(dataset: Dataset) -> ObjectStatistics:
