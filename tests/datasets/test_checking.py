@@ -16,6 +16,7 @@ from attractor.datasets.coco import write_coco
 from attractor.datasets.label_images import write_label_images
 from attractor.errors import InputError
 from attractor.images import write_labels
+from attractor.recipe import recipe_for
 from attractor.statistics import ObjectStatistics, to_other_sizes
 
 
@@ -218,6 +219,17 @@ def test_large_objects_are_shown_to_the_network_smaller():
 def disc(area):
     side = math.isqrt(area)
     return ObjectStatistics(np.array([area]), np.array([[side, side]]), np.array([[100, 100]]))
+
+
+def test_the_crop_suggested_for_large_objects_is_that_of_the_scale_at_which_they_are_seen(tmp_path):
+    labels = np.zeros((400, 400), np.int32)
+    labels[50:150, 50:150] = 1
+    write_label_images(tmp_path / "large", [sample("a", labels), sample("b", labels)])
+    first, crop, *_ = check(tmp_path / "large").suggestions
+    recipe = recipe_for(tmp_path / "large")
+    assert first.startswith(f"scale {recipe.model.scale:g}: the network sees such large objects smaller, at 30 pixels;")
+    assert recipe.model.scale < 0.5
+    assert crop.startswith(f"crop size {recipe.training.crop_size}:")
 
 
 def test_images_are_magnified_to_the_sizes_of_objects_in_the_others():

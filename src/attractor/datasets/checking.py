@@ -25,7 +25,7 @@ from attractor.datasets.layout import Overlapping
 from attractor.datasets.sample import Dataset, Sample
 from attractor.errors import InputError
 from attractor.instances import areas
-from attractor.statistics import TINY, ObjectStatistics, joined
+from attractor.statistics import COARSE, TINY, ObjectStatistics, joined
 from attractor.wording import counted
 
 MOST_OF_A_KIND = 10
@@ -324,14 +324,20 @@ def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
     """Settings that follow from the objects' sizes."""
     if not statistics.count:
         return
+    seen = statistics.scaled(statistics.scale)
+    if statistics.scale != 1:
+        yield (
+            f"scale {statistics.scale:g}: the network sees such large objects smaller, at {COARSE} pixels; crops are "
+            "made at that scale, too; masks keep the resolution of the image"
+        )
     if statistics.n_axes == 3:
         yield (
-            f"crop size {statistics.crop_size}, crop depth {statistics.crop_depth}: about twice the extent of large "
+            f"crop size {seen.crop_size}, crop depth {seen.crop_depth}: about twice the extent of large "
             "objects, and never more than the volumes"
         )
     else:
         yield (
-            f"crop size {statistics.crop_size}: about twice the extent of large objects, 128 to 512 pixels, and never "
+            f"crop size {seen.crop_size}: about twice the extent of large objects, 128 to 512 pixels, and never "
             "more than the images"
         )
     element = "voxels" if statistics.n_axes == 3 else "pixels"
