@@ -581,17 +581,17 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
         "AP .90": [0.312, 0.3, 0.33],
     }
     scores = {"test": test, "validation": {"mean": 0.5}}
-    Model.load(tiny_model).save(tmp_path / "discs.safetensors", about="Discs of everything.", scores=scores)
+    Model.load(tiny_model).save(tmp_path / "discs.safetensors", about="Discs of everything (CC0), drawn.", scores=scores)
     monkeypatch.setitem(MODELS, "discs", tmp_path / "discs.safetensors")
     answer = attractor_command("models")
     assert answer.code == 0
     megabytes = f"{(tmp_path / 'discs.safetensors').stat().st_size / 1e6:.1f}"
-    row = ["discs", "object", "10", "px", "AP", ".50", ".800", "(.750-.840)"]
+    row = ["discs", "object", "10", "px", "CC0", "AP", ".50", ".800", "(.750-.840)"]
     lines = [line.split() for line in answer.out.splitlines()]
     assert row in lines
     assert ["AP", ".90", ".312", "(.300-.330)"] in lines
     assert ["(tta)"] in lines
-    assert f"\ndiscs: spatial-embeddings, {megabytes} MB. Discs of everything.\n" in answer.out
+    assert f"\ndiscs: spatial-embeddings, {megabytes} MB. Discs of everything (CC0), drawn.\n" in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -57,12 +58,18 @@ class Description:
     upright: bool = False  # trained on images that have an up and a down, such as photographs
     recipe: Values = field(default_factory=dict)  # that it was trained by
     scores: Values = field(default_factory=dict)
-    about: str = ""  # one sentence: what it was trained on, and the licence
+    about: str = ""  # one sentence: what it was trained on, and the licence in brackets
 
     @property
     def steps(self) -> tuple[float, ...]:
         """Length of a step along each axis, as methods and networks take it."""
         return self.spacing or (1.0,) * self.axes
+
+    @property
+    def licence(self) -> str:
+        """The licence of the images that it was trained on: what stands in brackets in `about`."""
+        named = re.search(r"\(([^()]+)\)", self.about)
+        return named[1] if named else ""
 
     def score(self, images: str, name: str) -> float | None:
         """A score on some images, such as "validation" and "mean"; None if it is not known."""

@@ -103,7 +103,8 @@ class Strangers:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in self.reasons.most_common())
         return (
             f"{counted(self.strange, 'image')} of {self.n:,} unlike those that the model was trained on: {reasons}. "
-            "If the scores are low, give --object-size where sizes differ, or train on such images with --from."
+            "If the scores are low, try --object-size of attractor segment where sizes differ, or train on such images "
+            "with --from."
         )
 
 

@@ -32,18 +32,19 @@ def models() -> None:
     from attractor.tables import plain_table  # loads numpy
 
     table = plain_table()
-    for name, folds in {"model": False, "finds": True, "object size": True, "score on test images": False}.items():
-        table.add_column(name, overflow="fold", no_wrap=not folds)  # a name that is cut off cannot be typed
+    for name in ("model", "finds", "object size", "licence", "score on test images"):
+        table.add_column(name, overflow="fold", no_wrap=name.startswith(("model", "score")))  # a name must be whole
     remarks = []
     for name, path in MODELS.items():
         description = read_description(path)
         size = f"{description.object_size:g} px" if description.object_size else "any"
         classes = ", ".join(description.class_names)
         file = f"{path.stat().st_size / 1e6:.1f} MB"
-        table.add_row(name, classes, size, _test_score(description.scores))
+        table.add_row(name, classes, size, description.licence or "-", _test_score(description.scores))
         remarks.append(f"{name}: {description.method}, {file}. {description.about}".strip())
     show(table)
     say("Scores are with 95 % intervals, on images that training and tuning never saw.")
+    say("Licences are those of the images that a model has learned from.")
     for remark in remarks:
         Console().print(remark, markup=False, emoji=False, highlight=False)
 
