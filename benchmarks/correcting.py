@@ -4,12 +4,12 @@
 
 DATA holds `train` and `test`. Somebody who knows the truth works in two sessions. In one they draw every object of some
 images of `train`. In the other a model has found objects, and they spend a third of those operations on mending what
-is wrong: some in each image, from the top down; what they have gone through counts as reviewed. Where hardly anything
-found is right, they begin by deleting all of it at once. After each round the new model finds the objects of the
-images to come, for which they take the longer the better it is. They begin with the images that were drawn in the
-other session; in the last round they open the rest of `train` or, if there is none, go once more through all images
-where they left off. Both train as `attractor train PROJECT` does, in the same number of steps, and each model is scored
-on all of `test`. Such a person flatters: real ones hesitate and err.
+is wrong, from the top of an image down, and go on to the next image before they have spent too many; what they have
+gone through counts as reviewed. Where hardly anything found is right, they begin by deleting all of it at once. After
+each round the new model finds the objects of the images to come. They begin with the images that were drawn in the
+other session, then open the rest of `train` and, where there is none, go once more through all images where they left
+off. Both train as `attractor train PROJECT` does, in the same number of steps, and each model is scored on all of
+`test`. Such a person flatters: real ones hesitate and err.
 
 What is done is kept in the folder `--out`, and not done again.
 """
@@ -54,9 +54,10 @@ CHANGES = (
     "training.crop_size=256",
     "training.minutes=0",
 )
-FEWEST = 3  # operations left for an image, below which it is passed over
-LAST_IMAGES = 2.0  # operations for an image of the last round that brings new ones, where the first has 1
-LAST_ROUND = 0.75  # the same for each image that was drawn by hand, to be spent in the last round of all
+ROUNDS = ((1 / 6, 9), (3 / 8, 13.5), (2 / 3, 18), (1, 9))  # share of all operations; how many for an image, at most
+IMAGES = 3  # of the first round, at least: fewer cannot be trained on
+OPENED = 8  # operations, at least, for which another image is opened
+FEWEST = 3  # the same for the next columns of an image
 BY_HAND, LOOP = "by hand", "the loop"
 
 
@@ -222,7 +223,6 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei", help="finds objects at first, and is trained on from")
     parser.add_argument("--images", default=20, type=int, help="drawn by hand: training images, evenly spread")
     parser.add_argument("--rounds", default=1, type=int, help="by hand")
-    parser.add_argument("--loop-rounds", default=4, type=int, help="with a model that finds the objects of the next")
     parser.add_argument("--steps", default=200, type=int, help="of each training, of eight crops")
     parser.add_argument("--seed", default=0, type=int, help="of each training")
     parser.add_argument("--plot", type=Path, help="a PNG file for the curve")
@@ -231,7 +231,7 @@ def main() -> None:
     check_kept(out, {key: value for key, value in vars(given).items() if key not in ("out", "plot", "data")})
     print_machine()
     changes = [*CHANGES, f"training.epochs={round(given.steps * 8 / CROPS)}", f"training.seed={given.seed}"]
-    points = measured(given.data, out, given.model, given.images, (given.rounds, given.loop_rounds), changes)
+    points = measured(given.data, out, given.model, given.images, given.rounds, changes)
     print_table(
         f"{given.data.name}, on all test images: {given.images} images drawn by hand, seed {given.seed}",
         [{**dataclasses.asdict(p), "ap50": f"{p.ap50:.3f}", "ap75": f"{p.ap75:.3f}"} for p in points],
@@ -254,9 +254,7 @@ def check_kept(out: Path, settings: dict[str, object]) -> None:
         raise InputError(f"{out}: holds results of other settings, {kept}; give another --out.")
 
 
-def measured(
-    data: Path, out: Path, model: str, n_images: int, rounds: tuple[int, int], changes: Sequence[str]
-) -> list[Point]:
+def measured(data: Path, out: Path, model: str, n_images: int, rounds: int, changes: Sequence[str]) -> list[Point]:
     """All points of both ways; those that the folder holds are not made again."""
     train, test = open_dataset(data / "train"), open_dataset(data / "test")
     some = np.linspace(0, len(train) - 1, n_images).round().astype(int).tolist()
@@ -264,22 +262,15 @@ def measured(
     training = Training(model, test, changes)
     points: list[Point] = []
     with opened(out / "by-hand", drawn := Subset(train, some), None) as session:
-        for number, part in enumerate(np.array_split(np.arange(n_images), rounds[0]), 1):
-            points.append(training.round(number, session, drawn, dict.fromkeys(part.tolist(), np.inf), BY_HAND))
+        for number, part in enumerate(np.array_split(np.arange(n_images), rounds), 1):
+            images = Subset(drawn, range(part[-1] + 1))
+            points += training.round(number, session, images, BY_HAND)
+    budget = points[-1].operations / 3
     with opened(out / "loop", every := Subset(train, [*some, *others]), model) as session:
-        for number, visits in enumerate(spread(points[-1].operations / 3, n_images, len(others), rounds[1]), 1):
-            points.append(training.round(number, session, every, visits, LOOP))
+        for number, (share, most) in enumerate(ROUNDS, 1):
+            end = max(share * budget, IMAGES * most if number == 1 else 0)
+            points += training.round(number, session, every, LOOP, end, most)
     return points
-
-
-def spread(budget: float, n_drawn: int, n_others: int, rounds: int) -> list[dict[int, float]]:
-    """What may have been done in all after each image of each round; the others, if there are any, come last."""
-    parts = np.array_split(np.arange(n_drawn), rounds - 1)
-    weights = [np.full(len(part), w) for part, w in zip(parts, np.linspace(1, LAST_IMAGES, rounds - 1), strict=True)]
-    last = np.arange(n_drawn, n_drawn + n_others) if n_others else np.arange(n_drawn)
-    done = np.cumsum(np.concatenate([*weights, np.full(len(last), LAST_ROUND * n_drawn / len(last))]))
-    ends = iter((budget * done / done[-1]).tolist())
-    return [{image: next(ends) for image in part.tolist()} for part in [*parts, last]]
 
 
 def opened(folder: Path, images: Dataset, model: str | None) -> Session:
@@ -299,30 +290,32 @@ class Training:
     test: Dataset
     changes: Sequence[str]  # of the recipe
 
-    def round(self, number: int, session: Session, images: Dataset, visits: dict[int, float], way: str) -> Point:
+    def round(
+        self, number: int, session: Session, images: Dataset, way: str, end: float = np.inf, most: float = np.inf
+    ) -> list[Point]:
         """Correct images, train on all that were corrected so far, and score the new model.
 
         Args:
             number: of the round in its session.
             session: in which images are corrected.
-            images: all of them, with the truth.
-            visits: the images that are looked at, and how many operations may have been done in all after each.
+            images: all of them, with the truth, in the order in which they are opened.
             way: which of the two ways of working this is.
+            end: how many operations may have been done in all.
+            most: operations for an image.
+
+        Returns:
+            The point, or none if too few operations are left to open an image.
         """
         kept = session.folder / f"point-{number}.json"
         if kept.exists():
-            return Point(**json.loads(kept.read_text()))
+            return [Point(**json.loads(kept.read_text()))]
+        before = operations(session)
         segmenter = None
         if way == LOOP and session.project.get("in_use"):
             segmenter = Segmenter(Model.load(session.folder / session.project["in_use"]))
-        for index, most in visits.items():
-            sample = images[index]
-            left = most - operations(session)
-            if left < FEWEST or session.progress(sample.name).state == REVIEWED:
-                continue
-            if segmenter is not None:
-                session.put(sample.name, segmenter.segment(sample.image, name=sample.name))
-            Annotator(session, sample.name, sample.labels).correct(left)
+        go_through(images, session, segmenter, end, most)
+        if operations(session) == before:
+            return []
         done = train_round(session, start=self.model, changes=self.changes)
         new = Segmenter(Model.load(session.folder / "models" / f"round-{done.number}.safetensors"))
         ap = evaluate_model(new, self.test).summary.by_image.value
@@ -330,7 +323,27 @@ class Training:
         point = Point(way, seen, operations(session), float(ap[0]), float(ap[5]))
         kept.write_text(json.dumps(dataclasses.asdict(point)))
         print(point, done, flush=True)
-        return point
+        return [point]
+
+
+def go_through(images: Dataset, session: Session, segmenter: Segmenter | None, end: float, most: float) -> None:
+    """Open image after image, those that were not opened before first, until so many operations are done in all.
+
+    Args:
+        images: with the truth.
+        session: in which they are corrected.
+        segmenter: finds the objects of each image before it is corrected.
+        end: operations that may have been done in all.
+        most: operations for an image.
+    """
+    for index in sorted(range(len(images)), key=lambda index: bool(session.history(images.names[index]))):
+        left = end - operations(session)
+        if left < OPENED or session.progress(images.names[index]).state == REVIEWED:
+            continue
+        sample = images[index]
+        if segmenter is not None:
+            session.put(sample.name, segmenter.segment(sample.image, name=sample.name))
+        Annotator(session, sample.name, sample.labels).correct(min(left, most))
 
 
 def operations(session: Session) -> int:

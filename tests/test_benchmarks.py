@@ -116,19 +116,36 @@ def test_a_wide_image_is_gone_down_part_by_part(tmp_path, monkeypatch):
         assert session.canvas("a").reviewed.all()
 
 
-def test_the_operations_of_a_loop_are_spread_over_its_rounds():
-    *first, last = correcting.spread(120, 4, 0, 3)
-    assert [list(visits) for visits in [*first, last]] == [[0, 1], [2, 3], [0, 1, 2, 3]]
-    ends = [most for visits in [*first, last] for most in visits.values()]
-    assert ends[-1] == pytest.approx(120)
-    assert np.diff([0, *ends]) == pytest.approx(120 / 9 * np.array([1, 1, 2, 2, *4 * [0.75]]))
+class Drawn:
+    """Images of which all have the same truth."""
+
+    names = ("a", "b", "c")
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        image = (100 * (TRUTH > 0)).astype(np.uint8)[..., None]
+        return Sample(self.names[index], image, TRUTH, np.ones(4, np.int32), np.zeros(TRUTH.shape, bool))
 
 
-def test_a_loop_ends_with_the_images_that_nobody_drew_by_hand():
-    *first, last = correcting.spread(120, 4, 2, 3)
-    assert [list(visits) for visits in [*first, last]] == [[0, 1], [2, 3], [4, 5]]
-    ends = [most for visits in [*first, last] for most in visits.values()]
-    assert np.diff([0, *ends]) == pytest.approx(120 / 9 * np.array([1, 1, 2, 2, 1.5, 1.5]))
+def test_a_simulated_person_opens_image_after_image_and_then_goes_on_where_they_left_off(tmp_path):
+    for name in Drawn.names:
+        write_image(tmp_path / f"{name}.png", Drawn()[0].image)
+    with Session.create(tmp_path / "project", [tmp_path / f"{name}.png" for name in Drawn.names]) as session:
+
+        def done():
+            return [len(session.history(name)) for name in Drawn.names]
+
+        correcting.go_through(Drawn(), session, None, end=12, most=2)  # three are drawn in one band, and accepted
+        assert done() == [4, 4, 0]
+        correcting.go_through(Drawn(), session, None, end=15, most=2)  # too few are left to open another image
+        assert done() == [4, 4, 0]
+        correcting.go_through(Drawn(), session, None, end=19, most=2)
+        assert done() == [4, 4, 4]
+        correcting.go_through(Drawn(), session, None, end=np.inf, most=np.inf)
+        assert done() == [6, 6, 6]  # the fourth, and the rest accepted
+        assert session.canvas("c").reviewed.all()
 
 
 def test_results_of_other_settings_are_not_mixed_in(tmp_path):

@@ -581,7 +581,9 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
         "AP .90": [0.312, 0.3, 0.33],
     }
     scores = {"test": test, "validation": {"mean": 0.5}}
-    Model.load(tiny_model).save(tmp_path / "discs.safetensors", about="Discs of everything (CC0), drawn.", scores=scores)
+    Model.load(tiny_model).save(
+        tmp_path / "discs.safetensors", about="Discs of everything (CC0), drawn.", scores=scores
+    )
     monkeypatch.setitem(MODELS, "discs", tmp_path / "discs.safetensors")
     answer = attractor_command("models")
     assert answer.code == 0
@@ -591,7 +593,7 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
     assert row in lines
     assert ["AP", ".90", ".312", "(.300-.330)"] in lines
     assert ["(tta)"] in lines
-    assert f"\ndiscs: spatial-embeddings, {megabytes} MB. Discs of everything (CC0), drawn.\n" in answer.out
+    assert f"\ndiscs: spatial-embeddings, {megabytes} MB. {about}\n" in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
 
 

@@ -7,13 +7,15 @@ from tests.test_runs import QUICK
 from typer.testing import CliRunner
 
 from attractor.cli import app
+from attractor.datasets.session import SessionImages
+from attractor.division import parts_of
 from attractor.errors import InputError
 from attractor.images import write_image
 from attractor.instances import Instances
 from attractor.metrics.average_precision import score_image, summarise
 from attractor.metrics.metric import Pair
 from attractor.model import Model
-from attractor.recipe import recipe_for
+from attractor.recipe import Reader, recipe_for
 from attractor.session import Accept, Session, rounds
 from attractor.session.differences import draw_differences, picture_file
 from attractor.session.rounds import held_out, train_round
@@ -85,20 +87,28 @@ def test_outlines_that_the_model_in_use_has_found_itself_do_not_keep_it_in_use()
 
 def test_it_takes_more_objects_to_choose_thresholds_than_elsewhere_unless_asked(project, monkeypatch):
     """Much of what was reviewed is what a model found with its own thresholds."""
-    given = []
+    recipes, images = [], []
     real = rounds.runs.train
 
-    def train(*data, changes, **how):
-        given.append(changes)
-        return real(*data, changes=changes, **how)
+    def train(data, *, changes, **how):
+        recipes.append(recipe_for(data, changes))
+        images.append([len(part) for part in parts_of(recipes[-1], Reader())])
+        return real(data, changes=changes, **how)
 
     monkeypatch.setattr(rounds.runs, "train", train)
     with Session(project) as session:
         train_round(session, changes=QUICK, device="cpu")
         train_round(session, changes=[*QUICK, "training.few_objects=1"], device="cpu")
-    kept = [recipe_for(project, changes).training.few_objects for changes in given]
-    assert kept == [1000, 1]
+    assert [recipe.training.few_objects for recipe in recipes] == [1000, 1]
     assert Settings().few_objects < 1000
+    assert images == [[2, 2], [1, 1]]  # all are learned from, as a part of them could choose nothing
+
+
+def test_many_objects_choose_thresholds_on_images_of_their_own(project, monkeypatch):
+    monkeypatch.setattr(rounds, "MANY_OBJECTS", 4)
+    samples = [SessionImages(project)[0]] * 2
+    assert rounds._validation(project, samples, []) == ["training.few_objects=1000"]
+    assert len(rounds._validation(project, samples[:1], [])) == 2
 
 
 def test_a_better_model_is_kept_and_a_worse_one_is_not(project, monkeypatch):

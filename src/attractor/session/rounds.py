@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from attractor import runs
-from attractor.datasets.sample import Dataset
+from attractor.datasets.sample import Dataset, Sample
 from attractor.datasets.session import SessionImages
 from attractor.datasets.splitting import Subset
 from attractor.errors import InputError
@@ -34,10 +35,11 @@ from attractor.session.session import Session, image_files
 from attractor.wording import counted, share
 
 HELD_OUT = 0.2  # share of the reviewed images
-FEWEST = 3  # reviewed images: two to learn from, one of them to validate on, and one that is held out
+FEWEST = 3  # reviewed images: two to learn from, and one that is held out
 MINUTES = 10.0
 # Much of what was reviewed is what a model found with its own thresholds, so fewer objects than this choose no others.
-CHANGES = ("training.few_objects=1000",)
+FEW_OBJECTS = 1000
+MANY_OBJECTS = 10 * FEW_OBJECTS  # from which on a part of them is only validated on, and can choose thresholds
 LOOKED_AT = 12  # images besides those held out in which both models find objects, to show where they differ
 LOOKING = 0.1  # of the minutes of training, at most, for that
 
@@ -119,14 +121,15 @@ def trained(
     learned = tuple(name for name in data.names if name not in held)
     number = len(past) + 1
     with temporary_folder(folder) as work:
-        SessionImages.write(made(work / "learn"), map(data.__getitem__, _places(data, learned)), data)
+        samples = [data[place] for place in _places(data, learned)]
+        SessionImages.write(made(work / "learn"), samples, data)
         begun(work / "run")
         runs.train(
             work / "learn",
             start=None if start is None else str(_file(folder, start)),
             minutes=minutes,
             out=work / "run",
-            changes=[*CHANGES, *changes],
+            changes=[*_validation(work / "learn", samples, changes), *changes],
             device=device,
         )
         new = work / "run" / "model.safetensors"
@@ -166,6 +169,18 @@ def held_out(names: Sequence[str], past: Sequence[dict[str, object]]) -> tuple[s
             "whether a new model is better."
         )
     return chosen
+
+
+def _validation(learn: Path, samples: Sequence[Sample], changes: Sequence[str]) -> list[str]:
+    """Keys by which all samples are learned from, where those of a part could choose no thresholds anyway.
+
+    Then the score that tells epochs apart is that of the images learned from. Changes may ask for another way.
+    """
+    keys = [f"training.few_objects={FEW_OBJECTS}"]
+    asked = any(change.split("=")[0].strip() in ("training.few_objects", "data.validation") for change in changes)
+    if not asked and sum(len(sample.classes) for sample in samples) < MANY_OBJECTS:
+        keys.append(f"data.validation={json.dumps(str(learn))}")
+    return keys
 
 
 def _names(entry: dict[str, object], key: str) -> Collection[str]:
