@@ -1,6 +1,6 @@
 """All benchmarks, each in a process of its own, and then one table of what they found.
 
-    python -m benchmarks [PART ...] [--keep FOLDER]
+    python -m benchmarks [PART ...] [--keep FOLDER] [--data FOLDER]
 
 Every ratio is to the plain form on the same input in the same run. Numbers are kept as JSON, in build/bench by default.
 """
@@ -37,6 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", metavar="PART", nargs="*", default=PARTS, help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, default=Path("build/bench"), help="where numbers go")
+    parser.add_argument(
+        "--data", metavar="FOLDER", type=Path, help="images for the part end_to_end, which draws some by default"
+    )
     given = parser.parse_args()
     if unknown := [part for part in given.parts if part not in PARTS]:
         parser.error(f"there is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
@@ -45,7 +48,9 @@ def main() -> int:
     for part in given.parts:
         print(f"\n--- {part} ---", flush=True)
         file = given.keep / f"{part}.json"
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{part}", "--json", str(file)], check=False).returncode:
+        more = ["--data", str(given.data)] if part == "end_to_end" and given.data is not None else []
+        call = [sys.executable, "-m", f"benchmarks.{part}", "--json", str(file), *more]
+        if subprocess.run(call, check=False).returncode:
             failed.append(part)
             continue
         headlines += [Headline(**line) for line in json.loads(file.read_text())["headlines"]]

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.end_to_end [--data DATASET] [--json FILE]`. One image: the plain network in float32, decoding of
 every pixel and the paper's loop, against `Segmenter.segment`. A folder of generated pictures, or of a data set that you
-have: one step after the other, network in float32, against `segment_files`.
+have: one step after the other, network in float32, against `segment_files`; to labels, overlays and tables, and to
+labels alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import attractor
 from attractor.images import find_images, read_image, write_image
 from attractor.methods.spatial_embeddings import group_plain
 from attractor.model import Model
-from attractor.prediction.folder import segment_files, write_result
+from attractor.prediction.folder import segment_files, write_files
+from attractor.prediction.outputs import DEFAULT_OUTPUTS
+from attractor.prediction.result import Result
 from benchmarks.harness import (
     Headline,
     keep,
@@ -32,6 +35,7 @@ from benchmarks.harness import (
 
 HEIGHT, WIDTH, N_CELLS = 1024, 2048, 200
 N_FILES, SIDE, CELLS_A_FILE = 40, 256, 30
+LABELS = ("labels",)
 UNIT = 256 * 256  # pixels: the unit in which speed is given
 
 
@@ -62,11 +66,12 @@ def one_image():
     return {"found": found, "dtype": segmenter.dtype, **times}
 
 
-def one_after_the_other(segmenter, files, out):
+def one_after_the_other(segmenter, files, out, formats=DEFAULT_OUTPUTS):
     """Read, segment and write each file before the next is read."""
     for file in files:
         picture = read_image(file)
-        write_result(picture, segmenter.segment(picture, name=str(file)), segmenter.class_names, out, file.name)
+        found = segmenter.segment(picture, name=str(file))
+        write_files(Result(file.name, picture, found, segmenter.class_names), out, formats)
 
 
 def seconds(function, *arguments):
@@ -88,6 +93,8 @@ def folder(files, out):
         "units": sum(h * w for h, w, _ in shapes) / UNIT,
         "plain": seconds(one_after_the_other, plain, files, out),
         "fast": seconds(lambda: list(segment_files(fast, files, out))),
+        "plain, labels": seconds(one_after_the_other, plain, files, out, LABELS),
+        "fast, labels": seconds(lambda: list(segment_files(fast, files, out, formats=LABELS))),
     }
 
 
@@ -119,18 +126,23 @@ def main():
             pictures = given.data / "images" if (given.data / "images").is_dir() else given.data
         many = folder(find_images([pictures]).images, out)
     cores = torch.get_num_threads()
-    row = {
-        "files": many["files"],
-        "plain": milliseconds(many["plain"]),
-        "fast": milliseconds(many["fast"]),
-        "ratio": f"{many['plain'] / many['fast']:.1f}x",
-        "a file": milliseconds(many["fast"] / many["files"]),
-        "256x256 a second and core": f"{many['units'] / many['fast'] / cores:.1f}",
-    }
-    print_table("A folder, files to labels, overlays and tables", [row])
+    rows = [
+        {
+            "files": many["files"],
+            "to": what,
+            "plain": milliseconds(many[f"plain{key}"]),
+            "fast": milliseconds(many[f"fast{key}"]),
+            "ratio": f"{many[f'plain{key}'] / many[f'fast{key}']:.1f}x",
+            "a file": milliseconds(many[f"fast{key}"] / many["files"]),
+            "256x256 a second and core": f"{many['units'] / many[f'fast{key}'] / cores:.1f}",
+        }
+        for what, key in (("labels, overlays, tables", ""), ("labels alone", ", labels"))
+    ]
+    print_table("A folder, files to results", rows)
     headlines = [
         Headline(f"one image of {HEIGHT}x{WIDTH}, array to objects", single["plain"], single["fast"], ""),
         Headline(f"a folder of {many['files']} files", many["plain"], many["fast"], "5 of 256x256 a second and core"),
+        Headline("the same, labels alone", many["plain, labels"], many["fast, labels"], ""),
     ]
     keep(given.json, {"one image": single, "folder": many}, headlines)
 

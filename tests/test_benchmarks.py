@@ -40,6 +40,7 @@ def test_a_folder_is_segmented_in_both_ways(tmp_path):
     found = end_to_end.folder(find_images([pictures]).images, out)
     assert found["files"] == 2
     assert found["units"] == pytest.approx(2 * 64 * 64 / end_to_end.UNIT)
+    assert all(found[f"{way}{what}"] > 0 for way in ("plain", "fast") for what in ("", ", labels"))
     endings = ("labels.tif", "objects.csv", "overlay.png")
     assert sorted(file.name for file in out.iterdir()) == [f"{k}_{ending}" for k in range(2) for ending in endings]
 
