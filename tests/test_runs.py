@@ -256,7 +256,8 @@ def test_folds_give_one_score_with_its_spread_and_a_model_trained_on_everything(
             return trained(recipe, out, training, validation, **options)
 
         patch.setattr(runs, "_trained", watched)
-        segmenter = attractor.train(data, folds=3, out=tmp_path / "out", device="cpu", changes=QUICK)
+        changes = [*QUICK, "training.minutes=2"]
+        segmenter = attractor.train(data, folds=3, out=tmp_path / "out", device="cpu", changes=changes)
     assert [name for name, _, _ in seen] == ["fold_1", "fold_2", "fold_3", "all_images"]
     assert sorted(name for _, _, validation in seen[:3] for name in validation) == sorted(seen[3][1])
     assert seen[3][2] == seen[0][2]  # a part is enough to look at
@@ -266,6 +267,8 @@ def test_folds_give_one_score_with_its_spread_and_a_model_trained_on_everything(
     assert scores["mean"] == pytest.approx(np.mean([fold.description.scores["validation"]["mean"] for fold in folds]))
     assert scores["mean deviation"] >= 0
     assert "Over 3 folds the mean AP is" in caplog.text
+    assert "4 trainings one after the other" in caplog.text
+    assert "They take 2 minutes at most, all together." in caplog.text
     chosen = segmenter.model.method.thresholds
     assert chosen == {name: np.median([fold.method.thresholds[name] for fold in folds]) for name in chosen}
     assert (tmp_path / "out" / "recipe.toml").exists()
