@@ -400,7 +400,7 @@ function curve({ loss, validation }) {
   svg.setAttribute("role", "img");
   const last = Math.max(...loss.map(([x]) => x), 1);
   const high = Math.max(...loss.map(([, y]) => y));
-  svg.setAttribute("aria-label", `Loss ${loss.at(-1)[1].toFixed(2)}` + (validation.length ? `, validation score ${validation.at(-1)[1].toFixed(3)}` : ""));
+  svg.setAttribute("aria-label", `Loss ${loss.at(-1)[1].toFixed(2)}` + (validation.length ? `, score ${validation.at(-1)[1].toFixed(3)}` : ""));
   for (const [points, scale, colour] of [[loss, high, "var(--faint)"], [validation, 1, "var(--accent)"]]) {
     if (!points.length) continue;
     const line = document.createElementNS(space, "polyline");
