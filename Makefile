@@ -5,7 +5,7 @@
 #   make check           format, lint, types, floors, tests
 #   make browser-test    the page of `attractor correct`, in Chromium
 #   make napari-test     the plug-in in a window of napari, which needs xvfb
-#   make bench           speed and scale
+#   make bench           speed and scale; BENCH="--data FOLDER" takes images of your own for the folder of files
 #   make docs            the documentation as web pages, in docs/_build/html
 
 PYTHON ?= python3
@@ -33,7 +33,7 @@ napari-test: .venv/installed-dev
 	xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m pytest tests/napari
 
 bench: .venv/installed-dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 docs: .venv/installed-dev
 	$(BIN)/python -m sphinx -q -n -W --keep-going docs docs/_build/html

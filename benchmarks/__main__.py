@@ -43,6 +43,8 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := [part for part in given.parts if part not in PARTS]:
         parser.error(f"there is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
+    if given.data is not None and "end_to_end" not in given.parts:
+        parser.error("--data is for the part end_to_end, which is not among those given")
     given.keep.mkdir(parents=True, exist_ok=True)
     headlines, failed = [], []
     for part in given.parts:

@@ -4,10 +4,10 @@
 
 DATA holds `train` and `test`. Somebody who knows the truth works in two sessions. In one they draw every object of some
 images of `train`. In the other a model has found objects, and they spend a third of those operations on mending what
-is wrong, from the top of an image down, and go on to the next image before they have spent too many; what they have
-gone through counts as reviewed. Where hardly anything found is right, they begin by deleting all of it at once. After
+is wrong, from the top of an image down, and after so many operations go on to the next; what they have gone through
+counts as reviewed. Where hardly anything found is right, they begin by deleting all of it at once. After
 each round the new model finds the objects of the images to come. They begin with the images that were drawn in the
-other session, then open the rest of `train` and, where there is none, go once more through all images where they left
+other session, then open the rest of `train` and, when all are open, go once more through all images where they left
 off. Both train as `attractor train PROJECT` does, in the same number of steps, and each model is scored on all of
 `test`. Such a person flatters: real ones hesitate and err.
 
@@ -55,9 +55,9 @@ CHANGES = (
     "training.minutes=0",
 )
 ROUNDS = ((1 / 6, 9), (3 / 8, 13.5), (2 / 3, 18), (1, 9))  # share of all operations; how many for an image, at most
-IMAGES = 3  # of the first round, at least: fewer cannot be trained on
-OPENED = 8  # operations, at least, for which another image is opened
-FEWEST = 3  # the same for the next columns of an image
+FEWEST_IMAGES = 3  # that the first round opens: fewer cannot be trained on
+WORTH_OPENING = 8  # operations that must be left for another image
+WORTH_GOING_ON = 3  # the same for the next columns of an image
 BY_HAND, LOOP = "by hand", "the loop"
 
 
@@ -136,7 +136,7 @@ class Annotator:
             box = (0, 0 if stop == height else left, stop, right)
             if not self.session.canvas(self.name).reviewed[box[0] : box[2], box[1] : box[3]].all():
                 self.session.apply(Accept(self.name, box=box))
-            if operations(self.session) - begun >= most - FEWEST:
+            if operations(self.session) - begun >= most - WORTH_GOING_ON:
                 break
 
     def _clear(self) -> None:
@@ -262,14 +262,13 @@ def measured(data: Path, out: Path, model: str, n_images: int, rounds: int, chan
     training = Training(model, test, changes)
     points: list[Point] = []
     with opened(out / "by-hand", drawn := Subset(train, some), None) as session:
-        for number, part in enumerate(np.array_split(np.arange(n_images), rounds), 1):
-            images = Subset(drawn, range(part[-1] + 1))
+        for number in range(1, rounds + 1):
+            images = Subset(drawn, range(round(n_images * number / rounds)))
             points += training.round(number, session, images, BY_HAND)
     budget = points[-1].operations / 3
     with opened(out / "loop", every := Subset(train, [*some, *others]), model) as session:
         for number, (share, most) in enumerate(ROUNDS, 1):
-            end = max(share * budget, IMAGES * most if number == 1 else 0)
-            points += training.round(number, session, every, LOOP, end, most)
+            points += training.round(number, session, every, LOOP, share * budget, most)
     return points
 
 
@@ -309,24 +308,28 @@ class Training:
         kept = session.folder / f"point-{number}.json"
         if kept.exists():
             return [Point(**json.loads(kept.read_text()))]
-        before = operations(session)
+        scored = [json.loads(file.read_text()) for file in session.folder.glob("point-*.json")]
         segmenter = None
         if way == LOOP and session.project.get("in_use"):
             segmenter = Segmenter(Model.load(session.folder / session.project["in_use"]))
-        go_through(images, session, segmenter, end, most)
-        if operations(session) == before:
+        go_through(images, session, segmenter, end, most, 0 if scored else FEWEST_IMAGES)
+        if operations(session) == max((point["operations"] for point in scored), default=0):
             return []
-        done = train_round(session, start=self.model, changes=self.changes)
-        new = Segmenter(Model.load(session.folder / "models" / f"round-{done.number}.safetensors"))
+        n_trained = len(session.project.get("rounds", []))
+        if n_trained == len(scored):  # else it was interrupted after training
+            n_trained = train_round(session, start=self.model, changes=self.changes).number
+        new = Segmenter(Model.load(session.folder / "models" / f"round-{n_trained}.safetensors"))
         ap = evaluate_model(new, self.test).summary.by_image.value
         seen = sum(bool(session.history(name)) for name in session.images)
         point = Point(way, seen, operations(session), float(ap[0]), float(ap[5]))
         kept.write_text(json.dumps(dataclasses.asdict(point)))
-        print(point, done, flush=True)
+        print(point, flush=True)
         return [point]
 
 
-def go_through(images: Dataset, session: Session, segmenter: Segmenter | None, end: float, most: float) -> None:
+def go_through(
+    images: Dataset, session: Session, segmenter: Segmenter | None, end: float, most: float, fewest: int = 0
+) -> None:
     """Open image after image, those that were not opened before first, until so many operations are done in all.
 
     Args:
@@ -335,11 +338,14 @@ def go_through(images: Dataset, session: Session, segmenter: Segmenter | None, e
         segmenter: finds the objects of each image before it is corrected.
         end: operations that may have been done in all.
         most: operations for an image.
+        fewest: images that are opened, whatever that takes.
     """
+    n_opened = 0
     for index in sorted(range(len(images)), key=lambda index: bool(session.history(images.names[index]))):
-        left = end - operations(session)
-        if left < OPENED or session.progress(images.names[index]).state == REVIEWED:
+        left = end - operations(session) if n_opened >= fewest else np.inf
+        if left < WORTH_OPENING or session.progress(images.names[index]).state == REVIEWED:
             continue
+        n_opened += 1
         sample = images[index]
         if segmenter is not None:
             session.put(sample.name, segmenter.segment(sample.image, name=sample.name))

@@ -149,6 +149,14 @@ def test_a_simulated_person_opens_image_after_image_and_then_goes_on_where_they_
         assert session.canvas("c").reviewed.all()
 
 
+def test_a_first_round_opens_as_many_images_as_training_needs(tmp_path):
+    for name in Drawn.names:
+        write_image(tmp_path / f"{name}.png", Drawn()[0].image)
+    with Session.create(tmp_path / "project", [tmp_path / f"{name}.png" for name in Drawn.names]) as session:
+        correcting.go_through(Drawn(), session, None, end=1, most=2, fewest=3)
+        assert [len(session.history(name)) for name in Drawn.names] == [4, 4, 4]
+
+
 def test_results_of_other_settings_are_not_mixed_in(tmp_path):
     for _ in range(2):
         correcting.check_kept(tmp_path / "out", {"seed": 0, "images": 20})

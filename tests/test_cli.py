@@ -581,9 +581,8 @@ def test_models_lists_what_comes_with_the_package(attractor_command, tiny_model,
         "AP .90": [0.312, 0.3, 0.33],
     }
     scores = {"test": test, "validation": {"mean": 0.5}}
-    Model.load(tiny_model).save(
-        tmp_path / "discs.safetensors", about="Discs of everything (CC0), drawn.", scores=scores
-    )
+    about = "Discs of everything (drawn), CC0 (CC0)."
+    Model.load(tiny_model).save(tmp_path / "discs.safetensors", about=about, scores=scores)
     monkeypatch.setitem(MODELS, "discs", tmp_path / "discs.safetensors")
     answer = attractor_command("models")
     assert answer.code == 0

@@ -267,8 +267,7 @@ def test_folds_give_one_score_with_its_spread_and_a_model_trained_on_everything(
     assert scores["mean"] == pytest.approx(np.mean([fold.description.scores["validation"]["mean"] for fold in folds]))
     assert scores["mean deviation"] >= 0
     assert "Over 3 folds the mean AP is" in caplog.text
-    assert "4 trainings one after the other" in caplog.text
-    assert "They take 2 minutes at most, all together." in caplog.text
+    assert "4 trainings follow, one after the other; together they take 2 minutes at most." in caplog.text
     chosen = segmenter.model.method.thresholds
     assert chosen == {name: np.median([fold.method.thresholds[name] for fold in folds]) for name in chosen}
     assert (tmp_path / "out" / "recipe.toml").exists()

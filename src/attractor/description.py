@@ -67,9 +67,8 @@ class Description:
 
     @property
     def licence(self) -> str:
-        """The licence of the images that it was trained on: what stands in brackets in `about`."""
-        named = re.search(r"\(([^()]+)\)", self.about)
-        return named[1] if named else ""
+        """The licence of the images that it was trained on: what stands in the last brackets of `about`."""
+        return next(reversed(re.findall(r"\(([^()]+)\)", self.about)), "")
 
     def score(self, images: str, name: str) -> float | None:
         """A score on some images, such as "validation" and "mean"; None if it is not known."""

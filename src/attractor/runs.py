@@ -31,7 +31,7 @@ from attractor.normalisation import Normalisation
 from attractor.prediction.image import Segmenter
 from attractor.recipe import Reader, Recipe, read_recipe, recipe_for, write_recipe
 from attractor.settings import RANGES, Settings
-from attractor.wording import counted, duration, install, share
+from attractor.wording import duration, install, share
 
 MOST_LOOKED_AT = 200  # images whose traits a model remembers
 MOST_MINUTES = int(RANGES["minutes"][1])
@@ -231,8 +231,9 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, together: Together, r
     images, parts = folds_of(data, read)
     _make_folder(out)
     write_recipe(out / "recipe.toml", recipe)
-    _say_together(data.folds + 1, recipe.training.minutes)
-    training = dataclasses.replace(recipe.training, minutes=recipe.training.minutes / (data.folds + 1))
+    names = [*(f"fold_{number}" for number in range(1, data.folds + 1)), "all_images"]
+    training = dataclasses.replace(recipe.training, minutes=recipe.training.minutes / len(names))
+    _say_together([training.minutes for name in names if not (resume and (out / name / "model.safetensors").exists())])
     own = recipe.model_copy(update={"training": training, "data": data.model_copy(update={"folds": 0})})
 
     def trained(name: str, without: Sequence[int], validation: Sequence[int]) -> Model:
@@ -253,10 +254,11 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, together: Together, r
     return Model.load(out)
 
 
-def _say_together(n: int, minutes: float) -> None:
-    """How many trainings follow, and how long they take in all if that is limited; each says its own time."""
-    limit = f" They take {duration(60 * minutes)} at most, all together." if minutes else ""
-    logger.warning("%s one after the other, each with a time and a bar of its own.%s", counted(n, "training"), limit)
+def _say_together(limits: Sequence[float]) -> None:
+    """How many trainings follow, and how long they take in all if each has a limit, in minutes."""
+    if len(limits) > 1:
+        limit = f"; together they take {duration(60 * sum(limits))} at most" if all(limits) else ""
+        logger.warning("%d trainings follow, one after the other%s. Each says how long it takes.", len(limits), limit)
 
 
 def _over_folds(models: Sequence[Model]) -> Values:
@@ -277,8 +279,12 @@ def _run_stages(recipe: Recipe, out: Path, *, resume: bool, together: Together, 
     parts_of(recipe, read)  # an error in the data leaves no trace
     _make_folder(out)
     write_recipe(out / "recipe.toml", recipe)
-    limits = [recipe.stage(number).training.minutes for number in range(1, len(recipe.stages) + 1)]
-    _say_together(len(limits), sum(limits) if all(limits) else 0)
+    left = [
+        number
+        for number in range(1, len(recipe.stages) + 1)
+        if not (resume and (out / f"stage_{number}" / "model.safetensors").exists())
+    ]
+    _say_together([recipe.stage(number).training.minutes for number in left])
     start = recipe.model.start
     for number in range(1, len(recipe.stages) + 1):
         folder = out / f"stage_{number}"

@@ -14,7 +14,12 @@ CURES = {
     errno.ENOMEM: "close other programs, or give smaller images",
     errno.EAGAIN: "close other programs, or raise the limit on processes (ulimit -u)",
 }
-OUT_OF_MEMORY = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")  # CUDA, Linux, Windows
+OUT_OF_MEMORY = (
+    "out of memory",
+    "alloc_failed",
+    "allocate memory",
+    "not enough memory",
+)  # CUDA, its libraries, Linux, Windows
 SAID = {  # errors that some libraries tell by words only
     **dict.fromkeys(OUT_OF_MEMORY, errno.ENOMEM),
     "failed to map segment": errno.ENOMEM,  # of a library that is being imported

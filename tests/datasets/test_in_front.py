@@ -86,11 +86,18 @@ def test_check_and_convert_draw_as_training_does(street, tmp_path):
     report = check(street)
     assert not any("claim" in text for text in report.warnings)
     assert "overlaps: smaller in front, as in training (data.overlap)" in report.facts
-    for given, kept in (((), 3), (("--overlap", "ignore"), 1)):
-        out = tmp_path / f"out{kept}"
+    calls = {
+        (): (3, "went to the smaller one"),
+        ("--overlap", "ignore"): (1, "became neither's"),
+        ("--overlap", "later in front"): (3, "went to the later one"),
+        ("--classes", "window"): (2, "went to the smaller one"),
+    }
+    for k, (given, (kept, lost)) in enumerate(calls.items()):
+        out = tmp_path / f"out{k}"
         result = CliRunner().invoke(app, ["convert", str(street), str(out), "--to", "label-images", *given])
         assert result.exit_code == 0, result.output
         assert len(open_dataset(out)[0].classes) == kept
+        assert f"2 images with pixels of two objects, which {lost}" in " ".join(result.output.split())
 
 
 def test_a_first_image_that_cannot_be_read_is_one_error_of_check(street):

@@ -7,7 +7,6 @@ from tests.test_runs import QUICK
 from typer.testing import CliRunner
 
 from attractor.cli import app
-from attractor.datasets.session import SessionImages
 from attractor.division import parts_of
 from attractor.errors import InputError
 from attractor.images import write_image
@@ -15,7 +14,7 @@ from attractor.instances import Instances
 from attractor.metrics.average_precision import score_image, summarise
 from attractor.metrics.metric import Pair
 from attractor.model import Model
-from attractor.recipe import Reader, recipe_for
+from attractor.recipe import Reader, _set, recipe_for
 from attractor.session import Accept, Session, rounds
 from attractor.session.differences import draw_differences, picture_file
 from attractor.session.rounds import held_out, train_round
@@ -99,16 +98,24 @@ def test_it_takes_more_objects_to_choose_thresholds_than_elsewhere_unless_asked(
     with Session(project) as session:
         train_round(session, changes=QUICK, device="cpu")
         train_round(session, changes=[*QUICK, "training.few_objects=1"], device="cpu")
-    assert [recipe.training.few_objects for recipe in recipes] == [1000, 1]
+    assert [recipe.training.few_objects for recipe in recipes] == [10_000, 1]
     assert Settings().few_objects < 1000
     assert images == [[2, 2], [1, 1]]  # all are learned from, as a part of them could choose nothing
 
 
-def test_many_objects_choose_thresholds_on_images_of_their_own(project, monkeypatch):
-    monkeypatch.setattr(rounds, "MANY_OBJECTS", 4)
-    samples = [SessionImages(project)[0]] * 2
-    assert rounds._validation(project, samples, []) == ["training.few_objects=1000"]
-    assert len(rounds._validation(project, samples[:1], [])) == 2
+def test_many_objects_choose_thresholds_on_images_of_their_own(tmp_path):
+    assert rounds._validation(tmp_path, 10_000, []) == ["training.few_objects=1000"]
+    all_learned_from = rounds._validation(tmp_path / "\N{PETRI DISH} cells", 9_999, ["training.epochs=1"])
+    recipe = {"data": {"train": "x"}}
+    for change in all_learned_from:
+        _set(recipe, change)
+    assert recipe["data"]["validation"] == str(tmp_path / "\N{PETRI DISH} cells")
+    assert recipe["training"]["few_objects"] > 9_999  # what is learned from chooses no thresholds
+
+
+@pytest.mark.parametrize("key", ['data.groups="alike"', "data.folds=2", "data.split_seed=1", "training.few_objects=5"])
+def test_who_says_how_to_divide_the_images_is_heard(tmp_path, key):
+    assert rounds._validation(tmp_path, 12, [key]) == ["training.few_objects=1000"]
 
 
 def test_a_better_model_is_kept_and_a_worse_one_is_not(project, monkeypatch):

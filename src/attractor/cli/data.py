@@ -95,10 +95,8 @@ def convert(
 ) -> None:
     """Write a data set in another layout, and say what that layout cannot keep."""
     from attractor.datasets import converting, split_path
-    from attractor.datasets.in_front import drawn_by, suggested_rule
 
-    images = annotated_images(split_path(dataset, split), None, None, classes)
-    images = drawn_by(images, suggested_rule(images) if overlap is None else overlap)
+    images = annotated_images(split_path(dataset, split), None, None, classes, overlap=overlap)
     with progress("converting", len(images)) as (advance, _):
         lost = converting.convert(images, out, to, report=advance)
     say(f"{counted(len(images), 'image')} written to {out} as {to}.")

@@ -115,7 +115,7 @@ def check(path: str | Path, *, overlap: str | None = None) -> Report:
 
 
 def _rule_for(dataset: Dataset) -> str:
-    """Who is in front by the recipe that would be made; one that cannot be read is said with all others."""
+    """Who is in front by the recipe that would be made; "ignore" if the first image is damaged, an error of its own."""
     try:
         return suggested_rule(dataset)
     except InputError:
@@ -327,8 +327,8 @@ def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
     seen = statistics.scaled(statistics.scale)
     if statistics.scale != 1:
         yield (
-            f"scale {statistics.scale:g}: the network sees such large objects smaller, at {COARSE} pixels; crops are "
-            "made at that scale, too; masks keep the resolution of the image"
+            f"scale {statistics.scale:g}: the network sees such large objects {COARSE} pixels across, in crops of that "
+            "scale; masks keep the full resolution"
         )
     if statistics.n_axes == 3:
         yield (

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from attractor.datasets import DATASETS, layout_of, open_dataset
+from attractor.datasets.in_front import InFront
 from attractor.datasets.layout import Holds
 from attractor.datasets.sample import Dataset, Sample, whole
 from attractor.errors import InputError
@@ -125,7 +126,8 @@ class _Lost:
             left_out = (
                 f"; {counted(self.covered, 'object')} without a pixel of their own left out" if self.covered else ""
             )
-            yield f"{counted(self.overlapping, 'image')} with pixels of two objects, which became neither's{left_out}."
+            whose = f"went to the {dataset.rule.split()[0]} one" if isinstance(dataset, InFront) else "became neither's"
+            yield f"{counted(self.overlapping, 'image')} with pixels of two objects, which {whose}{left_out}."
         if self.crowded:
             became = "ignored pixels without a class" if self.holds.ignore else "background"
             yield f"{counted(self.crowded, 'image')} with crowds, which became {became}."

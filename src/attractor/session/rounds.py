@@ -39,7 +39,11 @@ FEWEST = 3  # reviewed images: two to learn from, and one that is held out
 MINUTES = 10.0
 # Much of what was reviewed is what a model found with its own thresholds, so fewer objects than this choose no others.
 FEW_OBJECTS = 1000
-MANY_OBJECTS = 10 * FEW_OBJECTS  # from which on a part of them is only validated on, and can choose thresholds
+MANY_OBJECTS = 10 * FEW_OBJECTS  # from which on some images are set aside to validate on, and may choose thresholds
+DIVIDING = (
+    *("data.validation", "data.split_by", "data.split_seed", "data.groups", "data.folds"),
+    "training.few_objects",
+)
 LOOKED_AT = 12  # images besides those held out in which both models find objects, to show where they differ
 LOOKING = 0.1  # of the minutes of training, at most, for that
 
@@ -121,7 +125,13 @@ def trained(
     learned = tuple(name for name in data.names if name not in held)
     number = len(past) + 1
     with temporary_folder(folder) as work:
-        samples = [data[place] for place in _places(data, learned)]
+        counts: list[int] = []
+
+        def counted_in(sample: Sample) -> Sample:
+            counts.append(len(sample.classes))
+            return sample
+
+        samples = (counted_in(data[place]) for place in _places(data, learned))
         SessionImages.write(made(work / "learn"), samples, data)
         begun(work / "run")
         runs.train(
@@ -129,7 +139,7 @@ def trained(
             start=None if start is None else str(_file(folder, start)),
             minutes=minutes,
             out=work / "run",
-            changes=[*_validation(work / "learn", samples, changes), *changes],
+            changes=[*_validation(work / "learn", sum(counts), changes), *changes],
             device=device,
         )
         new = work / "run" / "model.safetensors"
@@ -171,16 +181,17 @@ def held_out(names: Sequence[str], past: Sequence[dict[str, object]]) -> tuple[s
     return chosen
 
 
-def _validation(learn: Path, samples: Sequence[Sample], changes: Sequence[str]) -> list[str]:
-    """Keys by which all samples are learned from, where those of a part could choose no thresholds anyway.
+def _validation(learn: Path, n_objects: int, changes: Sequence[str]) -> list[str]:
+    """Keys by which all images are learned from and thresholds stay, unless there are very many objects.
 
-    Then the score that tells epochs apart is that of the images learned from. Changes may ask for another way.
+    Then the score that tells epochs apart is that of the images learned from. It is not so if changes have a key that
+    says how to divide the images, or how many objects choose thresholds.
     """
-    keys = [f"training.few_objects={FEW_OBJECTS}"]
-    asked = any(change.split("=")[0].strip() in ("training.few_objects", "data.validation") for change in changes)
-    if not asked and sum(len(sample.classes) for sample in samples) < MANY_OBJECTS:
-        keys.append(f"data.validation={json.dumps(str(learn))}")
-    return keys
+    divided = any(change.split("=")[0].strip() in DIVIDING for change in changes)
+    if divided or n_objects >= MANY_OBJECTS:
+        return [f"training.few_objects={FEW_OBJECTS}"]
+    path = json.dumps(str(learn), ensure_ascii=False)
+    return [f"training.few_objects={MANY_OBJECTS}", f"data.validation={path}"]
 
 
 def _names(entry: dict[str, object], key: str) -> Collection[str]:

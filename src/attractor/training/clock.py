@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 VALIDATION_SHARE = 0.1  # the most of the time of a run that time rules
-AT_THE_END = 2  # validations on the same images that the tuning and scoring of the result take as long as
+AT_THE_END = 2  # as many validations as the tuning and scoring of the result take, on the same images
 
 
 class Clock:

@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M")  # a method's maps
 Weights: TypeAlias = tuple[Tensor, ...] | list[Tensor]
-SHARE_AT_THE_END = 0.2  # the most of the time of such a run that the tuning and scoring of the result take
+SHARE_AT_THE_END = 0.2  # the most of the time of a run that time rules, for tuning and scoring the result
 VALIDATIONS = 12  # of a run that time rules, at least if each takes its share
 SHORT = 1 << 24  # pixels of all crops together; so few take less than a minute
 HARDLY = 100  # steps; a model that has seen fewer is hardly trained
@@ -129,7 +129,7 @@ def train(
     else:
         best.method.thresholds.update(_lowered(segmenter, run.begun, run.validation, settings.metric))
         logger.warning(
-            "The validation images have fewer than %d objects, too few to choose thresholds by; %s.",
+            "There are fewer than %d objects to choose thresholds by, which are too few; %s.",
             settings.few_objects,
             "those that training began with stay"
             if best.method.thresholds == run.begun
@@ -213,10 +213,10 @@ def _plan(run: _Run, crops: RandomCrops, device: torch.device) -> None:
     if run.clock.rules:
         run.validate_on(run.affordable(validation))
         run.afford_at_the_end(validation)
-        if validation > limit:
+        if (1 + AT_THE_END) * validation > limit / 2:
             logger.warning(
-                "Validating on a single image takes some %s, more than the %s that the run has; it will take longer. "
-                "Give it more time, or smaller images to validate on.",
+                "Validating on a single image takes some %s, and the run has %s: it may take longer than that. Give it "
+                "more time, or smaller images to validate on.",
                 *(duration(validation), duration(limit)),
             )
     epochs = counted(settings.epochs, "epoch")
@@ -297,9 +297,9 @@ def _fit(run: _Run, crops: RandomCrops, device: torch.device, checkpoint: Path |
 def _sentence_of(error: ProcessRaisedException) -> Exception:
     """What a user can mend, if that is why another process ended; else the error itself."""
     last = str(error).strip().splitlines()[-1]
-    if is_for_memory(error):
-        return MemoryError(last)
     kind, _, sentence = last.partition(": ")
+    if kind.endswith(MemoryError.__name__) or is_for_memory(error):
+        return MemoryError(last)
     return InputError(sentence) if kind.endswith(InputError.__name__) else error
 
 
@@ -382,7 +382,7 @@ class _Run(lightning.LightningModule):
         self.validation = _some(self.every, n)
 
     def afford_at_the_end(self, seconds: float) -> None:
-        """Tune and score the result on more volumes, of which there are few, as far as a fifth of the time goes.
+        """Choose on how many volumes the result is tuned and scored, if one takes so long; there are few of them.
 
         Of images, those that are validated on are enough.
         """

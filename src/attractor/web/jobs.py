@@ -50,7 +50,7 @@ class Job:
     state: str
     progress: float  # 0 to 1
     words: str  # what came of it, or what is wrong
-    curves: dict[str, Any]  # of a training: loss and validation score against steps
+    curves: dict[str, Any]  # of a training: loss and score against steps
     begun: str
     ended: str
 

@@ -160,7 +160,7 @@ def _watch(run: Path, minutes: float, answer: Any) -> None:
 
 
 def _curves(run: Path) -> dict[str, list[list[float]]]:
-    """Loss and validation score against steps, from the logs of a training."""
+    """Loss and score against steps, from the logs of a training."""
     curves: dict[str, list[list[float]]] = {"loss": [], "validation": []}
     for file in run.glob("logs/csv/*/metrics.csv"):
         with file.open(newline="") as table:
