@@ -10,7 +10,7 @@ import benchmarks
 import numpy as np
 import pytest
 import zarr
-from benchmarks import correcting, crops, end_to_end, film_parts, films, peers, scale, stardist_volumes
+from benchmarks import correcting, crops, end_to_end, film_parts, films, levers, peers, scale, stardist_volumes
 from benchmarks.harness import picture_of_cells
 from scipy import ndimage
 
@@ -21,6 +21,7 @@ from attractor.datasets.sample import Earlier
 from attractor.errors import InputError
 from attractor.images import find_images, write_image, write_labels
 from attractor.instances import Instances
+from attractor.recipe import recipe_for
 from attractor.session import Session
 
 NAMES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__"]
@@ -188,6 +189,46 @@ def test_the_verdict_compares_operations_at_the_same_score():
     assert "reaches 0.610 after 60 operations on 10 images" in correcting.verdict([*hand, *loop])
     assert "0.15 of the operations" in correcting.verdict([*hand, *loop])
     assert "does not reach the 0.600 of 20 images" in correcting.verdict([*hand, *loop[:1]])
+
+
+def test_every_lever_is_a_key_of_recipes(tmp_path):
+    samples = [Drawn()[k] for k in range(2)]
+    write_label_images(tmp_path / "data", samples)
+    plain = recipe_for(tmp_path / "data", levers.plain_changes(tmp_path / "data", 40))
+    assert plain.training.epochs * plain.training.crops_per_epoch == 40 * plain.training.batch_size
+    for name, changes in levers.LEVERS.items():
+        if name not in (levers.PLAIN, "seed loss by pixels"):  # what a recipe has anyway
+            assert recipe_for(tmp_path / "data", [*levers.plain_changes(tmp_path / "data", 40), *changes]) != plain
+
+
+def test_a_lever_is_trained_once_and_scored_on_the_other_half(tmp_path):
+    write_label_images(tmp_path / "data", [Drawn()[k] for k in range(3)])
+    learn, others = levers.halves(tmp_path / "data", tmp_path / "out")
+    assert (open_dataset(learn).names, others.names) == (("a", "c"), ("b",))
+    quick = ["training.crop_size=32", "training.epochs=1", "training.crops_per_epoch=8", "training.workers=0"]
+    changes = [*levers.plain_changes(learn, 1), *quick]
+    scores = levers.scored(tmp_path / "out" / "plain-0", learn, others, changes, None)
+    assert list(scores) == list(levers.SHOWN)
+    assert levers.scored(tmp_path / "out" / "plain-0", learn, others, changes, None) == scores
+    with pytest.raises(InputError, match="holds a training with other keys"):
+        levers.scored(tmp_path / "out" / "plain-0", learn, others, changes[:-1], None)
+
+
+def test_a_lever_helps_only_if_each_seed_is_better_than_every_plain_one():
+    def seeds(*values):
+        return [dict.fromkeys(levers.SHOWN, value) for value in values]
+
+    plain = seeds(0.5, 0.52)
+    assert levers.verdict(plain, seeds(0.6, 0.53)) == "yes"
+    assert levers.verdict(plain, seeds(0.6, 0.51)) == "-"
+    assert levers.verdict(plain, seeds(0.4, 0.49)) == "harms"
+    rows = levers.table({levers.PLAIN: plain, "skips": seeds(0.6, 0.53)})
+    assert rows[1] == {
+        "setting": "skips",
+        **dict.fromkeys(levers.SHOWN, "0.565"),
+        "range": "0.530 to 0.600",
+        "helps": "yes",
+    }
 
 
 def test_programs_take_turns_over_the_same_files_and_the_ratio_is_to_ours(tmp_path):
