@@ -55,7 +55,7 @@ CHANGES = (
     "training.minutes=0",
 )
 ROUNDS = ((1 / 6, 9), (3 / 8, 13.5), (2 / 3, 18), (1, 9))  # share of all operations; how many for an image, at most
-FEWEST_IMAGES = 3  # that the first round opens: fewer cannot be trained on
+FEWEST_IMAGES = 3  # that are opened, whatever that takes: fewer cannot be trained on
 WORTH_OPENING = 8  # operations that must be left for another image
 WORTH_GOING_ON = 3  # the same for the next columns of an image
 BY_HAND, LOOP = "by hand", "the loop"
@@ -312,7 +312,7 @@ class Training:
         segmenter = None
         if way == LOOP and session.project.get("in_use"):
             segmenter = Segmenter(Model.load(session.folder / session.project["in_use"]))
-        go_through(images, session, segmenter, end, most, 0 if scored else FEWEST_IMAGES)
+        go_through(images, session, segmenter, end, most, FEWEST_IMAGES)
         if operations(session) == max((point["operations"] for point in scored), default=0):
             return []
         n_trained = len(session.project.get("rounds", []))
@@ -338,9 +338,9 @@ def go_through(
         segmenter: finds the objects of each image before it is corrected.
         end: operations that may have been done in all.
         most: operations for an image.
-        fewest: images that are opened, whatever that takes.
+        fewest: images that are opened in all, whatever that takes.
     """
-    n_opened = 0
+    n_opened = sum(bool(session.history(name)) for name in images.names)
     for index in sorted(range(len(images)), key=lambda index: bool(session.history(images.names[index]))):
         left = end - operations(session) if n_opened >= fewest else np.inf
         if left < WORTH_OPENING or session.progress(images.names[index]).state == REVIEWED:

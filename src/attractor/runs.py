@@ -233,12 +233,12 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, together: Together, r
     write_recipe(out / "recipe.toml", recipe)
     names = [*(f"fold_{number}" for number in range(1, data.folds + 1)), "all_images"]
     training = dataclasses.replace(recipe.training, minutes=recipe.training.minutes / len(names))
-    _say_together([training.minutes for name in names if not (resume and (out / name / "model.safetensors").exists())])
+    _say_together([training.minutes for name in names if _is_left(out / name, resume)])
     own = recipe.model_copy(update={"training": training, "data": data.model_copy(update={"folds": 0})})
 
     def trained(name: str, without: Sequence[int], validation: Sequence[int]) -> Model:
         folder = out / name
-        if resume and (folder / "model.safetensors").exists():
+        if not _is_left(folder, resume):
             return Model.load(folder)
         logger.warning("%s: %s", name.replace("_", " ").capitalize(), folder)
         left = images.part([index for index in range(len(images)) if index not in set(without)])
@@ -252,6 +252,11 @@ def _run_folds(recipe: Recipe, out: Path, *, resume: bool, together: Together, r
         final.method.thresholds[name] = type(value)(median)
     final.save(out / "model.safetensors", scores={"validation": _over_folds(models)})
     return Model.load(out)
+
+
+def _is_left(folder: Path, resume: bool) -> bool:
+    """Whether a part of a training in several has still to be trained."""
+    return not (resume and (folder / "model.safetensors").exists())
 
 
 def _say_together(limits: Sequence[float]) -> None:
@@ -279,19 +284,16 @@ def _run_stages(recipe: Recipe, out: Path, *, resume: bool, together: Together, 
     parts_of(recipe, read)  # an error in the data leaves no trace
     _make_folder(out)
     write_recipe(out / "recipe.toml", recipe)
-    left = [
-        number
-        for number in range(1, len(recipe.stages) + 1)
-        if not (resume and (out / f"stage_{number}" / "model.safetensors").exists())
-    ]
+    numbers = range(1, len(recipe.stages) + 1)
+    left = [number for number in numbers if _is_left(out / f"stage_{number}", resume)]
     _say_together([recipe.stage(number).training.minutes for number in left])
     start = recipe.model.start
-    for number in range(1, len(recipe.stages) + 1):
+    for number in numbers:
         folder = out / f"stage_{number}"
         own = recipe.stage(number)
         own = own.model_copy(update={"model": own.model.model_copy(update={"start": start})})
         start = str(folder / "model.safetensors")
-        if resume and Path(start).exists():
+        if number not in left:
             continue
         logger.warning("Stage %d of %d: %s", number, len(recipe.stages), folder)
         again = resume and (folder / "last.ckpt").exists()

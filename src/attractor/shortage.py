@@ -15,11 +15,11 @@ CURES = {
     errno.EAGAIN: "close other programs, or raise the limit on processes (ulimit -u)",
 }
 OUT_OF_MEMORY = (
-    "out of memory",
-    "alloc_failed",
-    "allocate memory",
-    "not enough memory",
-)  # CUDA, its libraries, Linux, Windows
+    "out of memory",  # CUDA
+    "alloc_failed",  # its libraries
+    "allocate memory",  # Linux
+    "not enough memory",  # Windows
+)
 SAID = {  # errors that some libraries tell by words only
     **dict.fromkeys(OUT_OF_MEMORY, errno.ENOMEM),
     "failed to map segment": errno.ENOMEM,  # of a library that is being imported

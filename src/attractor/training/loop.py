@@ -570,12 +570,9 @@ class _Run(lightning.LightningModule):
             missed.look(image, labels)
 
     def take_over(self, checkpoint: Mapping[str, Any]) -> None:
-        """Know what another process knew when it wrote a checkpoint."""
-        self._take_over(_Progress.model_validate(checkpoint["attractor"]), int(checkpoint["global_step"]))
-
-    def _take_over(self, progress: _Progress, steps: int) -> None:
-        """Know how far the run is, and what it validates on."""
-        self.steps, self.clock.rules = steps, progress.timed
+        """Know what was known when a checkpoint was written: how far the run is, and what it validates on."""
+        progress = _Progress.model_validate(checkpoint["attractor"])
+        self.steps, self.clock.rules = int(checkpoint["global_step"]), progress.timed
         self.clock.last, self.clock.validations = progress.last, progress.validations
         self.validate_on(progress.validated or len(self.every))
         self.at_the_end = len(self.validation)
@@ -606,7 +603,7 @@ class _Run(lightning.LightningModule):
         self.has_saved = True
         self.best, self.best_epoch, self.clock.before = progress.best, progress.best_epoch, progress.seconds
         self.clock.reached = progress.reached
-        self._take_over(progress, int(checkpoint["global_step"]))
+        self.take_over(checkpoint)
         if self.missed is not None:
             self.missed.places = progress.missed
         self.kept.method.thresholds.update(progress.thresholds)
