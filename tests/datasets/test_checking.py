@@ -227,7 +227,9 @@ def test_the_crop_suggested_for_large_objects_is_that_of_the_scale_at_which_they
     write_label_images(tmp_path / "large", [sample("a", labels), sample("b", labels)])
     first, crop, *_ = check(tmp_path / "large").suggestions
     recipe = recipe_for(tmp_path / "large")
-    assert first.startswith(f"scale {recipe.model.scale:g}: the network sees such large objects 30 pixels across")
+    assert first.startswith(
+        f"scale {recipe.model.scale:g}: from scratch, the network sees such large objects 30 pixels"
+    )
     assert recipe.model.scale < 0.5
     assert crop.startswith(f"crop size {recipe.training.crop_size}:")
 

@@ -327,8 +327,8 @@ def _suggestions(statistics: ObjectStatistics) -> Iterator[str]:
     seen = statistics.scaled(statistics.scale)
     if statistics.scale != 1:
         yield (
-            f"scale {statistics.scale:g}: the network sees such large objects {COARSE} pixels across, in crops of that "
-            "scale; masks keep the full resolution"
+            f"scale {statistics.scale:g}: from scratch, the network sees such large objects {COARSE} pixels across, in "
+            "crops of that scale; with --from, it keeps the scale of the model"
         )
     if statistics.n_axes == 3:
         yield (
