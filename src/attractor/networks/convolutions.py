@@ -1,4 +1,4 @@
-"""Convolutions of images and volumes, and what torch's own in three axes do wrong or slowly on a CPU.
+"""Convolutions of images and volumes, and what torch's own do wrong or slowly on a CPU.
 
 Shapes: `b` images, `c` channels in and `d` out, `s` and `t` their lengths along each axis.
 """
@@ -11,6 +11,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+NARROW = 8  # channels, below which oneDNN's strided single pixels are not to be trusted
+
+
+class Convolution2d(nn.Conv2d):
+    """A convolution of images; one of single pixels with a stride drops the other pixels first, if it is narrow.
+
+    With fewer than eight channels in channels-last order, on a CPU with AVX2 and without AVX-512, oneDNN's gradient of
+    such weights writes beyond its memory (torch 2.13); the process dies then or later.
+    """
+
+    def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *t"]:
+        """The features."""
+        strided = self.kernel_size == (1, 1) and self.padding == (0, 0) and max(self.stride) > 1
+        if not strided or self.in_channels >= NARROW or torch.compiler.is_exporting():
+            return super().forward(x)
+        down, across = self.stride
+        return F.conv2d(x[..., ::down, ::across], self.weight, self.bias, groups=self.groups)
 
 
 class Convolution3d(nn.Conv3d):
@@ -57,5 +76,5 @@ class AlongOneAxis(nn.Conv3d):
 
 
 # By number of axes.
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: Convolution3d}
+CONVOLUTION: dict[int, Any] = {2: Convolution2d, 3: Convolution3d}
 ALONG_ONE_AXIS: dict[int, Any] = {2: nn.Conv2d, 3: AlongOneAxis}
