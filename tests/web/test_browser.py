@@ -377,6 +377,7 @@ def test_the_list_of_images_keeps_its_order_while_somebody_corrects(browser, fol
 
 def test_an_export_that_fails_leaves_the_page_as_it_is(browser, folder):
     with serving(folder) as address, opened(browser, address) as one:
+        one.expect_objects(3)
         (folder / "images" / "a.png").write_bytes(b"broken")
         one.page.locator("#export").select_option("all overlay")
         expect(one.page.locator("#said")).to_contain_text("a.png")

@@ -129,7 +129,7 @@ def train(
     else:
         best.method.thresholds.update(_lowered(segmenter, run.begun, run.validation, settings.metric))
         logger.warning(
-            "There are fewer than %d objects to choose thresholds by, which are too few; %s.",
+            "There are fewer than %d objects, too few to choose thresholds by; %s.",
             settings.few_objects,
             "those that training began with stay"
             if best.method.thresholds == run.begun
