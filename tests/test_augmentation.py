@@ -158,6 +158,39 @@ def test_texture_makes_patches_lighter_and_darker_and_all_channels_alike():
         assert steps < crop[0].std()  # neighbours are more alike than pixels far apart
 
 
+def test_halos_shade_what_is_around_a_bright_object_and_its_middle():
+    image = torch.zeros(1, 96, 96)
+    image[:, 38:58, 38:58] = 1
+    changed = [dataclasses.replace(STILL, halo=0.5).intensity(image, generator(seed)) for seed in range(12)]
+    shaded = [crop for crop in changed if not torch.equal(crop, image)]
+    assert 2 <= len(shaded) <= 10  # about half of them
+    for crop in shaded:
+        assert crop.mean().item() == pytest.approx(image.mean().item(), abs=0.005)  # up to what is reflected
+        assert crop[0, 35, 48] < crop[0, 2, 2]  # just outside, and far away
+        assert crop[0, 48, 48] < crop[0, 39, 39] < 1  # the middle, and a corner
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 2, 40)])
+def test_small_crops_and_volumes_have_halos_too(shape):
+    image = torch.rand(2, *shape, generator=generator())
+    haloed = dataclasses.replace(STILL, halo=1.0)
+    changed = torch.stack([haloed.intensity(image, generator(seed)) for seed in range(6)])
+    assert changed.isfinite().all()
+    torch.testing.assert_close(changed.flatten(2).mean(2), image.flatten(1).mean(1).expand(6, 2), atol=0.1, rtol=0)
+
+
+def test_half_of_the_crops_have_few_intensities():
+    image = torch.linspace(0, 1, 1000).view(1, 20, 50)
+    changed = [dataclasses.replace(STILL, bit_depth=2.0).intensity(image, generator(seed)) for seed in range(12)]
+    different = [len(torch.unique(crop)) for crop in changed]
+    assert 2 <= sum(n == 1000 for n in different) <= 10
+    assert all(4 <= n <= 256 for n in different if n < 1000)
+    assert min(different) < 32
+    for crop in changed:
+        assert (crop - image).abs().max() <= 1 / 6 + 1e-6
+    assert min(len(torch.unique(STILL.intensity(image, generator(seed)))) for seed in range(12)) == 1000
+
+
 def two_crops():
     """A crop with an object, an ignored part and a background of 0.2, and another one with four objects and of 0.5."""
     labels, valid = torch.zeros(20, 30, dtype=torch.int32), torch.ones(20, 30, dtype=torch.bool)

@@ -107,9 +107,13 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of each s
     "invert": (0, 1),
     "stain": (0, 10),
     "texture": (0, 10),
+    "halo": (0, 1),
+    "bit_depth": (1, 8),
     "paste": (0, 1),
 }
 FINEST_PATCH, COARSEST_PATCH = 2.0, 16.0  # pixels: see `texture`
+NARROWEST_HALO, WIDEST_HALO = 4.0, 16.0  # pixels: standard deviation of the blur, see `halo`
+FULL_DEPTH = 8.0  # bits: see `bit_depth`
 UPRIGHT_ANGLE = math.radians(5)  # how far off the horizontal a photograph may be
 
 # an image, its labels, and the pixels that count
@@ -137,6 +141,10 @@ class Augmentation:
     invert: float = 0.0  # share of the crops whose intensities are inverted
     # in half of the crops, the intensity is multiplied by a patchy factor: largest deviation of its logarithm
     texture: float = 0.0
+    # in half of the crops, as in phase contrast, what is bright or dark shades its surroundings and its own middle: up
+    # to this share of the blurred image is taken away
+    halo: float = 0.0
+    bit_depth: float = 8.0  # below 8, half of the crops have intensities of between this many bits and 8
     stain: float = 0.0  # amount of haematoxylin, eosin and the rest in colour images: up to this share more or less
     paste: float = 0.0  # share of the crops that get objects of another crop, too
 
@@ -248,13 +256,19 @@ class Augmentation:
         image = (image - 0.5) * contrast + 0.5 + draw(1, self.brightness) + draw(c, self.colour)
         if self.texture and _uniform(generator) < 0.5:
             image = image * _patches(image, self.texture * _uniform(generator), generator)
+        if self.halo and _uniform(generator) < 0.5:
+            image = _with_halos(image, self.halo * _uniform(generator), generator)
         if _uniform(generator) < self.invert:
             image = 1 - image
         if self.blur and _uniform(generator) < 0.5:
             sigma = self.blur * _uniform(generator)
             image = _blurred(image.flatten(0, -3), sigma).view(image.shape)  # within planes
         noise = torch.randn(image.shape, generator=generator).to(image.device)
-        return image + noise * (self.noise * _uniform(generator))
+        image = image + noise * (self.noise * _uniform(generator))
+        if self.bit_depth < FULL_DEPTH and _uniform(generator) < 0.5:
+            steps = 2 ** (FULL_DEPTH - (FULL_DEPTH - self.bit_depth) * _uniform(generator)) - 1
+            image = (image * steps).round() / steps
+        return image
 
 
 def pasted(
@@ -374,6 +388,14 @@ def _patches(image: Float[Tensor, "c *s"], deviation: float, generator: torch.Ge
     mode = "bicubic" if len(shape) == 2 else "trilinear"
     field = F.interpolate(field, image.shape[1:], mode=mode, align_corners=True)[0]
     return (deviation * field).exp().to(image.device)
+
+
+def _with_halos(image: Float[Tensor, "c *s"], share: float, generator: torch.Generator) -> Float[Tensor, "c *s"]:
+    """The image less a share of itself blurred within planes; its mean stays."""
+    sigma = NARROWEST_HALO * (WIDEST_HALO / NARROWEST_HALO) ** _uniform(generator)
+    sigma = min(sigma, (min(image.shape[-2:]) - 1) / 3)  # a small crop is reflected once
+    around = _blurred(image.flatten(0, -3), sigma).view(image.shape)
+    return image - share * (around - around.flatten(1).mean(1).view(-1, *[1] * (image.ndim - 1)))
 
 
 def _restained(image: Float[Tensor, "3 h w"], change: Float[Tensor, "3 1 1"]) -> Float[Tensor, "3 h w"]:
