@@ -54,10 +54,10 @@ def test_a_channel_without_weights_gives_its_bias():
     assert InEightBits(plain, 0.0, 1.0)(torch.ones(1, 1, 1, 1)).flatten().tolist() == pytest.approx([0.25, 1.25])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_all_convolutions_but_the_first_and_the_heads_are_rounded(name):
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NETWORKS), ("erfnet", {"one_decoder": True})])
+def test_all_convolutions_but_the_first_and_the_heads_are_rounded(name, options):
     torch.manual_seed(0)
-    plain = folded(NETWORKS[name](3, (4, 1)))
+    plain = folded(NETWORKS[name](3, (4, 1), **options))
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         expected = plain(images)

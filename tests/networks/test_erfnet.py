@@ -143,3 +143,29 @@ def test_skips_begin_as_nothing_and_then_show_the_decoders_what_the_coarse_featu
     skips(images)[:, :2].sum().backward()
     assert all(part.weight.grad.any() for part in skips.skips[0].children())
     assert not any(part.weight.grad.any() for part in skips.skips[1].children())
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_heads_of_one_decoder_share_all_its_layers_but_the_last(skips):
+    torch.manual_seed(0)
+    two, one = (ERFNet(1, [3, 2], dropout=0.0, skips=skips, one_decoder=one).eval() for one in (False, True))
+    assert [head.out_channels for head in one.heads] == [3, 2]
+    of_head = {name for name, _ in two.named_parameters() if name.startswith(("decoders.1.", "skips.1."))}
+    shared = {
+        name: value for name, value in two.state_dict().items() if not name.startswith(("decoders.1.", "skips.1."))
+    }
+    renamed = {name.replace("decoders.0.6.", "decoders.0.6.0."): value for name, value in shared.items()}
+    missing, unexpected = one.load_state_dict(renamed, strict=False)
+    assert not unexpected
+    assert missing == ["decoders.0.6.1.weight", "decoders.0.6.1.bias"]
+    assert len(list(one.parameters())) == len(list(two.parameters())) - len(of_head) + 2
+    images = torch.randn(2, 1, 21, 34)
+    maps = one(images)
+    assert maps.shape == (2, 5, 21, 34)
+    torch.testing.assert_close(maps[:, :3], two(images)[:, :3])
+
+
+def test_one_decoder_for_no_maps_is_none():
+    net = ERFNet(1, [], one_decoder=True).eval()
+    assert not net.decoders
+    assert net(torch.rand(1, 1, 8, 8)).shape == (1, 0, 8, 8)

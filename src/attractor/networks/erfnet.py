@@ -1,4 +1,4 @@
-"""ERFNet with one encoder and one decoder for each group of output channels, for images and for volumes.
+"""ERFNet with one encoder and a decoder for each group of output channels or for all, for images and for volumes.
 
 Factorised residual blocks at an eighth of the image's resolution see up to about 600 pixels away, and three
 transposed convolutions bring their answer back to every pixel. In a volume, an axis whose steps are much longer than
@@ -118,11 +118,27 @@ class Up(nn.Module):
         return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
-class ERFNetDecoder(nn.Sequential):
-    """From an eighth of the resolution to `channels_out` maps at the full one; the last layer is linear."""
+class Heads(nn.ModuleList):
+    """Linear last layers of one decoder, each with maps of its own."""
 
-    def __init__(self, channels_out: int, grid: Grid = OF_IMAGES, channels_in: int = 128) -> None:
+    def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b d *t"]:
+        """The maps of all, in their order."""
+        return torch.cat([head(x) for head in self], 1)
+
+
+class ERFNetDecoder(nn.Sequential):
+    """From an eighth of the resolution to maps at the full one; the last layer is linear.
+
+    `channels_out` is the number of maps, or the numbers of several heads, which share all layers but the last.
+    """
+
+    def __init__(self, channels_out: int | Sequence[int], grid: Grid = OF_IMAGES, channels_in: int = 128) -> None:
         half, quarter = grid.coarser, grid.coarser.coarser
+
+        def head(n: int) -> nn.Module:
+            layer: nn.Module = TRANSPOSED[grid.n_axes](16, n, grid.stride, grid.stride)
+            return layer
+
         super().__init__(
             Up(channels_in, 64, quarter),
             NonBottleneck1D(64, 0.0, 1, quarter),
@@ -130,15 +146,15 @@ class ERFNetDecoder(nn.Sequential):
             Up(64, 16, half),
             NonBottleneck1D(16, 0.0, 1, half),
             NonBottleneck1D(16, 0.0, 1, half),
-            TRANSPOSED[grid.n_axes](16, channels_out, grid.stride, grid.stride),
+            head(channels_out) if isinstance(channels_out, int) else Heads(head(n) for n in channels_out),
         )
 
     @property
-    def head(self) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
-        """The last layer."""
-        layer = self[-1]
-        assert isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d)
-        return layer
+    def heads(self) -> list[nn.ConvTranspose2d | nn.ConvTranspose3d]:
+        """The last layers: one, unless several share this decoder."""
+        last = self[-1]
+        every = list(last) if isinstance(last, Heads) else [last]
+        return [layer for layer in every if isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d)]
 
 
 class Skips(nn.Module):
@@ -166,7 +182,7 @@ class Skips(nn.Module):
 
 
 class ERFNet(nn.Module):
-    """One encoder for `channels_in` image channels, one decoder for each entry of `channels_out`."""
+    """One encoder for `channels_in` image channels, one decoder or head for each entry of `channels_out`."""
 
     channels: tuple[int, ...] = (16, 64, 128)
     strides: tuple[int, ...] = (2, 4, 8)
@@ -182,6 +198,7 @@ class ERFNet(nn.Module):
         spacing: Sequence[float] = SQUARE,
         dropout: float = 0.3,
         skips: bool = False,
+        one_decoder: bool = False,
         waits_at: float = WAITS_AT,
     ) -> None:
         """Build the layers.
@@ -196,6 +213,8 @@ class ERFNet(nn.Module):
                 and a tenth of it is used in the shallower ones.
             skips: whether the decoders also see the encoder's features at a half and a quarter of the resolution, which
                 the paper's do not: small objects and outlines gain.
+            one_decoder: whether a single decoder ends in a head for each entry of `channels_out`, where Neven et al.
+                have a decoder for each; with two entries it saves a sixth of all operations.
             waits_at: an axis of a volume whose steps are at least this many times as long as the shortest ones is not
                 halved. nnU-Net has 2; with the default, voxels of 1.75 x 0.8 x 0.8 um cost half as much as by that.
 
@@ -215,8 +234,9 @@ class ERFNet(nn.Module):
             Down(64, 128, quarter),
             *(NonBottleneck1D(128, dropout, d, eighth) for _ in range(2) for d in (2, 4, 8, 16)),
         )
-        self.decoders = nn.ModuleList(ERFNetDecoder(n, grid) for n in channels_out)
-        self.skips = nn.ModuleList(Skips(grid.n_axes) for _ in channels_out) if skips else None
+        of_decoders = [list(channels_out)] if one_decoder and channels_out else channels_out
+        self.decoders = nn.ModuleList(ERFNetDecoder(each, grid) for each in of_decoders)
+        self.skips = nn.ModuleList(Skips(grid.n_axes) for _ in self.decoders) if skips else None
         self.joint = ERFNetDecoder(joint_channels, grid, 2 * 128) if joint_channels else None
 
     @staticmethod
@@ -226,8 +246,9 @@ class ERFNet(nn.Module):
 
     @property
     def heads(self) -> list[nn.ConvTranspose2d | nn.ConvTranspose3d]:
-        """The last layer of each decoder."""
-        return [decoder.head for decoder in (*self.decoders, self.joint) if isinstance(decoder, ERFNetDecoder)]
+        """The last layers, one for each entry of `channels_out`, then that of the joint decoder."""
+        decoders = [each for each in (*self.decoders, self.joint) if isinstance(each, ERFNetDecoder)]
+        return [head for decoder in decoders for head in decoder.heads]
 
     def pyramid(self, images: Float[Tensor, "b c *s"]) -> list[Float[Tensor, "b _ *_"]]:
         """The encoder's features from fine to coarse, of the image padded to multiples of the coarsest stride."""
