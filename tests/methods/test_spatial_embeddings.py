@@ -224,6 +224,29 @@ def test_in_the_seed_loss_objects_count_alike_if_asked_for():
     torch.testing.assert_close(ratio, expected)
 
 
+def test_seed_scores_learn_how_deep_in_its_object_a_pixel_lies_if_asked_for():
+    labels = np.zeros((1, 7, 9), np.int32)
+    labels[0, 1:6, 1:6], labels[0, 1:6, 6:8] = 1, 2  # a square of 5, and a strip of 2 that touches it
+    deep = torch.zeros(7, 9, dtype=torch.float64)
+    deep[1:6, 1:6], deep[2:5, 2:5], deep[3, 3] = 1 / 3, 2 / 3, 1.0
+    deep[1:6, 6:8] = 1.0
+    target = torch.where(torch.from_numpy(labels[0]) > 0, (1 + deep) / 2, 0)
+    offset = torch.zeros(1, 2, 7, 9)
+    maps = Maps(offset, offset, torch.logit(target)[None, None].float())
+    assert method(seed_target="distance").loss(maps, truth_of(labels))["seed"] < 1e-12
+    assert method().loss(maps, truth_of(labels))["seed"] > 0.1
+
+
+def test_in_the_first_epochs_seeds_are_learned_alone_if_asked_for():
+    labels = VECTORS["SE-LOSS-grid1024-ns2-learnable-image0"]["inputs"]["instances"]
+    se, maps = method(seed_epochs=2), stacked([formula_maps(0, 2)])
+    plain = {name: term.item() for name, term in method().loss(maps, truth_of(labels)).items()}
+    for epoch, alone in ((0, True), (1, True), (2, False)):
+        se.at_epoch(epoch)
+        found = {name: term.item() for name, term in se.loss(maps, truth_of(labels)).items()}
+        assert found == ({name: 0 for name in plain} | {"seed": plain["seed"]} if alone else plain)
+
+
 def test_seeded_grouping():
     vector = VECTORS["SE-CLUST8-gtseeded"]
     se = method(grid_step=(1 / 1023, 1 / 1023))
@@ -435,6 +458,8 @@ def test_foreground_weight_is_that_of_the_class():
         ({"margin": "round"}, 'margin = "round" is not known; it can be fixed, circular, elliptical'),
         ({"centre": "middle"}, 'centre = "middle" is not known'),
         ({"objective": "l2"}, 'objective = "l2" is not known'),
+        ({"seed_target": "depth"}, 'seed_target = "depth" is not known; it can be gaussian, distance'),
+        ({"seed_epochs": -1}, "seed_epochs"),
         ({"objective": "hinge"}, 'learns no bandwidth and no centre: use it with margin = "fixed"'),
         ({"n_classes": 3, "foreground_weight": (1.0, 2.0)}, "foreground_weight has 2 numbers for 3 classes"),
         (

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 from attractor.augmentation import View
 from attractor.errors import InputError, check_choice, check_number, check_thresholds
 from attractor.instances import Instances, encode_pixels, relabel
+from attractor.kernels.depths import depths
 from attractor.kernels.devices import runs_triton
 from attractor.kernels.lovasz_gaussians import lovasz_gaussians
 from attractor.kernels.medoids import medoids
@@ -47,6 +48,7 @@ MARGINS = ("fixed", "circular", "elliptical", "planar")
 CENTRES = ("learnable", "centroid", "medoid", "approximate-medoid")
 OBJECTIVES = ("gaussian", "hinge", "regression")
 SEED_MEANS = ("pixels", "objects")
+SEED_TARGETS = ("gaussian", "distance")
 MOST_RECENTRED = 10  # a claim no longer moves after a few
 # Of images with one class. Neven et al. have .9 on Cityscapes; what it gains, and that of .35: docs/results.md.
 FOREGROUND_OF_IMAGES, SEED_OF_IMAGES = 0.35, 0.9
@@ -137,6 +139,8 @@ class SpatialEmbeddings(nn.Module):
         recentre: int = 0,
         whole_masks: bool = False,
         seed_mean: str = "pixels",
+        seed_target: str = "gaussian",
+        seed_epochs: int = 0,
         follows: bool = False,
         motion_weight: float = 1.0,
     ) -> None:
@@ -177,6 +181,10 @@ class SpatialEmbeddings(nn.Module):
                 code an object keeps only what no other one takes. Label image and scores stay the same.
             seed_mean: what counts alike in the seed loss: "pixels", as in the published code, or "objects", each of
                 which then weighs as much as one of mean size in the batch, so that small ones count, too.
+            seed_target: what the seed score of an object's pixel learns: "gaussian", its own Gaussian, as in the paper,
+                or "distance", from one half at the object's rim to one where it is deepest (after InstanSeg); this is
+                computed on the processor.
+            seed_epochs: epochs of training, counted from the first, in which only the seed term counts.
             follows: whether the network also says where each pixel's object was one frame ago (EmbedTrack), for films.
             motion_weight: of that term in the loss.
 
@@ -184,12 +192,13 @@ class SpatialEmbeddings(nn.Module):
             InputError: if a name or a combination of names is not one of these.
         """
         super().__init__()
-        _check_choices(margin, centre, objective, seed_mean)
+        _check_choices(margin, centre, objective, seed_mean, seed_target)
         for name, pixels in (("fixed_margin", fixed_margin), ("initial_margin", initial_margin)):
             check_number(name, pixels, 1e-3, MOST_PIXELS)
         for name, pixels in (("min_foreground", min_foreground), ("min_free", min_free)):
             check_number(name, pixels, 0, MOST_PIXELS)
         check_number("recentre", recentre, 0, MOST_RECENTRED)
+        check_number("seed_epochs", seed_epochs, 0)
         _check_grid(grid_step, len(spacing))
         if len(spacing) == 2 and margin == "planar":
             raise InputError('margin = "planar" tells planes from what is across them: it is for volumes alone.')
@@ -219,6 +228,8 @@ class SpatialEmbeddings(nn.Module):
             "overwrite": overwrite,
         }
         self.recentre, self.seed_mean = recentre, seed_mean
+        self.seed_target, self.seed_epochs = seed_target, seed_epochs
+        self.seeds_alone = False  # see at_epoch
         self.whole_masks = False
         if whole_masks:
             self.keep_whole_masks()
@@ -397,6 +408,10 @@ class SpatialEmbeddings(nn.Module):
 
     # ---------------------------------------------------------------- loss
 
+    def at_epoch(self, epoch: int) -> None:
+        """Say which epoch of training it is, counted from 0: in the first ones, the seed term may count alone."""
+        self.seeds_alone = epoch < self.seed_epochs
+
     def loss(self, maps: Maps, truth: Truth) -> dict[str, Float[Tensor, ""]]:
         """The paper's three terms: `instance`, `smoothness` and `seed`; an image without objects has only the last."""
         with torch.autocast(maps.offset.device.type, enabled=False):
@@ -413,9 +428,12 @@ class SpatialEmbeddings(nn.Module):
             if self.margin != "fixed":
                 deviation = objects.at_pixels(maps.sigma) - mean_sigma.detach()[objects.of_pixel, : self.n_sigma]
                 terms["smoothness"] = objects.mean_over_images(objects.mean_values(deviation.square().mean(1)))
-            terms["seed"] = self._seed_term(seed, phi.detach(), objects)
+            target = phi.detach() if self.seed_target == "gaussian" else self._depth(objects).to(phi)
+            terms["seed"] = self._seed_term(seed, target, objects)
             if isinstance(maps, MovingMaps):
                 terms["motion"] = self._motion_term(maps.motion, sigma.detach(), truth, objects)
+            if self.seeds_alone:
+                return {name: term if name == "seed" else 0 * term for name, term in terms.items()}
             return terms
 
     def _centres(self, embedding: Float[Tensor, "b a *s"], objects: Objects, truth: Truth) -> Float[Tensor, "k a"]:
@@ -477,19 +495,25 @@ class SpatialEmbeddings(nn.Module):
         beyond = torch.relu(torch.linalg.norm(apart, dim=1) / math.sqrt(math.log(2)) - 1)
         return total + (weight * came.mean_values(beyond)).sum() + 0 * motion.sum()
 
+    def _depth(self, objects: Objects) -> Float[Tensor, " n"]:
+        """How deep in its object each pixel lies, from one half at the rim to one where the object is deepest."""
+        depth = objects.at_pixels(depths(objects.owner, spacing=self.spacing)[:, None])[:, 0]
+        deepest = depth.new_zeros(len(objects.image)).scatter_reduce(0, objects.of_pixel, depth, "amax")
+        return (1 + depth / deepest[objects.of_pixel]) / 2
+
     def _seed_term(
-        self, seed: Float[Tensor, "b c *s"], phi: Float[Tensor, " n"], objects: Objects
+        self, seed: Float[Tensor, "b c *s"], target: Float[Tensor, " n"], objects: Objects
     ) -> Float[Tensor, ""]:
-        """Squared error of the seed maps: 0 outside their class, the pixel's own Gaussian inside."""
+        """Squared error of the seed maps: 0 outside their class, the pixel's target inside."""
         b = len(seed)
         pixel_image = objects.image[objects.of_pixel]
         pixel_class = objects.classes[objects.of_pixel] - 1
-        inside = objects.at_pixels(seed)[torch.arange(len(phi), device=seed.device), pixel_class]
+        inside = objects.at_pixels(seed)[torch.arange(len(target), device=seed.device), pixel_class]
         factor = torch.tensor(self.foreground_weight, dtype=seed.dtype, device=seed.device)[pixel_class]
         # The background of a class is all that is not of that class: the sum over everything, minus those pixels.
         square = (seed.square().sum(1) * (objects.owner >= 0)).flatten(1).sum(1)
         weight = factor if self.seed_mean == "pixels" else factor * objects.alike
-        correction = weight * (inside - phi).square() - inside.square()
+        correction = weight * (inside - target).square() - inside.square()
         total = square + seed.new_zeros(b).index_add(0, pixel_image, correction)
         return (total / objects.n_valid.clamp(min=1)).mean()
 
@@ -873,11 +897,12 @@ def _per_class(weight: float | Sequence[float], n_classes: int) -> tuple[float, 
     return weights
 
 
-def _check_choices(margin: str, centre: str, objective: str, seed_mean: str) -> None:
+def _check_choices(margin: str, centre: str, objective: str, seed_mean: str, seed_target: str) -> None:
     check_choice("margin", margin, MARGINS)
     check_choice("centre", centre, CENTRES)
     check_choice("objective", objective, OBJECTIVES)
     check_choice("seed_mean", seed_mean, SEED_MEANS)
+    check_choice("seed_target", seed_target, SEED_TARGETS)
     if objective != "gaussian" and (margin != "fixed" or centre == "learnable"):
         raise InputError(
             f'objective = "{objective}" learns no bandwidth and no centre: use it with margin = "fixed" and '
