@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 NARROW = 8  # channels, below which oneDNN's strided single pixels are not to be trusted
 
 
