@@ -33,7 +33,11 @@ def test_times_are_said_as_people_say_them(seconds, words):
 
 
 def test_shares_have_four_characters():
-    assert [share(value) for value in (0.8125, 1.0, float("nan"))] == [".812", "1.00", "-"]
+    assert [share(value) for value in (0.8125, 0.9996, 1.0, float("nan"))] == [".812", "1.00", "1.00", "-"]
+
+
+def test_numbers_of_objects_are_rounded_beside_shares():
+    assert [share(value) for value in (1.896, 10.706)] == ["1.90", "10.71"]
 
 
 def test_what_is_missing_can_be_installed_as_messages_say():

@@ -29,7 +29,8 @@ def share(value: float) -> str:
     """A share in four characters, such as .812 and 1.00; a dash for NaN."""
     if math.isnan(value):
         return "-"
-    return f"{value:.3f}".removeprefix("0")[:4]
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0") else f"{value:.2f}"
 
 
 def printable(text: str, longest: int = 60) -> str:
