@@ -7,9 +7,9 @@
 `take` keeps the main values of an evaluation in docs/scores/NAME.json; NAME is that of a model that comes with the
 package, or of a control. A model that is measured in several ways has further files, such as `nuclei.counts`: what is
 after the dot is not shown. `write` puts tables of them between the lines `<!-- scores: NAME NAME … -->` and
-`<!-- end of scores -->` of README.md and all pages, with a row for each class where the first of these lines is
-`<!-- scores of classes: NAME -->`, and the values of a model into its file, where `attractor models` finds them. A test
-sees to it that pages and files agree.
+`<!-- end of scores -->` of README.md and all pages. `scores of classes: NAME` gives a row for each class, and `scores
+of all: NAME NAME …` leaves groups of images out. The values of a model go into its file, where `attractor models`
+finds them. A test sees to it that pages and files agree.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from attractor.wording import share
 DOCS = Path(__file__).parent
 SCORES = DOCS / "scores"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- scores( of classes)?: ([^>]+?) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- scores( of classes| of all)?: ([^>]+?) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
 # metric to its columns: name in the table, list in the summary, place in it
 COLUMNS = {
     "average_precision": {
@@ -103,13 +103,15 @@ def _value(estimate: dict, place: int | None) -> list[float]:
     return [round(n if place is None else n[place], 6) for n in numbers]
 
 
-def table(names: list[str]) -> str:
-    """A table in Markdown, with a row for each group and name; the best value of a group is bold."""
+def table(names: list[str], *, groups: bool = True) -> str:
+    """A table in Markdown, with a row for each name and each group of images or all; the best of a group is bold."""
     digests = {name: _kept(name) for name in names}
     columns = list(COLUMNS[digests[names[0]]["metric"]])
     several = len(names) > 1
     lines = [["images", *([""] if several else []), *columns]]
     for group, first in digests[names[0]]["rows"].items():
+        if not groups and group != "all":
+            continue
         rows = {name: digests[name]["rows"][group] for name in names}
         best = [min((row[column][0] for row in rows.values()), key=_badness(column)) for column in columns]
         for name, row in rows.items():
@@ -174,8 +176,9 @@ def written(page: str) -> str:
     """The text of a page with its tables made anew."""
 
     def anew(found: re.Match[str]) -> str:
-        opening, of_classes, names, closing = found.groups()
-        made = table_of_classes(names.strip()) if of_classes else table(names.split())
+        opening, kind, names, closing = found.groups()
+        of_classes = kind == " of classes"
+        made = table_of_classes(names.strip()) if of_classes else table(names.split(), groups=not kind)
         return f"{opening}\n{made}\n{closing}"
 
     return BLOCK.sub(anew, page)

@@ -55,6 +55,15 @@ def test_a_table_has_a_row_for_each_group_and_the_best_value_is_bold(scores, tmp
     assert scores.written(after) == after
 
 
+def test_a_table_of_all_images_has_no_groups(scores, tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "SCORES", tmp_path)
+    for name, value in (("nuclei.crops", 0.8), ("Other", 0.7)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(scores.digest(evaluation(value, ["stained"]))))
+    lines = scores.written("<!-- scores of all: nuclei.crops Other -->\n<!-- end of scores -->\n").splitlines()
+    assert [line.split(" | ")[:2] for line in lines[4:6]] == [["| all (9)", "`nuclei`"], ["| ", "Other"]]
+    assert lines[6:] == ["", "<!-- end of scores -->"]
+
+
 def test_a_metric_without_a_table_is_refused(scores):
     other = evaluation(0.5)
     other["call"]["metric"] = "panoptic"
