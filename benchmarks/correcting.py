@@ -382,7 +382,11 @@ def plot(points: Sequence[Point], file: Path) -> None:
         axes.plot([p.operations for p in own], [p.ap50 for p in own], marker=marker, color=colour, label=way)
         for p in own:
             axes.annotate(f"{p.images}", (p.operations, p.ap50), (4, -11), textcoords="offset points", color=colour)
-    axes.set(xlabel="operations (the numbers are images)", ylabel="AP at IoU .50, test images")
+    reached = [p.ap50 for p in points if p.way == BY_HAND][-1]
+    axes.axhline(reached, color="#555555", linewidth=0.8, linestyle=":")
+    axes.set(
+        xlabel="operations (the numbers are images)", ylabel="AP at IoU .50, test images", xlim=(0, None), ylim=(0, 1)
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(file, dpi=150)
