@@ -381,6 +381,17 @@ def areas(labels: Int32[np.ndarray, "*s"], n: int) -> Int[np.ndarray, " n"]:
     return np.bincount(labels.ravel(), minlength=n + 1)[1 : n + 1]
 
 
+def rims(labels: Int[np.ndarray, "*s"]) -> Bool[np.ndarray, "*s"]:
+    """Where a neighbour along an axis has another label; pixels below 0, to leave out, are nobody's neighbours."""
+    found = np.zeros(labels.shape, bool)
+    for axis in range(labels.ndim):
+        along, here = np.moveaxis(found, axis, 0), np.moveaxis(labels, axis, 0)
+        differ = (here[1:] != here[:-1]) & (here[1:] >= 0) & (here[:-1] >= 0)
+        along[1:] |= differ
+        along[:-1] |= differ
+    return found
+
+
 def encode_mask(mask: Bool[np.ndarray, "*s"]) -> Int[np.ndarray, " r"]:
     """Lengths of the runs of zeros and ones in turn, down the columns, zeros first: COCO's order."""
     flat = mask.ravel(order="F")

@@ -21,7 +21,7 @@ from PIL import Image
 from scipy import ndimage
 
 from attractor.errors import InputError
-from attractor.instances import Instances
+from attractor.instances import Instances, rims
 
 PERCENTILES = (1.0, 99.8)
 LARGE = 1500  # pixels of the short side; one pixel of outline cannot be seen on a larger picture
@@ -241,14 +241,7 @@ def outlines(labels: Int[np.ndarray, "h w"], *, thick: bool) -> Bool[np.ndarray,
 
 def _outermost(labels: Int[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Pixels of objects with a pixel of another label, or of background, beside, above or below."""
-    lines = np.zeros(labels.shape, bool)
-    differs = labels[1:] != labels[:-1]
-    lines[1:] |= differs
-    lines[:-1] |= differs
-    differs = labels[:, 1:] != labels[:, :-1]
-    lines[:, 1:] |= differs
-    lines[:, :-1] |= differs
-    return lines & (labels > 0)
+    return rims(labels) & (labels > 0)
 
 
 def _in_order(n: int) -> UInt8[np.ndarray, "n 3"]:

@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share in four characters, such as .812 and 1.00; a dash for NaN."""
+    """A share in four characters, such as .812 and 1.00, and a larger number in hundredths; a dash for NaN."""
     if math.isnan(value):
         return "-"
     text = f"{value:.3f}"

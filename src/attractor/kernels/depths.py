@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from scipy import ndimage
 from torch import Tensor
 
+from attractor.instances import rims
+
 
 def depths(owner: Int[Tensor, "b *s"], *, spacing: Sequence[float] = ()) -> Float[Tensor, "b *s"]:
     """The distance of each pixel to the nearest rim of an object, one step for the rim itself; computed on a CPU.
@@ -27,19 +29,7 @@ def depths(owner: Int[Tensor, "b *s"], *, spacing: Sequence[float] = ()) -> Floa
     array = owner.cpu().numpy()
     found = np.ones(array.shape, np.float32)
     for image, depth in zip(array, found, strict=True):
-        inside = ~_rims(image)
+        inside = ~rims(image)
         if not inside.all():
             depth += ndimage.distance_transform_edt(inside, sampling=list(spacing) or None)
     return torch.from_numpy(found).to(owner.device)
-
-
-def _rims(image: np.ndarray) -> np.ndarray:
-    """Where a neighbour along an axis is of something else."""
-    rims = np.zeros(image.shape, bool)
-    for axis in range(image.ndim):
-        one, other = (np.moveaxis(image, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
-        differ = (one != other) & (one >= 0) & (other >= 0)
-        along = np.moveaxis(rims, axis, 0)
-        along[:-1] |= differ
-        along[1:] |= differ
-    return rims
